@@ -1,0 +1,230 @@
+"""The contract of `stores.base`, held against every store."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.examples import BEGIN, memories, memory, vector
+from tribal_mcp.errors import UsageError
+from tribal_mcp.portability.embedding_metadata import create_embedding_metadata
+from tribal_mcp.portability.filters import ExportFilter
+from tribal_mcp.portability.memory import MemoryEntry, MemorySource
+from tribal_mcp.stores.base import MemoryStore
+from tribal_mcp.stores.chroma import open_store
+from tribal_mcp.stores.in_memory import InMemoryStore
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["in memory", "chroma folder"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MemoryStore]:
+    yield InMemoryStore() if request.param == "in memory" else open_store(tmp_path / "chroma")
+
+
+async def test_an_empty_store_has_nothing_and_says_so(store: MemoryStore) -> None:
+    assert await store.count() == 0
+    assert await store.get("memory-1") is None
+    assert await store.list_ids() == []
+    assert await store.delete(["memory-1"]) == 0
+    assert (await store.state()).dimensions == 0
+
+
+RICH = [
+    memory(0),
+    memory(1, content="", tags=[], context=""),
+    memory(
+        2, content="nul \0 and line separator \u2028", context="a\0b", tags=["", "a,b", "日本語"]
+    ),
+    memory(3, embedding=None, supersedes="memory-1", related_to=["memory-2", "gone", "memory-2"]),
+    memory(4, confidence=1 / 3, source_type=MemorySource.CORRECTION, source_instance=""),
+    memory(5, source_type="episode_summary"),
+    memory(6, created_at=datetime(2026, 1, 1, 2, tzinfo=timezone(timedelta(hours=-7)))),
+    memory(7, created_at=datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=9)))),
+    memory(8, verbatim={"created_at": "2026-01-01"}, created_at=BEGIN),
+    memory(
+        9, metadata={"rank": 1.5, "n": 2**63, "none": None, "deep": {"x": [1, {}]}, "tags": "t"}
+    ),
+    memory(10, metadata={"list": [1, 2], "empty": [], "b": True, "": 1, "#x": 2, "z": "", "a": 0}),
+    memory(11, extra={"unknown": {"nested": [1, None]}, "pinned": True}),
+    memory(12, embedding=np.array([0.0, -0.0, 1e-45, 3.4e38, -1e-30, 1, 2, 3])),
+    memory(13, id="an id with spaces/\0/ünïcode", confidence=0.0),
+]
+
+
+@pytest.mark.parametrize("entry", RICH, ids=lambda entry: entry.id)
+async def test_an_entry_comes_back_as_it_went_in(store: MemoryStore, entry: MemoryEntry) -> None:
+    await store.upsert([entry])
+    found = await store.get(entry.id)
+    assert found == entry
+    assert found is not None
+    assert found.verbatim == entry.verbatim
+    assert list(found.metadata) == list(entry.metadata)
+
+
+async def test_entries_with_and_without_a_vector_are_one_store(store: MemoryStore) -> None:
+    await store.upsert([memory(1), memory(2, embedding=None), memory(3)])
+    state = await store.state()
+    assert (state.count, state.pending, state.dimensions) == (3, 1, 8)
+    assert set(await store.get_many(["memory-1", "memory-2", "memory-9"])) == {
+        "memory-1",
+        "memory-2",
+    }
+
+
+async def test_an_upsert_replaces_the_whole_entry(store: MemoryStore) -> None:
+    await store.upsert([memory(1, context="before", metadata={"old": 1}), memory(2)])
+    await store.upsert([memory(1, tags=["new"])])
+    assert await store.get("memory-1") == memory(1, tags=["new"])
+    assert await store.get("memory-2") == memory(2)
+    assert await store.count() == 2
+
+
+@pytest.mark.parametrize("first", [None, vector(1)], ids=["vector gained", "vector lost"])
+async def test_an_entry_can_gain_and_lose_its_vector(
+    store: MemoryStore, first: np.ndarray[tuple[int], np.dtype[np.float32]] | None
+) -> None:
+    second = vector(1) if first is None else None
+    await store.upsert([memory(1, embedding=first), memory(2)])
+    await store.upsert([memory(1, embedding=second)])
+    assert await store.get("memory-1") == memory(1, embedding=second)
+    assert await store.count() == 2
+    assert (await store.state()).pending == (second is None)
+
+
+async def test_deleted_entries_are_gone(store: MemoryStore) -> None:
+    await store.upsert([memory(1), memory(2, embedding=None), memory(3)])
+    assert await store.delete(["memory-1", "memory-2", "memory-9", "memory-1"]) == 2
+    assert await store.list_ids() == ["memory-3"]
+    await store.upsert([memory(1)])
+    assert await store.get("memory-1") == memory(1)
+
+
+async def test_ids_come_in_the_order_of_insertion(store: MemoryStore) -> None:
+    await store.upsert([memory(n) for n in (5, 1, 3)])
+    await store.upsert([memory(2, embedding=None), memory(4), memory(1, content="again")])
+    assert await store.list_ids() == [f"memory-{n}" for n in (5, 3, 4, 1, 2)]
+
+
+async def test_reading_keeps_the_order_asked_for_and_leaves_out_what_is_gone(
+    store: MemoryStore,
+) -> None:
+    await store.upsert(memories(7))
+    wanted = [f"memory-{n}" for n in (3, 99, 0, 6, 1)]
+    batches = [batch async for batch in store.read(wanted, batch_size=2)]
+    assert [entry.id for batch in batches for entry in batch] == [
+        f"memory-{n}" for n in (3, 0, 6, 1)
+    ]
+    assert max(map(len, batches)) <= 2
+
+
+FILTERS = {
+    "everything": (ExportFilter(), [0, 1, 2, 3, 4, 5]),
+    "one tag": (ExportFilter(tags=["home"]), [0, 2, 4]),
+    "any of two tags": (ExportFilter(tags=["home", "work"]), [0, 1, 2, 3, 4, 5]),
+    "part of a tag is no tag": (ExportFilter(tags=["wor"]), []),
+    "a quote in a tag": (ExportFilter(tags=["'\"; --"]), []),
+    "from, inclusive": (ExportFilter(date_from=BEGIN + timedelta(hours=3)), [3, 4, 5]),
+    "to, exclusive": (ExportFilter(date_to=BEGIN + timedelta(hours=3)), [0, 1, 2]),
+    "tag and range": (
+        ExportFilter(tags=["work"], date_from=BEGIN, date_to=BEGIN + timedelta(hours=4)),
+        [1, 3],
+    ),
+    "an offset is honoured": (
+        ExportFilter(date_from=datetime(2026, 1, 1, 6, tzinfo=timezone(timedelta(hours=2)))),
+        [4, 5],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FILTERS)
+async def test_a_filter_takes_just_what_matches(store: MemoryStore, case: str) -> None:
+    filters, expected = FILTERS[case]
+    await store.upsert(memories(6))
+    found = await store.list_ids(filters)
+    assert found == [f"memory-{n}" for n in expected]
+    entries = (await store.get_many(await store.list_ids())).values()
+    assert found == [entry.id for entry in entries if filters.matches(entry)]
+
+
+async def test_filters_reach_entries_without_a_vector(store: MemoryStore) -> None:
+    await store.upsert([memory(1, embedding=None), memory(2, embedding=None)])
+    assert await store.list_ids(ExportFilter(tags=["work"])) == ["memory-1"]
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([memory(1), memory(1)], "twice"),
+        ([memory(1, id="")], "id is empty"),
+        ([memory(1), memory(2, 4)], "4 dimensions"),
+        ([memory(1, content=None)], "content is null"),
+        ([memory(1, confidence=2)], "confidence is 2"),
+        ([memory(1, tags="work")], "tags is text"),
+    ],
+    ids=["an id twice", "no id", "mixed dimensions", "no content", "confidence", "tags"],
+)
+async def test_a_bad_batch_is_refused_whole(
+    store: MemoryStore, entries: list[MemoryEntry], message: str
+) -> None:
+    await store.upsert([memory(0)])
+    with pytest.raises(UsageError, match=message):
+        await store.upsert(entries)
+    assert await store.list_ids() == ["memory-0"]
+
+
+async def test_vectors_of_other_dimensions_are_refused_later_too(store: MemoryStore) -> None:
+    await store.upsert([memory(0)])
+    with pytest.raises(UsageError, match="holds vectors of 8"):
+        await store.upsert([memory(1, 16)])
+
+
+async def test_an_emptied_store_takes_vectors_of_any_dimensions(store: MemoryStore) -> None:
+    await store.upsert([memory(0), memory(1)])
+    await store.delete(["memory-0", "memory-1"])
+    await store.upsert([memory(2, 16)])
+    assert await store.get("memory-2") == memory(2, 16)
+
+
+async def test_the_identity_of_the_vectors_is_kept(store: MemoryStore) -> None:
+    model = create_embedding_metadata("all-MiniLM-L6-v2", 8, "onnx")
+    await store.set_identity(model)
+    await store.upsert([memory(1)])
+    assert (await store.state()).identity == model
+
+
+async def test_an_identity_of_other_dimensions_is_refused(store: MemoryStore) -> None:
+    await store.upsert([memory(1)])
+    with pytest.raises(UsageError, match="8 dimensions"):
+        await store.set_identity(create_embedding_metadata("text-embedding-3-small", 1536))
+    assert (await store.state()).identity is None
+
+
+async def test_sessions_nest_and_a_store_opens_again_after_closing(store: MemoryStore) -> None:
+    async with store, store.session(), store.session():
+        await store.upsert([memory(1)])
+    await store.close()
+    assert await store.count() == 1
+    await store.upsert([memory(2)])
+    assert await store.count() == 2
+
+
+async def test_what_a_caller_changes_afterwards_does_not_change_the_store(
+    store: MemoryStore,
+) -> None:
+    entry = memory(1)
+    await store.upsert([entry])
+    entry.tags.append("later")
+    found = await store.get("memory-1")
+    assert found is not None
+    found.tags.append("later")
+    assert await store.get("memory-1") == memory(1)
+
+
+async def test_more_than_a_batch_goes_in_whole(store: MemoryStore) -> None:
+    await store.upsert(memories(2500))
+    assert await store.count() == 2500
+    assert await store.delete([f"memory-{n}" for n in range(2400)]) == 2400
+    assert await store.count() == 100

@@ -1,0 +1,54 @@
+"""Portable memories for AI agents: export and import a ChromaDB collection as JSON bundles."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tribal_mcp.errors import TribalError
+    from tribal_mcp.portability.embedding_metadata import PortableBundle, create_embedding_metadata
+    from tribal_mcp.portability.memory import MemoryEntry, MemorySource
+    from tribal_mcp.services.import_export import (
+        ConflictResolution,
+        ExportFilter,
+        ImportSummary,
+        ReembeddingStrategy,
+        export_memories,
+        export_memories_streaming,
+        import_memories,
+    )
+    from tribal_mcp.stores.chroma import open_store
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ConflictResolution",
+    "ExportFilter",
+    "ImportSummary",
+    "MemoryEntry",
+    "MemorySource",
+    "PortableBundle",
+    "ReembeddingStrategy",
+    "TribalError",
+    "create_embedding_metadata",
+    "export_memories",
+    "export_memories_streaming",
+    "import_memories",
+    "open_store",
+]
+
+_HOMES = {
+    "TribalError": "errors",
+    "PortableBundle": "portability.embedding_metadata",
+    "create_embedding_metadata": "portability.embedding_metadata",
+    "MemoryEntry": "portability.memory",
+    "MemorySource": "portability.memory",
+    "open_store": "stores.chroma",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name
+    # Imported when it is asked for: a server must answer before numpy is there.
+    if name not in __all__:
+        raise AttributeError(f"module 'tribal_mcp' has no attribute {name!r}")
+    home = _HOMES.get(name, "services.import_export")
+    return getattr(import_module(f"tribal_mcp.{home}"), name)

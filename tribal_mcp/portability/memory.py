@@ -1,0 +1,406 @@
+"""A memory and its JSON form.
+
+`MemoryEntry` is what stores hold and bundles carry. A vector is a read-only float32 array. Dates
+are aware; a naive one is UTC. Text that would not come back the same from its parsed value (a
+date as "2026-01-15", a source type that is not ours) is kept in `verbatim` and written back as
+long as the value is still the one that it was read as. Fields that are not ours are kept in
+`extra`, and what a foreign collection held in `metadata`.
+"""
+
+import math
+import struct
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from tribal_mcp.errors import EntryError
+from tribal_mcp.portability.limits import DEFAULT_LIMITS, NO_LIMITS, Limits
+
+Vector = npt.NDArray[np.float32]
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class MemorySource(StrEnum):
+    """Where a memory came from."""
+
+    USER_EXPLICIT = "user_explicit"
+    AUTO_CAPTURE = "auto_capture"
+    CORRECTION = "correction"
+    CROSS_INSTANCE = "cross_instance"
+    LEGACY = "legacy"
+    UNKNOWN = "unknown"
+
+    @classmethod
+    def read(cls, text: str) -> "MemorySource":
+        """The source type of that name; UNKNOWN for one that is not ours."""
+        return _SOURCES.get(text, cls.UNKNOWN)
+
+
+_SOURCES = {source.value: source for source in MemorySource}
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class MemoryEntry:
+    """One memory.
+
+    Attributes:
+        id: its identity across stores and bundles; never empty.
+        content: the text.
+        embedding: its vector, float32 of shape (dimensions,), or None. Any sequence of numbers
+            is taken and converted.
+        confidence: from 0 to 1.
+        supersedes: the id of the memory that this one corrects.
+        related_to: ids of other memories.
+        metadata: what a foreign collection held beside the text.
+        extra: fields of the JSON form that are not ours.
+        verbatim: the original text of `created_at`, `updated_at` or `source_type`.
+
+    Raises:
+        EntryError: a value is of a wrong type or out of its range.
+    """
+
+    content: str
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    embedding: Vector | None = None
+    source_instance: str = "unknown"
+    source_type: MemorySource = MemorySource.UNKNOWN
+    created_at: datetime = field(default_factory=_now)
+    updated_at: datetime = None  # type: ignore[assignment]  # the time of creation by default
+    tags: list[str] = field(default_factory=list)
+    context: str | None = None
+    confidence: float = 1.0
+    supersedes: str | None = None
+    related_to: list[str] = field(default_factory=list)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+    verbatim: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.created_at = _aware(self.created_at, "created_at")
+        if self.updated_at is None:
+            self.updated_at = self.created_at
+        self.updated_at = _aware(self.updated_at, "updated_at")
+        if type(self.source_type) is not MemorySource:
+            self.verbatim = {**self.verbatim, "source_type": self.source_type}
+            self.source_type = MemorySource.read(self.source_type)
+        if self.embedding is not None:
+            self.embedding = as_vector(self.embedding)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all values are the same; a date is compared as a point in time."""
+        if not isinstance(other, MemoryEntry):
+            return NotImplemented
+        return self.same_but_for_vector(other) and same_vector(self.embedding, other.embedding)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def same_but_for_vector(self, other: "MemoryEntry") -> bool:
+        """Whether all values but the vector are the same; a date is compared as a time."""
+        return self._values() == other._values()
+
+    def _values(self) -> tuple[object, ...]:
+        return (
+            self.id, self.content, self.source_instance, source_text(self), self.created_at,
+            self.updated_at, self.tags, self.context, self.confidence, self.supersedes,
+            self.related_to, self.metadata, self.extra,
+        )  # fmt: skip
+
+
+def _aware(value: object, name: str) -> datetime:
+    if not isinstance(value, datetime):
+        raise EntryError(f"{name} is {_name(value)}, not a datetime")
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value
+
+
+def as_vector(numbers: Any) -> Vector:  # noqa: ANN401 - anything numpy reads as numbers
+    """A read-only float32 array of shape (dimensions,).
+
+    Raises:
+        EntryError: it is not a list of numbers that float32 can hold.
+    """
+    if isinstance(numbers, np.ndarray):
+        if numbers.dtype.kind not in "fiu" or numbers.ndim != 1:
+            raise EntryError(
+                f"embedding is an array of {numbers.dtype} and shape {numbers.shape}, "
+                "not a flat list of numbers"
+            )
+        with np.errstate(over="ignore"):
+            vector: Vector = numbers.astype(np.float32)
+    elif not isinstance(numbers, Sequence) or isinstance(numbers, str | bytes):
+        raise EntryError(f"embedding is {_name(numbers)}, not a list of numbers or null")
+    else:
+        if not set(map(type, numbers)) <= _NUMBERS:
+            position, bad = next((i, n) for i, n in enumerate(numbers) if type(n) not in _NUMBERS)
+            raise EntryError(f"embedding[{position}] is {_name(bad)}, not a number")
+        try:
+            # Rounds as numpy does, in a third of the time, and says when float32 overflows.
+            vector = np.frombuffer(struct.pack(f"{len(numbers)}f", *numbers), dtype=np.float32)
+        except OverflowError:
+            raise EntryError("embedding holds a number that float32 can't hold") from None
+    if not vector.size:
+        raise EntryError("embedding is an empty list; a missing vector is null")
+    # The sum is finite only if every part is: cheaper than a mask of the whole vector.
+    if not math.isfinite(vector.sum()) and not np.isfinite(vector).all():
+        raise EntryError("embedding holds NaN, Infinity or a number that float32 can't hold")
+    vector.setflags(write=False)
+    return vector
+
+
+_NUMBERS = {float, int, np.float32, np.float64}
+
+
+def same_vector(a: Vector | None, b: Vector | None) -> bool:
+    """Whether both are missing or hold the same float32 numbers."""
+    if a is None or b is None:
+        return a is b
+    return a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+# Dates
+
+
+def read_date(text: str) -> datetime:
+    """The point in time of an ISO 8601 text; without an offset it is UTC.
+
+    Raises:
+        ValueError: it is not ISO 8601.
+    """
+    value = datetime.fromisoformat(text)
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value
+
+
+def microseconds(value: datetime) -> int:
+    """Microseconds since 1970-01-01 UTC."""
+    return (value - EPOCH) // _MICROSECOND
+
+
+def from_microseconds(value: int) -> datetime:
+    """The point in time that many microseconds after 1970-01-01, in UTC."""
+    return EPOCH + timedelta(microseconds=value)
+
+
+def date_text(entry: MemoryEntry, name: str) -> str:
+    """The text of `created_at` or `updated_at`, as it was read if it is still the same time."""
+    value: datetime = getattr(entry, name)
+    text = entry.verbatim.get(name)
+    return text if text is not None and read_date(text) == value else value.isoformat()
+
+
+def source_text(entry: MemoryEntry) -> str:
+    """The text of `source_type`, as it was read if it is still the same source."""
+    text = entry.verbatim.get("source_type")
+    if text is not None and MemorySource.read(text) is entry.source_type:
+        return text
+    return entry.source_type.value
+
+
+# The JSON form
+
+
+def dump_entry(entry: MemoryEntry) -> bytes:
+    """The entry's compact JSON, UTF-8, each number of its vector as the shortest float32 text."""
+    return orjson.dumps(_fields(entry), option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def entry_to_dict(entry: MemoryEntry) -> dict[str, Any]:
+    """The JSON form as plain values; `json.dumps` of it gives the shortest float32 text."""
+    fields = _fields(entry)
+    if entry.embedding is not None:
+        fields["embedding"] = orjson.loads(
+            orjson.dumps(entry.embedding, option=orjson.OPT_SERIALIZE_NUMPY)
+        )
+    return fields
+
+
+def _fields(entry: MemoryEntry) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "id": entry.id,
+        "content": entry.content,
+        "embedding": entry.embedding,
+        "source_instance": entry.source_instance,
+        "source_type": source_text(entry),
+        "created_at": date_text(entry, "created_at"),
+        "updated_at": date_text(entry, "updated_at"),
+        "tags": entry.tags,
+        "context": entry.context,
+        "confidence": entry.confidence,
+        "supersedes": entry.supersedes,
+        "related_to": entry.related_to,
+    }
+    if entry.metadata:
+        fields["metadata"] = entry.metadata
+    if entry.extra:
+        fields.update(entry.extra)
+    return fields
+
+
+def entry_from_dict(data: Mapping[str, Any], limits: Limits = DEFAULT_LIMITS) -> MemoryEntry:
+    """The entry of a JSON form.
+
+    `id`, `content` and `created_at` must be there; `updated_at` is the time of creation when it
+    is missing, and the other fields have the defaults of `MemoryEntry`.
+
+    Raises:
+        EntryError: a field is missing, of a wrong type or over a limit.
+    """
+    if type(data) is not dict:
+        raise EntryError(f"an entry is {_name(data)}, not an object")
+    rest = dict(data)
+    verbatim: dict[str, str] = {}
+    created_at = _date(rest, "created_at", verbatim)
+    source = _text(rest, "source_type", "unknown")
+    source_type = MemorySource.read(source)
+    if source_type.value != source:
+        verbatim["source_type"] = source
+    content = _required_text(rest, "content")
+    if len(content) * 4 > limits.content_bytes < len(content.encode()):
+        raise EntryError(
+            f"content is {len(content.encode()):,} bytes; "
+            f"the limit is {limits.content_bytes:,} (TRIBAL_LIMIT_CONTENT_BYTES)"
+        )
+    identity = _required_text(rest, "id")
+    if not identity:
+        raise EntryError("id is empty")
+    embedding = rest.pop("embedding", None)
+    if embedding is not None:
+        if type(embedding) is list and len(embedding) > limits.dimensions:
+            raise EntryError(
+                f"embedding has {len(embedding):,} numbers; "
+                f"the limit is {limits.dimensions:,} (TRIBAL_LIMIT_DIMENSIONS)"
+            )
+        embedding = as_vector(embedding)
+    metadata = rest.pop("metadata", None)
+    if metadata is None:
+        metadata = {}
+    elif type(metadata) is not dict:
+        raise EntryError(f"metadata is {_name(metadata)}, not an object")
+    return MemoryEntry(
+        id=identity,
+        content=content,
+        embedding=embedding,
+        source_instance=_text(rest, "source_instance", "unknown"),
+        source_type=source_type,
+        created_at=created_at,
+        updated_at=_date(rest, "updated_at", verbatim) if "updated_at" in rest else created_at,
+        tags=_texts(rest, "tags", limits),
+        context=_optional_text(rest, "context"),
+        confidence=_confidence(rest),
+        supersedes=_optional_text(rest, "supersedes"),
+        related_to=_texts(rest, "related_to", limits),
+        metadata=metadata,
+        extra=rest,
+        verbatim=verbatim,
+    )
+
+
+def check_entry(entry: MemoryEntry) -> None:
+    """Hold the values of an entry that code made against their types and ranges.
+
+    Raises:
+        EntryError: a value that no store could give back, or no bundle carry.
+    """
+    values: dict[str, Any] = {
+        "id": entry.id,
+        "content": entry.content,
+        "source_instance": entry.source_instance,
+        "context": entry.context,
+        "supersedes": entry.supersedes,
+        "tags": entry.tags,
+        "related_to": entry.related_to,
+        "confidence": entry.confidence,
+    }
+    if not entry.id:
+        raise EntryError("id is empty")
+    _required_text(values, "id")
+    _required_text(values, "content")
+    _required_text(values, "source_instance")
+    _optional_text(values, "context")
+    _optional_text(values, "supersedes")
+    _texts(values, "tags", NO_LIMITS)
+    _texts(values, "related_to", NO_LIMITS)
+    _confidence(values)
+    _aware(entry.created_at, "created_at")
+    _aware(entry.updated_at, "updated_at")
+    if type(entry.embedding) is not np.ndarray and entry.embedding is not None:
+        raise EntryError(f"embedding is {_name(entry.embedding)}, not a float32 array or None")
+
+
+def _name(value: object) -> str:
+    kinds = {
+        str: "text", bool: "true or false", int: "a number", float: "a number",
+        list: "a list", dict: "an object", type(None): "null",
+    }  # fmt: skip
+    return kinds.get(type(value), f"a {type(value).__name__}")
+
+
+def _required_text(rest: dict[str, Any], name: str) -> str:
+    try:
+        value = rest.pop(name)
+    except KeyError:
+        raise EntryError(f"{name} is missing") from None
+    if type(value) is not str:
+        raise EntryError(f"{name} is {_name(value)}, not text")
+    return value
+
+
+def _text(rest: dict[str, Any], name: str, default: str) -> str:
+    return _required_text(rest, name) if name in rest else default
+
+
+def _optional_text(rest: dict[str, Any], name: str) -> str | None:
+    value = rest.pop(name, None)
+    if value is not None and type(value) is not str:
+        raise EntryError(f"{name} is {_name(value)}, not text or null")
+    return value
+
+
+def _texts(rest: dict[str, Any], name: str, limits: Limits) -> list[str]:
+    values = rest.pop(name, None)
+    if values is None:
+        return []
+    if type(values) is not list:
+        raise EntryError(f"{name} is {_name(values)}, not a list of texts")
+    if len(values) > limits.tags:
+        raise EntryError(
+            f"{name} has {len(values):,} items; the limit is {limits.tags:,} (TRIBAL_LIMIT_TAGS)"
+        )
+    for position, value in enumerate(values):
+        if type(value) is not str:
+            raise EntryError(f"{name}[{position}] is {_name(value)}, not text")
+    return values
+
+
+def _date(rest: dict[str, Any], name: str, verbatim: dict[str, str]) -> datetime:
+    text = _required_text(rest, name)
+    try:
+        value = read_date(text)
+    except ValueError:
+        raise EntryError(
+            f"{name} is {text[:40]!r}, not an ISO 8601 date such as 2026-01-15T10:30:00+00:00"
+        ) from None
+    if value.isoformat() != text:
+        verbatim[name] = text
+    return value
+
+
+def _confidence(rest: dict[str, Any]) -> float:
+    value = rest.pop("confidence", 1.0)
+    if type(value) is not float and type(value) is not int:
+        raise EntryError(f"confidence is {_name(value)}, not a number from 0 to 1")
+    if not 0 <= value <= 1:
+        raise EntryError(f"confidence is {value}, not a number from 0 to 1")
+    return value + 0.0  # an int becomes a float, and -0.0 becomes 0.0

@@ -1,0 +1,137 @@
+"""Store to bundle: what an export takes, and the stream of it into a file."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Self
+
+import anyio.to_thread
+
+from tribal_mcp.errors import Stopped, UsageError
+from tribal_mcp.portability.bundle import BundleWriter
+from tribal_mcp.portability.embedding_metadata import (
+    UNKNOWN_MODEL,
+    EmbeddingManifest,
+    EmbeddingMetadata,
+    Integrity,
+)
+from tribal_mcp.portability.filters import ExportFilter
+from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.stores.base import MemoryStore
+from tribal_mcp.stores.records import UNDATED
+
+DEFAULT_LIMIT = 100_000
+"""Memories in a bundle that is held in memory, unless the caller says otherwise."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Export:
+    """What one export takes: fixed before the first memory is read.
+
+    Attributes:
+        ids: of the memories, in the order in which they are written.
+        manifest: the head of the bundle.
+        truncated: whether a limit left some out.
+        notes: sentences for the user.
+    """
+
+    ids: list[str]
+    manifest: EmbeddingManifest
+    truncated: bool = False
+    notes: list[str] = field(default_factory=list)
+    without_vector: int = 0
+    dangling: int = 0
+    undated: int = 0
+
+    @classmethod
+    async def plan(
+        cls,
+        store: MemoryStore,
+        embedding_metadata: EmbeddingMetadata | None,
+        filters: ExportFilter,
+        limit: int | None,
+    ) -> Self:
+        """Ask the store for the ids, and for the model of its vectors."""
+        if limit is not None and limit < 1:
+            raise UsageError(f"limit is {limit}; give a positive number, or None for no limit.")
+        state = await store.state()
+        embedding = state.identity or embedding_metadata
+        notes = list(state.notes)
+        if embedding is None:
+            embedding = EmbeddingMetadata(UNKNOWN_MODEL, state.dimensions)
+            if state.has_vectors:
+                notes.append(
+                    "Nobody recorded which model made these vectors, so the bundle says unknown."
+                )
+        elif state.dimensions not in (0, embedding.dimensions) and state.has_vectors:
+            raise UsageError(
+                f"embedding_metadata says {embedding}, but the store's vectors have "
+                f"{state.dimensions} dimensions. Describe the model that made them."
+            )
+        elif embedding_metadata and state.identity and embedding_metadata != state.identity:
+            if not embedding_metadata.is_compatible_with(state.identity):
+                notes.append(
+                    f"The vectors were made by {state.identity}, not by {embedding_metadata}; "
+                    "the bundle says so."
+                )
+        ids = await store.list_ids(filters)
+        truncated = limit is not None and len(ids) > limit
+        if truncated:
+            notes.append(
+                f"{len(ids):,} memories match and the limit is {limit:,}: the newest "
+                f"{len(ids) - (limit or 0):,} by insertion are not in the bundle. Raise the limit, stream, or "
+                "split by date."
+            )
+            log.warning(notes[-1])
+            del ids[limit:]
+        manifest = EmbeddingManifest(embedding, len(ids), datetime.now(UTC).isoformat())
+        return cls(ids, manifest, truncated, notes)
+
+    async def write(
+        self,
+        store: MemoryStore,
+        writer: BundleWriter,
+        on_progress: Callable[[int, int], None] | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Integrity:
+        """Stream the memories to `writer`; call it within the session of `plan`.
+
+        Raises:
+            Stopped: `stop` said so.
+            StoreDamaged: memories that were listed can't be read.
+        """
+        present = set(self.ids)
+        done = 0
+        async for batch in store.read(self.ids):
+            await anyio.to_thread.run_sync(writer.write, batch)
+            for entry in batch:
+                self._note(entry, present)
+            done += len(batch)
+            if on_progress:
+                on_progress(done, len(self.ids))
+            if stop():
+                raise Stopped(
+                    f"Stopped after {done:,} of {len(self.ids):,} memories; no file was written."
+                )
+        if self.dangling:
+            self.notes.append(
+                f"{self.dangling:,} links (supersedes, related_to) point to memories that are not "
+                "in the bundle."
+            )
+        if self.undated:
+            self.notes.append(
+                f"{self.undated:,} memories have no known date and stand as 1970; another program "
+                "wrote them."
+            )
+        return writer.finish()
+
+    def _note(self, entry: MemoryEntry, present: set[str]) -> None:
+        self.without_vector += entry.embedding is None
+        self.undated += UNDATED in entry.extra
+        if entry.supersedes is not None:
+            self.dangling += entry.supersedes not in present
+        if entry.related_to:
+            self.dangling += sum(i not in present for i in entry.related_to)

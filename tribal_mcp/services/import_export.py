@@ -1,0 +1,123 @@
+"""Export and import between a store and a bundle that is held in memory.
+
+The documented door for Python callers; files of any size go through `exporting` and `importing`,
+which do the work for both.
+"""
+
+from collections.abc import AsyncIterator, Callable
+
+from tribal_mcp.portability.conflicts import ConflictResolution
+from tribal_mcp.portability.embedding_metadata import (
+    EmbeddingMetadata,
+    PortableBundle,
+    ReembeddingStrategy,
+)
+from tribal_mcp.portability.filters import ExportFilter
+from tribal_mcp.portability.memory import MemoryEntry, entry_from_dict, entry_to_dict
+from tribal_mcp.services.exporting import DEFAULT_LIMIT, Export
+from tribal_mcp.services.importing import HeldBundle, import_entries
+from tribal_mcp.services.results import ImportSummary
+from tribal_mcp.stores.base import BATCH, EVERYTHING, MemoryStore
+
+__all__ = [
+    "ConflictResolution",
+    "ExportFilter",
+    "ImportSummary",
+    "ReembeddingStrategy",
+    "entry_from_dict",
+    "entry_to_dict",
+    "export_memories",
+    "export_memories_streaming",
+    "import_memories",
+]
+
+
+async def export_memories(
+    store: MemoryStore,
+    embedding_metadata: EmbeddingMetadata | None = None,
+    filters: ExportFilter | None = None,
+    limit: int | None = DEFAULT_LIMIT,
+) -> PortableBundle:
+    """Take memories out of a store, as one snapshot.
+
+    Args:
+        store: where they are.
+        embedding_metadata: the model of the store's vectors, if the store does not know it. What
+            the store knows comes first: vectors are never given another model's name.
+        filters: which memories; all by default.
+        limit: how many at most; None for no limit. If more match, the bundle's `notes` say so
+            and a warning is logged.
+
+    Raises:
+        UsageError: `embedding_metadata` has other dimensions than the store's vectors.
+        StoreError: the store can't be read.
+    """
+    async with store.session():
+        export = await Export.plan(store, embedding_metadata, filters or EVERYTHING, limit)
+        bundle = PortableBundle(export.manifest, notes=export.notes)
+        async for batch in store.read(export.ids):
+            bundle.entries += batch
+    return bundle
+
+
+async def export_memories_streaming(
+    store: MemoryStore,
+    embedding_metadata: EmbeddingMetadata | None = None,
+    filters: ExportFilter | None = None,
+    batch_size: int = BATCH,
+) -> AsyncIterator[MemoryEntry]:
+    """Memories one by one, in flat memory and without a limit.
+
+    The ids are fixed when the first is asked for; a memory that is deleted before its turn is
+    left out. Others may write between batches.
+
+    Raises:
+        UsageError: `embedding_metadata` has other dimensions than the store's vectors.
+        StoreError: the store can't be read.
+    """
+    export = await Export.plan(store, embedding_metadata, filters or EVERYTHING, None)
+    async for batch in store.read(export.ids, batch_size):
+        for entry in batch:
+            yield entry
+
+
+async def import_memories(
+    bundle: PortableBundle,
+    store: MemoryStore,
+    target_metadata: EmbeddingMetadata | None = None,
+    conflict_resolution: ConflictResolution = ConflictResolution.SKIP,
+    embedding_strategy: ReembeddingStrategy = ReembeddingStrategy.AUTO,
+    *,
+    dry_run: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ImportSummary:
+    """Bring a bundle into a store.
+
+    Args:
+        bundle: the memories, and the model of their vectors.
+        store: where they go.
+        target_metadata: the model that `store` embeds with, if the store does not know it; an
+            empty store that has none takes over the bundle's.
+        conflict_resolution: what happens where an id is in both.
+        embedding_strategy: what happens to the bundle's vectors.
+        dry_run: plan only, write nothing.
+        on_progress: called with (entries done, entries in all) after each batch.
+
+    Returns:
+        The counts. Entries that could not be taken are counted in `errors` and named in
+        `error_details`; the others went in.
+
+    Raises:
+        UsageError: vectors are to be kept that the store can't hold.
+        StoreError: the store can't be used.
+        NoSpace: the disk is full.
+    """
+    return await import_entries(
+        HeldBundle(bundle),
+        store,
+        target_metadata,
+        ConflictResolution(conflict_resolution),
+        ReembeddingStrategy(embedding_strategy),
+        dry_run=dry_run,
+        on_progress=on_progress,
+    )

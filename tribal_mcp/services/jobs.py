@@ -1,0 +1,318 @@
+"""The use cases from end to end, as every door asks for them: plain values in, a result out.
+
+A door passes paths on as its user gave them; `BundleFolders` decides which are allowed, so that
+the permission is the same through every door.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from io import BytesIO
+from typing import Any, BinaryIO, Literal
+
+import anyio.to_thread
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tribal_mcp.config import Settings
+from tribal_mcp.errors import BundleError, UsageError
+from tribal_mcp.files import BundleFolders, dated_name
+from tribal_mcp.portability.bundle import BundleReader, BundleWriter, Verified, layout_of
+from tribal_mcp.portability.conflicts import ConflictResolution
+from tribal_mcp.portability.embedding_metadata import (
+    EmbeddingManifest,
+    EmbeddingMetadata,
+    ReembeddingStrategy,
+)
+from tribal_mcp.portability.filters import ExportFilter
+from tribal_mcp.portability.limits import Limits
+from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.portability.reading import RejectedEntry
+from tribal_mcp.services.exporting import Export
+from tribal_mcp.services.importing import import_entries
+from tribal_mcp.services.results import EmbeddingResult, ExportResult, ImportResult, StatsResult
+from tribal_mcp.stores.chroma import ChromaStore
+
+Report = Callable[[float, str], None]
+"""Told how far the work is, in percent, and what is being done."""
+
+_VERIFIED_PERCENT = 10.0
+
+
+class ExportRequest(BaseModel):
+    """What to export, and where to."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tags: list[str] = []
+    date_from: str = ""
+    date_to: str = ""
+    output_path: str = ""
+    overwrite: bool = False
+
+
+class ImportRequest(BaseModel):
+    """What to import, and how."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    input_path: str = ""
+    bundle_json: str = ""
+    conflict_resolution: Literal["skip", "overwrite", "merge"] = "skip"
+    embedding_strategy: Literal["auto", "keep", "drop"] = "auto"
+    dry_run: bool = False
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """The use cases on the store that the settings name.
+
+    Attributes:
+        report: told of progress; may be called from the event loop's thread only.
+        stop: asked after each batch whether to stop there.
+        trusted: the paths are a person's own, from a command line: any folder is allowed.
+    """
+
+    settings: Settings
+    limits: Limits
+    report: Report = lambda _percent, _message: None
+    stop: Callable[[], bool] = lambda: False
+    trusted: bool = False
+
+    async def run(self, name: str, arguments: dict[str, Any]) -> BaseModel:
+        """Carry out `export`, `import` or `stats`.
+
+        Raises:
+            TribalError: what kept it from being done, for its user.
+        """
+        match name:
+            case "export":
+                return await self.export(ExportRequest(**arguments))
+            case "import":
+                return await self.import_(ImportRequest(**arguments))
+            case "stats":
+                return await self.stats()
+        raise UsageError(f"There is no job named {name!r}.")
+
+    @property
+    def folders(self) -> BundleFolders:
+        """Where bundles may lie."""
+        if self.trusted:
+            return BundleFolders.anywhere(self.settings.bundle_dir)
+        return BundleFolders(self.settings.allowed_dirs, self.settings.bundle_dir)
+
+    def _store(self) -> ChromaStore:
+        return ChromaStore(
+            self.settings.data_dir,
+            self.settings.collection,
+            lock_timeout_s=self.settings.lock_timeout_s,
+            on_wait=partial(self.report, 0.0),
+        )
+
+    async def export(self, request: ExportRequest) -> ExportResult:
+        """Write what the filter takes to a bundle."""
+        filters = read_filter(request.tags, request.date_from, request.date_to)
+        path = request.output_path or os.fspath(
+            self.settings.bundle_dir / dated_name("memories", datetime.now(UTC))
+        )
+        layout, compression = layout_of(path)
+        is_bundle = partial(looks_like_bundle, limits=self.limits)
+
+        def progress(done: int, total: int) -> None:
+            self.report(100 * done / total, f"Exported {done:,} of {total:,} memories")
+
+        async with self._store() as store, store.session():
+            export = await Export.plan(store, self._configured_model(), filters, None)
+            with self.folders.publish(
+                path,
+                overwrite=request.overwrite,
+                is_bundle=is_bundle,
+                numbered=not request.output_path,
+            ) as file:
+                writer = BundleWriter(file, export.manifest, layout=layout, compression=compression)
+                integrity = await export.write(store, writer, progress, self.stop)
+        written = file.path
+        return ExportResult(
+            memory_count=integrity.memory_count,
+            output_path=request.output_path or os.fspath(written),
+            bytes=written.stat().st_size,
+            sha256=integrity.sha256,
+            embedding=_embedding(export.manifest.embedding),
+            filters=filters.in_words(),
+            truncated=export.truncated,
+            without_vector=export.without_vector,
+            dangling=export.dangling,
+            notes=export.notes,
+            next_step=_after_export(integrity.memory_count, filters),
+        )
+
+    async def import_(self, request: ImportRequest) -> ImportResult:
+        """Bring a bundle into the store, or say what that would do."""
+        if bool(request.input_path) == bool(request.bundle_json):
+            raise UsageError(
+                "Give either input_path (a file) or bundle_json (the bundle itself), and not both."
+            )
+        with self._bundle(request) as file:
+            reader = BundleReader(file, self.limits)
+            verified = await anyio.to_thread.run_sync(
+                partial(reader.verify, self._verifying, strict=request.strict)
+            )
+
+            def progress(done: int, total: int) -> None:
+                part = _VERIFIED_PERCENT + (100 - _VERIFIED_PERCENT) * done / total
+                verb = "Planned" if request.dry_run else "Imported"
+                self.report(part, f"{verb} {done:,} of {total:,} entries")
+
+            async with self._store() as store:
+                summary = await import_entries(
+                    _VerifiedBundle(reader, verified),
+                    store,
+                    self._configured_model(),
+                    ConflictResolution(request.conflict_resolution),
+                    ReembeddingStrategy(request.embedding_strategy),
+                    dry_run=request.dry_run,
+                    on_progress=progress,
+                    stop=self.stop,
+                )
+        result = ImportResult(**summary.model_dump())
+        result.next_step = _after_import(result)
+        return result
+
+    def _bundle(self, request: ImportRequest) -> BinaryIO:
+        if request.input_path:
+            return self.folders.open_input(request.input_path, self.limits.file_bytes)
+        data = request.bundle_json.encode(errors="surrogatepass")
+        if len(data) > self.limits.inline_bytes:
+            raise BundleError(
+                f"bundle_json is {len(data):,} bytes; the limit is {self.limits.inline_bytes:,} "
+                "(TRIBAL_LIMIT_INLINE_BYTES). Save it to a file and give its input_path."
+            )
+        return BytesIO(data)
+
+    def _verifying(self, done: int, total: int) -> None:
+        anyio.from_thread.run_sync(
+            self.report,
+            _VERIFIED_PERCENT * min(1.0, done / total),
+            f"Checked {done / 2**20:,.1f} of {total / 2**20:,.1f} MiB",
+        )
+
+    async def stats(self) -> StatsResult:
+        """Say what is in the store."""
+        async with self._store() as store:
+            state = await store.state()
+        return StatsResult(
+            data_dir=os.fspath(self.settings.data_dir),
+            collection=self.settings.collection,
+            count=state.count,
+            without_vector=state.pending,
+            embedding=_embedding(state.identity) if state.identity else None,
+            notes=state.notes,
+            next_step="Back it up with tribal_export."
+            if state.count
+            else "The store is empty. Bring memories in with tribal_import.",
+        )
+
+    def _configured_model(self) -> EmbeddingMetadata | None:
+        settings = self.settings
+        if not settings.embedding_model:
+            return None
+        if not settings.embedding_dimensions:
+            raise UsageError(
+                "TRIBAL_EMBEDDING_MODEL is set and TRIBAL_EMBEDDING_DIMENSIONS is not. "
+                "Set both, or neither to take over the model of the first bundle."
+            )
+        return EmbeddingMetadata(
+            settings.embedding_model,
+            settings.embedding_dimensions,
+            settings.embedding_provider or "unknown",
+            datetime.now(UTC).isoformat(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _VerifiedBundle:
+    """A file that has been verified, as a source of entries."""
+
+    reader: BundleReader
+    verified: Verified
+
+    @property
+    def manifest(self) -> EmbeddingManifest:
+        return self.reader.manifest
+
+    @property
+    def total(self) -> int:
+        return self.verified.count
+
+    @property
+    def dimensions(self) -> int:
+        return self.verified.dimensions
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return self.verified.notes
+
+    def batches(self, size: int) -> Iterator[list[MemoryEntry | RejectedEntry]]:
+        return self.reader.batches(size)
+
+
+def read_filter(tags: list[str], date_from: str, date_to: str) -> ExportFilter:
+    """The filter of a door's arguments.
+
+    Raises:
+        UsageError: a date is not ISO 8601, the range is reversed, or a tag is empty.
+    """
+    if "" in tags:
+        raise UsageError("A tag is empty. Leave it out, or leave tags out to take all memories.")
+    try:
+        return ExportFilter(tags=tags, date_from=date_from, date_to=date_to)  # type: ignore[arg-type]
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(map(str, problem["loc"]))
+        message = problem["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{field}: {message}" if field else message) from None
+
+
+def looks_like_bundle(file: BinaryIO, limits: Limits) -> bool:
+    """Whether an existing file may be replaced by a bundle: only if it is one itself."""
+    try:
+        return BundleReader(file, limits).manifest.embedding is not None
+    except BundleError:
+        return False
+
+
+def _embedding(identity: EmbeddingMetadata | None) -> EmbeddingResult:
+    identity = identity or EmbeddingMetadata("unknown", 0)
+    return EmbeddingResult(
+        model_name=identity.model_name,
+        dimensions=identity.dimensions,
+        provider=identity.provider,
+    )
+
+
+def _after_export(count: int, filters: ExportFilter) -> str:
+    if count:
+        return "Bring it into another store with tribal_import; try that with dry_run=true first."
+    if filters:
+        return f"Nothing matches ({filters.in_words()}). Check the tags and the dates."
+    return "The store is empty. Check TRIBAL_DATA_DIR and TRIBAL_COLLECTION."
+
+
+def _after_import(result: ImportResult) -> str:
+    if result.total and result.errors == result.total:
+        return "No entry could be taken. Mend the bundle as error_details says."
+    if result.dry_run:
+        return "Nothing was written. Run it again with dry_run=false to do this."
+    steps: list[str] = []
+    if result.errors:
+        steps.append("Mend the entries in error_details and import again; the rest is in.")
+    if result.needs_reembedding:
+        steps.append(
+            f"{result.without_vector:,} memories have no vector: they are kept and exported, but "
+            "no search finds them until they are embedded again."
+        )
+    if result.total and result.skipped == result.total - result.errors and not result.identical:
+        steps.append('All ids were here already. Use "merge" or "overwrite" to change them.')
+    return " ".join(steps) or "Done."

@@ -1,0 +1,79 @@
+"""What each use case answers. Counts, paths and ids, never the text of a memory."""
+
+from pydantic import BaseModel, Field
+
+DETAILS = 100
+"""Errors that a summary spells out; the rest is a count."""
+
+
+class EmbeddingResult(BaseModel):
+    """The model behind the vectors."""
+
+    model_name: str
+    dimensions: int
+    provider: str
+
+
+class ExportResult(BaseModel):
+    """An export that was made."""
+
+    memory_count: int = Field(description="memories in the bundle")
+    output_path: str = Field(description="the bundle")
+    bytes: int = Field(description="its size")
+    sha256: str = Field(description="hash over its entries")
+    embedding: EmbeddingResult = Field(description="the model that made the vectors")
+    filters: str = Field(description="what was taken, in words")
+    truncated: bool = Field(description="whether a limit left memories out")
+    without_vector: int = Field(description="memories that have no vector")
+    dangling: int = Field(
+        description="links (supersedes, related_to) to memories that are not in the bundle"
+    )
+    notes: list[str] = Field(description="what else to know")
+    next_step: str = Field(description="what to do now")
+
+
+class ImportSummary(BaseModel):
+    """An import, or in a dry run what it would be.
+
+    Every entry of the bundle is in exactly one of `imported`, `skipped`, `overwritten` and
+    `errors`; they sum to `total`.
+    """
+
+    total: int = Field(0, description="entries in the bundle")
+    imported: int = Field(0, description="new memories")
+    skipped: int = Field(0, description="entries left out because of a memory with their id")
+    overwritten: int = Field(0, description="memories replaced")
+    errors: int = Field(0, description="entries that could not be taken")
+    needs_reembedding: bool = Field(
+        False, description="whether memories without a vector came in: found by id, not by meaning"
+    )
+    dry_run: bool = Field(False, description="whether nothing was written")
+    duration_ms: int = 0
+    error_details: list[str] = Field([], description="the first 100 errors: place, id, reason")
+    identical: int = Field(0, description="of the skipped: the same as the memory here")
+    older: int = Field(0, description="of the skipped: older than the memory here")
+    conflicts: int = Field(
+        0, description="of the skipped: other content at the same updated_at; decide by hand"
+    )
+    vectors_kept: int = Field(0, description="of the new and replaced: with their vector")
+    vectors_dropped: int = Field(0, description="of the new and replaced: vector dropped")
+    without_vector: int = Field(0, description="of the new and replaced: without a vector now")
+    notes: list[str] = Field([], description="what else to know")
+
+
+class ImportResult(ImportSummary):
+    """An import as the doors report it."""
+
+    next_step: str = Field("", description="what to do now")
+
+
+class StatsResult(BaseModel):
+    """What is in the store."""
+
+    data_dir: str = Field(description="the Chroma folder")
+    collection: str
+    count: int = Field(description="memories")
+    without_vector: int = Field(description="of them without a vector")
+    embedding: EmbeddingResult | None = Field(description="the model that made the vectors")
+    notes: list[str]
+    next_step: str

@@ -1,0 +1,1 @@
+"""Where memories live: a Chroma folder, or the memory of this process."""

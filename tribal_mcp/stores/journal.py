@@ -1,0 +1,63 @@
+"""A batch that takes more than one step, written down before the first.
+
+Chroma makes one call whole or not at all, but replacing a memory takes two, and one that gains or
+loses its vector moves to another collection. So the whole batch is put on disk first; whoever next
+gets the lock and finds a whole journal carries it out again, from the start, to the same end. A
+journal that is not whole was never begun.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from tribal_mcp.portability.limits import NO_LIMITS
+from tribal_mcp.portability.memory import MemoryEntry, dump_entry, entry_from_dict
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A change of one collection: first the ids go, then the entries come."""
+
+    collection: str
+    delete: Sequence[str]
+    entries: Sequence[MemoryEntry]
+
+
+class Journal:
+    """The batch in hand, in one file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, batch: Batch) -> None:
+        """Put the batch on disk; when this returns, it will be carried out."""
+        head = {"collection": batch.collection, "delete": list(batch.delete)}
+        with self._path.open("wb") as file:
+            file.write(orjson.dumps(head) + b"\n")
+            file.writelines(dump_entry(entry) + b"\n" for entry in batch.entries)
+            file.write(b"%d\n" % len(batch.entries))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read(self) -> Batch | None:
+        """The batch that was not finished; None if there is none."""
+        try:
+            lines = self._path.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return None
+        if len(lines) < 3 or lines[-1] or lines[-2] != b"%d" % (len(lines) - 3):  # noqa: PLR2004 - head, count, end
+            return None
+        head = orjson.loads(lines[0])
+        entries = [entry_from_dict(orjson.loads(line), NO_LIMITS) for line in lines[1:-2]]
+        return Batch(head["collection"], head["delete"], entries)
+
+    def exists(self) -> bool:
+        """Whether a batch was written down, whole or not."""
+        return self._path.exists()
+
+    def remove(self) -> None:
+        """Say that the batch is done."""
+        self._path.unlink(missing_ok=True)

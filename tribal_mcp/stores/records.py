@@ -1,0 +1,164 @@
+"""A memory as a Chroma record, and back.
+
+Dates are int microseconds (`created_at_us`, `updated_at_us`), so that the database can compare
+them; their text stands beside them only where it would not come back the same. Tags and related
+ids are native lists, other fields stand under their own names, and a field at its default is left
+out, for each key costs time. What Chroma can't hold goes as JSON under one key. A record without
+our two dates was written by another program: all its keys are the entry's `metadata`, and as its
+date is unknown it gets 1970 and says so.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from tribal_mcp.portability.memory import (
+    EPOCH,
+    MemoryEntry,
+    MemorySource,
+    Vector,
+    date_text,
+    from_microseconds,
+    microseconds,
+    read_date,
+    source_text,
+)
+
+Metadata = dict[str, Any]
+
+CREATED = "created_at_us"
+UPDATED = "updated_at_us"
+AS_JSON = "tribal_json"
+UNDATED = "created_at_unknown"
+"""The field that marks an entry whose date nobody recorded."""
+
+_FIELDS = frozenset(
+    {
+        CREATED, UPDATED, AS_JSON, "created_at", "updated_at", "source_instance", "source_type",
+        "tags", "context", "confidence", "supersedes", "related_to",
+    }
+)  # fmt: skip
+_INT64 = 1 << 63
+
+
+def to_metadata(entry: MemoryEntry) -> Metadata:
+    """The metadata of the entry's record; the content is its document."""
+    created, updated = microseconds(entry.created_at), microseconds(entry.updated_at)
+    record: Metadata = {CREATED: created, UPDATED: updated}
+    for name, value in (("created_at", created), ("updated_at", updated)):
+        text = date_text(entry, name)
+        if not _comes_back(text, value):
+            record[name] = text
+    source = source_text(entry)
+    if source != "unknown":
+        record["source_type"] = source
+    if entry.source_instance != "unknown":
+        record["source_instance"] = entry.source_instance
+    if entry.tags:
+        record["tags"] = entry.tags
+    if entry.related_to:
+        record["related_to"] = entry.related_to
+    if entry.context is not None:
+        record["context"] = entry.context
+    if entry.supersedes is not None:
+        record["supersedes"] = entry.supersedes
+    if entry.confidence != 1.0:
+        record["confidence"] = entry.confidence
+    aside: Metadata = {}
+    if entry.metadata:
+        beside = {k: v for k, v in entry.metadata.items() if not _holds(k, v)}
+        record.update((k, v) for k, v in entry.metadata.items() if k not in beside)
+        # The order of keys is lost on the way, and an export must come back byte by byte.
+        aside["metadata"] = beside
+        aside["order"] = list(entry.metadata)
+    if entry.extra:
+        aside["extra"] = entry.extra
+    if aside:
+        record[AS_JSON] = orjson.dumps(aside).decode()
+    return record
+
+
+def _comes_back(text: str, moment: int) -> bool:
+    try:
+        return from_microseconds(moment).isoformat() == text
+    except OverflowError:  # a date before year 1 or after 9999 once it is in UTC
+        return False
+
+
+def _holds(key: str, value: object) -> bool:
+    """Whether Chroma gives this metadata back as it was."""
+    if not key or key in _FIELDS or key[0] in "#$" or key == "chroma:document":
+        return False
+    kind = type(value)
+    if kind is list:
+        kinds = set(map(type, value))  # type: ignore[call-overload]
+        return len(kinds) == 1 and not kinds & {list, dict} and all(_holds("x", v) for v in value)  # type: ignore[attr-defined]
+    if kind is int:
+        return -_INT64 <= value < _INT64  # type: ignore[operator]
+    if kind is float:
+        return str(value) != "-0.0"
+    return kind is str or kind is bool
+
+
+def to_entry(
+    memory_id: str, document: str | None, record: Mapping[str, Any], vector: Vector | None
+) -> MemoryEntry:
+    """The entry of a record. `vector` is float32 of shape (dimensions,)."""
+    created, updated = record.get(CREATED), record.get(UPDATED)
+    if type(created) is not int or type(updated) is not int:
+        return _foreign(memory_id, document, record, vector)
+    verbatim: dict[str, str] = {}
+    created_at = _date(record, "created_at", created, verbatim)
+    source = record.get("source_type", "unknown")
+    source_type = MemorySource.read(source)
+    if source_type.value != source:
+        verbatim["source_type"] = source
+    metadata: Metadata = {}
+    extra: Metadata = {}
+    if AS_JSON in record or not record.keys() <= _FIELDS:
+        aside = orjson.loads(record.get(AS_JSON, "{}"))
+        known = {k: v for k, v in record.items() if k not in _FIELDS} | aside.get("metadata", {})
+        order = aside.get("order", ())
+        metadata = {k: known.pop(k) for k in order if k in known} | known
+        extra = aside.get("extra", {})
+    return MemoryEntry(
+        id=memory_id,
+        content=document or "",
+        embedding=vector,
+        source_instance=record.get("source_instance", "unknown"),
+        source_type=source_type,
+        created_at=created_at,
+        updated_at=_date(record, "updated_at", updated, verbatim),
+        tags=list(record.get("tags", ())),
+        context=record.get("context"),
+        confidence=record.get("confidence", 1.0),
+        supersedes=record.get("supersedes"),
+        related_to=list(record.get("related_to", ())),
+        metadata=metadata,
+        extra=extra,
+        verbatim=verbatim,
+    )
+
+
+def _date(record: Mapping[str, Any], name: str, moment: int, verbatim: dict[str, str]) -> Any:  # noqa: ANN401
+    text = record.get(name)
+    if text is None:
+        return from_microseconds(moment)
+    value = read_date(text)
+    if value.isoformat() != text:
+        verbatim[name] = text
+    return value
+
+
+def _foreign(
+    memory_id: str, document: str | None, record: Mapping[str, Any], vector: Vector | None
+) -> MemoryEntry:
+    return MemoryEntry(
+        id=memory_id,
+        content=document or "",
+        embedding=vector,
+        created_at=EPOCH,
+        metadata=dict(record),
+        extra={UNDATED: True},
+    )
