@@ -265,7 +265,7 @@ class PortableBundle:
         bundle = cls(manifest)
         reader = EntryReader(manifest.dimensions)
         for position, item in enumerate(rest["entries"], start=1):
-            entry = reader.read(item, f"entry {position}")
+            entry = reader.read(item, position)
             if isinstance(entry, RejectedEntry):
                 bundle.rejected.append(entry)
             else:

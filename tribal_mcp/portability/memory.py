@@ -248,7 +248,7 @@ def _fields(entry: MemoryEntry) -> dict[str, Any]:
     return fields
 
 
-def entry_from_dict(data: Mapping[str, Any], limits: Limits = DEFAULT_LIMITS) -> MemoryEntry:
+def entry_from_dict(data: object, limits: Limits = DEFAULT_LIMITS) -> MemoryEntry:
     """The entry of a JSON form.
 
     `id`, `content` and `created_at` must be there; `updated_at` is the time of creation when it
@@ -257,9 +257,9 @@ def entry_from_dict(data: Mapping[str, Any], limits: Limits = DEFAULT_LIMITS) ->
     Raises:
         EntryError: a field is missing, of a wrong type or over a limit.
     """
-    if type(data) is not dict:
+    if not isinstance(data, Mapping):
         raise EntryError(f"an entry is {_name(data)}, not an object")
-    rest = dict(data)
+    rest: dict[str, Any] = dict(data)
     verbatim: dict[str, str] = {}
     created_at = _date(rest, "created_at", verbatim)
     source = _text(rest, "source_type", "unknown")

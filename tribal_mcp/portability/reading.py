@@ -7,6 +7,7 @@ concerns the whole refuses the bundle.
 
 import hashlib
 from dataclasses import dataclass
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -29,17 +30,23 @@ class RejectedEntry:
         return f"{self.where}{identity}: {self.reason}"
 
 
+Item = MemoryEntry | RejectedEntry
+
+
 class EntryReader:
     """Reads the entries of one bundle in order and knows what came before.
 
     `dimensions` are those of the manifest; where it names none (0), those of the first vector.
     """
 
-    def __init__(self, dimensions: int = 0, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self, dimensions: int = 0, limits: Limits = DEFAULT_LIMITS, place: str = "entry"
+    ) -> None:
         self.dimensions = dimensions
         self.count = 0
+        self._place = place
         self._limits = limits
-        self._where_by_id: dict[str, str] = {}
+        self._number_by_id: dict[str, int] = {}
         self._digest = hashlib.sha256()
 
     @property
@@ -47,40 +54,44 @@ class EntryReader:
         """The hash, in hex, of the entries so far."""
         return self._digest.hexdigest()
 
-    def read(
-        self,
-        data: Any,
-        where: str,
-        line: bytes | None = None,  # noqa: ANN401 - any JSON value
-    ) -> MemoryEntry | RejectedEntry:
+    def read(self, data: object, number: int, line: bytes | None = None) -> Item:
         """The entry, or why it can't be taken.
 
         Args:
             data: its JSON form.
-            where: its place for people, such as "line 3".
-            line: its compact JSON as our writer gives it, if it stood so in the file.
+            number: its place in the bundle, from 1.
+            line: its compact JSON, if it stood so in the file; else it is made for the hash.
         """
+        self._add(canonical_json(data) if line is None else line)
+        try:
+            entry = entry_from_dict(data, self._limits)
+            self._check(entry, number)
+        except EntryError as error:
+            return self._rejected(data, number, str(error))
+        return entry
+
+    def reject(self, line: bytes, number: int, reason: str) -> RejectedEntry:
+        """Count a line that is no JSON."""
+        self._add(line)
+        return self._rejected(None, number, reason)
+
+    def _rejected(self, data: object, number: int, reason: str) -> RejectedEntry:
+        identity = data.get("id") if isinstance(data, dict) else None
+        return RejectedEntry(
+            f"{self._place} {number:,}", reason, identity if isinstance(identity, str) else None
+        )
+
+    def _add(self, line: bytes) -> None:
         self.count += 1
         if self.count > self._limits.entries:
             raise BundleError(
                 f"The bundle has more than {self._limits.entries:,} entries "
                 "(TRIBAL_LIMIT_ENTRIES). Raise the limit, or split the bundle."
             )
-        self._digest.update(canonical_json(data) if line is None else line)
+        self._digest.update(line)
         self._digest.update(b"\n")
-        try:
-            entry = entry_from_dict(data, self._limits)
-            self._check(entry, where)
-        except EntryError as error:
-            return self.reject(data, where, str(error))
-        return entry
 
-    def reject(self, data: Any, where: str, reason: str) -> RejectedEntry:  # noqa: ANN401
-        """A rejection that names the id, where there is one."""
-        identity = data.get("id") if isinstance(data, dict) else None
-        return RejectedEntry(where, reason, identity if isinstance(identity, str) else None)
-
-    def _check(self, entry: MemoryEntry, where: str) -> None:
+    def _check(self, entry: MemoryEntry, number: int) -> None:
         if entry.embedding is not None:
             if not self.dimensions:
                 self.dimensions = entry.embedding.size
@@ -89,9 +100,9 @@ class EntryReader:
                     f"embedding has {entry.embedding.size} dimensions; "
                     f"the bundle's vectors have {self.dimensions}"
                 )
-        first = self._where_by_id.setdefault(entry.id, where)
-        if first is not where:
-            raise EntryError(f"the id stands in the bundle already, at {first}")
+        first = self._number_by_id.setdefault(entry.id, number)
+        if first != number:
+            raise EntryError(f"the id stands in the bundle already, at {self._place} {first:,}")
 
     def finish(self, memory_count: int | None, integrity: tuple[int, str] | None) -> None:
         """Hold the whole against what the manifest and the integrity block say.
@@ -122,10 +133,8 @@ def canonical_json(data: Any) -> bytes:  # noqa: ANN401 - any JSON value
     A value that our writer can't give has its own bytes, which no integrity block matches.
     """
     if isinstance(data, dict) and data.get("embedding") is not None:
-        try:
+        with suppress(EntryError):
             data = {**data, "embedding": as_vector(data["embedding"])}
-        except EntryError:
-            pass
     try:
         return orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError:

@@ -1,0 +1,101 @@
+"""Gzip and Zstandard behind a bundle: recognised by their first bytes, and bounded."""
+
+import gzip
+import io
+import sys
+import zlib
+from typing import BinaryIO, Literal, cast
+
+from tribal_mcp.errors import BundleError
+from tribal_mcp.portability.limits import MIB, Limits
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+Compression = Literal["none", "gzip", "zstd"]
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_FREE_BYTES = 16 * MIB
+_BUFFER_BYTES = 256 * 1024
+
+
+def expanded(source: BinaryIO, limits: Limits) -> io.BufferedReader:
+    """The bytes behind `source`, from its start, whatever it is compressed with."""
+    source.seek(0)
+    magic = source.read(4)
+    source.seek(0)
+    if magic.startswith(_GZIP_MAGIC):
+        return _buffered(_Expanding(source, gzip.GzipFile(fileobj=source), limits))
+    if magic == _ZSTD_MAGIC:
+        return _buffered(_Expanding(source, cast("BinaryIO", zstd.ZstdFile(source)), limits))
+    return _buffered(_Plain(source))
+
+
+def compressing(out: BinaryIO, compression: Compression) -> BinaryIO:
+    """A file that compresses into `out`; close it to write the end. `out` stays open."""
+    if compression == "gzip":
+        return cast("BinaryIO", gzip.GzipFile("", "wb", 6, out, mtime=0))  # the same bytes again
+    if compression == "zstd":
+        return cast("BinaryIO", zstd.ZstdFile(out, "w"))
+    return cast("BinaryIO", _Plain(out))
+
+
+def _buffered(raw: io.RawIOBase) -> io.BufferedReader:
+    return io.BufferedReader(raw, _BUFFER_BYTES)
+
+
+class _Plain(io.RawIOBase):
+    """The file itself, which stays open when this is closed."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def write(self, data: bytes, /) -> int:  # type: ignore[override]
+        return self._file.write(data)
+
+
+class _Expanding(io.RawIOBase):
+    """What a compressed file expands to; refused when it grows out of proportion."""
+
+    def __init__(self, source: BinaryIO, stream: BinaryIO, limits: Limits) -> None:
+        self._source = source
+        self._stream = stream
+        self._ratio = limits.expansion_ratio
+        self._count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
+        try:
+            data = self._stream.read(len(buffer))
+        except EOFError:
+            raise BundleError(
+                "The compressed file is cut off. Nothing was imported. Copy it again."
+            ) from None
+        except (OSError, zlib.error, zstd.ZstdError) as error:
+            raise BundleError(
+                f"The compressed file is damaged: {error}. Nothing was imported. Copy it again."
+            ) from None
+        self._count += len(data)
+        if self._count > _FREE_BYTES and self._count > self._ratio * self._source.tell():
+            raise BundleError(
+                f"The compressed file expands more than {self._ratio} times, as no memories do "
+                "(TRIBAL_LIMIT_EXPANSION_RATIO). Nothing was imported."
+            )
+        buffer[: len(data)] = data
+        return len(data)
