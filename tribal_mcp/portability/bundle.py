@@ -1,107 +1,69 @@
-"""The bundle as a stream: entries to lines of JSON, and back.
+"""A bundle as a file: entries to lines of JSON, and back in flat memory.
 
-Works on open binary files and knows no paths. Our own layout, one entry per line, is read a line
-at a time; any other layout of the same JSON goes through a streaming parser, in flat memory too.
+Works on open binary files and knows no paths. Our own layout, one entry per line, is read at full
+speed; any other layout of the same JSON is read as strictly, only slower. A bundle is read twice:
+`verify` refuses what is wrong with the file, and only then do `batches` give its entries.
 """
 
 import hashlib
+import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from array import array
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import BinaryIO, Literal
+from io import BytesIO
+from typing import Any, BinaryIO
 
 import orjson
 
-from tribal_mcp.errors import BundleError, UsageError
-from tribal_mcp.portability.compression import Compression, compressing
-from tribal_mcp.portability.embedding_metadata import (
-    SCHEMA_VERSION,
-    EmbeddingManifest,
-    Integrity,
-)
-from tribal_mcp.portability.layouts import (
-    END_OF_ENTRIES,
+from tribal_mcp.errors import BundleError, EntryError
+from tribal_mcp.portability.bundle_writing import (
+    COMPACT_VERSION,
     ENTRIES,
     HEAD,
-    TAIL,
-    Kind,
-    Part,
-    open_scanner,
+    BundleWriter,
+    Layout,
+    Vectors,
+    layout_of,
 )
+from tribal_mcp.portability.compression import Compression, expanded
+from tribal_mcp.portability.embedding_metadata import SCHEMA_VERSION, EmbeddingManifest, Integrity
+from tribal_mcp.portability.bundle_parts import Entries, read_entries, read_head
+from tribal_mcp.portability.json_text import Cursor, Loads
 from tribal_mcp.portability.limits import DEFAULT_LIMITS, Limits
-from tribal_mcp.portability.memory import MemoryEntry, dump_entry, entry_from_dict
-from tribal_mcp.portability.reading import EntryReader, Item, RejectedEntry
+from tribal_mcp.portability.memory import entry_from_dict
+from tribal_mcp.portability.reading import (
+    EntryReader,
+    ExactIds,
+    HashedIds,
+    Ids,
+    Item,
+    RejectedEntry,
+)
+from tribal_mcp.portability.strict_json import VALUES, parse_line
 
-READ_VERSIONS = (SCHEMA_VERSION,)
-Layout = Literal["json", "jsonl"]
+__all__ = [
+    "READ_VERSIONS",
+    "BundleReader",
+    "BundleWriter",
+    "Compression",
+    "Layout",
+    "Vectors",
+    "Verified",
+    "layout_of",
+    "reader_of",
+]
 
-_REJECTED = 100
+READ_VERSIONS = (SCHEMA_VERSION, COMPACT_VERSION)
 
+_BLOCK = 1 << 18
+_DETAILS = 100
+_DOUBTFUL_IDS = 100_000
+_INTEGRITY_KEYS = {"memory_count", "sha256", "manifest_sha256"}
+_TOP_KEYS = {"manifest", "entries", "integrity"}
 
-def layout_of(name: str) -> tuple[Layout, Compression]:
-    """The layout and compression that a file name asks for.
-
-    Raises:
-        UsageError: it ends in none of .json, .jsonl, and those with .gz or .zst behind.
-    """
-    stem = name.lower()
-    compression: Compression = "none"
-    for suffix, kind in ((".gz", "gzip"), (".zst", "zstd")):
-        if stem.endswith(suffix):
-            stem, compression = stem.removesuffix(suffix), kind  # type: ignore[assignment]
-    if stem.endswith(".jsonl"):
-        return "jsonl", compression
-    if stem.endswith(".json"):
-        return "json", compression
-    raise UsageError(
-        "A bundle's name ends in .json or .jsonl, with .gz or .zst behind it if it is to be "
-        "compressed. Change the name."
-    )
-
-
-class BundleWriter:
-    """Writes a bundle; whole only after `finish`. `out` stays open."""
-
-    def __init__(
-        self,
-        out: BinaryIO,
-        manifest: EmbeddingManifest,
-        layout: Layout = "json",
-        compression: Compression = "none",
-    ) -> None:
-        self._file = compressing(out, compression)
-        self._layout = layout
-        self._digest = hashlib.sha256()
-        self._count = 0
-        head = orjson.dumps(manifest.to_dict())
-        if layout == "json":
-            self._file.write(HEAD + b" " + head + b",\n" + ENTRIES)
-        else:
-            self._file.write(HEAD + b" " + head + b"}\n")
-
-    def write(self, entries: Iterable[MemoryEntry]) -> None:
-        """Append entries."""
-        lines = [dump_entry(entry) for entry in entries]
-        if not lines:
-            return
-        text = b"\n".join(lines) + b"\n"
-        self._digest.update(text)
-        if self._layout == "json":
-            self._file.write((b",\n" if self._count else b"\n") + b",\n".join(lines))
-        else:
-            self._file.write(text)
-        self._count += len(lines)
-
-    def finish(self) -> Integrity:
-        """Write the end, with the count and the hash of what was written."""
-        integrity = Integrity(self._count, self._digest.hexdigest())
-        tail = orjson.dumps(integrity.to_dict())
-        if self._layout == "json":
-            self._file.write(b"\n" + END_OF_ENTRIES + b"\n" + TAIL + b" " + tail + b"}\n")
-        else:
-            self._file.write(b"{" + TAIL + b" " + tail + b"}\n")
-        self._file.close()
-        return integrity
+Progress = Callable[[int, int], None]
 
 
 @dataclass(slots=True)
@@ -112,6 +74,7 @@ class Verified:
         count: entries, rejected ones too.
         vectors: entries with a vector.
         dimensions: numbers in each vector; 0 if there are none.
+        sha256: the hash of its entries, as the integrity block has it.
         rejected: the first hundred entries that can't be taken.
         rejected_count: all of them.
         notes: sentences for the user.
@@ -120,152 +83,240 @@ class Verified:
     count: int = 0
     vectors: int = 0
     dimensions: int = 0
+    sha256: str = ""
     rejected: list[RejectedEntry] = field(default_factory=list)
     rejected_count: int = 0
     notes: list[str] = field(default_factory=list)
 
 
 class BundleReader:
-    """Reads a bundle from a seekable binary file.
+    """Reads a bundle from a seekable binary file, which stays open.
+
+    Attributes:
+        manifest: the head of the bundle; its `embedding` is None where there is no manifest.
+
+    Args:
+        source: the file, compressed or not.
+        limits: what it may hold at most.
+        name: what messages call it, if not "the bundle".
 
     Raises:
         BundleError: the file is no bundle.
     """
 
-    def __init__(self, source: BinaryIO, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self, source: BinaryIO, limits: Limits = DEFAULT_LIMITS, *, name: str = ""
+    ) -> None:
         self._source = source
         self._limits = limits
-        self._scanner = open_scanner(source, limits)
-        self._rejected: dict[int, RejectedEntry] = {}
-        self._stamp = self._stamped()
-        self.manifest = self._leading_manifest()
+        self._name = name
+        self._marks = array("q")
+        self._suspects: frozenset[int] = frozenset()
+        self._verified: Verified | None = None
+        with self._named():
+            self._total = source.seek(0, os.SEEK_END)
+            if self._total > limits.file_bytes:
+                raise BundleError(
+                    f"The bundle is {self._total:,} bytes; the limit is {limits.file_bytes:,} "
+                    "(TRIBAL_LIMIT_FILE_BYTES). Raise the limit, or split the bundle."
+                )
+            self._head = read_head(lambda: Cursor(self._blocks(), limits), limits.nesting)
+            self.manifest = (
+                EmbeddingManifest(None)
+                if self._head.manifest is None
+                else EmbeddingManifest.from_dict(self._head.manifest)
+            )
 
-    def _stamped(self) -> tuple[int, int] | None:
-        try:
-            found = os.fstat(self._source.fileno())
-        except OSError:  # not a file of the system: io.UnsupportedOperation
-            return None
-        return found.st_size, found.st_mtime_ns
-
-    def _leading_manifest(self) -> EmbeddingManifest:
-        for part in self._scanner.parts():
-            if part.kind is Kind.MANIFEST:
-                return EmbeddingManifest.from_dict(part.data)
-            if part.kind is not Kind.OTHER:
-                break
-        return EmbeddingManifest(None)
-
-    def verify(
-        self,
-        on_progress: Callable[[int, int], None] | None = None,
-        *,
-        strict: bool = False,
-    ) -> Verified:
+    def verify(self, on_progress: Progress | None = None, *, strict: bool = False) -> Verified:
         """Read all of it and hold it against what it says of itself.
 
         Args:
-            on_progress: called with (bytes read, bytes in all).
+            on_progress: called with (bytes read, bytes in all) of the file.
             strict: refuse the bundle for one bad entry.
 
         Raises:
             BundleError: it is damaged, cut off, over a limit or of an unknown version.
         """
-        reader = EntryReader(self.manifest.dimensions, self._limits, self._scanner.place)
+        with self._named():
+            self._marks = array("q")
+            ids = HashedIds()
+            blocks = self._blocks(record=True, on_progress=on_progress)
+            reader, result, beside = self._read_all(blocks, ids, strict=strict)
+            self._suspects = ids.suspects()
+            if len(self._suspects) > _DOUBTFUL_IDS:
+                raise BundleError(
+                    f"In the bundle more than {_DOUBTFUL_IDS:,} ids stand twice. Nothing was "
+                    "imported. Take one of each out."
+                )
+            if self._suspects:
+                again = ExactIds(self._suspects)
+                blocks = self._blocks(check=True)
+                reader, result, beside = self._read_all(blocks, again, strict=strict)
+            self._settle(reader, result, beside)
+            self._verified = result
+            return result
+
+    def _read_all(
+        self, blocks: Iterator[bytes], ids: Ids, *, strict: bool
+    ) -> tuple[EntryReader, Verified, dict[str, Any]]:
+        head, limits = self._head, self._limits
+        reader = EntryReader(self.manifest.dimensions, limits, head.place, ids)
         result = Verified()
-        integrity: Integrity | None = None
-        total = self._source.seek(0, os.SEEK_END)
-        manifests = 0
-        for part in self._scanner.parts():
-            match part.kind:
-                case Kind.ENTRY | Kind.BAD_ENTRY:
-                    self._verify_entry(part, reader, result, strict=strict)
-                    if on_progress and not reader.count % 1000:
-                        on_progress(self._source.tell(), total)
-                case Kind.MANIFEST:
-                    manifests += 1
-                    self.manifest = EmbeddingManifest.from_dict(part.data)
-                case Kind.INTEGRITY:
-                    integrity = Integrity.from_dict(part.data)
-                case Kind.OTHER:
-                    result.notes.append(f"The bundle's {part.data!r:.60} is not ours; it was left.")
-        result.count, result.dimensions = reader.count, reader.dimensions if result.vectors else 0
-        if integrity and integrity.sha256 != reader.sha256 and self._canonical() == integrity:
-            integrity = Integrity(reader.count, reader.sha256)  # the same, laid out otherwise
-        reader.finish(self.manifest.memory_count, integrity)
-        self._hold_manifest(result, manifests)
+        beside: dict[str, Any] = {}
+        entries = read_entries(Cursor(blocks, limits), head, self._parse, limits.nesting, beside)
+        for number, text, value in entries:
+            item = (
+                reader.read(value, number, text if head.is_ours else None)
+                if not isinstance(value, EntryError)
+                else reader.reject(text, number, str(value))
+            )
+            if isinstance(item, RejectedEntry):
+                if strict:
+                    raise BundleError(f"{item}. Nothing was imported, for strict was asked.")
+                result.rejected_count += 1
+                if len(result.rejected) < _DETAILS:
+                    result.rejected.append(item)
+            elif item.embedding is not None:
+                result.vectors += 1
+        result.count = reader.count
+        result.sha256 = reader.sha256
+        result.dimensions = reader.dimensions if result.vectors else 0
+        return reader, result, beside
+
+    def _settle(self, reader: EntryReader, result: Verified, beside: dict[str, Any]) -> None:
+        """Hold the entries, as read, against what stands beside them."""
+        if beside.get("manifest") != self._head.manifest:
+            raise self._changed()
+        known = self.manifest.schema_version in READ_VERSIONS
+        notes = result.notes
+        stored = beside.get("integrity")
+        integrity = None if stored is None else Integrity.from_dict(stored)
+        try:
+            reader.finish(self.manifest.memory_count, integrity)
+            if stored is not None:
+                self._hold_manifest(stored, known=known)
+        except BundleError as error:
+            if not result.rejected:
+                raise
+            raise BundleError(f"{error} The first that is wrong: {result.rejected[0]}.") from None
+        if self._head.manifest is None:
+            notes.append("The bundle has no manifest, so its embedding model is unknown.")
+        elif not known:
+            notes.append(
+                f"The bundle has schema version {self.manifest.schema_version}; what is new in it "
+                "was kept but not understood."
+            )
         if integrity is None:
-            result.notes.append(
+            notes.append(
                 "The bundle has no checksum (tribal-mcp writes one), so only its form was checked."
             )
-        return result
+        for key in sorted(beside.keys() - _TOP_KEYS):
+            if self._head.is_ours and known:
+                raise BundleError(
+                    f"The bundle is damaged or was changed: {key!r:.60} stands where no such part "
+                    "is. Nothing was imported. Copy it again from its source."
+                )
+            notes.append(f"The bundle's {key!r:.60} is not known here and was left.")
 
-    def _verify_entry(
-        self, part: Part, reader: EntryReader, result: Verified, *, strict: bool
-    ) -> None:
-        if part.kind is Kind.BAD_ENTRY:
-            item: Item = reader.reject(part.line or b"", part.number, part.data)
-        else:
-            item = reader.read(part.data, part.number, part.line)
-        if isinstance(item, MemoryEntry):
-            result.vectors += item.embedding is not None
-            return
-        if strict:
-            raise BundleError(f"{item}. Nothing was imported, because strict was asked for.")
-        self._rejected[part.number] = item
-        result.rejected_count += 1
-        if len(result.rejected) < _REJECTED:
-            result.rejected.append(item)
-
-    def _canonical(self) -> Integrity:
-        reader = EntryReader(0, self._limits)
-        for part in self._scanner.parts():
-            if part.kind is Kind.ENTRY:
-                reader.read(part.data, part.number)
-            elif part.kind is Kind.BAD_ENTRY:
-                reader.reject(part.line or b"", part.number, "")
-        return Integrity(reader.count, reader.sha256)
-
-    def _hold_manifest(self, result: Verified, manifests: int) -> None:
-        manifest = self.manifest
-        if manifests > 1:
-            raise BundleError("The bundle has two manifests. Nothing was imported.")
-        if not manifests:
-            if self._scanner.place == "entry":
-                raise BundleError("manifest is missing, so this is not a bundle.")
-            result.notes.append("The bundle has no manifest, so its embedding model is unknown.")
-        elif manifest.schema_version not in READ_VERSIONS:
-            result.notes.append(
-                f"The bundle has schema version {manifest.schema_version}; what is new in it was "
-                "kept but not understood."
-            )
-        if result.dimensions and manifest.dimensions not in (0, result.dimensions):
+    def _hold_manifest(self, stored: Mapping[str, Any], *, known: bool) -> None:
+        manifest = orjson.dumps(self._head.manifest)
+        is_same = (
+            stored.get("manifest_sha256", digest := hashlib.sha256(manifest).hexdigest()) == digest
+        )
+        if not is_same or (known and stored.keys() - _INTEGRITY_KEYS):
             raise BundleError(
-                f"The manifest says {manifest.dimensions} dimensions and the vectors have "
-                f"{result.dimensions}. Nothing was imported."
+                "The bundle is damaged or was changed: its manifest or integrity block is not what "
+                "was written. Nothing was imported. Copy it again from its source."
             )
 
     def batches(self, size: int = 500) -> Iterator[list[Item]]:
-        """The entries in order, after `verify`, in lists of at most `size`.
+        """The entries in order, in lists of at most `size`; verifies first if nobody has.
 
         Raises:
             BundleError: the file has changed since it was verified.
         """
-        batch: list[Item] = []
-        for part in self._scanner.parts():
-            if part.kind is Kind.BAD_ENTRY or part.number in self._rejected:
-                batch.append(self._rejected[part.number])
-            elif part.kind is Kind.ENTRY:
-                batch.append(entry_from_dict(part.data, self._limits))
-            if len(batch) == size:
-                self._refuse_change()
+        verified = self._verified or self.verify()
+        with self._named():
+            batch: list[Item] = []
+            for item in self._trusted() if not verified.rejected_count else self._items():
+                batch.append(item)
+                if len(batch) == size:
+                    yield batch
+                    batch = []
+            if batch:
                 yield batch
-                batch = []
-        self._refuse_change()
-        if batch:
-            yield batch
 
-    def _refuse_change(self) -> None:
-        if self._stamped() != self._stamp:
-            raise BundleError(
-                "The file was changed while it was read. Import it again once it is whole."
-            )
+    def _trusted(self) -> Iterator[Item]:
+        """The entries of a file of which every one has been taken: not checked once more."""
+        for _, _, value in self._entries_again(orjson.loads):
+            yield entry_from_dict(value, self._limits)
+
+    def _items(self) -> Iterator[Item]:
+        ids = ExactIds(self._suspects)
+        reader = EntryReader(self.manifest.dimensions, self._limits, self._head.place, ids)
+        for number, text, value in self._entries_again(self._parse):
+            if isinstance(value, EntryError):
+                yield reader.reject(text, number, str(value))
+            else:
+                yield reader.read(value, number, b"")  # its hash has been checked
+
+    def _entries_again(self, loads: Loads) -> Entries:
+        cursor = Cursor(self._blocks(check=True), self._limits)
+        return read_entries(cursor, self._head, loads, self._limits.nesting, {})
+
+    def _parse(self, text: bytes) -> Any:  # noqa: ANN401 - any JSON value
+        return parse_line(text, self._limits.nesting, self._limits.dimensions + VALUES)
+
+    def _blocks(
+        self, *, record: bool = False, check: bool = False, on_progress: Progress | None = None
+    ) -> Iterator[bytes]:
+        """The text of the file in blocks, whose marks are recorded or checked."""
+        number = -1
+        try:
+            file = expanded(self._source, self._limits)
+            while block := file.read(_BLOCK):
+                number += 1
+                mark = hash(block)
+                if record:
+                    self._marks.append(mark)
+                elif check and self._marks[number : number + 1] != array("q", (mark,)):
+                    raise self._changed()
+                if on_progress:
+                    on_progress(min(self._source.tell(), self._total), self._total)
+                yield block
+        except OSError as error:
+            raise BundleError(f"The bundle can't be read: {error.strerror}.") from None
+        if check and number + 1 != len(self._marks):
+            raise self._changed()
+
+    @staticmethod
+    def _changed() -> BundleError:
+        return BundleError(
+            "The file was changed while it was read. Import it again once it is whole."
+        )
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except BundleError as error:
+            raise (BundleError(f"{self._name}: {error}") if self._name else error) from None
+
+
+def reader_of(bundle: str | Mapping[str, Any], limits: Limits = DEFAULT_LIMITS) -> BundleReader:
+    """A reader of a bundle given inline, as its text or as the object that a client made of it.
+
+    Raises:
+        BundleError: it is no bundle, or larger than `limits.inline_bytes`.
+    """
+    try:
+        text = bundle if isinstance(bundle, str) else json.dumps(bundle, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BundleError(f"bundle_json can't be read: {error}.") from None
+    data = text.encode(errors="surrogatepass")
+    if len(data) > limits.inline_bytes:
+        raise BundleError(
+            f"bundle_json is {len(data):,} bytes; the limit is {limits.inline_bytes:,} "
+            "(TRIBAL_LIMIT_INLINE_BYTES). Save it to a file and give its input_path."
+        )
+    return BundleReader(BytesIO(data), limits)

@@ -39,7 +39,9 @@ def compressing(out: BinaryIO, compression: Compression) -> BinaryIO:
     if compression == "gzip":
         return cast("BinaryIO", gzip.GzipFile("", "wb", 6, out, mtime=0))  # the same bytes again
     if compression == "zstd":
-        return cast("BinaryIO", zstd.ZstdFile(out, "w"))
+        # Without its checksum a changed byte could pass.
+        options = {zstd.CompressionParameter.checksum_flag: 1}
+        return cast("BinaryIO", zstd.ZstdFile(out, "w", options=options))
     return cast("BinaryIO", _Plain(out))
 
 

@@ -7,6 +7,7 @@ long as the value is still the one that it was read as. Fields that are not ours
 `extra`, and what a foreign collection held in `metadata`.
 """
 
+import base64
 import math
 import struct
 import uuid
@@ -14,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from operator import countOf
 from typing import Any
 
 import numpy as np
@@ -97,8 +99,12 @@ class MemoryEntry:
         if type(self.source_type) is not MemorySource:
             self.verbatim = {**self.verbatim, "source_type": self.source_type}
             self.source_type = MemorySource.read(self.source_type)
-        if self.embedding is not None:
-            self.embedding = as_vector(self.embedding)
+        vector = self.embedding
+        # A read-only float32 array is one of ours, checked when it was made.
+        if vector is not None and not (
+            type(vector) is np.ndarray and vector.dtype == np.float32 and not vector.flags.writeable
+        ):
+            self.embedding = as_vector(vector)
 
     def __eq__(self, other: object) -> bool:
         """Whether all values are the same; a date is compared as a point in time."""
@@ -143,7 +149,10 @@ def as_vector(numbers: Any) -> Vector:  # noqa: ANN401 - anything numpy reads as
     elif not isinstance(numbers, Sequence) or isinstance(numbers, str | bytes):
         raise EntryError(f"embedding is {_name(numbers)}, not a list of numbers or null")
     else:
-        if not set(map(type, numbers)) <= _NUMBERS:
+        # Counting floats is cheaper than looking at what else there is, and mostly all it takes.
+        if countOf(map(type, numbers), float) != len(numbers) and not (
+            set(map(type, numbers)) <= _NUMBERS
+        ):
             position, bad = next((i, n) for i, n in enumerate(numbers) if type(n) not in _NUMBERS)
             raise EntryError(f"embedding[{position}] is {_name(bad)}, not a number")
         try:
@@ -153,14 +162,35 @@ def as_vector(numbers: Any) -> Vector:  # noqa: ANN401 - anything numpy reads as
             raise EntryError("embedding holds a number that float32 can't hold") from None
     if not vector.size:
         raise EntryError("embedding is an empty list; a missing vector is null")
-    # The sum is finite only if every part is: cheaper than a mask of the whole vector.
-    if not math.isfinite(vector.sum()) and not np.isfinite(vector).all():
+    # The square is finite only if every part is: cheaper than a mask of the whole vector.
+    if not math.isfinite(vector.dot(vector)) and not np.isfinite(vector).all():
         raise EntryError("embedding holds NaN, Infinity or a number that float32 can't hold")
     vector.setflags(write=False)
     return vector
 
 
 _NUMBERS = {float, int, np.float32, np.float64}
+
+
+def vector_to_base64(vector: Vector) -> str:
+    """The compact text form of a vector: its little-endian float32 bytes in base64."""
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+
+
+def vector_from_base64(text: str) -> Vector:
+    """The vector of its compact text form.
+
+    Raises:
+        EntryError: the text is not what `vector_to_base64` gives for finite numbers.
+    """
+    try:
+        data = base64.b64decode(text, validate=True)
+        numbers = np.frombuffer(data, dtype="<f4")
+    except ValueError:
+        raise EntryError("embedding is text, but no base64 of float32 numbers") from None
+    if base64.b64encode(data).decode() != text:
+        raise EntryError("embedding is base64 with bits that mean nothing")
+    return as_vector(numbers)
 
 
 def same_vector(a: Vector | None, b: Vector | None) -> bool:
@@ -213,12 +243,17 @@ def source_text(entry: MemoryEntry) -> str:
 
 def dump_entry(entry: MemoryEntry) -> bytes:
     """The entry's compact JSON, UTF-8, each number of its vector as the shortest float32 text."""
-    return orjson.dumps(_fields(entry), option=orjson.OPT_SERIALIZE_NUMPY)
+    return dump_fields(entry_fields(entry))
+
+
+def dump_fields(fields: dict[str, Any]) -> bytes:
+    """The compact JSON of a form whose vector is an array."""
+    return orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def entry_to_dict(entry: MemoryEntry) -> dict[str, Any]:
     """The JSON form as plain values; `json.dumps` of it gives the shortest float32 text."""
-    fields = _fields(entry)
+    fields = entry_fields(entry)
     if entry.embedding is not None:
         fields["embedding"] = orjson.loads(
             orjson.dumps(entry.embedding, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -226,7 +261,8 @@ def entry_to_dict(entry: MemoryEntry) -> dict[str, Any]:
     return fields
 
 
-def _fields(entry: MemoryEntry) -> dict[str, Any]:
+def entry_fields(entry: MemoryEntry) -> dict[str, Any]:
+    """The JSON form with the vector as its array."""
     fields: dict[str, Any] = {
         "id": entry.id,
         "content": entry.content,
@@ -277,7 +313,9 @@ def entry_from_dict(data: object, limits: Limits = DEFAULT_LIMITS) -> MemoryEntr
         raise EntryError("id is empty")
     embedding = rest.pop("embedding", None)
     if embedding is not None:
-        if type(embedding) is list and len(embedding) > limits.dimensions:
+        if type(embedding) is str:
+            embedding = vector_from_base64(embedding)
+        if type(embedding) in (list, np.ndarray) and len(embedding) > limits.dimensions:
             raise EntryError(
                 f"embedding has {len(embedding):,} numbers; "
                 f"the limit is {limits.dimensions:,} (TRIBAL_LIMIT_DIMENSIONS)"

@@ -6,10 +6,13 @@ concerns the whole refuses the bundle.
 """
 
 import hashlib
-from dataclasses import dataclass
+import re
+from array import array
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
+import numpy as np
 import orjson
 
 from tribal_mcp.errors import BundleError, EntryError
@@ -32,6 +35,50 @@ class RejectedEntry:
 
 Item = MemoryEntry | RejectedEntry
 
+_LEADING_ID = re.compile(rb'\s*\{\s*"id"\s*:\s*"([^"\\]+)"')
+
+
+class Ids(Protocol):
+    """Knows the ids that came before."""
+
+    def first(self, identity: str, number: int) -> int:
+        """The place where the id came first; `number` if that is here."""
+        ...
+
+
+class ExactIds:
+    """The ids and their places; with `suspects`, only of ids whose hash is among them."""
+
+    def __init__(self, suspects: frozenset[int] | None = None) -> None:
+        self._suspects = suspects
+        self._number_by_id: dict[str, int] = {}
+
+    def first(self, identity: str, number: int) -> int:
+        """The place where the id came first; `number` if that is here."""
+        if self._suspects is not None and hash(identity) not in self._suspects:
+            return number
+        return self._number_by_id.setdefault(identity, number)
+
+
+class HashedIds:
+    """The ids in 8 bytes each: which may stand twice is known at the end, and then read again."""
+
+    def __init__(self) -> None:
+        self._hashes = array("q")
+
+    def first(self, identity: str, number: int) -> int:
+        """`number`: nothing is known yet."""
+        self._hashes.append(hash(identity))
+        return number
+
+    def suspects(self) -> frozenset[int]:
+        """The hashes that came more than once. Call it last: it sorts in place."""
+        if not self._hashes:
+            return frozenset()
+        hashes = np.frombuffer(self._hashes, dtype=np.int64)
+        hashes.sort()
+        return frozenset(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+
 
 class EntryReader:
     """Reads the entries of one bundle in order and knows what came before.
@@ -40,13 +87,17 @@ class EntryReader:
     """
 
     def __init__(
-        self, dimensions: int = 0, limits: Limits = DEFAULT_LIMITS, place: str = "entry"
+        self,
+        dimensions: int = 0,
+        limits: Limits = DEFAULT_LIMITS,
+        place: str = "entry",
+        ids: Ids | None = None,
     ) -> None:
         self.dimensions = dimensions
         self.count = 0
         self._place = place
         self._limits = limits
-        self._number_by_id: dict[str, int] = {}
+        self._ids = ids or ExactIds()
         self._digest = hashlib.sha256()
 
     @property
@@ -71,9 +122,11 @@ class EntryReader:
         return entry
 
     def reject(self, line: bytes, number: int, reason: str) -> RejectedEntry:
-        """Count a line that is no JSON."""
+        """Count a line that can't be read."""
         self._add(line)
-        return self._rejected(None, number, reason)
+        leading = _LEADING_ID.match(line)
+        identity = leading.group(1).decode(errors="replace") if leading else None
+        return self._rejected({"id": identity}, number, reason)
 
     def _rejected(self, data: object, number: int, reason: str) -> RejectedEntry:
         identity = data.get("id") if isinstance(data, dict) else None
@@ -100,7 +153,7 @@ class EntryReader:
                     f"embedding has {entry.embedding.size} dimensions; "
                     f"the bundle's vectors have {self.dimensions}"
                 )
-        first = self._number_by_id.setdefault(entry.id, number)
+        first = self._ids.first(entry.id, number)
         if first != number:
             raise EntryError(f"the id stands in the bundle already, at {self._place} {first:,}")
 

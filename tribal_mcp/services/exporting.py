@@ -17,12 +17,13 @@ from tribal_mcp.portability.embedding_metadata import (
     Integrity,
 )
 from tribal_mcp.portability.filters import ExportFilter
-from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.stores.base import MemoryStore
-from tribal_mcp.stores.records import UNDATED
 
 DEFAULT_LIMIT = 100_000
 """Memories in a bundle that is held in memory, unless the caller says otherwise."""
+
+EXPORT_BATCH = 250
+"""Memories in hand at once: few enough to stay in the processor's cache."""
 
 log = logging.getLogger(__name__)
 
@@ -71,19 +72,21 @@ class Export:
                 f"embedding_metadata says {embedding}, but the store's vectors have "
                 f"{state.dimensions} dimensions. Describe the model that made them."
             )
-        elif embedding_metadata and state.identity and embedding_metadata != state.identity:
-            if not embedding_metadata.is_compatible_with(state.identity):
-                notes.append(
-                    f"The vectors were made by {state.identity}, not by {embedding_metadata}; "
-                    "the bundle says so."
-                )
+        elif (
+            embedding_metadata
+            and state.identity
+            and not embedding_metadata.is_compatible_with(state.identity)
+        ):
+            notes.append(
+                f"The vectors were made by {state.identity}, not by {embedding_metadata}; "
+                "the bundle says so."
+            )
         ids = await store.list_ids(filters)
         truncated = limit is not None and len(ids) > limit
         if truncated:
             notes.append(
-                f"{len(ids):,} memories match and the limit is {limit:,}: the newest "
-                f"{len(ids) - (limit or 0):,} by insertion are not in the bundle. Raise the limit, stream, or "
-                "split by date."
+                f"{len(ids):,} memories match and the limit is {limit:,}: the last of them are "
+                "not in the bundle. Raise the limit, stream, or split by date."
             )
             log.warning(notes[-1])
             del ids[limit:]
@@ -105,11 +108,12 @@ class Export:
         """
         present = set(self.ids)
         done = 0
-        async for batch in store.read(self.ids):
-            await anyio.to_thread.run_sync(writer.write, batch)
-            for entry in batch:
-                self._note(entry, present)
-            done += len(batch)
+        async for batch in store.read_lines(self.ids, EXPORT_BATCH):
+            await anyio.to_thread.run_sync(writer.write_lines, batch.lines)
+            self.without_vector += batch.without_vector
+            self.undated += batch.undated
+            self.dangling += sum(i not in present for i in batch.links)
+            done += len(batch.lines)
             if on_progress:
                 on_progress(done, len(self.ids))
             if stop():
@@ -127,11 +131,3 @@ class Export:
                 "wrote them."
             )
         return writer.finish()
-
-    def _note(self, entry: MemoryEntry, present: set[str]) -> None:
-        self.without_vector += entry.embedding is None
-        self.undated += UNDATED in entry.extra
-        if entry.supersedes is not None:
-            self.dangling += entry.supersedes not in present
-        if entry.related_to:
-            self.dangling += sum(i not in present for i in entry.related_to)

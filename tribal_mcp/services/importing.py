@@ -85,7 +85,7 @@ class HeldBundle:
 
     def batches(self, size: int) -> Iterator[list[MemoryEntry | RejectedEntry]]:
         """Its entries in order, after those that were rejected."""
-        entries = [*self.bundle.rejected, *self.bundle.entries]
+        entries: list[MemoryEntry | RejectedEntry] = [*self.bundle.rejected, *self.bundle.entries]
         return (entries[start : start + size] for start in range(0, len(entries), size))
 
 
@@ -127,35 +127,43 @@ def plan_vectors(
         return VectorPlan(keep=False)
     known = source if source is not None and source.known else None
     here = store.identity or target
-    has_vectors = store.has_vectors
+    compatible = known is not None and here is not None and known.is_compatible_with(here)
     if strategy is ReembeddingStrategy.KEEP:
-        if has_vectors and store.dimensions not in (0, dimensions):
-            raise UsageError(
-                f"The bundle's vectors have {dimensions} dimensions and the store's "
-                f"{store.count - store.pending:,} have {store.dimensions}; one collection can't "
-                'hold both. Nothing was imported. Use embedding_strategy "auto" or "drop", or '
-                "import into another collection."
-            )
-        if not has_vectors:
-            return VectorPlan(keep=True, adopt=known)
-        if known and here and known.is_compatible_with(here):
-            return VectorPlan(keep=True)
-        return VectorPlan(
-            keep=True,
-            note=f"Vectors of {source or 'an unknown model'} were kept beside those of "
-            f"{here or 'an unknown model'}: searches compare what can't be compared.",
-        )
-    if here is None and not has_vectors:
+        return _keep(known, dimensions, store, here, compatible=compatible)
+    if here is None and not store.has_vectors:
         return VectorPlan(keep=True, adopt=known)
-    if known and here and known.is_compatible_with(here):
-        fits = store.dimensions in (0, dimensions) and here.dimensions == dimensions
-        if fits or not has_vectors:
-            return VectorPlan(keep=True, adopt=None if store.identity else here)
+    if compatible and (store.dimensions in (0, dimensions) or not store.has_vectors):
+        return VectorPlan(keep=True, adopt=None if store.identity else here)
     return VectorPlan(
         keep=False,
-        adopt=None if store.identity or has_vectors else target,
+        adopt=None if store.identity or store.has_vectors else target,
         note=f"The bundle's vectors were made by {source or 'an unknown model'} and this store "
         f"holds those of {here or 'an unknown model'}, so they are dropped.",
+    )
+
+
+def _keep(
+    known: EmbeddingMetadata | None,
+    dimensions: int,
+    store: StoreState,
+    here: EmbeddingMetadata | None,
+    *,
+    compatible: bool,
+) -> VectorPlan:
+    if not store.has_vectors:
+        return VectorPlan(keep=True, adopt=known)
+    if store.dimensions != dimensions:
+        raise UsageError(
+            f"The bundle's vectors have {dimensions} dimensions and the store's "
+            f"{store.count - store.pending:,} have {store.dimensions}; one collection can't hold "
+            'both. Use embedding_strategy "auto" or "drop", or import into another collection.'
+        )
+    if compatible:
+        return VectorPlan(keep=True)
+    return VectorPlan(
+        keep=True,
+        note=f"Vectors of {known or 'an unknown model'} were kept beside those of "
+        f"{here or 'an unknown model'}: searches compare what can't be compared.",
     )
 
 

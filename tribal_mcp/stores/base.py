@@ -11,17 +11,20 @@ The contract, held by one test suite for all stores:
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from tribal_mcp.errors import EntryError, UsageError
 from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
 from tribal_mcp.portability.filters import ExportFilter
-from tribal_mcp.portability.memory import MemoryEntry, check_entry
+from tribal_mcp.portability.memory import MemoryEntry, check_entry, dump_fields
 
 BATCH = 1000
 """Entries that change together at the most; a longer list is taken in parts."""
 
 EVERYTHING = ExportFilter()
+
+UNDATED = "created_at_unknown"
+"""The field of an entry whose date nobody recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,32 @@ class StoreState:
     def has_vectors(self) -> bool:
         """Whether any memory has a vector."""
         return self.count > self.pending
+
+
+@dataclass(slots=True)
+class Lines:
+    """A batch of memories as a bundle holds them.
+
+    Attributes:
+        lines: each memory's compact JSON.
+        links: the ids that `supersedes` and `related_to` name.
+        without_vector: how many have no vector.
+        undated: how many have no known date.
+    """
+
+    lines: list[bytes] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
+    without_vector: int = 0
+    undated: int = 0
+
+    def add(self, fields: dict[str, Any]) -> None:
+        """Append a memory, given its JSON form with the vector as an array."""
+        self.lines.append(dump_fields(fields))
+        self.without_vector += fields["embedding"] is None
+        self.undated += UNDATED in fields
+        self.links += fields["related_to"]
+        if fields["supersedes"] is not None:
+            self.links.append(fields["supersedes"])
 
 
 class MemoryStore(Protocol):
@@ -95,6 +124,10 @@ class MemoryStore(Protocol):
 
     def read(self, ids: Sequence[str], batch_size: int = BATCH) -> AsyncIterator[list[MemoryEntry]]:
         """The memories of those ids in that order, in batches; an id that is gone is left out."""
+        ...
+
+    def read_lines(self, ids: Sequence[str], batch_size: int = BATCH) -> AsyncIterator[Lines]:
+        """What `read` gives, as the lines of a bundle."""
         ...
 
     async def upsert(self, entries: Collection[MemoryEntry]) -> None:

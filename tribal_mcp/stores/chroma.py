@@ -25,11 +25,11 @@ from tribal_mcp.errors import NoSpace, StoreDamaged, StoreError, TribalError, Us
 from tribal_mcp.portability.embedding_metadata import UNKNOWN_MODEL, EmbeddingMetadata
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.memory import MemoryEntry, Vector, microseconds
-from tribal_mcp.stores.base import BATCH, EVERYTHING, StoreState, check_batch, check_identity
+from tribal_mcp.stores.base import BATCH, EVERYTHING, Lines, StoreState, check_batch, check_identity
 from tribal_mcp.stores.chroma_files import ChromaFiles, RawCollection, RawRecord
 from tribal_mcp.stores.journal import Batch, Journal
 from tribal_mcp.stores.lock import OWN_FOLDER, FolderLock
-from tribal_mcp.stores.records import to_entry, to_metadata
+from tribal_mcp.stores.records import to_entry, to_fields, to_metadata
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -337,6 +337,27 @@ class ChromaStore:
             }
 
         return await self._read(read)
+
+    async def read_lines(self, ids: Sequence[str], batch_size: int = BATCH) -> AsyncIterator[Lines]:
+        """What `read` gives, as the lines of a bundle."""
+
+        def read(
+            wanted: Sequence[str], files: ChromaFiles, collections: list[RawCollection]
+        ) -> Lines:
+            batch = Lines()
+            for collection in collections:
+                with_vector = collection.name == self._name
+                for records in files.read(collection, wanted, vectors=with_vector):
+                    for record in records:
+                        batch.add(
+                            to_fields(record.id, record.document, record.metadata, record.vector)
+                        )
+            return batch
+
+        for start in range(0, len(ids), batch_size):
+            batch = await self._read(partial(read, ids[start : start + batch_size]))
+            if batch.lines:
+                yield batch
 
     def _entry(self, collection: RawCollection, record: RawRecord) -> MemoryEntry:
         vector = record.vector if collection.name == self._name else None

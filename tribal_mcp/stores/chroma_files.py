@@ -237,18 +237,25 @@ class ChromaFiles:
 
     def _values(self, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
         values: dict[int, dict[str, Any]] = {row: {} for row in rows}
-        places = _places(rows)
-        columns = "id, key, string_value, int_value, float_value, bool_value"
-        for row, key, text, whole, real, truth in self._sql.execute(
-            f"SELECT {columns} FROM embedding_metadata WHERE id IN ({places})",
-            rows,
+        first, last = min(rows), max(rows)
+        if last - first < 2 * len(rows):  # a range is read faster than a list of rows
+            which, bounds = "BETWEEN ? AND ?", (first, last)
+        else:
+            which, bounds = f"IN ({_places(rows)})", tuple(rows)
+        for row, key, value, truth in self._sql.execute(
+            "SELECT id, key, coalesce(string_value, int_value, float_value), bool_value "
+            f"FROM embedding_metadata WHERE id {which}",
+            bounds,
         ):
-            values[row][key] = text if text is not None else _value(None, whole, real, truth)
-        for row, key, *value in self._sql.execute(
-            f"SELECT {columns} FROM embedding_metadata_array WHERE id IN ({places}) ORDER BY rowid",
-            rows,
+            if row in values:
+                values[row][key] = value if truth is None else bool(truth)
+        for row, key, value, truth in self._sql.execute(
+            "SELECT id, key, coalesce(string_value, int_value, float_value), bool_value "
+            f"FROM embedding_metadata_array WHERE id {which} ORDER BY rowid",
+            bounds,
         ):
-            values[row].setdefault(key, []).append(_value(*value))
+            if row in values:
+                values[row].setdefault(key, []).append(value if truth is None else bool(truth))
         return values
 
     def _index(self, collection: RawCollection) -> _Index:

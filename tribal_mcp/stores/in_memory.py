@@ -7,8 +7,8 @@ from typing import Self
 
 from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
 from tribal_mcp.portability.filters import ExportFilter
-from tribal_mcp.portability.memory import MemoryEntry
-from tribal_mcp.stores.base import BATCH, EVERYTHING, StoreState, check_batch, check_identity
+from tribal_mcp.portability.memory import MemoryEntry, entry_fields
+from tribal_mcp.stores.base import BATCH, EVERYTHING, Lines, StoreState, check_batch, check_identity
 
 
 class InMemoryStore:
@@ -67,6 +67,14 @@ class InMemoryStore:
             found = await self.get_many(ids[start : start + batch_size])
             if found:
                 yield list(found.values())
+
+    async def read_lines(self, ids: Sequence[str], batch_size: int = BATCH) -> AsyncIterator[Lines]:
+        """What `read` gives, as the lines of a bundle."""
+        async for entries in self.read(ids, batch_size):
+            batch = Lines()
+            for entry in entries:
+                batch.add(entry_fields(entry))
+            yield batch
 
     async def upsert(self, entries: Collection[MemoryEntry]) -> None:
         """Insert the entries, replacing those of the same ids whole."""

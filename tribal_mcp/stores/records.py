@@ -19,19 +19,19 @@ from tribal_mcp.portability.memory import (
     MemorySource,
     Vector,
     date_text,
+    entry_fields,
     from_microseconds,
     microseconds,
     read_date,
     source_text,
 )
+from tribal_mcp.stores.base import UNDATED
 
 Metadata = dict[str, Any]
 
 CREATED = "created_at_us"
 UPDATED = "updated_at_us"
 AS_JSON = "tribal_json"
-UNDATED = "created_at_unknown"
-"""The field that marks an entry whose date nobody recorded."""
 
 _FIELDS = frozenset(
     {
@@ -99,6 +99,30 @@ def _holds(key: str, value: object) -> bool:
     if kind is float:
         return str(value) != "-0.0"
     return kind is str or kind is bool
+
+
+def to_fields(
+    memory_id: str, document: str | None, record: Mapping[str, Any], vector: Vector | None
+) -> dict[str, Any]:
+    """The JSON form of a record, vector as an array: what its entry gives, without making one."""
+    if CREATED not in record or not record.keys() <= _FIELDS or AS_JSON in record:
+        return entry_fields(to_entry(memory_id, document, record, vector))
+    read = record.get
+    return {
+        "id": memory_id,
+        "content": document or "",
+        "embedding": vector,
+        "source_instance": read("source_instance", "unknown"),
+        "source_type": read("source_type", "unknown"),
+        # orjson writes a date as `isoformat` does
+        "created_at": read("created_at") or from_microseconds(record[CREATED]),
+        "updated_at": read("updated_at") or from_microseconds(record[UPDATED]),
+        "tags": read("tags", []),
+        "context": read("context"),
+        "confidence": read("confidence", 1.0),
+        "supersedes": read("supersedes"),
+        "related_to": read("related_to", []),
+    }
 
 
 def to_entry(

@@ -1,0 +1,34 @@
+# `make demo` and `make test` set themselves up with nothing but Python 3.11+, make and a package index.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint check bench torture fuzz clean
+
+demo: .venv/.ready
+	$(BIN)/python examples/demo.py
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: .venv/.ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: .venv/.ready
+	$(BIN)/python benchmarks/bench.py
+
+torture: .venv/.ready
+	TRIBAL_CAMPAIGN=full $(BIN)/python -m pytest -m campaign -s --timeout 36000
+
+fuzz: .venv/.ready
+	TRIBAL_FUZZ=500000 $(BIN)/python -m pytest -k fuzz -s --timeout 36000
+
+clean:
+	rm -rf .venv
+
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
+	touch $@

@@ -1,0 +1,364 @@
+"""Measures tribal-mcp against plain Chroma and writes docs/performance.md.
+
+Every figure is a ratio of two sides that take turns within one run; each side is a process of its
+own that times its work after its imports, and reports the most memory it held. `python bench.py`
+runs all of it (about half an hour); `python bench.py --quick` the small sizes once.
+"""
+
+import argparse
+import asyncio
+import json
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+BATCH = 1000
+WORDS = "agent invoice deploy memory index review budget Zürich 東京 café latency postgres".split()
+
+Sides = dict[str, Callable[[Path, int, int], float]]
+
+
+# The two sides, each in a process of its own
+
+
+def _vectors(start: int, count: int, dimensions: int) -> Any:
+    import numpy as np
+
+    numbers = np.random.default_rng(start).normal(size=(count, dimensions))
+    return (numbers / np.linalg.norm(numbers, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _content(number: int) -> str:
+    return " ".join(WORDS[(number * k) % len(WORDS)] for k in range(1, 25)) + f" #{number}"
+
+
+def make_bundle(folder: Path, count: int, dimensions: int) -> float:
+    """A bundle of made-up memories, and the floor's file of the same."""
+    import orjson
+
+    from tribal_mcp.portability.bundle import BundleWriter
+    from tribal_mcp.portability.embedding_metadata import (
+        EmbeddingManifest,
+        create_embedding_metadata,
+    )
+    from tribal_mcp.portability.memory import MemoryEntry, MemorySource
+
+    manifest = EmbeddingManifest(create_embedding_metadata("bench", dimensions), count)
+    begin = datetime(2026, 1, 1, tzinfo=UTC)
+    with (folder / "bundle.json").open("wb") as file, (folder / "floor.jsonl").open("wb") as plain:
+        writer = BundleWriter(file, manifest)
+        for start in range(0, count, BATCH):
+            size = min(BATCH, count - start)
+            entries = [
+                MemoryEntry(
+                    id=f"memory-{start + n:08d}",
+                    content=_content(start + n),
+                    embedding=vector,
+                    source_instance="claude-code",
+                    source_type=MemorySource.AUTO_CAPTURE,
+                    created_at=begin + timedelta(seconds=start + n),
+                    tags=["work", "bench"] if n % 2 else ["home"],
+                )
+                for n, vector in enumerate(_vectors(start, size, dimensions))
+            ]
+            writer.write(entries)
+            plain.writelines(
+                orjson.dumps(
+                    {"id": e.id, "content": e.content, "embedding": e.embedding},
+                    option=orjson.OPT_SERIALIZE_NUMPY,
+                )
+                + b"\n"
+                for e in entries
+            )
+        writer.finish()
+    return 0.0
+
+
+def _jobs(folder: Path) -> Any:
+    from tribal_mcp.config import LimitSettings, Settings
+    from tribal_mcp.services.jobs import Jobs
+
+    return Jobs(Settings(data_dir=folder / "store"), LimitSettings(), trusted=True)
+
+
+def _timed(job: Any, name: str, arguments: dict[str, Any]) -> float:
+    begin = time.perf_counter()
+    asyncio.run(job.run(name, arguments))
+    return time.perf_counter() - begin
+
+
+def import_ours(folder: Path, _count: int, _dimensions: int) -> float:
+    import chromadb.api.rust  # noqa: F401 - both sides have it loaded when the clock starts
+
+    shutil.rmtree(folder / "store", ignore_errors=True)
+    return _timed(_jobs(folder), "import", {"input_path": str(folder / "bundle.json")})
+
+
+def import_floor(folder: Path, _count: int, _dimensions: int) -> float:
+    import chromadb
+    import numpy as np
+    import orjson
+
+    shutil.rmtree(folder / "plain", ignore_errors=True)
+    begin = time.perf_counter()
+    client = chromadb.PersistentClient(folder / "plain")
+    collection = client.create_collection(
+        "memories", embedding_function=None, configuration={"hnsw": {"space": "l2"}}
+    )
+    with (folder / "floor.jsonl").open("rb") as file:
+        while lines := [orjson.loads(line) for line, _ in zip(file, range(BATCH), strict=False)]:
+            collection.add(
+                ids=[line["id"] for line in lines],
+                documents=[line["content"] for line in lines],
+                embeddings=np.array([line["embedding"] for line in lines], dtype=np.float32),
+            )
+    return time.perf_counter() - begin
+
+
+def dry_run(folder: Path, _count: int, _dimensions: int) -> float:
+    shutil.rmtree(folder / "none", ignore_errors=True)
+    from tribal_mcp.config import LimitSettings, Settings
+    from tribal_mcp.services.jobs import Jobs
+
+    job = Jobs(Settings(data_dir=folder / "none"), LimitSettings(), trusted=True)
+    arguments = {"input_path": str(folder / "bundle.json"), "dry_run": True}
+    return _timed(job, "import", arguments)
+
+
+def all_skipped(folder: Path, _count: int, _dimensions: int) -> float:
+    return _timed(_jobs(folder), "import", {"input_path": str(folder / "bundle.json")})
+
+
+def export_ours(folder: Path, _count: int, _dimensions: int) -> float:
+    arguments = {"output_path": str(folder / "out.json"), "overwrite": True}
+    return _timed(_jobs(folder), "export", arguments)
+
+
+def export_floor(folder: Path, _count: int, _dimensions: int) -> float:
+    import chromadb
+    import numpy as np
+    import orjson
+
+    begin = time.perf_counter()
+    client = chromadb.PersistentClient(folder / "store")
+    collection = client.get_collection("memories", embedding_function=None)
+    ids = collection.get(include=[])["ids"]
+    with (folder / "plain.jsonl").open("wb") as file:
+        for start in range(0, len(ids), BATCH):
+            found = collection.get(
+                ids=ids[start : start + BATCH], include=["documents", "metadatas", "embeddings"]
+            )
+            vectors = np.asarray(found["embeddings"], dtype=np.float32)
+            file.writelines(
+                orjson.dumps(
+                    {"id": i, "content": d, "metadata": m, "embedding": v},
+                    option=orjson.OPT_SERIALIZE_NUMPY,
+                )
+                + b"\n"
+                for i, d, m, v in zip(
+                    found["ids"],
+                    found["documents"] or [],
+                    found["metadatas"] or [],
+                    vectors,
+                    strict=True,
+                )
+            )
+    return time.perf_counter() - begin
+
+
+SIDES: Sides = {
+    side.__name__: side
+    for side in (
+        make_bundle, import_ours, import_floor, dry_run, all_skipped, export_ours, export_floor,
+    )
+}  # fmt: skip
+
+
+def run(side: str, folder: Path, count: int, dimensions: int) -> tuple[float, float]:
+    """Seconds and MiB of one side."""
+    command = [sys.executable, __file__, "--side", side, str(folder), str(count), str(dimensions)]
+    answer = subprocess.run(command, check=True, capture_output=True, cwd=ROOT)  # noqa: S603
+    result = json.loads(answer.stdout.splitlines()[-1])
+    return result["seconds"], result["mib"]
+
+
+def medians(
+    sides: list[str], folder: Path, count: int, dimensions: int, rounds: int
+) -> dict[str, tuple[float, float]]:
+    """The medians of each side, the sides taking turns."""
+    found: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
+    for _ in range(rounds):
+        for side in sides:
+            found[side].append(run(side, folder, count, dimensions))
+    return {
+        side: (statistics.median(t for t, _ in runs), statistics.median(m for _, m in runs))
+        for side, runs in found.items()
+    }
+
+
+# Cold start
+
+
+BARE = """
+from mcp.server.mcpserver import MCPServer
+server = MCPServer("bare")
+@server.tool()
+def first() -> str:
+    return ""
+@server.tool()
+def second() -> str:
+    return ""
+server.run()
+"""
+OURS = "from tribal_mcp.mcp_server import serve_stdio; serve_stdio()"
+
+
+def tools_list_seconds(code: str) -> float:
+    """From the start of a server to its answer to tools/list."""
+    hello = {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": {"name": "bench", "version": "1"},
+    }
+    begin = time.perf_counter()
+    with subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        for message in (
+            {"id": 1, "method": "initialize", "params": hello},
+            {"method": "notifications/initialized"},
+            {"id": 2, "method": "tools/list"},
+        ):
+            server.stdin.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
+        server.stdin.flush()
+        while json.loads(server.stdout.readline()).get("id") != 2:  # noqa: PLR2004
+            pass
+        taken = time.perf_counter() - begin
+        server.stdin.close()
+        server.wait()
+    return taken
+
+
+# The report
+
+
+def main() -> None:
+    """Measure, and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small sizes, one round")
+    parser.add_argument("--side", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        name, folder, count, dimensions = options.side
+        seconds = SIDES[name](Path(folder), int(count), int(dimensions))
+        mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps({"seconds": seconds, "mib": mib}))
+        return
+    rounds = 1 if options.quick else 5
+    sizes = [(2_000, 384)] if options.quick else [(10_000, 384), (50_000, 384), (20_000, 1536), (200_000, 384)]
+    report = Report()
+    with tempfile.TemporaryDirectory() as scratch:
+        for count, dimensions in sizes:
+            folder = Path(scratch) / f"{count}x{dimensions}"
+            folder.mkdir()
+            measure(report, folder, count, dimensions, rounds)
+            shutil.rmtree(folder)
+    starts = [(tools_list_seconds(OURS), tools_list_seconds(BARE)) for _ in range(rounds + 2)]
+    ours, bare = (statistics.median(side) for side in zip(*starts, strict=True))
+    report.starts = f"{ours / bare:.2f}"
+    text = report.text(rounds)
+    print(text)
+    if not options.quick:
+        (ROOT / "docs" / "performance.md").write_text(text)
+
+
+class Report:
+    """The rows of the tables, as they are measured."""
+
+    def __init__(self) -> None:
+        self.exports: list[str] = []
+        self.imports: list[str] = []
+        self.starts = ""
+
+    def text(self, rounds: int) -> str:
+        """The page."""
+        return TEMPLATE.format(
+            rounds=rounds,
+            exports="\n".join(self.exports),
+            imports="\n".join(self.imports),
+            starts=self.starts,
+        )
+
+
+def measure(report: Report, folder: Path, count: int, dimensions: int, rounds: int) -> None:
+    """All figures of one size."""
+    size = f"{count:,} × {dimensions}"
+    print(size, file=sys.stderr)
+    run("make_bundle", folder, count, dimensions)
+    import_rounds = 1 if count > 50_000 else rounds  # noqa: PLR2004 - its index takes minutes
+    new = medians(["import_floor", "import_ours"], folder, count, dimensions, import_rounds)
+    again = medians(["dry_run", "all_skipped"], folder, count, dimensions, rounds)
+    out = medians(["export_floor", "export_ours"], folder, count, dimensions, rounds)
+
+    def each(seconds: float) -> str:
+        return f"{1e6 * seconds / count:,.0f}"
+
+    floor, ours = new["import_floor"], new["import_ours"]
+    report.imports.append(
+        f"| {size} | {each(floor[0])} | {each(ours[0])} | **{ours[0] / floor[0]:.2f}** "
+        f"| {each(again['dry_run'][0])} | **{again['dry_run'][0] / ours[0]:.3f}** "
+        f"| {each(again['all_skipped'][0])} | **{again['all_skipped'][0] / ours[0]:.3f}** "
+        f"| {floor[1]:,.0f} | {ours[1]:,.0f} |"
+    )
+    floor, ours = out["export_floor"], out["export_ours"]
+    report.exports.append(
+        f"| {size} | {each(floor[0])} | {each(ours[0])} | **{ours[0] / floor[0]:.2f}** "
+        f"| {floor[1]:,.0f} | {ours[1]:,.0f} |"
+    )
+
+
+TEMPLATE = """# Performance
+
+Measured by `make bench` on 2 shared cores, so only ratios mean much. The floor is plain Chroma in
+one script, without checks, metadata on import, or atomic files. Each pair takes turns in one run;
+medians of {rounds} (an import of 200,000: one run, for its index takes minutes). Times are µs a
+memory, memory is the peak resident size of the process in MiB.
+
+## Export
+
+| memories × dimensions | floor | ours | ours ÷ floor | floor MiB | ours MiB |
+|---|---:|---:|---:|---:|---:|
+{exports}
+
+## Import
+
+The dry run is into an empty store: it is all that we add to Chroma's own work (reading, checking,
+planning). In the last pair every memory is there already and is compared with the one in the file.
+
+| memories × dimensions | floor | ours | ours ÷ floor | dry run | ÷ import | all skipped | ÷ import | floor MiB | ours MiB |
+|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
+{imports}
+
+## Start
+
+A cold server answers `tools/list` in {starts} × the time of a bare `MCPServer` with two empty
+tools.
+"""
+
+
+if __name__ == "__main__":
+    main()
