@@ -17,15 +17,15 @@ from typing import Annotated, Any, Literal
 import anyio
 import anyio.to_thread
 from mcp.server.mcpserver import Context, MCPServer
-from mcp.server.mcpserver.exceptions import ResourceError, ToolError
-from mcp.server.mcpserver.tools import Tool
-from mcp.types import CallToolResult, ResourceLink, TextContent, ToolAnnotations
-from pydantic import BeforeValidator, Field, ValidationError, WithJsonSchema
+from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
+from mcp.types import CallToolResult, ResourceLink, TextContent
+from pydantic import BeforeValidator, Field, StrictBool, WithJsonSchema
 
 from tribal_mcp import __version__
 from tribal_mcp.config import LimitSettings, Settings
-from tribal_mcp.errors import TribalError
+from tribal_mcp.errors import TribalError, UsageError
 from tribal_mcp.files import BundleFolders
+from tribal_mcp.mcp_tool import SentenceTool
 from tribal_mcp.services.process import StoreProcesses
 from tribal_mcp.services.results import ExportResult, ImportResult, StatsResult
 
@@ -38,64 +38,13 @@ Before an import, run tribal_import with dry_run=true and show the user the coun
 with dry_run=false. Results hold counts and paths, never the text of memories.\
 """
 
-log = logging.getLogger(__name__)
 
-
-class SentenceTool(Tool):
-    """A tool that refuses unknown arguments and fails in sentences."""
-
-    @classmethod
-    def of(cls, fn: Any, title: str, annotations: ToolAnnotations) -> "SentenceTool":  # noqa: ANN401
-        """Make a tool of a function; its docstring is the description."""
-        description = " ".join((fn.__doc__ or "").split())
-        tool = cls.from_function(fn, title=title, description=description, annotations=annotations)
-        # The SDK drops arguments that it does not know: `dryrun: true` would import for real.
-        model = tool.fn_metadata.arg_model
-        model.model_config["extra"] = "forbid"
-        model.model_rebuild(force=True)
-        tool.parameters = model.model_json_schema(by_alias=True)
-        assert isinstance(tool, cls)  # noqa: S101 - from_function builds the class it is called on
-        return tool
-
-    async def run(
-        self,
-        arguments: dict[str, Any],
-        context: Context[Any, Any],
-        convert_result: bool = False,  # noqa: FBT002 - the SDK's signature
-    ) -> Any:  # noqa: ANN401
-        """Run it; what its user can mend comes back as an error result with one sentence."""
-        try:
-            return await super().run(arguments, context, convert_result)
-        except ToolError as error:
-            cause = error.__cause__
-            if isinstance(cause, ValidationError):
-                return _failure(self._sentence(cause))
-            if isinstance(cause, TribalError):
-                return _failure(str(cause))
-            log.exception("%s failed", self.name)
-            return _failure(
-                f"{self.name} failed because of a bug in tribal-mcp; the server's log has the "
-                "details. What was acknowledged is safe."
-            )
-
-    def _sentence(self, error: ValidationError) -> str:
-        known = ", ".join(self.parameters["properties"])
-        sentences: list[str] = []
-        for problem in error.errors(include_url=False):
-            name = ".".join(map(str, problem["loc"]))
-            if problem["type"] == "extra_forbidden":
-                sentences.append(f"There is no argument {name!r}; the arguments are {known}.")
-            else:
-                sentences.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}.")
-        return f"Nothing was done. {' '.join(sentences)} Correct the call and try again."
-
-
-def _failure(message: str) -> CallToolResult:
-    return CallToolResult(is_error=True, content=[TextContent(type="text", text=message)])
-
-
-def _as_text(value: object) -> object:
-    return json.dumps(value) if isinstance(value, dict) else value
+def _as_text(value: object) -> str:
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, str):
+        raise ValueError("Give the bundle as JSON text or as an object")  # noqa: TRY004 - pydantic's way
+    return value
 
 
 Server = MCPServer[StoreProcesses]
@@ -107,7 +56,8 @@ Tags = Annotated[
 DateFrom = Annotated[
     str,
     Field(
-        description="Memories created from here on: ISO 8601, such as 2026-01-15. UTC if unsaid."
+        description="Memories created from here on: ISO 8601, such as 2026-01-15 or "
+        "2026-01-15T10:30:00+01:00. UTC if unsaid."
     ),
 ]
 DateTo = Annotated[
@@ -127,7 +77,10 @@ BundleJson = Annotated[
     str,
     BeforeValidator(_as_text),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}]}),
-    Field(description="Instead of input_path: the bundle itself, as JSON text or an object."),
+    Field(
+        description="Instead of input_path: the bundle itself, as JSON text or an object. "
+        "For a bundle of any size a file is better."
+    ),
 ]
 OnConflict = Annotated[
     Literal["skip", "overwrite", "merge"],
@@ -143,6 +96,10 @@ Embeddings = Annotated[
         "drops them if not, keep always keeps, drop always drops."
     ),
 ]
+# Strict: "false" in quotes is text, and no text is guessed to be a yes or a no.
+Overwrite = Annotated[StrictBool, Field(description="Replace an earlier bundle at output_path.")]
+DryRun = Annotated[StrictBool, Field(description="Only say what would happen; write nothing.")]
+Strict = Annotated[StrictBool, Field(description="Refuse the whole bundle if one entry is bad.")]
 
 
 async def _call(ctx: Ctx, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -152,17 +109,18 @@ async def _call(ctx: Ctx, name: str, arguments: dict[str, Any]) -> dict[str, Any
     return await ctx.request_context.lifespan_context.call(name, arguments, progress)
 
 
-async def tribal_export(  # noqa: PLR0917 - the documented arguments
+async def tribal_export(
     ctx: Ctx,
+    *,
     tags: Tags = [],  # noqa: B006 - the schema's default
     date_from: DateFrom = "",
     date_to: DateTo = "",
     output_path: OutputPath = "",
-    overwrite: Annotated[bool, Field(description="Replace an earlier bundle there.")] = False,  # noqa: FBT002
+    overwrite: Overwrite = False,
 ) -> Annotated[CallToolResult, ExportResult]:
     """Write memories to a portable JSON bundle: a backup, or something to import elsewhere. Filters
     by tag and date together; without filters it takes everything. Answers with counts and the
-    path, not with the memories."""
+    path, not with the memories."""  # noqa: D205, D209 - the description that a model reads
     arguments = {
         "tags": tags,
         "date_from": date_from,
@@ -171,7 +129,7 @@ async def tribal_export(  # noqa: PLR0917 - the documented arguments
         "overwrite": overwrite,
     }
     result = ExportResult(**await _call(ctx, "export", arguments))
-    answer = _success(result)
+    answer = _answer(result)
     if not output_path:
         name = Path(result.output_path).name
         link = ResourceLink(
@@ -187,18 +145,17 @@ async def tribal_export(  # noqa: PLR0917 - the documented arguments
 
 async def tribal_import(
     ctx: Ctx,
+    *,
     input_path: InputPath = "",
     bundle_json: BundleJson = "",
     conflict_resolution: OnConflict = "skip",
     embedding_strategy: Embeddings = "auto",
-    dry_run: Annotated[bool, Field(description="Only say what would happen.")] = False,  # noqa: FBT002
-    strict: Annotated[
-        bool, Field(description="Refuse the whole bundle if one entry is bad.")
-    ] = False,  # noqa: FBT002
+    dry_run: DryRun = False,
+    strict: Strict = False,
 ) -> Annotated[CallToolResult, ImportResult]:
     """Bring the memories of a bundle into the store. The whole file is checked before anything is
     written. Run it with dry_run=true first and show the counts. Interrupted, the same import again
-    completes it."""
+    completes it."""  # noqa: D205, D209 - the description that a model reads
     arguments = {
         "input_path": input_path,
         "bundle_json": bundle_json,
@@ -208,22 +165,49 @@ async def tribal_import(
         "strict": strict,
     }
     result = ImportResult(**await _call(ctx, "import", arguments))
-    answer = _success(result)
+    answer = _answer(result)
     answer.is_error = result.total > 0 and result.errors == result.total
     return answer
 
 
 async def tribal_stats(ctx: Ctx) -> StatsResult:
     """Say how many memories there are, how many lack a vector, and which embedding model made the
-    vectors."""
+    vectors."""  # noqa: D205, D209 - the description that a model reads
     return StatsResult(**await _call(ctx, "stats", {}))
 
 
-def _success(result: ExportResult | ImportResult) -> CallToolResult:
+def _answer(result: ExportResult | ImportResult) -> CallToolResult:
     return CallToolResult(
         content=[TextContent(type="text", text=result.model_dump_json())],
         structured_content=result.model_dump(mode="json"),
     )
+
+
+async def bundle(name: str) -> str | bytes:
+    """A bundle of the bundle folder, as it lies there."""
+    return await anyio.to_thread.run_sync(_read_bundle, name)
+
+
+def _read_bundle(name: str) -> str | bytes:
+    settings, limits = Settings(), LimitSettings()
+    folders = BundleFolders(settings.allowed_dirs, settings.bundle_dir)
+    try:
+        with folders.open_named(name, limits.file_bytes) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > limits.inline_bytes:
+                raise ResourceError(
+                    f"{name!r} has {size:,} bytes; as a resource a bundle may have "
+                    f"{limits.inline_bytes:,} (TRIBAL_LIMIT_INLINE_BYTES). Use its path instead."
+                )
+            data = file.read()
+    except UsageError as error:
+        raise ResourceNotFoundError(str(error)) from error
+    except TribalError as error:
+        raise ResourceError(str(error)) from error
+    try:
+        return data.decode()
+    except UnicodeDecodeError:  # compressed
+        return data
 
 
 def build_server() -> Server:
@@ -242,46 +226,23 @@ def build_server() -> Server:
         log_level="WARNING",
         lifespan=lifespan,
         tools=[
+            # It writes a file, and replaces one when it is told to.
             SentenceTool.of(
-                tribal_export,
-                "Back up memories",
-                # It writes a file, and replaces one when it is told to.
-                ToolAnnotations(read_only_hint=False, destructive_hint=True, open_world_hint=False),
+                tribal_export, "Back up memories", read_only_hint=False, destructive_hint=True
             ),
             SentenceTool.of(
                 tribal_import,
                 "Import memories",
-                ToolAnnotations(
-                    read_only_hint=False,
-                    destructive_hint=True,
-                    idempotent_hint=True,
-                    open_world_hint=False,
-                ),
+                read_only_hint=False,
+                destructive_hint=True,
+                idempotent_hint=True,
             ),
-            SentenceTool.of(
-                tribal_stats,
-                "Count memories",
-                ToolAnnotations(read_only_hint=True, open_world_hint=False),
-            ),
+            SentenceTool.of(tribal_stats, "Count memories", read_only_hint=True),
         ],
     )
-
-    @server.resource("tribal://bundles/{name}", title="A bundle", mime_type="application/json")
-    async def bundle(name: str) -> str | bytes:
-        """A bundle of the bundle folder, as it lies there."""
-        settings, limits = Settings(), LimitSettings()
-        folders = BundleFolders(settings.allowed_dirs, settings.bundle_dir)
-
-        def read() -> bytes:
-            with folders.open_named(name, limits.inline_bytes) as file:
-                return file.read()
-
-        try:
-            data = await anyio.to_thread.run_sync(read)
-        except TribalError as error:
-            raise ResourceError(str(error)) from error
-        return data if name.endswith((".gz", ".zst")) else data.decode()
-
+    server.resource("tribal://bundles/{name}", title="A bundle", mime_type="application/json")(
+        bundle
+    )
     return server
 
 
@@ -290,31 +251,8 @@ def serve_stdio() -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
-    code = 0
-
-    async def serve() -> None:
-        nonlocal code
-        server = build_server()
-        async with anyio.create_task_group() as group:
-
-            async def stop_on_signal() -> None:
-                nonlocal code
-                with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                    async for received in signals:
-                        code = code or 128 + received
-                        group.cancel_scope.cancel()
-
-            group.start_soon(stop_on_signal)
-            try:
-                await server.run_stdio_async()
-            finally:
-                # The SDK's thread still reads standard input and would keep the process; the
-                # store processes finish their batch by themselves once their input has ended.
-                if code:
-                    logging.shutdown()
-                    os._exit(code)
-            group.cancel_scope.cancel()
-
-    anyio.run(serve)
-    logging.shutdown()
-    os._exit(0)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # At once: hosts kill what is not gone soon, and the SDK's thread may read for ever. Nothing
+        # is left half done: a store process finishes its batch and ends when the server is gone.
+        signal.signal(number, lambda received, _frame: os._exit(128 + received))
+    anyio.run(build_server().run_stdio_async)

@@ -18,10 +18,9 @@ from typing import Any, BinaryIO
 import orjson
 
 from tribal_mcp.errors import BundleError, EntryError
+from tribal_mcp.portability.bundle_parts import Entries, read_entries, read_head
 from tribal_mcp.portability.bundle_writing import (
     COMPACT_VERSION,
-    ENTRIES,
-    HEAD,
     BundleWriter,
     Layout,
     Vectors,
@@ -29,10 +28,9 @@ from tribal_mcp.portability.bundle_writing import (
 )
 from tribal_mcp.portability.compression import Compression, expanded
 from tribal_mcp.portability.embedding_metadata import SCHEMA_VERSION, EmbeddingManifest, Integrity
-from tribal_mcp.portability.bundle_parts import Entries, read_entries, read_head
 from tribal_mcp.portability.json_text import Cursor, Loads
 from tribal_mcp.portability.limits import DEFAULT_LIMITS, Limits
-from tribal_mcp.portability.memory import entry_from_dict
+from tribal_mcp.portability.memory import entry_from_dict, pack_vector
 from tribal_mcp.portability.reading import (
     EntryReader,
     ExactIds,
@@ -249,6 +247,8 @@ class BundleReader:
     def _trusted(self) -> Iterator[Item]:
         """The entries of a file of which every one has been taken: not checked once more."""
         for _, _, value in self._entries_again(orjson.loads):
+            if type(value.get("embedding")) is list:
+                value["embedding"] = pack_vector(value["embedding"])
             yield entry_from_dict(value, self._limits)
 
     def _items(self) -> Iterator[Item]:

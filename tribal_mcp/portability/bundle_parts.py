@@ -133,7 +133,7 @@ def _keys(cursor: Cursor, nesting: int) -> Iterator[str]:
     while True:
         key = structure(cursor.value(), cursor.line, nesting)
         if type(key) is not str or key in seen:
-            problem = "stands twice" if key in seen else "is no key"
+            problem = "stands twice" if type(key) is str else "is no key"
             raise BundleError(
                 f"The bundle is damaged at line {cursor.line:,}: {key!r:.60} {problem}. "
                 "Nothing was imported."

@@ -134,7 +134,7 @@ def _proven(line: bytes, value: object, nesting: int) -> bool:
         objects + line.count(b"[") <= nesting
         and line.count(b'":') == (len(value) if objects == 1 else _keys(value))
         and not _GAP.search(line)
-        and all(map(_is_small, value.values()))
+        and _are_small(value.values())
     )
 
 
@@ -144,17 +144,22 @@ def _keys(value: object) -> int:
     return sum(map(_keys, value)) if type(value) is list else 0
 
 
-def _is_small(value: object) -> bool:
-    """Whether no number in it is so large that it may have been a whole one beyond 64 bits."""
-    kind = type(value)
-    if kind is str or value is None:
-        return True
-    if kind is list:
-        numbers: list[Any] = value  # type: ignore[assignment]  # it is a list
-        return _all_small(numbers) or all(map(_is_small, numbers))
-    if kind is dict:
-        return all(map(_is_small, value.values()))  # type: ignore[attr-defined]  # it is a dict
-    return -_SMALL < value < _SMALL  # type: ignore[operator]  # it is a number
+def _are_small(values: Iterable[Any]) -> bool:
+    """Whether no number in them is so large that it may have been a whole one beyond 64 bits."""
+    for value in values:
+        kind = type(value)
+        if kind is str or value is None:
+            continue
+        if kind is list:
+            is_vector = value and type(value[0]) is float
+            small = _all_small(value) if is_vector else _are_small(value)
+        elif kind is dict:
+            small = _are_small(value.values())
+        else:
+            small = -_SMALL < value < _SMALL
+        if not small:
+            return False
+    return True
 
 
 def _all_small(values: Iterable[Any]) -> bool:

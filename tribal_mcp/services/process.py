@@ -7,7 +7,6 @@ numpy, for a server must answer at once.
 
 import json
 import logging
-import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, Self
@@ -23,8 +22,8 @@ PROCESSES = 3
 """Calls that may be at work at once; a further one waits."""
 
 _LAST_BATCH_S = 25.0
-_GOODBYE_S = 0.5
 _LINE_BYTES = 64 * 1024 * 1024
+_GONE = (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError)
 
 OnProgress = Callable[[float, str], Awaitable[None]]
 
@@ -32,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class _Worker:
-    """One store process: one call at a time."""
+    """One store process: one call at a time, and each call is answered, a stopped one too."""
 
     def __init__(self, process: Process) -> None:
         assert process.stdin is not None  # noqa: S101 - both are pipes
@@ -43,8 +42,20 @@ class _Worker:
 
     @classmethod
     async def start(cls) -> Self:
-        command = [sys.executable, "-m", "tribal_mcp.services.worker"]
-        return cls(await anyio.open_process(command, stderr=None, stdin=subprocess.PIPE))
+        """Start one, in a session of its own.
+
+        What is sent to the server's whole group (Ctrl-C, a host that kills it) leaves this process
+        to finish the batch in hand. `-P`: a folder that is named like a module of ours, where the
+        server happens to be started, must not be run in its stead.
+        """
+        command = [sys.executable, "-P", "-m", "tribal_mcp.services.worker"]
+        try:
+            return cls(await anyio.open_process(command, stderr=None, start_new_session=True))
+        except OSError as error:
+            raise StoreError(
+                f"The store process can't be started: {error.strerror}. Free some memory, or "
+                "install tribal-mcp again."
+            ) from error
 
     @property
     def alive(self) -> bool:
@@ -53,7 +64,7 @@ class _Worker:
     async def send(self, message: dict[str, Any]) -> None:
         await self._in.send(json.dumps(message).encode() + b"\n")
 
-    async def answer(self, on_progress: OnProgress | None) -> dict[str, Any]:
+    async def answer(self, on_progress: OnProgress | None = None) -> dict[str, Any]:
         """Read up to the end of the call."""
         while True:
             line = await self._out.receive_until(b"\n", _LINE_BYTES)
@@ -63,18 +74,27 @@ class _Worker:
             if on_progress:
                 await on_progress(*message["progress"])
 
-    async def hang_up(self) -> None:
-        """Tell it that there are no more calls, and wait for its end."""
-        await self._in.aclose()
-        await self._process.wait()
+    async def stop(self) -> bool:
+        """Have the call at work end after the batch in hand; whether it did so in time."""
+        with anyio.move_on_after(_LAST_BATCH_S):
+            try:
+                await self.send({"stop": True})
+                answer = await self.answer()
+            except _GONE:
+                return False
+            log.info("Stopped: %s", answer.get("error", {}).get("message", "it was done"))
+            return True
+        return False
 
-    async def end(self) -> None:
+    async def end(self) -> int | None:
         """Let it finish the batch in hand; kill it if that takes too long."""
         with anyio.move_on_after(_LAST_BATCH_S):
-            await self.hang_up()
+            await self._in.aclose()
+            await self._process.wait()
         if self.alive:
             self._process.kill()
         await self._process.aclose()
+        return self._process.returncode
 
 
 class StoreProcesses:
@@ -82,18 +102,17 @@ class StoreProcesses:
 
     def __init__(self) -> None:
         self._idle: list[_Worker] = []
-        self._all: set[_Worker] = set()
         self._places = anyio.Semaphore(PROCESSES)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """End the idle ones; one at work finishes the batch in hand and ends by itself."""
-        with anyio.CancelScope(shield=True), anyio.move_on_after(_GOODBYE_S):
+        """End them all. Calls have ended by now: whoever cancels one waits until it has stopped."""
+        with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as group:
-                for worker in self._all:
-                    group.start_soon(worker.hang_up)
+                for worker in self._idle:
+                    group.start_soon(worker.end)
 
     async def call(
         self, name: str, arguments: dict[str, Any], on_progress: OnProgress | None = None
@@ -107,24 +126,26 @@ class StoreProcesses:
             RuntimeError: a bug; the process has logged its traceback.
         """
         async with self._places:
-            worker = await self._take()
+            with anyio.CancelScope(shield=True):  # half a message would spoil all that follow
+                worker = await self._take()
+            usable = False
             try:
-                await worker.send({"call": name, "arguments": arguments})
-                answer = await worker.answer(on_progress)
-            except anyio.get_cancelled_exc_class():
                 with anyio.CancelScope(shield=True):
-                    await self._stop(worker)
-                raise
-            except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError):
-                await self._discard(worker)
+                    await worker.send({"call": name, "arguments": arguments})
+                answer = await worker.answer(on_progress)
+                usable = True
+            except _GONE:
                 raise StoreError(
                     "The store process ended unexpectedly. What was acknowledged is safe. Run the "
                     "same again; if it happens again, run `tribal-mcp check`."
                 ) from None
-            except BaseException:
-                await self._discard(worker)
+            except anyio.get_cancelled_exc_class():
+                with anyio.CancelScope(shield=True):
+                    usable = await worker.stop()
                 raise
-            self._idle.append(worker)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self._give_back(worker, usable=usable)
         if "error" in answer:
             raise _error(answer["error"])
         result: dict[str, Any] = answer["result"]
@@ -135,28 +156,14 @@ class StoreProcesses:
             worker = self._idle.pop()
             if worker.alive:
                 return worker
-            self._all.discard(worker)
-        worker = await _Worker.start()
-        self._all.add(worker)
-        return worker
+            await self._give_back(worker, usable=False)
+        return await _Worker.start()
 
-    async def _stop(self, worker: _Worker) -> None:
-        with anyio.move_on_after(_LAST_BATCH_S):
-            try:
-                await worker.send({"stop": True})
-                answer = await worker.answer(None)
-            except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError):
-                pass
-            else:
-                log.info("Stopped: %s", answer.get("error", {}).get("message", "it was done"))
-                self._idle.append(worker)
-                return
-        await self._discard(worker)
-
-    async def _discard(self, worker: _Worker) -> None:
-        self._all.discard(worker)
-        with anyio.CancelScope(shield=True):
-            await worker.end()
+    async def _give_back(self, worker: _Worker, *, usable: bool) -> None:
+        if usable:
+            self._idle.append(worker)
+        else:
+            log.warning("A store process was given up; it ended with %s", await worker.end())
 
 
 def _error(error: dict[str, str]) -> Exception:

@@ -6,6 +6,7 @@ or `{"error": {"type": …, "message": …}}`. At the end of its input it finish
 and ends; so it never outlives its server, however that ends.
 """
 
+import json
 import logging
 import os
 import queue
@@ -13,11 +14,11 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 import anyio
 import anyio.to_thread
-import orjson
 
 from tribal_mcp.config import LimitSettings, Settings
 from tribal_mcp.errors import TribalError
@@ -27,6 +28,7 @@ LAST_BATCH_S = 20.0
 """How long the batch in hand may take once the server is gone."""
 
 _PROGRESS_EVERY_S = 0.1
+_PERCENT_DIGITS = 2
 
 log = logging.getLogger(__name__)
 
@@ -35,33 +37,41 @@ class _Calls:
     """The calls that come in, read by a thread so that a stop is seen during a call."""
 
     def __init__(self, source: BinaryIO) -> None:
-        self.stop = threading.Event()
+        self._stop = threading.Event()
         self._queue: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._source = source
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
-        for line in self._source:
-            message = orjson.loads(line)
-            if "stop" in message:
-                self.stop.set()
-            else:
-                self._queue.put(message)
-        self.stop.set()
+        try:
+            for line in self._source:
+                message = json.loads(line)
+                if "stop" in message:
+                    self._stop.set()
+                else:  # the one before has been answered; a stop that came after that was its
+                    self._stop.clear()
+                    self._queue.put(message)
+        finally:
+            self.end()
+            time.sleep(LAST_BATCH_S)
+            os._exit(1)  # Chroma can hang for good on a full disk
+
+    def end(self) -> None:
+        """Take no more calls, and stop the one at work after the batch in hand."""
+        self._stop.set()
         self._queue.put(None)
-        time.sleep(LAST_BATCH_S)
-        os._exit(1)  # Chroma can hang for good on a full disk
+
+    def stopped(self) -> bool:
+        """Whether the call at work is to stop."""
+        return self._stop.is_set()
 
     def next(self) -> dict[str, Any] | None:
-        """Wait for the next call; None when the server is gone."""
-        message = self._queue.get()
-        if message is not None:
-            self.stop.clear()
-        return message
+        """Wait for the next call; None when there are no more."""
+        return self._queue.get()
 
 
 class _Progress:
-    """Writes progress that rises, and not too often."""
+    """Writes progress that strictly rises, and not too often."""
 
     def __init__(self, out: BinaryIO) -> None:
         self._out = out
@@ -71,46 +81,49 @@ class _Progress:
 
     def __call__(self, percent: float, message: str) -> None:
         now = time.monotonic()
-        if percent <= self._percent and message == self._message:
-            return
+        percent = round(percent, _PERCENT_DIGITS)
+        if percent <= self._percent:
+            if message == self._message:
+                return
+            percent = round(self._percent + 10**-_PERCENT_DIGITS, _PERCENT_DIGITS)
         if now - self._at < _PROGRESS_EVERY_S and percent < 100:  # noqa: PLR2004 - percent
             return
-        self._at, self._message = now, message
-        self._percent = max(percent, self._percent)
-        _send(self._out, {"progress": [self._percent, message]})
+        self._at, self._percent, self._message = now, percent, message
+        _send(self._out, {"progress": [percent, message]})
 
 
 def _send(out: BinaryIO, message: dict[str, Any]) -> None:
-    out.write(orjson.dumps(message) + b"\n")
-    out.flush()
+    with suppress(BrokenPipeError):  # the server is gone; the end of the input says so too
+        out.write(json.dumps(message).encode() + b"\n")
+        out.flush()
 
 
 async def _serve(calls: _Calls, out: BinaryIO) -> None:
-    settings, limits = Settings(), LimitSettings()
-    while message := await anyio.to_thread.run_sync(calls.next):
-        jobs = Jobs(settings, limits, report=_Progress(out), stop=calls.stop.is_set)
-        try:
-            result = await jobs.run(message["call"], message["arguments"])
-        except TribalError as error:
-            answer = {"error": {"type": type(error).__name__, "message": str(error)}}
-        except Exception:
-            log.exception("The call %s failed", message["call"])
-            answer = {"error": {"type": "", "message": ""}}
-        else:
-            answer = {"result": result.model_dump()}
-        _send(out, answer)
+    while call := await anyio.to_thread.run_sync(calls.next):
+        _send(out, await _answer(call, _Progress(out), calls))
+
+
+async def _answer(call: dict[str, Any], report: _Progress, calls: _Calls) -> dict[str, Any]:
+    try:
+        jobs = Jobs(Settings(), LimitSettings(), report=report, stop=calls.stopped)
+        result = await jobs.run(call["call"], call["arguments"])
+        return {"result": result.model_dump(mode="json")}
+    except TribalError as error:
+        return {"error": {"type": type(error).__name__, "message": str(error)}}
+    except Exception:
+        log.exception("The call %s failed", call["call"])
+        return {"error": {"type": "", "message": ""}}
 
 
 def main() -> None:
     """Serve calls until the input ends. Standard output is the server's; prints go to stderr."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when to stop
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    try:
-        anyio.run(_serve, _Calls(sys.stdin.buffer), out)
-    except BrokenPipeError:
-        os._exit(0)
+    calls = _Calls(sys.stdin.buffer)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when to stop
+    signal.signal(signal.SIGTERM, lambda *_: calls.end())
+    anyio.run(_serve, calls, out)
     os._exit(0)  # the reading thread may still sleep
 
 
