@@ -138,11 +138,11 @@ def stats_command(as_json: AsJson = False) -> None:  # noqa: FBT002
 def _run(name: str, arguments: dict[str, Any], *, quiet: bool) -> "BaseModel":
     import anyio  # noqa: PLC0415 - a help page needs none of these
 
-    from tribal_mcp.config import LimitSettings, Settings  # noqa: PLC0415
+    from tribal_mcp.config import load  # noqa: PLC0415
     from tribal_mcp.services.jobs import Jobs  # noqa: PLC0415
 
     with _stopping() as stop, _progress(quiet=quiet) as report:
-        jobs = Jobs(Settings(), LimitSettings(), report=report, stop=stop, trusted=True)
+        jobs = Jobs(*load(), report=report, stop=stop, trusted=True)
         return anyio.run(jobs.run, name, arguments)
 
 
@@ -182,41 +182,52 @@ def _progress(*, quiet: bool) -> Iterator[Callable[[float, str], None]]:
 _LABELS = {
     "memory_count": "memories",
     "output_path": "file",
-    "bytes": "bytes",
-    "data_dir": "folder",
+    "filters": "taken",
+    "embedding": "embedding model",
     "without_vector": "without a vector",
-    "imported": "new",
+    "dangling": "links to memories not in it",
+    "data_dir": "folder",
+    "count": "memories",
     "total": "entries in the bundle",
+    "imported": "new",
+    "identical": "  the same as here",
+    "older": "  older than here",
+    "conflicts": "  in conflict",
     "vectors_kept": "vectors kept",
     "vectors_dropped": "vectors dropped",
-    "embedding": "embedding model",
-    "filters": "taken",
-    "dangling": "links to memories not in it",
-    "identical": "  of them the same",
-    "older": "  of them older",
-    "conflicts": "  of them in conflict",
 }
+_ALWAYS = {"count", "memory_count", "imported", "skipped", "overwritten", "errors"}
 _BESIDE = {"next_step", "notes", "error_details", "dry_run", "duration_ms", "needs_reembedding"}
+_IN_A_SHELL = (
+    ("tribal_import", "`tribal-mcp import`"),
+    ("tribal_export", "`tribal-mcp export`"),
+    ("dry_run=true", "--dry-run"),
+    ("with dry_run=false", "without --dry-run"),
+)
 
 
 def _show(result: "BaseModel", as_json: bool, title: str) -> None:  # noqa: FBT001
+    """Print a result: a table of what is not nothing, then what to know and what to do next."""
     if as_json:
         typer.echo(result.model_dump_json(indent=2))
         return
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    console = Console(highlight=False)
-    table = Table(
-        title=title, title_justify="left", show_header=False, box=None, title_style="bold"
-    )
     values = result.model_dump()
+    console = Console(highlight=False)
+    table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column()
+    table.add_column(overflow="fold")
     for name, value in values.items():
-        if name in _BESIDE or value in (0, "", False) and name not in ("imported", "count"):
-            continue
-        table.add_row(_LABELS.get(name, name), _cell(value))
+        if name not in _BESIDE and (value or name in _ALWAYS):
+            table.add_row(_LABELS.get(name, name), _cell(value))
+    console.print(title, style="bold", markup=False)
     console.print(table)
-    for line in [*values.get("error_details", ()), *values.get("notes", ()), values["next_step"]]:
+    next_step = values["next_step"]
+    for word, here in _IN_A_SHELL:
+        next_step = next_step.replace(word, here)
+    for line in [*values.get("error_details", ()), *values["notes"], next_step]:
         console.print(line, markup=False, soft_wrap=True)
 
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from platformdirs import user_data_path
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tribal_mcp.errors import UsageError
@@ -77,3 +77,20 @@ class Settings(BaseSettings):
                     "Write each folder from the root, or with ~."
                 )
         return dirs
+
+
+def load() -> tuple[Settings, Limits]:
+    """The settings and limits of this environment.
+
+    Raises:
+        UsageError: a variable has a value that can't be; the message names it.
+    """
+    try:
+        return Settings(), LimitSettings()
+    except ValidationError as error:
+        prefix = "TRIBAL_LIMIT_" if error.title == LimitSettings.__name__ else "TRIBAL_"
+        problems = "; ".join(
+            f"{prefix}{str(problem['loc'][0]).upper()} is {problem['input']!r:.60}: {problem['msg']}"
+            for problem in error.errors()
+        )
+        raise UsageError(f"{problems}. Correct it, or unset it for its default.") from None

@@ -22,7 +22,7 @@ from mcp.types import CallToolResult, ResourceLink, TextContent
 from pydantic import BeforeValidator, Field, StrictBool, WithJsonSchema
 
 from tribal_mcp import __version__
-from tribal_mcp.config import LimitSettings, Settings
+from tribal_mcp.config import load
 from tribal_mcp.errors import TribalError, UsageError
 from tribal_mcp.files import BundleFolders
 from tribal_mcp.mcp_tool import SentenceTool
@@ -189,7 +189,7 @@ async def bundle(name: str) -> str | bytes:
 
 
 def _read_bundle(name: str) -> str | bytes:
-    settings, limits = Settings(), LimitSettings()
+    settings, limits = load()
     folders = BundleFolders(settings.allowed_dirs, settings.bundle_dir)
     try:
         with folders.open_named(name, limits.file_bytes) as file:

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import anyio
 import anyio.to_thread
 
-from tribal_mcp.config import LimitSettings, Settings
+from tribal_mcp.config import load
 from tribal_mcp.errors import TribalError
 from tribal_mcp.services.jobs import Jobs
 
@@ -105,7 +105,7 @@ async def _serve(calls: _Calls, out: BinaryIO) -> None:
 
 async def _answer(call: dict[str, Any], report: _Progress, calls: _Calls) -> dict[str, Any]:
     try:
-        jobs = Jobs(Settings(), LimitSettings(), report=report, stop=calls.stopped)
+        jobs = Jobs(*load(), report=report, stop=calls.stopped)
         result = await jobs.run(call["call"], call["arguments"])
         return {"result": result.model_dump(mode="json")}
     except TribalError as error:

@@ -2,7 +2,8 @@
 
 `header.bin` says where in an element of `data_level0.bin` the vector and the label stand,
 `index_metadata.pickle` which label an id has, and `length.bin` the norm of each vector, by which a
-cosine index has divided it.
+cosine index has divided it. Chroma only ever appends elements, so that a vector stays readable
+while, and after, newer ones are half written.
 """
 
 import mmap
@@ -10,6 +11,7 @@ import os
 import pickle
 import struct
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,10 +20,14 @@ import numpy as np
 from tribal_mcp.errors import StoreDamaged
 from tribal_mcp.portability.memory import Vector
 
+LABELS = "index_metadata.pickle"
+FILES = ("header.bin", "data_level0.bin", "length.bin", "link_lists.bin", LABELS)
+
 _HEADER = struct.Struct("<i6Qii3QdQ")
-_FILES = ("header.bin", "data_level0.bin", "length.bin", "index_metadata.pickle")
 _LABEL_BYTES = 8
 _DELETED_BYTE = 2
+
+Stamps = list[list[int] | None]
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -29,54 +35,93 @@ class _PlainUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> NoReturn:
         raise StoreDamaged(
-            f"index_metadata.pickle names {module}.{name}; Chroma writes plain values only, so "
-            "this file is not to be trusted."
+            f"{LABELS} names {module}.{name}; Chroma writes plain values only, so this file is not "
+            "to be trusted."
         )
+
+
+def stamps(segment: Path) -> Stamps:
+    """Size and time of each index file, None for one that is missing."""
+    found: Stamps = []
+    for name in FILES:
+        try:
+            stat = (segment / name).stat()
+            found.append([stat.st_size, stat.st_mtime_ns])
+        except (FileNotFoundError, NotADirectoryError):
+            found.append(None)
+    return found
+
+
+def read_labels(data: bytes) -> dict[str, Any]:
+    """The content of `index_metadata.pickle`: `id_to_label` and others.
+
+    Raises:
+        StoreDamaged: it is cut off, or is not what Chroma writes.
+    """
+    try:
+        stored = _PlainUnpickler(BytesIO(data)).load()
+        labels = stored["id_to_label"]
+        if not all(type(i) is str and type(n) is int and n >= 0 for i, n in labels.items()):
+            raise TypeError("id_to_label does not map ids to numbers")
+    except StoreDamaged:
+        raise
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise StoreDamaged(f"{LABELS} can't be read: {error}.") from error
+    return stored  # type: ignore[no-any-return]
 
 
 class HnswFiles:
-    """The index files of a segment; without files (all vectors are in the log) it is empty."""
+    """The index files of a segment; without files (all vectors are in the log) it is empty.
 
-    def __init__(self, folder: Path, *, normalized: bool) -> None:
+    Args:
+        folder: the segment's.
+        normalized: under cosine, vectors are stored divided by their norms.
+        labels: the content of `index_metadata.pickle`; None for an empty index.
+    """
+
+    def __init__(self, folder: Path, *, normalized: bool, labels: bytes | None) -> None:
         self._folder = folder
         self._normalized = normalized
-        self._stamp = self._stamps()
+        self._stamps = stamps(folder)
         self._labels: dict[str, int] = {}
         self._map: mmap.mmap | None = None
-        if (folder / "index_metadata.pickle").exists():
-            self._open()
+        if labels is not None:
+            self._labels = read_labels(labels)["id_to_label"]
+            try:
+                self._open()
+            except OSError as error:
+                raise StoreDamaged(f"The index files can't be read: {error.strerror}.") from error
 
     def _open(self) -> None:
-        with (self._folder / "index_metadata.pickle").open("rb") as file:
-            try:
-                stored = _PlainUnpickler(file).load()
-                self._labels = stored["id_to_label"]
-            except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
-                raise StoreDamaged(f"index_metadata.pickle can't be read: {error}.") from error
         header = (self._folder / "header.bin").read_bytes()
         if len(header) != _HEADER.size:
             raise StoreDamaged(f"header.bin has {len(header)} bytes, not {_HEADER.size}.")
-        (version, _, _, count, self._size, label_offset, data_offset, *_) = _HEADER.unpack(header)
-        if version != 1 or label_offset + _LABEL_BYTES != self._size:
-            raise StoreDamaged(f"header.bin has version {version}, which is not known.")
+        (version, _, _, count, size, label_offset, data_offset, *_) = _HEADER.unpack(header)
+        if version != 1 or not 0 < data_offset < label_offset == size - _LABEL_BYTES:
+            raise StoreDamaged(f"header.bin has version {version} or offsets that are not known.")
         with (self._folder / "data_level0.bin").open("rb") as file:
-            whole = os.fstat(file.fileno()).st_size // self._size
-            count = min(count, whole)
+            count = min(count, os.fstat(file.fileno()).st_size // size)
             if not count:
                 return
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        elements = np.ndarray((count, self._size), np.uint8, self._map, strides=(self._size, 1))
+        elements = np.ndarray((count, size), np.uint8, self._map, strides=(size, 1))
         labels = elements[:, label_offset:].copy().view("<u8").ravel()
-        alive = elements[:, _DELETED_BYTE] & 1 == 0
-        self._places: dict[int, int] = dict(
-            zip(labels[alive].tolist(), np.flatnonzero(alive).tolist(), strict=True)
-        )
-        dimensions = (label_offset - data_offset) // 4
+        # An element that was made room for and never written has label 0: the first one counts.
+        self._order = np.argsort(labels, kind="stable")
+        self._sorted = labels[self._order]
+        self._alive = elements[:, _DELETED_BYTE] & 1 == 0
         self._vectors = np.ndarray(
-            (count, dimensions), "<f4", self._map, offset=data_offset, strides=(self._size, 4)
+            (count, (label_offset - data_offset) // 4),
+            "<f4",
+            self._map,
+            offset=data_offset,
+            strides=(size, 4),
         )
         if self._normalized:
-            self._norms = np.fromfile(self._folder / "length.bin", "<f4", count)
+            norms = np.fromfile(self._folder / "length.bin", "<f4", count)
+            self._norms = np.full(count, np.nan, np.float32)
+            self._norms[: norms.size] = norms
+            self._alive &= ~np.isnan(self._norms)
 
     def close(self) -> None:
         """Give the files back."""
@@ -88,27 +133,31 @@ class HnswFiles:
 
     def changed(self) -> bool:
         """Whether Chroma has written the files since they were opened."""
-        return self._stamp != self._stamps()
-
-    def _stamps(self) -> list[Any]:
-        stamps: list[Any] = []
-        for name in _FILES:
-            try:
-                found = (self._folder / name).stat()
-                stamps.append((found.st_ino, found.st_size, found.st_mtime_ns))
-            except FileNotFoundError:
-                stamps.append(None)
-        return stamps
+        return self._stamps != stamps(self._folder)
 
     def __contains__(self, record_id: str) -> bool:
         """Whether the index knows the id."""
         return record_id in self._labels
 
+    def ids(self) -> set[str]:
+        """The ids whose vectors can be read."""
+        return set(self._places(list(self._labels)))
+
+    def _places(self, ids: Sequence[str]) -> dict[str, int]:
+        known = [i for i in ids if i in self._labels]
+        if self._map is None or not known:
+            return {}
+        labels = np.array([self._labels[i] for i in known], np.uint64)
+        at = np.minimum(np.searchsorted(self._sorted, labels), self._sorted.size - 1)
+        places = self._order[at]
+        good = (self._sorted[at] == labels) & self._alive[places]
+        return {i: p for i, p, ok in zip(known, places.tolist(), good.tolist(), strict=True) if ok}
+
     def read(self, ids: Sequence[str]) -> dict[str, Vector]:
         """The vectors of those ids that are here, copied."""
-        if self._map is None:
+        found = self._places(ids)
+        if not found:
             return {}
-        found = {i: p for i in ids if (p := self._places.get(self._labels.get(i, -1))) is not None}
         places = list(found.values())
         vectors = self._vectors[places]
         if self._normalized:
