@@ -7,13 +7,12 @@ says of its tools, which a test holds against the kept file.
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import anyio
 import pytest
@@ -59,12 +58,13 @@ async def connected(folder: Path, era: str = "auto", **more: str) -> AsyncIterat
         yield client
 
 
-async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
+async def call(client: Client, tool: str, **arguments: object) -> dict[str, Any]:
     """The structured result of a call that succeeds."""
     result = await client.call_tool(tool, arguments)
     assert not result.is_error, text_of(result)
     assert result.structured_content is not None
-    return result.structured_content
+    structured: dict[str, Any] = result.structured_content
+    return structured
 
 
 def text_of(result: CallToolResult) -> str:
@@ -102,7 +102,7 @@ def write_many(path: Path, count: int, dimensions: int = 8) -> None:
 
 
 class RawServer:
-    """A stdio server without a client between: for its process, its signals and its exact output."""
+    """A stdio server without a client before it: for its process, signals and exact output."""
 
     def __init__(self, folder: Path, **more: str) -> None:
         self.process = subprocess.Popen(
@@ -127,7 +127,7 @@ class RawServer:
         self.process.stdin.write(json.dumps(message).encode() + b"\n")
         self.process.stdin.flush()
 
-    def call(self, tool: str, number: int, **arguments: Any) -> None:
+    def call(self, tool: str, number: int, **arguments: object) -> None:
         """Send a tool call that asks for progress, named as its number."""
         params = {"name": tool, "arguments": arguments, "_meta": {"progressToken": number}}
         self.send("tools/call", params, number)
@@ -149,6 +149,14 @@ class RawServer:
             if said.startswith("Imported"):
                 return said
         raise AssertionError("The server ended before it had imported anything.")
+
+    def two_workers(self) -> None:
+        """Have it start two store processes, by two calls at once."""
+        self.call("tribal_stats", 101)
+        self.call("tribal_stats", 102)
+        waiting = {101, 102}
+        while waiting:
+            waiting.discard(next(self.messages()).get("id", 0))
 
     def workers(self) -> list[int]:
         """Its store processes."""
@@ -187,11 +195,6 @@ def watched(pid: int) -> Iterator[Any]:
         yield lambda: bool(select.select([handle], [], [], END_S)[0])
     finally:
         os.close(handle)
-
-
-def kill(pid: int, number: Literal[signal.Signals.SIGKILL] = signal.SIGKILL) -> None:
-    """Kill a process that the test found."""
-    os.kill(pid, number)
 
 
 async def described() -> dict[str, Any]:

@@ -32,7 +32,7 @@ def entries_of(path: Path) -> list[dict[str, Any]]:
     return list(json.loads(text)["entries"])
 
 
-async def dry_and_real(client: Client, **arguments: Any) -> dict[str, Any]:
+async def dry_and_real(client: Client, **arguments: object) -> dict[str, Any]:
     """The result of an import after a dry run, which writes nothing and promises just that."""
     before = await call(client, "tribal_stats")
     dry = await call(client, "tribal_import", dry_run=True, **arguments)
@@ -103,7 +103,7 @@ async def test_the_sample_bundles_go_into_an_empty_folder_and_come_out_by_tag_an
 
 
 def _incoming(prefix: str) -> tuple[list[MemoryEntry], list[MemoryEntry]]:
-    """Three memories that are here, and what comes: older, newer, of the same age, and a new one."""
+    """Three memories that are here; and an older, a newer, a same-aged and a new one that come."""
     here = [memory(n, id=f"{prefix}-{n}", updated_at=memory(9).created_at) for n in range(3)]
     hour = timedelta(hours=1)
     ages = (-hour, hour, 0 * hour)

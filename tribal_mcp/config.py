@@ -4,45 +4,78 @@ Every setting has a `TRIBAL_…` variable of its own and a default that works; R
 table.
 """
 
+import difflib
 import os
+import re
 import tempfile
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 from platformdirs import user_data_path
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tribal_mcp.errors import UsageError
 from tribal_mcp.portability.limits import Limits
 
+_COLLECTION = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,498}[a-zA-Z0-9]")
+_ALIKE = 0.9
+
 
 class LimitSettings(BaseSettings, Limits):
     """The limits of a bundle, from the environment."""
 
-    model_config = SettingsConfigDict(env_prefix="TRIBAL_LIMIT_", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="TRIBAL_LIMIT_", env_ignore_empty=True, frozen=True
+    )
 
 
 class Settings(BaseSettings):
     """Where the store is and what embeds; each is `TRIBAL_<NAME>` in the environment."""
 
-    model_config = SettingsConfigDict(env_prefix="TRIBAL_", frozen=True)
+    # Empty is as good as unset: the configuration of a client may hold a line for each variable.
+    model_config = SettingsConfigDict(env_prefix="TRIBAL_", env_ignore_empty=True, frozen=True)
 
     data_dir: Path = Field(
         default_factory=lambda: user_data_path("tribal-mcp"),
         description="the Chroma folder; our own files lie in it too",
     )
-    collection: str = Field("memories", min_length=3, description="the collection in it")
+    collection: str = Field("memories", description="the collection in it")
     embedding_provider: str = Field("", description="who makes the vectors, such as openai")
     embedding_model: str = Field("", description="the model that makes the vectors")
     embedding_dimensions: int = Field(0, ge=0, description="numbers in its vectors")
     bundle_dirs: str = Field("", description="folders for bundles, separated like PATH")
-    lock_timeout_s: float = Field(60.0, gt=0, description="how long to wait for another writer")
+    lock_timeout_s: float = Field(
+        60.0, gt=0, description="seconds to wait while another process works on the folder"
+    )
 
     @field_validator("data_dir")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+        try:
+            return value.expanduser().absolute()
+        except RuntimeError as error:
+            raise ValueError(str(error)) from None
+
+    @field_validator("collection")
+    @classmethod
+    def _name_for_chroma(cls, value: str) -> str:
+        if not _COLLECTION.fullmatch(value):
+            raise ValueError(
+                "A collection's name has 3 to 500 of the characters a-z, A-Z, 0-9, '.', '_' and "
+                "'-', and begins and ends with a letter or digit"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _whole_model(self) -> Self:
+        if bool(self.embedding_model) != bool(self.embedding_dimensions):
+            raise ValueError(
+                "TRIBAL_EMBEDDING_MODEL and TRIBAL_EMBEDDING_DIMENSIONS go together. Set both, or "
+                "neither to take over the model of the first bundle"
+            )
+        return self
 
     @cached_property
     def bundle_dir(self) -> Path:
@@ -83,14 +116,30 @@ def load() -> tuple[Settings, Limits]:
     """The settings and limits of this environment.
 
     Raises:
-        UsageError: a variable has a value that can't be; the message names it.
+        UsageError: a variable has a value that can't be, or looks misspelt; the message names it.
     """
+    _refuse_misspelt()
     try:
         return Settings(), LimitSettings()
     except ValidationError as error:
         prefix = "TRIBAL_LIMIT_" if error.title == LimitSettings.__name__ else "TRIBAL_"
-        problems = "; ".join(
-            f"{prefix}{str(problem['loc'][0]).upper()} is {problem['input']!r:.60}: {problem['msg']}"
-            for problem in error.errors()
-        )
-        raise UsageError(f"{problems}. Correct it, or unset it for its default.") from None
+        problems: list[str] = []
+        for problem in error.errors():
+            message = problem["msg"].removeprefix("Value error, ")
+            if problem["loc"]:
+                name = f"{prefix}{problem['loc'][0]}".upper()
+                message = f"{name} is {problem['input']!r:.60}: {message}"
+            problems.append(message)
+        raise UsageError(
+            f"{'. '.join(problems)}. Correct it, or unset it for its default."
+        ) from None
+
+
+def _refuse_misspelt() -> None:
+    """A setting that is nearly named as one of ours would be ignored: the wrong store, silently."""
+    known = [f"TRIBAL_{name}".upper() for name in Settings.model_fields]
+    known += [f"TRIBAL_LIMIT_{name}".upper() for name in Limits.model_fields]
+    for name in sorted(set(map(str.upper, os.environ)) - set(known)):
+        near = difflib.get_close_matches(name, known, n=1, cutoff=_ALIKE)
+        if near and name.startswith("TRIBAL_"):
+            raise UsageError(f"{name} is no setting; {near[0]} is. Rename it, or unset it.")

@@ -189,9 +189,9 @@ async def bundle(name: str) -> str | bytes:
 
 
 def _read_bundle(name: str) -> str | bytes:
-    settings, limits = load()
-    folders = BundleFolders(settings.allowed_dirs, settings.bundle_dir)
     try:
+        settings, limits = load()
+        folders = BundleFolders(settings.allowed_dirs, settings.bundle_dir)
         with folders.open_named(name, limits.file_bytes) as file:
             size = os.fstat(file.fileno()).st_size
             if size > limits.inline_bytes:

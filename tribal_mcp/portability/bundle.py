@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from tribal_mcp.errors import BundleError, EntryError
-from tribal_mcp.portability.bundle_parts import Entries, read_entries, read_head
+from tribal_mcp.portability.bundle_parts import PARTS, Entries, read_entries, read_head
 from tribal_mcp.portability.bundle_writing import (
     COMPACT_VERSION,
     BundleWriter,
@@ -27,10 +27,11 @@ from tribal_mcp.portability.bundle_writing import (
     layout_of,
 )
 from tribal_mcp.portability.compression import Compression, expanded
-from tribal_mcp.portability.embedding_metadata import SCHEMA_VERSION, EmbeddingManifest, Integrity
+from tribal_mcp.portability.embedding_metadata import SCHEMA_VERSION, EmbeddingManifest
+from tribal_mcp.portability.integrity import Integrity
 from tribal_mcp.portability.json_text import Cursor, Loads
 from tribal_mcp.portability.limits import DEFAULT_LIMITS, Limits
-from tribal_mcp.portability.memory import entry_from_dict, pack_vector
+from tribal_mcp.portability.memory import entry_from_dict
 from tribal_mcp.portability.reading import (
     EntryReader,
     ExactIds,
@@ -40,6 +41,7 @@ from tribal_mcp.portability.reading import (
     RejectedEntry,
 )
 from tribal_mcp.portability.strict_json import VALUES, parse_line
+from tribal_mcp.portability.vectors import pack_vector
 
 __all__ = [
     "READ_VERSIONS",
@@ -58,8 +60,7 @@ READ_VERSIONS = (SCHEMA_VERSION, COMPACT_VERSION)
 _BLOCK = 1 << 18
 _DETAILS = 100
 _DOUBTFUL_IDS = 100_000
-_INTEGRITY_KEYS = {"memory_count", "sha256", "manifest_sha256"}
-_TOP_KEYS = {"manifest", "entries", "integrity"}
+_INTEGRITY_KEYS = {"memory_count", "sha256", "manifest_sha256", "marks"}
 
 Progress = Callable[[int, int], None]
 
@@ -190,7 +191,8 @@ class BundleReader:
         stored = beside.get("integrity")
         integrity = None if stored is None else Integrity.from_dict(stored)
         try:
-            reader.finish(self.manifest.memory_count, integrity)
+            marks = stored.get("marks") if isinstance(stored, dict) else None
+            reader.finish(self.manifest.memory_count, integrity, marks)
             if stored is not None:
                 self._hold_manifest(stored, known=known)
         except BundleError as error:
@@ -208,7 +210,7 @@ class BundleReader:
             notes.append(
                 "The bundle has no checksum (tribal-mcp writes one), so only its form was checked."
             )
-        for key in sorted(beside.keys() - _TOP_KEYS):
+        for key in sorted(beside.keys() - PARTS):
             if self._head.is_ours and known:
                 raise BundleError(
                     f"The bundle is damaged or was changed: {key!r:.60} stands where no such part "
@@ -217,7 +219,7 @@ class BundleReader:
             notes.append(f"The bundle's {key!r:.60} is not known here and was left.")
 
     def _hold_manifest(self, stored: Mapping[str, Any], *, known: bool) -> None:
-        manifest = orjson.dumps(self._head.manifest)
+        manifest = b"" if self._head.manifest is None else orjson.dumps(self.manifest.to_dict())
         is_same = (
             stored.get("manifest_sha256", digest := hashlib.sha256(manifest).hexdigest()) == digest
         )

@@ -15,11 +15,15 @@ import orjson
 from tribal_mcp.errors import BundleError, EntryError
 from tribal_mcp.portability.bundle_writing import ENTRIES, HEAD, Layout
 from tribal_mcp.portability.json_text import Cursor, Loads
-from tribal_mcp.portability.strict_json import parse_line
+from tribal_mcp.portability.strict_json import NotJSON, parse_line
 
 Entries = Iterator[tuple[int, bytes, Any]]
 """Of each entry: its number, its text, and its value or the EntryError that it is instead."""
 
+PARTS = {"manifest", "entries", "integrity"}
+"""What a bundle consists of."""
+
+_PARTS = 1_000
 _NO_BUNDLE = "so it is not a bundle. Nothing was imported."
 _OTHER_BEGINNINGS = {
     b"": f"The file is empty, {_NO_BUNDLE}",
@@ -76,8 +80,8 @@ def _head(cursor: Cursor, nesting: int) -> Head:
     keys: set[str] = set()
     for key in _keys(cursor, nesting):
         if key == "manifest":
-            text = cursor.value()
-            value = structure(text, cursor.line, nesting)
+            at, text = cursor.value()
+            value = structure(text, at, nesting)
             layout: Layout = "json" if keys or cursor.peek() != b"}" else "jsonl"
             is_ours = (
                 is_ours
@@ -117,6 +121,7 @@ def structure(text: bytes, line: int, nesting: int) -> Any:  # noqa: ANN401 - an
     try:
         return parse_line(text, nesting)
     except EntryError as error:
+        line += error.line - 1 if isinstance(error, NotJSON) else 0
         raise BundleError(
             f"The bundle can't be read at line {line:,}: {error}. Nothing was imported. "
             "Copy it again from its source."
@@ -131,14 +136,17 @@ def _keys(cursor: Cursor, nesting: int) -> Iterator[str]:
         cursor.take(b"}")
         return
     while True:
-        key = structure(cursor.value(), cursor.line, nesting)
+        line, text = cursor.value()
+        key = structure(text, line, nesting)
         if type(key) is not str or key in seen:
             problem = "stands twice" if type(key) is str else "is no key"
             raise BundleError(
-                f"The bundle is damaged at line {cursor.line:,}: {key!r:.60} {problem}. "
+                f"The bundle is damaged at line {line:,}: {key!r:.60} {problem}. "
                 "Nothing was imported."
             )
         seen.add(key)
+        if len(seen) > _PARTS:
+            raise BundleError(f"The file has more than {_PARTS} parts, {_NO_BUNDLE}")
         cursor.take(b":")
         yield key
         if cursor.take(b",", b"}") == b"}":
@@ -168,8 +176,9 @@ def _document(
             for number, (line, text, value) in enumerate(cursor.items(loads), start=1):
                 yield line if head.is_ours else number, text, value
         else:
-            text = cursor.value()
-            beside[key] = structure(text, cursor.line, nesting)
+            line, text = cursor.value()
+            value = structure(text, line, nesting)
+            beside[key] = value if key in PARTS else None  # the rest would only take memory
     if cursor.peek():
         raise BundleError(
             f"Line {cursor.line:,} stands after the end of the bundle. Nothing was imported."
@@ -210,6 +219,6 @@ def _lines(
             yield number, text, value
     if head.manifest is not None and "integrity" not in beside:
         raise BundleError(
-            "The bundle is cut off: its last line, the integrity block, is missing. Nothing was "
-            "imported. Copy it again from its source."
+            f"The bundle is cut off after line {number:,}: its last line, the integrity block, is "
+            "missing. Nothing was imported. Copy it again from its source."
         )

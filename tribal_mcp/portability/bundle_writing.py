@@ -15,15 +15,17 @@ import orjson
 from tribal_mcp.errors import BundleError, EntryError, UsageError
 from tribal_mcp.portability import strict_json
 from tribal_mcp.portability.compression import Compression, compressing
-from tribal_mcp.portability.embedding_metadata import EmbeddingManifest, Integrity
+from tribal_mcp.portability.embedding_metadata import EmbeddingManifest
+from tribal_mcp.portability.integrity import EntriesHash, Integrity
 from tribal_mcp.portability.limits import DEFAULT_LIMITS
 from tribal_mcp.portability.memory import (
     MemoryEntry,
+    check_json,
     dump_entry,
     dump_fields,
     entry_fields,
-    vector_to_base64,
 )
+from tribal_mcp.portability.vectors import pack_vector, vector_to_base64
 
 Layout = Literal["json", "jsonl"]
 Vectors = Literal["numbers", "base64"]
@@ -94,9 +96,8 @@ class BundleWriter:
         self._counted = _Counted(out)
         self._file = compressing(self._counted, compression)  # type: ignore[arg-type]  # writes only
         self._is_json = layout == "json"
-        self._dump = _dump_compact if vectors == "base64" else dump_entry
-        self._digest = hashlib.sha256()
-        self._count = 0
+        self._is_compact = vectors == "base64"
+        self._hash = EntriesHash()
         head = _manifest_json(manifest)
         self._manifest_hash = hashlib.sha256(head).hexdigest()
         self._file.write(HEAD + head + (ENTRIES if self._is_json else b"}"))
@@ -112,20 +113,20 @@ class BundleWriter:
         Raises:
             BundleError: an entry holds what would not come back the same.
         """
-        self.write_lines(map(self._line, entries))
+        self._append(map(self._line, entries))
 
     def write_lines(self, lines: Iterable[bytes]) -> None:
         """Append entries, each given as what `dump_entry` returns."""
+        self._append(map(_compacted, lines) if self._is_compact else lines)
+
+    def _append(self, lines: Iterable[bytes]) -> None:
         lines = iter(lines)
+        separator = b",\n" if self._is_json else b"\n"
         while batch := list(islice(lines, _BATCH)):
-            text = b"\n".join(batch)
-            self._digest.update(text)
-            self._digest.update(b"\n")
-            if self._is_json:
-                self._file.write((b",\n" if self._count else b"\n") + b",\n".join(batch))
-            else:
-                self._file.write(b"\n" + text)
-            self._count += len(batch)
+            begin = separator if self._hash.count else b"\n"
+            for line in batch:
+                self._hash.add(line)
+            self._file.write(begin + separator.join(batch))
 
     def finish(self) -> Integrity:
         """Write the end, with the count and the hashes of what was written.
@@ -133,32 +134,41 @@ class BundleWriter:
         Raises:
             BundleError: the manifest promised another number of entries.
         """
-        if self._expected is not None and self._expected != self._count:
+        count = self._hash.count
+        if self._expected is not None and self._expected != count:
             raise BundleError(
-                f"The manifest promises {self._expected:,} memories and {self._count:,} were "
+                f"The manifest promises {self._expected:,} memories and {count:,} were "
                 "written, so this is no bundle. Export again."
             )
-        integrity = Integrity(self._count, self._digest.hexdigest())
-        tail = orjson.dumps({**integrity.to_dict(), "manifest_sha256": self._manifest_hash})
+        integrity = Integrity(count, self._hash.hexdigest())
+        tail = {
+            **integrity.to_dict(),
+            "manifest_sha256": self._manifest_hash,
+            "marks": self._hash.marks(),
+        }
         begin = b'\n],\n"integrity": ' if self._is_json else b'\n{"integrity": '
-        self._file.write(begin + tail + b"}")
+        self._file.write(begin + orjson.dumps(tail) + b"}")
         self._file.close()
         return integrity
 
     def _line(self, entry: MemoryEntry) -> bytes:
         try:
-            if entry.metadata or entry.extra:
-                # orjson would write NaN as null.
-                strict_json.check([entry.metadata, entry.extra], DEFAULT_LIMITS.nesting)
-            return self._dump(entry)
-        except (TypeError, EntryError) as error:
+            return _dump_compact(entry) if self._is_compact else dump_entry(entry)
+        except EntryError as error:
             raise BundleError(f"The memory {entry.id!r:.80} can't be written: {error}.") from None
 
 
 def _dump_compact(entry: MemoryEntry) -> bytes:
-    fields = entry_fields(entry)
-    if entry.embedding is not None:
-        fields["embedding"] = vector_to_base64(entry.embedding)
+    if entry.embedding is None:
+        return dump_entry(entry)
+    check_json(entry)
+    return dump_fields({**entry_fields(entry), "embedding": vector_to_base64(entry.embedding)})
+
+
+def _compacted(line: bytes) -> bytes:
+    fields = orjson.loads(line)
+    if type(fields["embedding"]) is list:
+        fields["embedding"] = vector_to_base64(pack_vector(fields["embedding"]))
     return dump_fields(fields)
 
 

@@ -59,7 +59,7 @@ _SAME_TIME = Decision(Action.SKIP, Reason.SAME_TIME)
 
 def decide(
     existing: MemoryEntry | None, incoming: MemoryEntry, strategy: ConflictResolution
-) -> Decision:
+) -> Decision:  # noqa: PLR0911 - one return for each row of the table
     """The action for `incoming`, whose id `existing` shares or is None."""
     if existing is None:
         return _NEW

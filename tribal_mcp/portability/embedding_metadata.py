@@ -4,21 +4,23 @@ Two embeddings are compatible when the model name and the dimensions agree; the 
 serves a model does not matter. A model that nobody named is compatible with nothing.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any
 
-from tribal_mcp.errors import BundleError, UsageError
+from tribal_mcp.errors import BundleError, EntryError, UsageError
+from tribal_mcp.portability.integrity import EntriesHash, Integrity
+from tribal_mcp.portability.limits import DEFAULT_LIMITS
 from tribal_mcp.portability.memory import (
     MemoryEntry,
     dump_entry,
     entry_from_dict,
     entry_to_dict,
 )
-from tribal_mcp.portability.reading import EntryReader, RejectedEntry
+from tribal_mcp.portability.reading import EntryReader, RejectedEntry, canonical_json
+from tribal_mcp.portability.strict_json import check
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -191,33 +193,6 @@ class EmbeddingManifest:
         )
 
 
-class Integrity(NamedTuple):
-    """The tail of a bundle.
-
-    `sha256` is the hash, in hex, over the compact JSON of each entry and a newline, in order.
-    """
-
-    memory_count: int
-    sha256: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON form."""
-        return {"memory_count": self.memory_count, "sha256": self.sha256}
-
-    @classmethod
-    def from_dict(cls, data: object) -> "Integrity":
-        """Read the JSON form.
-
-        Raises:
-            BundleError: a field is missing or of a wrong type.
-        """
-        rest = _object(data, "integrity")
-        count = rest.get("memory_count")
-        if type(count) is not int:
-            raise BundleError(f"integrity.memory_count is {count!r}; it must be a whole number.")
-        return cls(count, _text(rest, "sha256", "integrity"))
-
-
 @dataclass(slots=True)
 class PortableBundle:
     """A bundle that is held in memory.
@@ -265,24 +240,33 @@ class PortableBundle:
         bundle = cls(manifest)
         reader = EntryReader(manifest.dimensions)
         for position, item in enumerate(rest["entries"], start=1):
-            entry = reader.read(item, position)
+            try:
+                check(item, DEFAULT_LIMITS.nesting)
+                entry = reader.read(item, position)
+            except EntryError as error:
+                entry = reader.reject(canonical_json(item), position, str(error))
             if isinstance(entry, RejectedEntry):
                 bundle.rejected.append(entry)
             else:
                 bundle.entries.append(entry)
-        integrity = rest.get("integrity")
-        reader.finish(manifest.memory_count, Integrity.from_dict(integrity) if integrity else None)
+        integrity = Integrity.from_dict(rest["integrity"]) if "integrity" in rest else None
+        reader.finish(manifest.memory_count, integrity)
         return bundle
 
 
 def integrity_of(entries: Iterable[MemoryEntry]) -> Integrity:
-    """The integrity block of these entries, in this order."""
-    digest = hashlib.sha256()
-    count = 0
+    """The integrity block of these entries, in this order.
+
+    Raises:
+        BundleError: an entry holds what would not come back the same.
+    """
+    digest = EntriesHash()
     for entry in entries:
-        digest.update(dump_entry(entry) + b"\n")
-        count += 1
-    return Integrity(count, digest.hexdigest())
+        try:
+            digest.add(dump_entry(entry))
+        except EntryError as error:
+            raise BundleError(f"The memory {entry.id!r:.80} can't be written: {error}.") from None
+    return Integrity(digest.count, digest.hexdigest())
 
 
 def _object(data: object, name: str) -> dict[str, Any]:

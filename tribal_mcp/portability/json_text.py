@@ -8,6 +8,7 @@ as the rest of its line, which is fast, and only then by counting brackets.
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from tribal_mcp.errors import BundleError, EntryError
@@ -19,7 +20,8 @@ Loads = Callable[[bytes], Any]
 
 _WHITE = re.compile(rb"[ \t\r\n]*+")
 _STRING = re.compile(STRING, re.DOTALL)
-_MARKS = re.compile(STRING + rb'|["{}\[\]]', re.DOTALL)
+_MARKS = re.compile(rb'["{}\[\]](?:(?<=")(?:[^"\\]++|\\.)*+")?+', re.DOTALL)
+_LINE_END = re.compile(rb",?[ \t\r]*+\n")
 _SCALAR = re.compile(rb'[^\s,:"{}\[\]]++')
 
 
@@ -62,10 +64,11 @@ class Cursor:
             pass
         return self._text.startswith(text, self._at)
 
-    def value(self) -> bytes:
-        """Go past the next value: its text, which is balanced but need not be JSON."""
+    def value(self) -> tuple[int, bytes]:
+        """Go past the next value: its line and its text, which need not be JSON."""
         if not self.peek():
             self._refuse("a value")
+        line = self.line
         while (end := self._end_of_value()) is None:
             self._check_size(len(self._text) - self._at)
             if not self._more():
@@ -74,7 +77,7 @@ class Cursor:
         text = self._text[self._at : end]
         self.line += text.count(b"\n")
         self._at = end
-        return text
+        return line, text
 
     def items(self, loads: Loads) -> Iterator[tuple[int, bytes, Any]]:
         """Go past a list: the line, the text and the value of each of its items.
@@ -114,23 +117,21 @@ class Cursor:
                 return
 
     def _item(self, loads: Loads) -> tuple[bytes, Any]:
-        line = self.line
         newline = self._text.find(b"\n", self._at) if self._by_line else -1
         if self._at < newline <= self._at + self._limits.line_bytes:
             text = self._text[self._at : newline].rstrip(b", \t\r")
-            try:
+            with suppress(ValueError):
                 value = loads(text)
-            except ValueError:
-                self._by_line = False
-            else:
                 self._at += len(text)
                 return text, value
-        text = self.value()
+        line, text = self.value()
+        self._by_line = b"\n" not in text and bool(_LINE_END.match(self._text, self._at))
         try:
             return text, loads(text)
         except NotJSON as error:
             raise BundleError(
-                f"The bundle is damaged at line {line:,}: {error}. Copy it again from its source."
+                f"The bundle is damaged at line {line + error.line - 1:,}: {error}. "
+                "Nothing was imported. Copy it again from its source."
             ) from None
         except EntryError as error:
             return text, error

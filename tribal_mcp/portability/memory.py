@@ -7,24 +7,47 @@ long as the value is still the one that it was read as. Fields that are not ours
 `extra`, and what a foreign collection held in `metadata`.
 """
 
-import base64
-import struct
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from operator import countOf
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 
 from tribal_mcp.errors import EntryError
 from tribal_mcp.portability.limits import DEFAULT_LIMITS, NO_LIMITS, Limits
+from tribal_mcp.portability.strict_json import check
+from tribal_mcp.portability.vectors import (
+    Vector,
+    as_vector,
+    is_vector,
+    kind_of,
+    same_vector,
+    vector_from_base64,
+)
 
-Vector = npt.NDArray[np.float32]
+__all__ = [
+    "EPOCH",
+    "MemoryEntry",
+    "MemorySource",
+    "Vector",
+    "as_vector",
+    "check_entry",
+    "date_text",
+    "dump_entry",
+    "dump_fields",
+    "entry_fields",
+    "entry_from_dict",
+    "entry_to_dict",
+    "from_microseconds",
+    "microseconds",
+    "read_date",
+    "same_vector",
+    "source_text",
+]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -98,11 +121,9 @@ class MemoryEntry:
         if type(self.source_type) is not MemorySource:
             self.verbatim = {**self.verbatim, "source_type": self.source_type}
             self.source_type = MemorySource.read(self.source_type)
+        self.confidence = as_confidence(self.confidence)
         vector = self.embedding
-        # A read-only float32 array is one of ours, checked when it was made.
-        if vector is not None and not (
-            type(vector) is np.ndarray and vector.dtype == np.float32 and not vector.flags.writeable
-        ):
+        if vector is not None and not is_vector(vector):
             self.embedding = as_vector(vector)
 
     def __eq__(self, other: object) -> bool:
@@ -115,7 +136,7 @@ class MemoryEntry:
 
     def same_but_for_vector(self, other: "MemoryEntry") -> bool:
         """Whether all values but the vector are the same; a date is compared as a time."""
-        return self._values() == other._values()
+        return self._values() == other._values()  # noqa: SLF001 - of the same class
 
     def _values(self) -> tuple[object, ...]:
         return (
@@ -127,87 +148,8 @@ class MemoryEntry:
 
 def _aware(value: object, name: str) -> datetime:
     if not isinstance(value, datetime):
-        raise EntryError(f"{name} is {_name(value)}, not a datetime")
+        raise EntryError(f"{name} is {kind_of(value)}, not a datetime")
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value
-
-
-def as_vector(numbers: Any) -> Vector:  # noqa: ANN401 - anything numpy reads as numbers
-    """A read-only float32 array of shape (dimensions,).
-
-    Raises:
-        EntryError: it is not a list of numbers that float32 can hold.
-    """
-    if isinstance(numbers, np.ndarray):
-        if numbers.dtype.kind not in "fiu" or numbers.ndim != 1:
-            raise EntryError(
-                f"embedding is an array of {numbers.dtype} and shape {numbers.shape}, "
-                "not a flat list of numbers"
-            )
-        vector: Vector = numbers
-        if numbers.dtype != np.float32 or numbers.flags.writeable:
-            with np.errstate(over="ignore"):
-                vector = numbers.astype(np.float32)
-    elif not isinstance(numbers, Sequence) or isinstance(numbers, str | bytes):
-        raise EntryError(f"embedding is {_name(numbers)}, not a list of numbers or null")
-    else:
-        # Counting floats is cheaper than looking at what else there is, and mostly all it takes.
-        if countOf(map(type, numbers), float) != len(numbers) and not (
-            set(map(type, numbers)) <= _NUMBERS
-        ):
-            position, bad = next((i, n) for i, n in enumerate(numbers) if type(n) not in _NUMBERS)
-            raise EntryError(f"embedding[{position}] is {_name(bad)}, not a number")
-        try:
-            vector = pack_vector(numbers)
-        except OverflowError:
-            raise EntryError("embedding holds a number that float32 can't hold") from None
-    if not vector.size:
-        raise EntryError("embedding is an empty list; a missing vector is null")
-    # Neither its sum nor its square would do: they overflow with a warning.
-    if not np.isfinite(vector).all():
-        raise EntryError("embedding holds NaN, Infinity or a number that float32 can't hold")
-    vector.setflags(write=False)
-    return vector
-
-
-_NUMBERS = {float, int, np.float32, np.float64}
-
-
-def pack_vector(numbers: Sequence[float]) -> Vector:
-    """What `as_vector` gives, of numbers that have passed it before.
-
-    Raises:
-        OverflowError: a number is beyond float32.
-    """
-    # Rounds as numpy does, in a third of the time, and says when float32 overflows.
-    return np.frombuffer(struct.pack(f"{len(numbers)}f", *numbers), dtype=np.float32)
-
-
-def vector_to_base64(vector: Vector) -> str:
-    """The compact text form of a vector: its little-endian float32 bytes in base64."""
-    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
-
-
-def vector_from_base64(text: str) -> Vector:
-    """The vector of its compact text form.
-
-    Raises:
-        EntryError: the text is not what `vector_to_base64` gives for finite numbers.
-    """
-    try:
-        data = base64.b64decode(text, validate=True)
-        numbers = np.frombuffer(data, dtype="<f4")
-    except ValueError:
-        raise EntryError("embedding is text, but no base64 of float32 numbers") from None
-    if base64.b64encode(data).decode() != text:
-        raise EntryError("embedding is base64 with bits that mean nothing")
-    return as_vector(numbers)
-
-
-def same_vector(a: Vector | None, b: Vector | None) -> bool:
-    """Whether both are missing or hold the same float32 numbers."""
-    if a is None or b is None:
-        return a is b
-    return a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
 # Dates
@@ -252,8 +194,27 @@ def source_text(entry: MemoryEntry) -> str:
 
 
 def dump_entry(entry: MemoryEntry) -> bytes:
-    """The entry's compact JSON, UTF-8, each number of its vector as the shortest float32 text."""
-    return dump_fields(entry_fields(entry))
+    """The entry's compact JSON, UTF-8, each number of its vector as the shortest float32 text.
+
+    Raises:
+        EntryError: it holds what JSON can't carry, such as NaN in its metadata.
+    """
+    check_json(entry)
+    try:
+        return dump_fields(entry_fields(entry))
+    except TypeError as error:
+        raise EntryError(str(error)) from None
+
+
+def check_json(entry: MemoryEntry) -> None:
+    """Refuse metadata and extra fields that would not come back the same.
+
+    Raises:
+        EntryError: they hold NaN, a tuple, a key that is no text or the like.
+    """
+    if entry.metadata or entry.extra:
+        # orjson writes NaN as null.
+        check([entry.metadata, entry.extra], DEFAULT_LIMITS.nesting + 1)
 
 
 def dump_fields(fields: dict[str, Any]) -> bytes:
@@ -303,56 +264,59 @@ def entry_from_dict(data: object, limits: Limits = DEFAULT_LIMITS) -> MemoryEntr
     Raises:
         EntryError: a field is missing, of a wrong type or over a limit.
     """
-    if not isinstance(data, Mapping):
-        raise EntryError(f"an entry is {_name(data)}, not an object")
+    if type(data) is not dict and not isinstance(data, Mapping):
+        raise EntryError(f"an entry is {kind_of(data)}, not an object")
     rest: dict[str, Any] = dict(data)
     verbatim: dict[str, str] = {}
-    created_at = _date(rest, "created_at", verbatim)
+    entry = object.__new__(MemoryEntry)  # all is checked here, and not once more
+    entry.created_at = _date(rest, "created_at", verbatim)
+    entry.updated_at = (
+        _date(rest, "updated_at", verbatim) if "updated_at" in rest else entry.created_at
+    )
     source = _text(rest, "source_type", "unknown")
-    source_type = MemorySource.read(source)
-    if source_type.value != source:
+    entry.source_type = MemorySource.read(source)
+    if entry.source_type != source:
         verbatim["source_type"] = source
-    content = _required_text(rest, "content")
+    entry.content = content = _required_text(rest, "content")
     if len(content) * 4 > limits.content_bytes < len(content.encode()):
         raise EntryError(
             f"content is {len(content.encode()):,} bytes; "
             f"the limit is {limits.content_bytes:,} (TRIBAL_LIMIT_CONTENT_BYTES)"
         )
-    identity = _required_text(rest, "id")
-    if not identity:
+    entry.id = _required_text(rest, "id")
+    if not entry.id:
         raise EntryError("id is empty")
-    embedding = rest.pop("embedding", None)
-    if embedding is not None:
-        if type(embedding) is str:
-            embedding = vector_from_base64(embedding)
-        if type(embedding) in (list, np.ndarray) and len(embedding) > limits.dimensions:
-            raise EntryError(
-                f"embedding has {len(embedding):,} numbers; "
-                f"the limit is {limits.dimensions:,} (TRIBAL_LIMIT_DIMENSIONS)"
-            )
-        embedding = as_vector(embedding)
+    entry.embedding = _embedding(rest.pop("embedding", None), limits)
+    entry.source_instance = _text(rest, "source_instance", "unknown")
+    entry.tags = _texts(rest, "tags", limits)
+    entry.context = _optional_text(rest, "context")
+    entry.confidence = as_confidence(rest.pop("confidence", 1.0))
+    entry.supersedes = _optional_text(rest, "supersedes")
+    entry.related_to = _texts(rest, "related_to", limits)
+    entry.metadata = {}
     metadata = rest.pop("metadata", None)
-    if metadata is None:
-        metadata = {}
-    elif type(metadata) is not dict:
-        raise EntryError(f"metadata is {_name(metadata)}, not an object")
-    return MemoryEntry(
-        id=identity,
-        content=content,
-        embedding=embedding,
-        source_instance=_text(rest, "source_instance", "unknown"),
-        source_type=source_type,
-        created_at=created_at,
-        updated_at=_date(rest, "updated_at", verbatim) if "updated_at" in rest else created_at,
-        tags=_texts(rest, "tags", limits),
-        context=_optional_text(rest, "context"),
-        confidence=_confidence(rest),
-        supersedes=_optional_text(rest, "supersedes"),
-        related_to=_texts(rest, "related_to", limits),
-        metadata=metadata,
-        extra=rest,
-        verbatim=verbatim,
-    )
+    if metadata is not None:
+        if type(metadata) is not dict:
+            raise EntryError(f"metadata is {kind_of(metadata)}, not an object")
+        entry.metadata = metadata
+    entry.extra = rest
+    entry.verbatim = verbatim
+    return entry
+
+
+def _embedding(value: Any, limits: Limits) -> Vector | None:  # noqa: ANN401 - any JSON value
+    if value is None:
+        return None
+    if type(value) is str:
+        value = vector_from_base64(value)
+    if type(value) in (list, np.ndarray) and len(value) > limits.dimensions:
+        raise EntryError(
+            f"embedding has {len(value):,} numbers; "
+            f"the limit is {limits.dimensions:,} (TRIBAL_LIMIT_DIMENSIONS)"
+        )
+    if is_vector(value):
+        return value
+    return as_vector(value)
 
 
 def check_entry(entry: MemoryEntry) -> None:
@@ -369,7 +333,6 @@ def check_entry(entry: MemoryEntry) -> None:
         "supersedes": entry.supersedes,
         "tags": entry.tags,
         "related_to": entry.related_to,
-        "confidence": entry.confidence,
     }
     if not entry.id:
         raise EntryError("id is empty")
@@ -380,19 +343,11 @@ def check_entry(entry: MemoryEntry) -> None:
     _optional_text(values, "supersedes")
     _texts(values, "tags", NO_LIMITS)
     _texts(values, "related_to", NO_LIMITS)
-    _confidence(values)
+    as_confidence(entry.confidence)
     _aware(entry.created_at, "created_at")
     _aware(entry.updated_at, "updated_at")
     if type(entry.embedding) is not np.ndarray and entry.embedding is not None:
-        raise EntryError(f"embedding is {_name(entry.embedding)}, not a float32 array or None")
-
-
-def _name(value: object) -> str:
-    kinds = {
-        str: "text", bool: "true or false", int: "a number", float: "a number",
-        list: "a list", dict: "an object", type(None): "null",
-    }  # fmt: skip
-    return kinds.get(type(value), f"a {type(value).__name__}")
+        raise EntryError(f"embedding is {kind_of(entry.embedding)}, not a float32 array or None")
 
 
 def _required_text(rest: dict[str, Any], name: str) -> str:
@@ -401,7 +356,7 @@ def _required_text(rest: dict[str, Any], name: str) -> str:
     except KeyError:
         raise EntryError(f"{name} is missing") from None
     if type(value) is not str:
-        raise EntryError(f"{name} is {_name(value)}, not text")
+        raise EntryError(f"{name} is {kind_of(value)}, not text")
     return value
 
 
@@ -412,7 +367,7 @@ def _text(rest: dict[str, Any], name: str, default: str) -> str:
 def _optional_text(rest: dict[str, Any], name: str) -> str | None:
     value = rest.pop(name, None)
     if value is not None and type(value) is not str:
-        raise EntryError(f"{name} is {_name(value)}, not text or null")
+        raise EntryError(f"{name} is {kind_of(value)}, not text or null")
     return value
 
 
@@ -421,14 +376,14 @@ def _texts(rest: dict[str, Any], name: str, limits: Limits) -> list[str]:
     if values is None:
         return []
     if type(values) is not list:
-        raise EntryError(f"{name} is {_name(values)}, not a list of texts")
+        raise EntryError(f"{name} is {kind_of(values)}, not a list of texts")
     if len(values) > limits.tags:
         raise EntryError(
             f"{name} has {len(values):,} items; the limit is {limits.tags:,} (TRIBAL_LIMIT_TAGS)"
         )
     for position, value in enumerate(values):
         if type(value) is not str:
-            raise EntryError(f"{name}[{position}] is {_name(value)}, not text")
+            raise EntryError(f"{name}[{position}] is {kind_of(value)}, not text")
     return values
 
 
@@ -445,10 +400,14 @@ def _date(rest: dict[str, Any], name: str, verbatim: dict[str, str]) -> datetime
     return value
 
 
-def _confidence(rest: dict[str, Any]) -> float:
-    value = rest.pop("confidence", 1.0)
+def as_confidence(value: object) -> float:
+    """The confidence as a float.
+
+    Raises:
+        EntryError: it is not a number from 0 to 1.
+    """
     if type(value) is not float and type(value) is not int:
-        raise EntryError(f"confidence is {_name(value)}, not a number from 0 to 1")
+        raise EntryError(f"confidence is {kind_of(value)}, not a number from 0 to 1")
     if not 0 <= value <= 1:
         raise EntryError(f"confidence is {value}, not a number from 0 to 1")
     return value + 0.0  # an int becomes a float, and -0.0 becomes 0.0

@@ -5,7 +5,6 @@ those of the manifest and the integrity block. What concerns one entry rejects t
 concerns the whole refuses the bundle.
 """
 
-import hashlib
 import re
 from array import array
 from contextlib import suppress
@@ -16,8 +15,10 @@ import numpy as np
 import orjson
 
 from tribal_mcp.errors import BundleError, EntryError
+from tribal_mcp.portability.integrity import EntriesHash, Integrity
 from tribal_mcp.portability.limits import DEFAULT_LIMITS, Limits
-from tribal_mcp.portability.memory import MemoryEntry, as_vector, entry_from_dict
+from tribal_mcp.portability.memory import MemoryEntry, entry_fields, entry_from_dict
+from tribal_mcp.portability.vectors import as_vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,9 @@ class RejectedEntry:
         identity = f" (id {self.id!r:.80})" if self.id else ""
         return f"{self.where}{identity}: {self.reason}"
 
+
+_FIELDS = (*entry_fields(MemoryEntry(content="")), "metadata")
+"""In the order in which our writer gives them."""
 
 Item = MemoryEntry | RejectedEntry
 
@@ -94,16 +98,21 @@ class EntryReader:
         ids: Ids | None = None,
     ) -> None:
         self.dimensions = dimensions
-        self.count = 0
         self._place = place
         self._limits = limits
         self._ids = ids or ExactIds()
-        self._digest = hashlib.sha256()
+        self._hash = EntriesHash()
+        self._offset = 0
+
+    @property
+    def count(self) -> int:
+        """Entries so far, rejected ones too."""
+        return self._hash.count
 
     @property
     def sha256(self) -> str:
         """The hash, in hex, of the entries so far."""
-        return self._digest.hexdigest()
+        return self._hash.hexdigest()
 
     def read(self, data: object, number: int, line: bytes | None = None) -> Item:
         """The entry, or why it can't be taken.
@@ -113,7 +122,7 @@ class EntryReader:
             number: its place in the bundle, from 1.
             line: its compact JSON, if it stood so in the file; else it is made for the hash.
         """
-        self._add(canonical_json(data) if line is None else line)
+        self._add(canonical_json(data) if line is None else line, number)
         try:
             entry = entry_from_dict(data, self._limits)
             self._check(entry, number)
@@ -123,7 +132,7 @@ class EntryReader:
 
     def reject(self, line: bytes, number: int, reason: str) -> RejectedEntry:
         """Count a line that can't be read."""
-        self._add(line)
+        self._add(line, number)
         leading = _LEADING_ID.match(line)
         identity = leading.group(1).decode(errors="replace") if leading else None
         return self._rejected({"id": identity}, number, reason)
@@ -134,15 +143,14 @@ class EntryReader:
             f"{self._place} {number:,}", reason, identity if isinstance(identity, str) else None
         )
 
-    def _add(self, line: bytes) -> None:
-        self.count += 1
-        if self.count > self._limits.entries:
+    def _add(self, line: bytes, number: int) -> None:
+        self._hash.add(line)
+        if self._hash.count > self._limits.entries:
             raise BundleError(
                 f"The bundle has more than {self._limits.entries:,} entries "
                 "(TRIBAL_LIMIT_ENTRIES). Raise the limit, or split the bundle."
             )
-        self._digest.update(line)
-        self._digest.update(b"\n")
+        self._offset = number - self._hash.count
 
     def _check(self, entry: MemoryEntry, number: int) -> None:
         if entry.embedding is not None:
@@ -157,7 +165,9 @@ class EntryReader:
         if first != number:
             raise EntryError(f"the id stands in the bundle already, at {self._place} {first:,}")
 
-    def finish(self, memory_count: int | None, integrity: tuple[int, str] | None) -> None:
+    def finish(
+        self, memory_count: int | None, integrity: Integrity | None, marks: object = None
+    ) -> None:
         """Hold the whole against what the manifest and the integrity block say.
 
         Raises:
@@ -165,19 +175,33 @@ class EntryReader:
         """
         if integrity is not None and integrity != (self.count, self.sha256):
             counts = (
-                f"{integrity[0]:,} entries were written and {self.count:,} are here"
-                if integrity[0] != self.count
+                f"{integrity.memory_count:,} entries were written and {self.count:,} are here"
+                if integrity.memory_count != self.count
                 else "its entries are not those that were written"
             )
             raise BundleError(
-                f"The bundle is damaged or was changed: {counts}. Nothing was imported. "
-                "Copy it again from its source, or export it again."
+                f"The bundle is damaged or was changed: {counts}{self._where(marks)}. Nothing was "
+                "imported. Copy it again from its source, or export it again."
             )
         if memory_count is not None and memory_count != self.count:
             raise BundleError(
                 f"The bundle is not whole: its manifest says {memory_count:,} memories and "
                 f"{self.count:,} are here. Nothing was imported. Copy it again from its source."
             )
+        if marks is not None and marks != self._hash.marks():
+            raise BundleError(
+                "The bundle is damaged or was changed: the marks of its integrity block are not "
+                "those that were written. Nothing was imported. Copy it again from its source."
+            )
+
+    def _where(self, marks: object) -> str:
+        difference = self._hash.first_difference(marks)
+        if difference is None:
+            return ""
+        first, last = (number + self._offset for number in difference)
+        if first == last:
+            return f"; the first difference is at {self._place} {first:,}"
+        return f"; the first difference is between {self._place} {first:,} and {last:,}"
 
 
 def canonical_json(data: Any) -> bytes:  # noqa: ANN401 - any JSON value
@@ -185,6 +209,11 @@ def canonical_json(data: Any) -> bytes:  # noqa: ANN401 - any JSON value
 
     A value that our writer can't give has its own bytes, which no integrity block matches.
     """
+    if isinstance(data, dict):
+        # A formatter may sort the fields, and write 1.0 as 1.
+        data = {name: data[name] for name in _FIELDS if name in data} | data
+        if type(data.get("confidence")) is int:
+            data["confidence"] = data["confidence"] + 0.0
     if isinstance(data, dict) and data.get("embedding") is not None:
         with suppress(EntryError):
             data = {**data, "embedding": as_vector(data["embedding"])}

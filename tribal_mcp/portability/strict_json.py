@@ -11,11 +11,12 @@ import json
 import math
 import re
 from collections.abc import Iterable
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 
 import orjson
 
 from tribal_mcp.errors import EntryError
+from tribal_mcp.portability.vectors import pack_vector
 
 STRING = rb'"(?:[^"\\]++|\\.)*+"'
 """Matches a JSON string, in memory that does not grow with it."""
@@ -27,19 +28,22 @@ _FEW_BYTES = 1 << 18  # a shorter text can't hold enough values to matter
 _INT64 = 1 << 63
 _SMALL = float(1 << 62)
 _STRINGS = re.compile(STRING, re.DOTALL)
-_VECTOR = b'"embedding":['
+_VECTOR = re.compile(rb'[{,] ?"embedding": ?\[')
 _GAP = re.compile(rb'"[ \t\r\n]+:')
-_ESCAPE = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
-_PAIR_BYTES = 12
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class NotJSON(EntryError):
-    """The text is no JSON at all, or more than one value."""
+    """The text is no JSON at all, or more than one value.
+
+    Attributes:
+        line: where it stops being JSON; the text begins at 1.
+    """
+
+    line = 1
 
 
 def parse_line(line: bytes, nesting: int, values: int = VALUES) -> Any:  # noqa: ANN401 - any JSON
-    """The value of one line.
+    """The value of one line; its vector as an array where the text shows that it is one.
 
     Raises:
         NotJSON: it is not JSON.
@@ -66,7 +70,9 @@ def parse(data: bytes, nesting: int, values: int = VALUES) -> Any:  # noqa: ANN4
     except UnicodeDecodeError as error:
         raise EntryError(f"byte {error.start + 1} is not UTF-8") from None
     except json.JSONDecodeError as error:
-        raise NotJSON(f"not JSON: {error.msg} at character {error.pos + 1}") from None
+        problem = NotJSON(f"not JSON: {error.msg} at character {error.colno}")
+        problem.line = error.lineno
+        raise problem from None
     except RecursionError:
         raise EntryError(f"nested deeper than {nesting} levels (TRIBAL_LIMIT_NESTING)") from None
     check(value, nesting)
@@ -84,14 +90,9 @@ def check(value: object, nesting: int) -> None:
     elif isinstance(value, dict | list):
         if not nesting:
             raise EntryError("nested too deep (TRIBAL_LIMIT_NESTING)")
-        if isinstance(value, dict):
-            for key in value:
-                if not isinstance(key, str):
-                    raise EntryError(f"the key {key!r:.60} is not text")
-                _check_text(key)
-            value = list(value.values())
-        if not _all_small(value):
-            for child in value:
+        children = value if isinstance(value, list) else _values_of(value)
+        if not _all_small(children):
+            for child in children:
                 check(child, nesting - 1)
     elif isinstance(value, float):
         if not math.isfinite(value):
@@ -101,6 +102,14 @@ def check(value: object, nesting: int) -> None:
             raise EntryError("a whole number is beyond 64 bits")
     elif value is not None:
         raise EntryError(f"a {type(value).__name__} is no JSON value")
+
+
+def _values_of(value: dict[Any, Any]) -> list[Any]:
+    for key in value:
+        if not isinstance(key, str):
+            raise EntryError(f"the key {key!r:.60} is not text")
+        _check_text(key)
+    return list(value.values())
 
 
 def _check_text(value: str) -> None:
@@ -122,20 +131,36 @@ def _proven(line: bytes, value: object, nesting: int) -> bool:
     """
     if type(value) is not dict:
         return False
-    begin = line.find(_VECTOR) + len(_VECTOR)
-    end = line.find(b"]", begin)
-    if begin >= len(_VECTOR) and end >= 0:
-        numbers = line[begin:end]
-        # Most of the line. Without these in it, nothing that is counted is lost with it.
-        if b'"' not in numbers and b"[" not in numbers and b"{" not in numbers:
-            line = line[:begin] + line[end:]
+    line, is_vector = _without_vector(line)
     objects = line.count(b"{")
-    return (
-        objects + line.count(b"[") <= nesting
-        and line.count(b'":') == (len(value) if objects == 1 else _keys(value))
-        and not _GAP.search(line)
-        and _are_small(value.values())
-    )
+    if (
+        objects + line.count(b"[") > nesting
+        or line.count(b'":') != (len(value) if objects == 1 else _keys(value))
+        or _GAP.search(line)
+        or not _are_small(value.values())
+    ):
+        return False
+    if is_vector and objects == 1:  # so that it is the entry's own, and not one in its metadata
+        try:
+            value["embedding"] = pack_vector(value["embedding"])
+        except OverflowError:
+            return False
+    return True
+
+
+def _without_vector(line: bytes) -> tuple[bytes, bool]:
+    """The line without the numbers of its vector, which are most of it, and whether it has some.
+
+    No text can hold what is looked for, as a quote within a text has a backslash before it.
+    """
+    if found := _VECTOR.search(line):
+        begin = found.end()
+        end = line.find(b"]", begin)
+        numbers = line[begin:end]
+        # Nothing that is counted may be lost, and "true", "false" and "null" are no numbers.
+        if numbers and not any(mark in numbers for mark in (b'"', b"[", b"{", b"u", b"a")):
+            return line[:begin] + line[end:], True
+    return line, False
 
 
 def _keys(value: object) -> int:
@@ -205,46 +230,3 @@ def whole_number(text: str) -> int:
 _STRICT = json.JSONDecoder(
     object_pairs_hook=_object, parse_constant=_constant, parse_int=whole_number
 )
-
-
-class SurrogateGuard:
-    """A stream of JSON that is watched for lone surrogates, which the streaming parser mangles."""
-
-    def __init__(self, source: BinaryIO) -> None:
-        self._source = source
-        self._rest = b""
-
-    def read(self, size: int) -> bytes:
-        """The next part of the stream.
-
-        Raises:
-            EntryError: a surrogate escape without its other half has come by.
-        """
-        chunk = self._source.read(size)
-        data = self._rest + chunk
-        cut = len(data) if not chunk else _between_escapes(data)
-        self._rest = data[cut:]
-        _refuse_lone_surrogates(data[:cut])
-        return chunk
-
-
-def _between_escapes(data: bytes) -> int:
-    """A place near the end that is in no escape and in no pair of them."""
-    cut = len(data)
-    while (before := data.rfind(b"\\", 0, cut)) >= 0 and cut - before <= _PAIR_BYTES:
-        cut = before
-    return cut
-
-
-def _refuse_lone_surrogates(data: bytes) -> None:
-    if not _SURROGATE.search(data):
-        return
-    high_end = -1
-    for match in _ESCAPE.finditer(data):
-        code = int(match.group(1), 16) if match.group(1) else 0
-        is_low = 0xDC00 <= code < 0xE000  # noqa: PLR2004 - Unicode's ranges
-        if is_low != (high_end == match.start()) or (high_end >= 0 and not is_low):
-            raise EntryError("a lone surrogate, which no UTF-8 can hold")
-        high_end = match.end() if 0xD800 <= code < 0xDC00 else -1  # noqa: PLR2004
-    if high_end >= 0:
-        raise EntryError("a lone surrogate, which no UTF-8 can hold")

@@ -198,7 +198,7 @@ async def import_entries(
     done = 0
     try:
         while batch := await anyio.to_thread.run_sync(next, batches, None):
-            async with store.session():
+            async with store.session(writing=not dry_run):
                 changes = await _plan(batch, store, conflict_resolution, vectors, summary)
                 if changes and not dry_run:
                     if adopt is not None:

@@ -16,7 +16,7 @@ import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tribal_mcp.config import Settings
-from tribal_mcp.errors import BundleError, UsageError
+from tribal_mcp.errors import BundleError, Stopped, UsageError
 from tribal_mcp.files import BundleFolders, dated_name
 from tribal_mcp.portability.bundle import BundleReader, BundleWriter, Verified, layout_of
 from tribal_mcp.portability.conflicts import ConflictResolution
@@ -192,6 +192,8 @@ class Jobs:
         return BytesIO(data)
 
     def _verifying(self, done: int, total: int) -> None:
+        if self.stop():
+            raise Stopped("Stopped while the bundle was checked. Nothing was imported.")
         anyio.from_thread.run_sync(
             self.report,
             _VERIFIED_PERCENT * min(1.0, done / total),
@@ -218,11 +220,6 @@ class Jobs:
         settings = self.settings
         if not settings.embedding_model:
             return None
-        if not settings.embedding_dimensions:
-            raise UsageError(
-                "TRIBAL_EMBEDDING_MODEL is set and TRIBAL_EMBEDDING_DIMENSIONS is not. "
-                "Set both, or neither to take over the model of the first bundle."
-            )
         return EmbeddingMetadata(
             settings.embedding_model,
             settings.embedding_dimensions,

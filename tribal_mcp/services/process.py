@@ -21,6 +21,9 @@ from tribal_mcp.errors import StoreError, TribalError
 PROCESSES = 3
 """Calls that may be at work at once; a further one waits."""
 
+# -P: a folder named as a module of ours, where the server happens to be started, is never run.
+COMMAND = (sys.executable, "-P", "-m", "tribal_mcp.services.worker")
+
 _LAST_BATCH_S = 25.0
 _LINE_BYTES = 64 * 1024 * 1024
 _GONE = (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError)
@@ -45,12 +48,10 @@ class _Worker:
         """Start one, in a session of its own.
 
         What is sent to the server's whole group (Ctrl-C, a host that kills it) leaves this process
-        to finish the batch in hand. `-P`: a folder that is named like a module of ours, where the
-        server happens to be started, must not be run in its stead.
+        to finish the batch in hand.
         """
-        command = [sys.executable, "-P", "-m", "tribal_mcp.services.worker"]
         try:
-            return cls(await anyio.open_process(command, stderr=None, start_new_session=True))
+            return cls(await anyio.open_process(COMMAND, stderr=None, start_new_session=True))
         except OSError as error:
             raise StoreError(
                 f"The store process can't be started: {error.strerror}. Free some memory, or "

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, BinaryIO
 
@@ -36,10 +37,11 @@ log = logging.getLogger(__name__)
 class _Calls:
     """The calls that come in, read by a thread so that a stop is seen during a call."""
 
-    def __init__(self, source: BinaryIO) -> None:
+    def __init__(self, source: Iterable[bytes], at_end: Callable[[], object]) -> None:
         self._stop = threading.Event()
         self._queue: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._source = source
+        self._at_end = at_end
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
@@ -53,8 +55,7 @@ class _Calls:
                     self._queue.put(message)
         finally:
             self.end()
-            time.sleep(LAST_BATCH_S)
-            os._exit(1)  # Chroma can hang for good on a full disk
+            self._at_end()
 
     def end(self) -> None:
         """Take no more calls, and stop the one at work after the batch in hand."""
@@ -115,12 +116,17 @@ async def _answer(call: dict[str, Any], report: _Progress, calls: _Calls) -> dic
         return {"error": {"type": "", "message": ""}}
 
 
+def _end_for_sure() -> None:
+    time.sleep(LAST_BATCH_S)
+    os._exit(1)  # Chroma can hang for good on a full disk
+
+
 def main() -> None:
     """Serve calls until the input ends. Standard output is the server's; prints go to stderr."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    calls = _Calls(sys.stdin.buffer)
+    calls = _Calls(sys.stdin.buffer, _end_for_sure)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when to stop
     signal.signal(signal.SIGTERM, lambda *_: calls.end())
     anyio.run(_serve, calls, out)

@@ -5,7 +5,8 @@ The contract, held by one test suite for all stores:
   they have acknowledged stays, whoever is killed.
 - An entry comes back equal to what went in, its float32 vector bit by bit.
 - Entries with and without a vector are one store to every caller.
-- `session` makes what happens in it one step to all other users of the store.
+- `session` makes what happens in it one step to all other users of the store; only `state` and
+  `count` may be answered from between two batches of another's session.
 """
 
 from collections.abc import AsyncIterator, Collection, Sequence
@@ -94,8 +95,12 @@ class MemoryStore(Protocol):
         """Give back what it holds; it opens again by itself when it is used."""
         ...
 
-    def session(self) -> AbstractAsyncContextManager[None]:
+    def session(self, *, writing: bool = False) -> AbstractAsyncContextManager[None]:
         """Nobody else changes the store within the block; sessions nest.
+
+        Args:
+            writing: something will be written. Without it nothing is made that is not there, and
+                a store that another process makes meanwhile can't be written to in the block.
 
         Raises:
             StoreLocked: another process kept the store for longer than the set wait.

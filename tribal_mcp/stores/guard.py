@@ -13,14 +13,15 @@ from pathlib import Path
 import orjson
 
 from tribal_mcp.stores.hnsw_files import LABELS, Stamps, stamps
+from tribal_mcp.stores.lock import OWN_FOLDER
 
 
 class Guard:
     """The labels of each index of a folder, as they were when it was last known to be whole."""
 
-    def __init__(self, folder: Path, place: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._place = place
+        self._place = folder / OWN_FOLDER / "guard"
         self._saved: dict[str, tuple[int, Stamps]] = {}
 
     def save(self, segment: str, applied: int | None) -> None:
@@ -34,7 +35,7 @@ class Guard:
         if applied is None or now[-1] is None or self._saved.get(segment) == (applied, now):
             return
         if self._head(segment) != (applied, now):
-            self._place.mkdir(mode=0o700, exist_ok=True)
+            self._place.mkdir(mode=0o700, parents=True, exist_ok=True)
             part = self._place / f"{segment}.part"
             with part.open("wb") as file:
                 file.write(orjson.dumps([applied, now]) + b"\n")
@@ -63,7 +64,7 @@ class Guard:
         """Whether the index was being written when its writer was killed."""
         now = stamps(self._folder / segment)
         if applied is None:
-            return any(now)
+            return now[-1] is not None
         head = self._head(segment)
         return head is not None and head[0] == applied and head[1] != now
 

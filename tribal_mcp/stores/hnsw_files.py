@@ -62,7 +62,7 @@ def read_labels(data: bytes) -> dict[str, Any]:
         stored = _PlainUnpickler(BytesIO(data)).load()
         labels = stored["id_to_label"]
         if not all(type(i) is str and type(n) is int and n >= 0 for i, n in labels.items()):
-            raise TypeError("id_to_label does not map ids to numbers")
+            raise TypeError("id_to_label does not map ids to numbers")  # noqa: TRY301
     except StoreDamaged:
         raise
     except Exception as error:  # a damaged pickle can raise nearly anything

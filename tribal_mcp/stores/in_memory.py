@@ -28,7 +28,7 @@ class InMemoryStore:
         """Nothing to give back."""
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator[None]:
+    async def session(self, *, writing: bool = False) -> AsyncIterator[None]:  # noqa: ARG002
         """No other process can reach this store."""
         yield
 

@@ -7,9 +7,11 @@ journal that is not whole was never begun.
 """
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -19,11 +21,19 @@ from tribal_mcp.portability.memory import MemoryEntry, dump_entry, entry_from_di
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A change of one collection: first the ids go, then the entries come."""
+    """A change of one collection: first the ids go, then the entries come.
+
+    Attributes:
+        collection: its name.
+        delete: ids that go, besides those of the entries.
+        entries: what comes.
+        metadata: of the collection, where it is made anew on the way.
+    """
 
     collection: str
     delete: Sequence[str]
     entries: Sequence[MemoryEntry]
+    metadata: dict[str, Any] | None = None
 
 
 class Journal:
@@ -34,7 +44,11 @@ class Journal:
 
     def write(self, batch: Batch) -> None:
         """Put the batch on disk; when this returns, it will be carried out."""
-        head = {"collection": batch.collection, "delete": list(batch.delete)}
+        head = {
+            "collection": batch.collection,
+            "delete": list(batch.delete),
+            "metadata": batch.metadata,
+        }
         with self._path.open("wb") as file:
             file.write(orjson.dumps(head) + b"\n")
             file.writelines(dump_entry(entry) + b"\n" for entry in batch.entries)
@@ -52,7 +66,7 @@ class Journal:
             return None
         head = orjson.loads(lines[0])
         entries = [entry_from_dict(orjson.loads(line), NO_LIMITS) for line in lines[1:-2]]
-        return Batch(head["collection"], head["delete"], entries)
+        return Batch(head["collection"], head["delete"], entries, head["metadata"])
 
     def exists(self) -> bool:
         """Whether a batch was written down, whole or not."""
@@ -61,3 +75,9 @@ class Journal:
     def remove(self) -> None:
         """Say that the batch is done."""
         self._path.unlink(missing_ok=True)
+
+    def set_aside(self) -> Path:
+        """Keep a batch that can't be carried out, out of the way; where it is now."""
+        aside = self._path.with_name(f"refused-{time.time_ns()}.jsonl")
+        self._path.replace(aside)
+        return aside

@@ -83,7 +83,7 @@ class FolderLock:
         if not self._threads.acquire(blocking=False):
             return False
         try:
-            self._own.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self._own)
             self._file.acquire(timeout=0)
         except BaseException as error:
             self._threads.release()
@@ -91,6 +91,16 @@ class FolderLock:
                 return False
             raise
         return True
+
+    def is_elsewhere(self) -> bool:
+        """Whether another process has the lock at the moment."""
+        if self._threads.locked():
+            return False
+        if not self._try():
+            return not self._threads.locked()
+        self._file.release()
+        self._threads.release()
+        return False
 
     async def release(self) -> None:
         """Give the lock back; after a long step, leave those who wait a moment to get it."""
@@ -123,3 +133,10 @@ class FolderLock:
     def unmark(self) -> None:
         """Say that all is written."""
         self._mark.unlink(missing_ok=True)
+
+
+def make_private(folder: Path) -> None:
+    """Make the folder and those above it that are missing, for this user alone."""
+    if not folder.is_dir():
+        make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)

@@ -42,7 +42,7 @@ _FIELDS = frozenset(
 _INT64 = 1 << 63
 
 
-def to_metadata(entry: MemoryEntry) -> Metadata:
+def to_metadata(entry: MemoryEntry) -> Metadata:  # noqa: C901 - one line a field
     """The metadata of the entry's record; the content is its document."""
     created, updated = microseconds(entry.created_at), microseconds(entry.updated_at)
     record: Metadata = {CREATED: created, UPDATED: updated}

@@ -1,0 +1,7 @@
+"""Imported once, before the processes of a campaign are forked."""
+
+import chromadb  # noqa: F401
+import chromadb.api.rust  # noqa: F401
+
+import tribal_mcp.services.jobs
+import tribal_mcp.stores.chroma  # noqa: F401

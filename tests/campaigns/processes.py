@@ -1,0 +1,97 @@
+"""Processes that a campaign starts, kills and asks: forked from one that has Chroma imported."""
+
+import multiprocessing
+import os
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+FULL = os.environ.get("TRIBAL_CAMPAIGN") == "full"
+PROTECTIONS = frozenset(os.environ.get("TRIBAL_CAMPAIGN_WITHOUT", "").split())
+"""Protections that are switched off, to see a campaign fail."""
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["tests.campaigns.preload"])
+
+
+def times(short: int, full: int) -> int:
+    """How often: the short number by default, the full one in a full run."""
+    return full if FULL else short
+
+
+@dataclass(slots=True)
+class Child:
+    """A process at work; `lines` gives what it reports."""
+
+    process: BaseProcess
+    lines: Connection
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.process.kill()
+        self.process.join()
+
+    def reports(self) -> list[Any]:
+        """What it has reported and nobody has read."""
+        found = []
+        try:
+            while self.lines.poll():
+                found.append(self.lines.recv())
+        except (EOFError, OSError):
+            pass
+        return found
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        self.lines.close()
+        self.process.close()
+
+
+def start(work: Callable[..., Any], *arguments: object) -> Child:
+    """Run `work(report, *arguments)` in a process of its own."""
+    here, there = _context.Pipe(duplex=False)
+    process = _context.Process(target=_child, args=(work, there, arguments), daemon=True)
+    process.start()
+    there.close()
+    return Child(process, here)
+
+
+def answer(child: Child, timeout_s: float = 250) -> Any:  # noqa: ANN401
+    """Wait for the end of a process and give its result; what it reported is passed over."""
+    try:
+        while True:
+            if not child.lines.poll(timeout_s):
+                child.kill()
+                raise TimeoutError
+            try:
+                kind, value = child.lines.recv()
+            except EOFError:
+                child.process.join()
+                raise AssertionError(f"It crashed: {child.process.exitcode}") from None
+            if kind == "done":
+                child.process.join()
+                return value
+            if kind == "failed":
+                raise AssertionError(value)
+    finally:
+        child.close()
+
+
+def ask(work: Callable[..., Any], *arguments: object, timeout_s: float = 250) -> Any:  # noqa: ANN401
+    """The result of `work(report, *arguments)`, done in a process of its own."""
+    return answer(start(work, *arguments), timeout_s)
+
+
+def _child(
+    work: Callable[..., Any], pipe: Connection, arguments: tuple[object, ...]
+) -> None:
+    from tests.campaigns.protections import switch_off  # noqa: PLC0415 - in the child only
+
+    switch_off(PROTECTIONS)
+    try:
+        pipe.send(("done", work(pipe.send, *arguments)))
+    except BaseException:  # noqa: BLE001 - it is raised again where it is asked for
+        pipe.send(("failed", traceback.format_exc()))

@@ -1,0 +1,171 @@
+"""What the processes of the campaigns do."""
+
+import os
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import anyio
+import numpy as np
+
+from tests.examples import memory
+from tribal_mcp.config import Settings
+from tribal_mcp.portability.limits import Limits
+from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.services import importing
+from tribal_mcp.services.jobs import ExportRequest, ImportRequest, Jobs
+from tribal_mcp.stores.chroma import ChromaStore
+from tribal_mcp.stores.chroma_files import ChromaFiles
+from tribal_mcp.stores.chroma_folder import OURS
+
+Report = Callable[[Any], None]
+DIMENSIONS = 16
+
+
+def make_collection(_report: Report, folder: Path, sync_threshold: int) -> None:
+    """A collection of ours that writes its index often."""
+    import chromadb  # noqa: PLC0415
+
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    client = chromadb.PersistentClient(folder)
+    client.create_collection(
+        "memories",
+        embedding_function=None,
+        configuration={"hnsw": {"space": "l2", "sync_threshold": sync_threshold}},
+        metadata={OURS: 1},
+    )
+    client.close()
+
+
+def store_entries(_report: Report, folder: Path, entries: Sequence[MemoryEntry]) -> None:
+    """Insert entries."""
+
+    async def run() -> None:
+        async with ChromaStore(folder) as store:
+            await store.upsert(entries)
+
+    anyio.run(run)
+
+
+def jobs(folder: Path, report: Report) -> Jobs:
+    """The use cases on that folder, with progress to the parent."""
+    settings = Settings(data_dir=folder, lock_timeout_s=240.0)
+    return Jobs(
+        settings, Limits(), report=lambda _, message: report(("progress", message)), trusted=True
+    )
+
+
+def import_bundle(
+    report: Report, folder: Path, bundle: Path, batch: int, strategy: str
+) -> dict[str, Any]:
+    """Import with the real job; each batch is reported once it is acknowledged."""
+    importing.IMPORT_BATCH = batch
+    request = ImportRequest(
+        input_path=os.fspath(bundle),
+        conflict_resolution=strategy,  # type: ignore[arg-type]
+        embedding_strategy="keep",
+    )
+    return anyio.run(jobs(folder, report).import_, request).model_dump()
+
+
+def export_bundle(report: Report, folder: Path, bundle: Path) -> dict[str, Any]:
+    """Export with the real job."""
+    request = ExportRequest(output_path=os.fspath(bundle), overwrite=True)
+    return anyio.run(jobs(folder, report).export, request).model_dump()
+
+
+def read_all(_report: Report, folder: Path) -> tuple[dict[str, MemoryEntry], list[str]]:
+    """All memories, as the store gives them; and its notes."""
+
+    async def run() -> tuple[dict[str, MemoryEntry], list[str]]:
+        async with ChromaStore(folder) as store, store.session():
+            ids = await store.list_ids()
+            assert await store.count() == len(ids) == len(set(ids))
+            return await store.get_many(ids), (await store.state()).notes
+
+    return anyio.run(run)
+
+
+def damage(_report: Report, folder: Path) -> list[str]:
+    """What Chroma itself and the files disagree about, or have lost."""
+    import chromadb  # noqa: PLC0415
+
+    problems: list[str] = []
+    client = chromadb.PersistentClient(folder)
+    with ChromaFiles(folder) as files:
+        for raw in files.collections():
+            collection = client.get_collection(raw.name, embedding_function=None)
+            got = collection.get(include=["embeddings"])
+            vectors = got["embeddings"]
+            assert vectors is not None
+            direct = files.vectors(raw, got["ids"])
+            problems += [f"{i}: no vector" for i in files.without_vector(raw)]
+            problems += [f"{i}: no row" for i in files.without_row(raw)]
+            for memory_id, vector in zip(got["ids"], vectors, strict=True):
+                found = direct.get(memory_id)
+                if found is None or found.tobytes() != np.float32(vector).tobytes():
+                    problems.append(f"{memory_id}: Chroma and the files differ")
+            if raw.name == "memories" and got["ids"]:
+                nearest = collection.query(query_embeddings=list(vectors), n_results=1)["ids"]
+                lost = sum([i] != n for i, n in zip(got["ids"], nearest, strict=True))
+                if lost > len(got["ids"]) // 50:  # the index is approximate
+                    problems.append(f"{lost} of {len(got['ids'])} are not found by their vectors")
+    client.close()
+    return problems
+
+
+def crowd(
+    report: Report, folder: Path, me: int, processes: int, count: int, acknowledged: Path
+) -> dict[str, int]:
+    """Upsert memories one by one; between them read one's own and those of others back."""
+    stale = 0
+
+    async def run() -> None:
+        nonlocal stale
+        chance = random.Random(me)
+        store = ChromaStore(folder, lock_timeout_s=600.0)
+        with (acknowledged / str(me)).open("ab", buffering=0) as mine:
+            for n in range(count):
+                entry = memory(me * 1_000_000 + n, DIMENSIONS)
+                await store.upsert([entry])
+                mine.write(b".")
+                stale += await store.get(entry.id) != entry
+                other = chance.randrange(processes)
+                path = acknowledged / str(other)
+                last = (path.stat().st_size if path.exists() else 0) - 1
+                if last >= 0:
+                    expected = memory(other * 1_000_000 + last, DIMENSIONS)
+                    stale += await store.get(expected.id) != expected
+        await store.close()
+
+    anyio.run(run)
+    return {"stale": stale}
+
+
+def watch(report: Report, folder: Path, stop: Path) -> dict[str, int]:
+    """Read without pause: the count never falls, and each memory that is listed can be read."""
+    rounds = wrong = 0
+
+    async def run() -> None:
+        nonlocal rounds, wrong
+        store = ChromaStore(folder, lock_timeout_s=600.0)
+        before = 0
+        while not stop.exists():
+            rounds += 1
+            count = await store.count()
+            wrong += count < before
+            before = count
+            async with store.session():
+                ids = await store.list_ids()
+                entries = await store.get_many(ids[-50:])
+                wrong += len(ids) < before
+                wrong += sum(e.embedding is None for e in entries.values())
+                wrong += len(entries) != min(50, len(ids))
+                before = len(ids)
+        await store.close()
+
+    anyio.run(run)
+    return {"rounds": rounds, "wrong": wrong}
+
+

@@ -1,0 +1,108 @@
+"""The house keeps its shape: who may import whom, and who alone may do what."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "tribal_mcp"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+FLOORS = {
+    "errors": 0,
+    "portability.limits": 0,
+    "config": 1,
+    "portability": 2,
+    "stores": 3,
+    "embedding": 3,
+    "open_folder": 3,
+    "files": 3,
+    "services": 4,
+    "terminal": 5,
+    "mcp_tool": 5,
+    "cli": 6,
+    "mcp_server": 6,
+}
+DOORS = {"cli", "mcp_server"}
+STARTERS = {("cli", "mcp_server"), ("__main__", "cli")}
+"""`tribal-mcp` without a command is the server."""
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def floor_of(module: str) -> int:
+    while module not in FLOORS and "." in module:
+        module = module.rpartition(".")[0]
+    return FLOORS[module]
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """The modules that it imports, those within functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def ours(path: Path) -> set[str]:
+    found = {i.removeprefix("tribal_mcp.") for i in imports_of(path) if i.startswith("tribal_mcp.")}
+    return {i for i in found if (PACKAGE / (i.replace(".", "/") + ".py")).exists()}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_imports_only_from_its_floor_and_below(path: Path) -> None:
+    module = name_of(path)
+    if module in ("", "__init__", "__main__"):
+        return
+    for imported in ours(path):
+        if (module, imported) in STARTERS:
+            continue
+        assert floor_of(imported) <= floor_of(module), f"{module} imports {imported}"
+        assert not (module in DOORS and imported in DOORS), f"{module} imports {imported}"
+
+
+ALONE = {
+    "chromadb": {"stores.chroma", "stores.chroma_folder", "stores.chroma_api", "stores.chroma_client"},
+    "tribal_mcp.open_folder": {"files"},
+    "pydantic_settings": {"config"},
+}
+
+
+@pytest.mark.parametrize("thing", ALONE)
+def test_only_its_keeper_imports(thing: str) -> None:
+    importers = {
+        name_of(path)
+        for path in MODULES
+        if any(i == thing or i.startswith(f"{thing}.") for i in imports_of(path))
+    }
+    assert importers
+    assert importers <= ALONE[thing]
+
+
+def test_only_the_configuration_reads_the_environment() -> None:
+    readers = {
+        name_of(path)
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and node.attr in ("environ", "getenv")
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "os"
+    }
+    assert readers == {"config"}
+
+
+@pytest.mark.parametrize("module", ["tribal_mcp", "tribal_mcp.mcp_server", "tribal_mcp.cli"])
+def test_a_door_opens_without_chroma_and_numpy(module: str) -> None:
+    code = f"import sys, {module}; print(*({{'chromadb', 'numpy'}} & sys.modules.keys()))"
+    found = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    )
+    assert found.stdout.strip() == ""

@@ -1,0 +1,99 @@
+"""However the server ends, in mid-import too: its store processes end soon after it, the store is
+whole, and the same import again completes it.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.mcp_client import RawServer, call, connected, raw_server, read_back, watched, write_many
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(sys.platform != "linux", reason="finds processes through /proc"),
+]
+
+COUNT = 3000
+
+
+def _signals(*numbers: signal.Signals) -> Callable[[RawServer], None]:
+    def end(server: RawServer) -> None:
+        for number in numbers:
+            server.process.send_signal(number)
+
+    return end
+
+
+ENDINGS = pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        pytest.param(RawServer.close_input, 0, id="end of input"),
+        pytest.param(_signals(signal.SIGINT), 130, id="SIGINT"),
+        pytest.param(_signals(signal.SIGTERM), 143, id="SIGTERM"),
+        pytest.param(_signals(signal.SIGINT, signal.SIGTERM), 130, id="SIGINT, then SIGTERM"),
+        pytest.param(_signals(signal.SIGKILL), -9, id="SIGKILL"),
+    ],
+)
+
+
+@ENDINGS
+def test_an_idle_server_ends(tmp_path: Path, end: Callable[[RawServer], None], code: int) -> None:
+    with raw_server(tmp_path) as server:
+        server.call("tribal_stats", 1)
+        server.until(1)
+        (worker,) = server.workers()
+        with watched(worker) as ended:
+            end(server)
+            assert server.process.wait(30) == code
+            assert ended()
+
+
+@ENDINGS
+async def test_a_server_ends_in_mid_import_and_the_import_can_be_completed(
+    tmp_path: Path, end: Callable[[RawServer], None], code: int
+) -> None:
+    write_many(tmp_path / "many.json", COUNT)
+    with ExitStack() as stack:
+        server = stack.enter_context(raw_server(tmp_path))
+        server.two_workers()
+        server.call("tribal_import", 1, input_path="many.json")
+        server.until_imported()
+        endings = [stack.enter_context(watched(worker)) for worker in server.workers()]
+        assert len(endings) == 2
+        end(server)
+        assert server.process.wait(30) == code
+        assert all(ended() for ended in endings)
+
+    before = read_back(tmp_path)
+    assert 0 < len(before) < COUNT
+    async with connected(tmp_path) as client:
+        rest = await call(client, "tribal_import", input_path="many.json")
+    assert (rest["identical"], rest["imported"]) == (len(before), COUNT - len(before))
+    after = read_back(tmp_path)
+    assert len(after) == COUNT
+    assert all(entry["embedding"] for entry in after.values())
+
+
+async def test_a_store_process_that_is_killed_gives_an_error_and_the_next_call_works(
+    tmp_path: Path,
+) -> None:
+    write_many(tmp_path / "many.json", COUNT)
+    with raw_server(tmp_path) as server:
+        server.call("tribal_import", 1, input_path="many.json")
+        server.until_imported()
+        (worker,) = server.workers()
+        os.kill(worker, signal.SIGKILL)
+        result = server.until(1)["result"]
+        assert result["isError"]
+        assert "ended unexpectedly" in result["content"][0]["text"]
+        assert "Run the same again" in result["content"][0]["text"]
+        server.call("tribal_import", 2, input_path="many.json")
+        counts = server.until(2)["result"]["structuredContent"]
+        assert counts["identical"] > 0
+        assert counts["identical"] + counts["imported"] == COUNT
+    assert len(read_back(tmp_path)) == COUNT

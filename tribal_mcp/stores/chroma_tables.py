@@ -1,0 +1,300 @@
+"""Reads the rows of Chroma's own database: collections, ids, documents and metadata.
+
+Only the layout of `MIGRATIONS` is known; any other is refused, for a wrong guess would be a wrong
+memory. What is read outside `snapshot` is of one moment as long as the folder's lock is in hand.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from tribal_mcp.errors import StoreDamaged
+from tribal_mcp.portability.memory import Vector
+
+MIGRATIONS = {"sysdb": 10, "metadb": 6, "embeddings_queue": 2}
+"""The last migration of each part of the database, as Chroma 1.5.9 leaves it."""
+
+DOCUMENT = "chroma:document"
+_SPACES = ("l2", "cosine", "ip")
+_BUSY_S = 30.0
+
+
+class UnknownLayout(StoreDamaged):
+    """The files are not laid out as this version knows them."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawCollection:
+    """A collection as it stands in the database."""
+
+    id: str
+    name: str
+    dimension: int | None
+    settings: dict[str, Any]
+    """What Chroma stored of its schema and configuration, by the column's name."""
+    metadata: dict[str, str | int | float | bool]
+
+    @property
+    def space(self) -> str:
+        """The distance metric: l2, cosine or ip."""
+        found = {node["space"] for node in _nodes(self.settings) if node.get("space") in _SPACES}
+        return found.pop() if len(found) == 1 else "l2"
+
+    def embedding_functions(self) -> set[str]:
+        """The embedding functions that the stored settings name; Chroma constructs them."""
+        return {
+            str(function.get("name"))
+            for node in _nodes(self.settings)
+            if isinstance(function := node.get("embedding_function"), dict)
+            and function.get("type") == "known"
+        }
+
+
+def _nodes(value: object) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+        for child in value.values():
+            yield from _nodes(child)
+
+
+@dataclass(frozen=True, slots=True)
+class RawRecord:
+    """A record; `vector` is float32 of shape (dimension,), or None if it can't be found."""
+
+    id: str
+    document: str | None
+    metadata: dict[str, Any]
+    vector: Vector | None
+
+
+class ChromaTables:
+    """The database of one Chroma folder, open for reading.
+
+    Args:
+        folder: the Chroma folder.
+        locked: the folder's lock is in hand. Without it nothing is rolled back, and only what
+            stands in the database may be read.
+
+    Raises:
+        UnknownLayout: they are not of the layout that is known.
+        StoreDamaged: the database can't be read.
+    """
+
+    def __init__(self, folder: Path, *, locked: bool = True) -> None:
+        self._folder = folder
+        self._collections: tuple[int, list[RawCollection]] = (-1, [])
+        # A writer that was killed may have left a transaction to roll back, which takes writing.
+        uri = f"{(folder / 'chroma.sqlite3').absolute().as_uri()}?mode={'rw' if locked else 'ro'}"
+        try:
+            self._sql = sqlite3.connect(
+                uri, uri=True, check_same_thread=False, timeout=_BUSY_S, isolation_level=None
+            )
+            self._sql.execute("PRAGMA query_only = 1")
+            found = dict(self._sql.execute("SELECT dir, max(version) FROM migrations GROUP BY dir"))
+        except sqlite3.DatabaseError as error:
+            self.close()
+            if "no such table" in str(error):
+                found = {}
+            else:
+                raise StoreDamaged(
+                    f"The Chroma database can't be read: {error}. Run `tribal-mcp rescue FILE`."
+                ) from error
+        if found != MIGRATIONS:
+            self.close()
+            raise UnknownLayout(
+                f"The Chroma folder has a layout that is not known: {found} where {MIGRATIONS} "
+                "is. It was written by another version of Chroma."
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close what is open."""
+        if hasattr(self, "_sql"):
+            self._sql.close()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """All that is read from the database within the block is of one moment."""
+        self._sql.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._sql.execute("ROLLBACK")
+
+    def version(self) -> int:
+        """Another number after each change that another connection made."""
+        return int(self._sql.execute("PRAGMA data_version").fetchone()[0])
+
+    def collection(self, name: str) -> RawCollection | None:
+        """The collection of that name, or None."""
+        return next((c for c in self.collections() if c.name == name), None)
+
+    def collections(self) -> list[RawCollection]:
+        """All collections of Chroma's default database, by name."""
+        version = self.version()
+        if self._collections[0] != version:
+            self._collections = (version, self._read_collections())
+        return self._collections[1]
+
+    def _read_collections(self) -> list[RawCollection]:
+        rows = self._sql.execute(
+            "SELECT c.id, c.name, dimension, config_json_str, schema_str FROM collections c "
+            "JOIN databases d ON d.id = c.database_id "
+            "WHERE d.name = 'default_database' AND d.tenant_id = 'default_tenant' ORDER BY c.name"
+        ).fetchall()
+        return [
+            RawCollection(
+                collection_id,
+                name,
+                dimension,
+                {"configuration": _json(configuration), "schema": _json(schema)},
+                {
+                    key: _value(*values)
+                    for key, *values in self._sql.execute(
+                        "SELECT key, str_value, int_value, float_value, bool_value "
+                        "FROM collection_metadata WHERE collection_id = ?",
+                        (collection_id,),
+                    )
+                },
+            )
+            for collection_id, name, dimension, configuration, schema in rows
+        ]
+
+    def segments(self) -> set[str]:
+        """The folders that the collections of all databases own."""
+        return {row[0] for row in self._sql.execute("SELECT id FROM segments")}
+
+    def vector_segment(self, collection: RawCollection) -> tuple[str, int | None]:
+        """The folder of its index, and the last entry of the log in it; None while none is."""
+        segment = self._segment(collection, "VECTOR")
+        return segment, self._applied(segment)
+
+    def _applied(self, segment: str) -> int | None:
+        row = self._sql.execute(
+            "SELECT seq_id FROM max_seq_id WHERE segment_id = ?", (segment,)
+        ).fetchone()
+        return int(row[0]) if row else None
+
+    def unapplied(self, collection: RawCollection) -> int:
+        """Entries of the log that are not in the rows yet: its writer was killed in between."""
+        applied = self._applied(self._segment(collection, "METADATA"))
+        row = self._sql.execute(
+            "SELECT count(*) FROM embeddings_queue WHERE seq_id > ? AND topic LIKE ?",
+            (-1 if applied is None else applied, f"%/{collection.id}"),
+        ).fetchone()
+        return int(row[0])
+
+    def _segment(self, collection: RawCollection, scope: str) -> str:
+        row = self._sql.execute(
+            "SELECT id FROM segments WHERE collection = ? AND scope = ?", (collection.id, scope)
+        ).fetchone()
+        if row is None:
+            raise UnknownLayout(f"The collection {collection.name!r} has no {scope} segment.")
+        return str(row[0])
+
+    def count(self, collection: RawCollection) -> int:
+        """How many records it has."""
+        segment = self._segment(collection, "METADATA")
+        row = self._sql.execute("SELECT count(*) FROM embeddings WHERE segment_id = ?", (segment,))
+        return int(row.fetchone()[0])
+
+    def ids(self, collection: RawCollection) -> list[str]:
+        """The ids of all records, oldest insertion first."""
+        return self.matching_ids(collection)
+
+    def existing(self, collection: RawCollection, ids: Sequence[str]) -> list[str]:
+        """Those of the ids that are there."""
+        return list(self._rows(collection, ids))
+
+    def matching_ids(
+        self,
+        collection: RawCollection,
+        tags: Sequence[str] = (),
+        from_us: int | None = None,
+        to_us: int | None = None,
+    ) -> list[str]:
+        """The ids of records with any of the tags and a date in the range, oldest first.
+
+        Args:
+            collection: where to look.
+            tags: compared with the list under `tags`; none means any record.
+            from_us: the least `created_at_us`.
+            to_us: the greatest `created_at_us`.
+        """
+        sql = "SELECT embedding_id FROM embeddings WHERE segment_id = ?"
+        values: list[Any] = [self._segment(collection, "METADATA")]
+        if tags:
+            sql += (
+                " AND id IN (SELECT id FROM embedding_metadata_array WHERE key = 'tags' "
+                "AND string_value IN (SELECT value FROM json_each(?)))"
+            )
+            values.append(json.dumps(list(tags)))
+        if from_us is not None or to_us is not None:
+            sql += (
+                " AND id IN (SELECT id FROM embedding_metadata WHERE key = 'created_at_us' "
+                "AND int_value BETWEEN ? AND ?)"
+            )
+            values += [-(1 << 63) if from_us is None else from_us]
+            values += [(1 << 63) - 1 if to_us is None else to_us]
+        return [row[0] for row in self._sql.execute(sql + " ORDER BY id", values)]
+
+    def _rows(self, collection: RawCollection, ids: Sequence[str]) -> dict[str, int]:
+        segment = self._segment(collection, "METADATA")
+        return dict(
+            self._sql.execute(
+                "SELECT embedding_id, id FROM embeddings WHERE segment_id = ? "  # noqa: S608 - only places
+                f"AND embedding_id IN ({places(ids)})",
+                (segment, *ids),
+            ).fetchall()
+        )
+
+    def _values(self, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
+        values: dict[int, dict[str, Any]] = {row: {} for row in rows}
+        first, last = min(rows), max(rows)
+        if last - first < 2 * len(rows):  # a range is read faster than a list of rows
+            which, bounds = "BETWEEN ? AND ?", (first, last)
+        else:
+            which, bounds = f"IN ({places(rows)})", tuple(rows)
+        for row, key, value, truth in self._sql.execute(
+            "SELECT id, key, coalesce(string_value, int_value, float_value), bool_value "  # noqa: S608
+            f"FROM embedding_metadata WHERE id {which}",
+            bounds,
+        ):
+            if row in values:
+                values[row][key] = value if truth is None else bool(truth)
+        for row, key, value, truth in self._sql.execute(
+            "SELECT id, key, coalesce(string_value, int_value, float_value), bool_value "  # noqa: S608
+            f"FROM embedding_metadata_array WHERE id {which} ORDER BY rowid",
+            bounds,
+        ):
+            if row in values:
+                values[row].setdefault(key, []).append(value if truth is None else bool(truth))
+        return values
+
+
+def _json(text: str | None) -> Any:  # noqa: ANN401 - any JSON value
+    return json.loads(text) if text else {}
+
+
+def _value(
+    text: str | None, whole: int | None, real: float | None, truth: int | None
+) -> str | int | float | bool | None:
+    if text is not None:
+        return text
+    if whole is not None:
+        return whole
+    return real if real is not None else None if truth is None else bool(truth)
+
+
+def places(values: Sequence[Any] | dict[int, str]) -> str:
+    """As many question marks as there are values: what an SQL text here is built of."""
+    return ",".join("?" * len(values))
