@@ -15,8 +15,6 @@ from typing import Any
 import anyio
 import numpy as np
 from mcp import Client, StdioServerParameters
-from rich.console import Console
-from rich.table import Table
 
 from tribal_mcp import MemoryEntry, create_embedding_metadata, open_store
 
@@ -29,10 +27,9 @@ SAMPLE = [
     ("Invoices go out on the last Friday of the month", ["work"]),
 ]
 MODEL = create_embedding_metadata("demo-model", 64, "made up")
-console = Console(highlight=False)
 
 
-def memories() -> list[MemoryEntry]:
+def sample() -> list[MemoryEntry]:
     """The sample, with made-up vectors: no embedding model is needed to move memories."""
     begin = datetime(2026, 1, 12, 9, tzinfo=UTC)
     vectors = np.random.default_rng(7).normal(size=(len(SAMPLE), MODEL.dimensions))
@@ -49,64 +46,66 @@ def memories() -> list[MemoryEntry]:
     ]
 
 
-async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Call a tool and give its structured result."""
-    shown = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-    console.print(f"\n[bold]{tool}[/bold]({shown})", soft_wrap=True)
+async def fill(folder: Path) -> None:
+    """Put the sample into the store of that folder."""
+    async with open_store(folder) as store:
+        await store.set_identity(MODEL)
+        await store.upsert(sample())
+
+
+def say(text: str) -> None:
+    """Print a paragraph of the story."""
+    print(f"\n{text}")
+
+
+async def call(client: Client, tool: str, **arguments: object) -> dict[str, Any]:
+    """Call a tool, print what was asked and what came back, and give that."""
+    print(f"  {tool}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})")
     result = await client.call_tool(tool, arguments)
-    if result.is_error or result.structured_content is None:
+    answer: dict[str, Any] | None = result.structured_content
+    if result.is_error or answer is None:
         raise SystemExit(f"{tool} failed: {result.content}")
-    return dict(result.structured_content)
-
-
-def show(result: dict[str, Any], *names: str) -> None:
-    """Print some fields of a result as a table."""
-    table = Table(show_header=False, box=None, padding=(0, 2))
-    for name in names:
-        table.add_row(name, str(result[name]))
-    console.print(table)
+    if tool == "tribal_export":
+        print(f"    {answer['memory_count']} memories, {answer['bytes']:,} bytes")
+        print(f"    sha256 {answer['sha256']}")
+    else:
+        counts = {"imported": "new", "overwritten": "overwritten", "skipped": "skipped"}
+        print("    " + ", ".join(f"{answer[name]} {word}" for name, word in counts.items()))
+        print(f"    {answer['next_step']}")
+    return answer
 
 
 async def main() -> None:
     """Run it in a temporary folder, which is removed at the end."""
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        async with open_store(folder / "first") as store:
-            await store.set_identity(MODEL)
-            await store.upsert(memories())
-        console.print(f"A store with {len(SAMPLE)} memories of one agent.")
 
+        def server(store: str) -> Client:
+            settings = {"TRIBAL_DATA_DIR": f"{scratch}/{store}", "TRIBAL_BUNDLE_DIRS": scratch}
+            command = ["-m", "tribal_mcp"]
+            return Client(
+                StdioServerParameters(
+                    command=sys.executable, args=command, env=settings, cwd=scratch
+                )
+            )
+
+        await fill(Path(scratch, "first"))
         async with AsyncExitStack() as stack:
             first, second = [
-                await stack.enter_async_context(
-                    Client(
-                        StdioServerParameters(
-                            command=sys.executable,
-                            args=["-m", "tribal_mcp"],
-                            env={
-                                "TRIBAL_DATA_DIR": str(folder / name),
-                                "TRIBAL_BUNDLE_DIRS": scratch,
-                            },
-                            cwd=scratch,
-                        )
-                    )
-                )
-                for name in ("first", "second")
+                await stack.enter_async_context(server(name)) for name in ("first", "second")
             ]
-            counts = ("total", "imported", "skipped", "overwritten", "errors", "next_step")
+            say(f"One agent has {len(SAMPLE)} memories. Those about work leave as a bundle:")
             made = await call(first, "tribal_export", tags=["work"], output_path="work.json")
-            show(made, "memory_count", "filters", "bytes", "sha256")
-            show(await call(second, "tribal_import", input_path="work.json", dry_run=True), *counts)
-            show(await call(second, "tribal_import", input_path="work.json"), *counts)
-            show(await call(second, "tribal_import", input_path="work.json"), *counts)
+            say("Another agent, with an empty store, asks what importing it would do:")
+            await call(second, "tribal_import", input_path="work.json", dry_run=True)
+            say("It imports it:")
+            await call(second, "tribal_import", input_path="work.json")
+            say("Once more changes nothing:")
+            await call(second, "tribal_import", input_path="work.json")
+            say("What does it hold now?")
             again = await call(second, "tribal_export", output_path="again.json")
-            show(again, "memory_count", "sha256")
-        if made["sha256"] != again["sha256"]:
-            raise SystemExit("The second store does not hold what the first one gave.")
-        console.print(
-            f"\nBoth bundles hold the same {made['memory_count']} memories, vectors and all, "
-            "byte for byte."
-        )
+    if made["sha256"] != again["sha256"]:
+        raise SystemExit("The second store does not hold what the first one gave.")
+    say(f"The same {made['memory_count']} memories, vectors and all, byte for byte.")
 
 
 if __name__ == "__main__":

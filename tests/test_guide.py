@@ -4,6 +4,7 @@ import ast
 import asyncio
 import inspect
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,13 @@ async def run(block: str, names: dict[str, Any]) -> None:
 
 async def stock(store: MemoryStore) -> None:
     await store.set_identity(create_embedding_metadata("text-embedding-3-small", DIMENSIONS))
-    await store.upsert([memory(n, DIMENSIONS, tags=["work"]) for n in range(25)])
+    now = datetime.now(UTC)
+    await store.upsert(
+        [
+            memory(n, DIMENSIONS, tags=["work"], created_at=now - timedelta(hours=n + 1))
+            for n in range(25)
+        ]
+    )
 
 
 @pytest.mark.skipif(not GUIDE.exists(), reason="the guide does not lie beside this project")
@@ -65,5 +72,5 @@ def test_every_block_of_the_guide_runs_on_a_real_store(
     printed = capsys.readouterr().out
     assert "Imported: 25" in printed
     assert "25/25 (100%)" in printed
-    assert "Would overwrite: 0" in printed
+    assert "Would skip:      25" in printed
     assert len((tmp_path / "export.jsonl").read_text().splitlines()) == 25

@@ -69,7 +69,12 @@ def test_a_module_imports_only_from_its_floor_and_below(path: Path) -> None:
 
 
 ALONE = {
-    "chromadb": {"stores.chroma", "stores.chroma_folder", "stores.chroma_api", "stores.chroma_client"},
+    "chromadb": {
+        "stores.chroma",
+        "stores.chroma_folder",
+        "stores.chroma_api",
+        "stores.chroma_client",
+    },
     "tribal_mcp.open_folder": {"files"},
     "pydantic_settings": {"config"},
 }
@@ -102,7 +107,5 @@ def test_only_the_configuration_reads_the_environment() -> None:
 @pytest.mark.parametrize("module", ["tribal_mcp", "tribal_mcp.mcp_server", "tribal_mcp.cli"])
 def test_a_door_opens_without_chroma_and_numpy(module: str) -> None:
     code = f"import sys, {module}; print(*({{'chromadb', 'numpy'}} & sys.modules.keys()))"
-    found = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True
-    )
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert found.stdout.strip() == ""

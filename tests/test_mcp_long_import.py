@@ -18,7 +18,7 @@ from tests.mcp_client import ERAS, call, connected, raw_server, read_back, text_
 
 pytestmark = pytest.mark.anyio
 
-COUNT = 4000
+COUNT = 3000
 
 
 class LongImport:

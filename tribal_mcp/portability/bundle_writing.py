@@ -20,6 +20,7 @@ from tribal_mcp.portability.integrity import EntriesHash, Integrity
 from tribal_mcp.portability.limits import DEFAULT_LIMITS
 from tribal_mcp.portability.memory import (
     MemoryEntry,
+    check_entry,
     check_json,
     dump_entry,
     dump_fields,
@@ -153,6 +154,7 @@ class BundleWriter:
 
     def _line(self, entry: MemoryEntry) -> bytes:
         try:
+            check_entry(entry)
             return _dump_compact(entry) if self._is_compact else dump_entry(entry)
         except EntryError as error:
             raise BundleError(f"The memory {entry.id!r:.80} can't be written: {error}.") from None

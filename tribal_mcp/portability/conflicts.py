@@ -57,9 +57,9 @@ _VECTOR_ADDED = Decision(Action.OVERWRITE, Reason.VECTOR_ADDED)
 _SAME_TIME = Decision(Action.SKIP, Reason.SAME_TIME)
 
 
-def decide(
+def decide(  # noqa: PLR0911 - one return for each row of the table
     existing: MemoryEntry | None, incoming: MemoryEntry, strategy: ConflictResolution
-) -> Decision:  # noqa: PLR0911 - one return for each row of the table
+) -> Decision:
     """The action for `incoming`, whose id `existing` shares or is None."""
     if existing is None:
         return _NEW

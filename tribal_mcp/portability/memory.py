@@ -121,7 +121,8 @@ class MemoryEntry:
         if type(self.source_type) is not MemorySource:
             self.verbatim = {**self.verbatim, "source_type": self.source_type}
             self.source_type = MemorySource.read(self.source_type)
-        self.confidence = as_confidence(self.confidence)
+        if isinstance(self.confidence, int) and not isinstance(self.confidence, bool):
+            self.confidence = float(self.confidence)
         vector = self.embedding
         if vector is not None and not is_vector(vector):
             self.embedding = as_vector(vector)

@@ -88,12 +88,7 @@ def check(value: object, nesting: int) -> None:
     if isinstance(value, str):
         _check_text(value)
     elif isinstance(value, dict | list):
-        if not nesting:
-            raise EntryError("nested too deep (TRIBAL_LIMIT_NESTING)")
-        children = value if isinstance(value, list) else _values_of(value)
-        if not _all_small(children):
-            for child in children:
-                check(child, nesting - 1)
+        _check_children(value, nesting)
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise EntryError("a number is NaN, Infinity or beyond a float")
@@ -104,12 +99,19 @@ def check(value: object, nesting: int) -> None:
         raise EntryError(f"a {type(value).__name__} is no JSON value")
 
 
-def _values_of(value: dict[Any, Any]) -> list[Any]:
-    for key in value:
-        if not isinstance(key, str):
-            raise EntryError(f"the key {key!r:.60} is not text")
-        _check_text(key)
-    return list(value.values())
+def _check_children(value: dict[Any, Any] | list[Any], nesting: int) -> None:
+    if not nesting:
+        raise EntryError("nested too deep (TRIBAL_LIMIT_NESTING)")
+    children = value
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise EntryError(f"the key {key!r:.60} is not text")
+            _check_text(key)
+        children = list(value.values())
+    if not _all_small(children):
+        for child in children:
+            check(child, nesting - 1)
 
 
 def _check_text(value: str) -> None:
