@@ -32,17 +32,17 @@ MODEL = create_embedding_metadata("demo-model", 64, "made up")
 def sample() -> list[MemoryEntry]:
     """The sample, with made-up vectors: no embedding model is needed to move memories."""
     begin = datetime(2026, 1, 12, 9, tzinfo=UTC)
-    vectors = np.random.default_rng(7).normal(size=(len(SAMPLE), MODEL.dimensions))
+    places = np.arange(MODEL.dimensions, dtype=np.float32)
     return [
         MemoryEntry(
             id=f"demo-{number}",
             content=content,
-            embedding=vector / np.linalg.norm(vector),
+            embedding=(number * places % 17 - 8) / np.float32(8),
             source_instance="claude-code",
             created_at=begin + timedelta(days=number),
             tags=tags,
         )
-        for number, ((content, tags), vector) in enumerate(zip(SAMPLE, vectors, strict=True), 1)
+        for number, (content, tags) in enumerate(SAMPLE, 1)
     ]
 
 

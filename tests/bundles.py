@@ -1,72 +1,81 @@
-"""Bundles as bytes, and short ways to write and read them."""
+"""Bundles as bytes, and what is in them, for the tests of the codec."""
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
 from tests.examples import memories
-from tribal_mcp.portability.bundle import (
-    BundleReader,
-    BundleWriter,
-    Compression,
-    Layout,
-    Vectors,
-    Verified,
-)
+from tribal_mcp.portability.bundle import BundleReader, BundleWriter, Compression, Layout, Vectors
 from tribal_mcp.portability.embedding_metadata import EmbeddingManifest, EmbeddingMetadata
 from tribal_mcp.portability.limits import DEFAULT_LIMITS, Limits
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.reading import RejectedEntry
 
-MODEL = EmbeddingMetadata("test-model", 8, "test", "2026-01-01T00:00:00+00:00")
+MODEL = EmbeddingMetadata("all-MiniLM-L6-v2", 8, "onnx", "2026-01-01T00:00:00+00:00")
+EXPORTED_AT = "2026-02-01T00:00:00+00:00"
+
+
+def manifest(count: int | None, dimensions: int = 8) -> EmbeddingManifest:
+    """A manifest for that many memories."""
+    model = EmbeddingMetadata(MODEL.model_name, dimensions, MODEL.provider, MODEL.created_at)
+    return EmbeddingManifest(model, count, EXPORTED_AT)
 
 
 def written(
-    entries: Iterable[MemoryEntry] | None = None,
+    entries: Iterable[MemoryEntry] | int = 3,
     layout: Layout = "json",
     compression: Compression = "none",
-    *,
     vectors: Vectors = "numbers",
-    manifest: EmbeddingManifest | None = None,
+    dimensions: int = 8,
 ) -> bytes:
-    """A bundle of these entries, or of the first three examples."""
-    entries = memories(3) if entries is None else list(entries)
-    manifest = manifest or EmbeddingManifest(MODEL, len(entries), "2026-02-01T00:00:00+00:00")
+    """The bytes of a bundle of these entries, or of the first so many memories."""
+    entries = memories(entries, dimensions) if isinstance(entries, int) else list(entries)
     out = BytesIO()
-    writer = BundleWriter(out, manifest, layout, compression, vectors=vectors)
+    head = manifest(len(entries), dimensions)
+    writer = BundleWriter(out, head, layout, compression, vectors=vectors)
     writer.write(entries)
     writer.finish()
+    assert writer.bytes_written == len(out.getvalue())
     return out.getvalue()
 
 
-def verified(data: bytes, limits: Limits = DEFAULT_LIMITS, *, strict: bool = False) -> Verified:
-    """What verifying these bytes gives."""
-    return BundleReader(BytesIO(data), limits).verify(strict=strict)
+@dataclass
+class Read:
+    """All that a reader says of a bundle."""
+
+    reader: BundleReader
+    entries: list[MemoryEntry]
+    rejected: list[RejectedEntry]
+    notes: list[str]
+
+    @property
+    def reasons(self) -> list[str]:
+        return [str(item) for item in self.rejected]
 
 
-def read(data: bytes, limits: Limits = DEFAULT_LIMITS) -> list[MemoryEntry | RejectedEntry]:
-    """The entries of these bytes, once they are verified."""
+def read(data: bytes, limits: Limits = DEFAULT_LIMITS, *, strict: bool = False) -> Read:
+    """Verify a bundle, then take its entries."""
     reader = BundleReader(BytesIO(data), limits)
-    reader.verify()
-    return [item for batch in reader.batches() for item in batch]
+    verified = reader.verify(strict=strict)
+    items = [item for batch in reader.batches(7) for item in batch]
+    entries = [item for item in items if isinstance(item, MemoryEntry)]
+    rejected = [item for item in items if isinstance(item, RejectedEntry)]
+    assert verified.count == len(items)
+    assert verified.rejected_count == len(rejected)
+    assert verified.rejected == rejected[:100]
+    assert verified.vectors == sum(entry.embedding is not None for entry in entries)
+    return Read(reader, entries, rejected, verified.notes)
 
 
-def plain(count: int = 3) -> dict[str, Any]:
-    """The JSON form of a bundle without an integrity block, as the original writes it."""
-    data: dict[str, Any] = json.loads(written(memories(count)))
-    del data["integrity"]
-    return data
+def as_dict(count: int = 3) -> dict[str, Any]:
+    """A bundle of the first so many memories as plain values, without its integrity block."""
+    bundle: dict[str, Any] = json.loads(written(count))
+    del bundle["integrity"]
+    return bundle
 
 
-def laid_out(data: dict[str, Any]) -> dict[str, bytes]:
-    """The same bundle without an integrity block in every layout that is read."""
-    lines = [json.dumps(entry).encode() for entry in data["entries"]]
-    return {
-        "one line": json.dumps(data).encode(),
-        "pretty": json.dumps(data, indent=2).encode(),
-        "manifest last": json.dumps(dict(reversed(data.items()))).encode(),
-        "our lines": b'{"manifest": %b,\n"entries": [\n%b\n]}'
-        % (json.dumps(data["manifest"]).encode(), b",\n".join(lines)),
-        "entries only": b"\n".join(lines) + b"\n",
-    }
+def dumped(bundle: dict[str, Any]) -> bytes:
+    """As another program would write it."""
+    return json.dumps(bundle).encode()

@@ -19,7 +19,7 @@ def vector(seed: int, dimensions: int = 8) -> Vector:
     return (numbers / np.linalg.norm(numbers)).astype(np.float32)
 
 
-def memory(number: int, dimensions: int = 8, **changes: Any) -> MemoryEntry:
+def memory(number: int, dimensions: int = 8, **changes: Any) -> MemoryEntry:  # noqa: ANN401 - any field
     """The memory of that number, created that many hours into 2026."""
     values: dict[str, Any] = {
         "id": f"memory-{number}",

@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -38,8 +37,8 @@ OTHER = create_embedding_metadata("BAAI/bge-small-en-v1.5", 8, "fastembed")
 
 
 @pytest.fixture(params=["in memory", "chroma folder"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MemoryStore]:
-    yield InMemoryStore() if request.param == "in memory" else open_store(tmp_path / "chroma")
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> MemoryStore:
+    return InMemoryStore() if request.param == "in memory" else open_store(tmp_path / "chroma")
 
 
 def bundle_of(entries: list[MemoryEntry], model: object = MODEL) -> PortableBundle:
@@ -300,7 +299,7 @@ async def test_a_failure_on_the_way_says_what_was_done_and_the_same_again_comple
 
     monkeypatch.setattr(store, "upsert", fails_once)
     bundle = bundle_of(memories(1100))
-    with pytest.raises(NoSpace, match="500 of 1,100 entries were done .* completes it"):
+    with pytest.raises(NoSpace, match=r"500 of 1,100 entries were done .* completes it"):
         await import_memories(bundle, store)
     assert await store.count() == 500
     summary = await import_memories(bundle, store)

@@ -2,8 +2,10 @@
 whole, and the same import again completes it.
 """
 
+import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -11,12 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.mcp_client import RawServer, call, connected, raw_server, read_back, watched, write_many
+from tests.mcp_client import SERVER, RawServer, raw_server, read_back, settings, watched, write_many
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.skipif(sys.platform != "linux", reason="finds processes through /proc"),
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds processes through /proc")
 
 COUNT = 2500
 
@@ -29,48 +28,47 @@ def _signals(*numbers: signal.Signals) -> Callable[[RawServer], None]:
     return end
 
 
-ENDINGS = pytest.mark.parametrize(
-    ("end", "code"),
-    [
-        pytest.param(RawServer.close_input, 0, id="end of input"),
-        pytest.param(_signals(signal.SIGINT), 130, id="SIGINT"),
-        pytest.param(_signals(signal.SIGTERM), 143, id="SIGTERM"),
-        pytest.param(_signals(signal.SIGINT, signal.SIGTERM), 130, id="SIGINT, then SIGTERM"),
-        pytest.param(_signals(signal.SIGKILL), -9, id="SIGKILL"),
-    ],
-)
+ENDINGS = [
+    pytest.param(RawServer.close_input, 0, id="end of input"),
+    pytest.param(_signals(signal.SIGINT, signal.SIGTERM), 130, id="SIGINT, then SIGTERM"),
+    pytest.param(_signals(signal.SIGKILL), -9, id="SIGKILL"),
+]
+MORE_ENDINGS = [
+    pytest.param(_signals(signal.SIGINT), 130, id="SIGINT"),
+    pytest.param(_signals(signal.SIGTERM), 143, id="SIGTERM"),
+]
 
 
-@ENDINGS
+@pytest.mark.parametrize(("end", "code"), ENDINGS + MORE_ENDINGS)
 def test_an_idle_server_ends(tmp_path: Path, end: Callable[[RawServer], None], code: int) -> None:
-    with raw_server(tmp_path) as server:
-        server.call("tribal_stats", 1)
-        server.until(1)
-        (worker,) = server.workers()
-        with watched(worker) as ended:
-            end(server)
-            assert server.process.wait(30) == code
-            assert ended()
-
-
-@ENDINGS
-async def test_a_server_ends_in_mid_import_and_the_import_can_be_completed(
-    tmp_path: Path, end: Callable[[RawServer], None], code: int
-) -> None:
-    write_many(tmp_path / "many.json", COUNT)
     with ExitStack() as stack:
         server = stack.enter_context(raw_server(tmp_path))
         server.two_workers()
-        server.call("tribal_import", 1, input_path="many.json")
-        server.until_imported()
         endings = [stack.enter_context(watched(worker)) for worker in server.workers()]
         assert len(endings) == 2
         end(server)
         assert server.process.wait(30) == code
         assert all(ended() for ended in endings)
 
-    async with connected(tmp_path) as client:
-        rest = await call(client, "tribal_import", input_path="many.json")
+
+@pytest.mark.parametrize(("end", "code"), ENDINGS)
+def test_a_server_ends_in_mid_import_and_the_import_can_be_completed(
+    tmp_path: Path, end: Callable[[RawServer], None], code: int
+) -> None:
+    write_many(tmp_path / "many.json", COUNT)
+    with raw_server(tmp_path) as server:
+        server.call("tribal_import", 1, input_path="many.json")
+        server.until_imported()
+        (worker,) = server.workers()
+        with watched(worker) as ended:
+            end(server)
+            assert server.process.wait(30) == code
+            assert ended()
+
+    command = [SERVER, "import", "many.json", "--json"]
+    environment = {**os.environ, **settings(tmp_path)}
+    out = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    rest = json.loads(out.stdout)
     assert 0 < rest["identical"] < COUNT
     assert rest["identical"] + rest["imported"] == COUNT
     stored = read_back(tmp_path)
@@ -78,7 +76,7 @@ async def test_a_server_ends_in_mid_import_and_the_import_can_be_completed(
     assert all(entry["embedding"] for entry in stored.values())
 
 
-async def test_a_store_process_that_is_killed_gives_an_error_and_the_next_call_works(
+def test_a_store_process_that_is_killed_gives_an_error_and_the_next_call_works(
     tmp_path: Path,
 ) -> None:
     write_many(tmp_path / "many.json", COUNT)

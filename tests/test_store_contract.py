@@ -1,6 +1,5 @@
 """The contract of `stores.base`, held against every store."""
 
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -20,8 +19,8 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(params=["in memory", "chroma folder"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MemoryStore]:
-    yield InMemoryStore() if request.param == "in memory" else open_store(tmp_path / "chroma")
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> MemoryStore:
+    return InMemoryStore() if request.param == "in memory" else open_store(tmp_path / "chroma")
 
 
 async def test_an_empty_store_has_nothing_and_says_so(store: MemoryStore) -> None:

@@ -198,7 +198,7 @@ def _show(result: "Result", title: str, *, as_json: bool) -> None:
 def main() -> None:
     """Run a command; a failure that its user can mend is one sentence and an exit code."""
     try:
-        app()
+        app(prog_name="tribal-mcp")
     except TribalError as error:
         from tribal_mcp.terminal import show_failure  # noqa: PLC0415 - only failures need it
 

@@ -20,7 +20,7 @@ from tribal_mcp.errors import UsageError
 from tribal_mcp.portability.limits import Limits
 
 _COLLECTION = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,498}[a-zA-Z0-9]")
-_ALIKE = 0.9
+_ALIKE = 0.85
 
 
 class LimitSettings(BaseSettings, Limits):

@@ -204,8 +204,8 @@ class Progress:
         self._bar.update(self._task, completed=percent, description=message)
 
     def say(self, message: str) -> None:
-        """Show a message beside the bar."""
-        self._bar.update(self._task, description=message)
+        """Show a message beside the bar, at once."""
+        self._bar.update(self._task, description=message, refresh=True)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Imported once, before the processes of a campaign are forked."""
 
-import chromadb  # noqa: F401
+import chromadb
 import chromadb.api.rust  # noqa: F401
 
 import tribal_mcp.services.jobs

@@ -22,6 +22,11 @@ def times(short: int, full: int) -> int:
     return full if FULL else short
 
 
+def report(line: str) -> None:
+    """Say what a campaign did; seen with `pytest -s`."""
+    print(f"\n{line}")  # noqa: T201
+
+
 @dataclass(slots=True)
 class Child:
     """A process at work; `lines` gives what it reports."""
@@ -53,7 +58,7 @@ class Child:
 def start(work: Callable[..., Any], *arguments: object) -> Child:
     """Run `work(report, *arguments)` in a process of its own."""
     here, there = _context.Pipe(duplex=False)
-    process = _context.Process(target=_child, args=(work, there, arguments), daemon=True)
+    process = _context.Process(target=_child, args=(work, there, PROTECTIONS, arguments), daemon=True)
     process.start()
     there.close()
     return Child(process, here)
@@ -77,6 +82,7 @@ def answer(child: Child, timeout_s: float = 250) -> Any:  # noqa: ANN401
             if kind == "failed":
                 raise AssertionError(value)
     finally:
+        child.kill()
         child.close()
 
 
@@ -85,12 +91,10 @@ def ask(work: Callable[..., Any], *arguments: object, timeout_s: float = 250) ->
     return answer(start(work, *arguments), timeout_s)
 
 
-def _child(
-    work: Callable[..., Any], pipe: Connection, arguments: tuple[object, ...]
-) -> None:
+def _child(work: Callable[..., Any], pipe: Connection, off: frozenset[str], arguments: tuple[object, ...]) -> None:
     from tests.campaigns.protections import switch_off  # noqa: PLC0415 - in the child only
 
-    switch_off(PROTECTIONS)
+    switch_off(off)
     try:
         pipe.send(("done", work(pipe.send, *arguments)))
     except BaseException:  # noqa: BLE001 - it is raised again where it is asked for

@@ -1,12 +1,14 @@
 """Switches protections off: a campaign that does not fail then proves nothing."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import Any
+
+from filelock import FileLock
 
 from tribal_mcp.stores import chroma, chroma_folder
 from tribal_mcp.stores.chroma_folder import ChromaFolder
 from tribal_mcp.stores.guard import Guard
 from tribal_mcp.stores.journal import Journal
-from tribal_mcp.stores.lock import FolderLock
 
 
 def switch_off(names: Collection[str]) -> None:
@@ -15,35 +17,15 @@ def switch_off(names: Collection[str]) -> None:
         _SWITCHES[name]()
 
 
-def _no_lock() -> None:
-    FolderLock._try = lambda self: self._threads.acquire(blocking=False)  # type: ignore[method-assign]
+def _put(where: object, name: str, what: Callable[..., Any]) -> None:
+    setattr(where, name, what)
 
 
-def _no_reopen() -> None:
-    ChromaFolder._data_version = lambda self: 0  # type: ignore[method-assign]
-
-
-def _no_journal() -> None:
-    Journal.write = lambda self, batch: None  # type: ignore[method-assign]
-
-
-def _no_recovery() -> None:
-    chroma.recover = lambda folder: folder.lock.unmark()
-
-
-def _no_guard() -> None:
-    Guard.save = lambda self, segment, applied: None  # type: ignore[method-assign]
-
-
-def _no_schema_check() -> None:
-    chroma_folder.refuse_strangers = lambda raw: None
-
-
-_SWITCHES = {
-    "lock": _no_lock,
-    "reopen": _no_reopen,
-    "journal": _no_journal,
-    "recovery": _no_recovery,
-    "guard": _no_guard,
-    "schema": _no_schema_check,
+_SWITCHES: dict[str, Callable[[], None]] = {
+    "lock": lambda: _put(FileLock, "acquire", lambda *_, **__: None),
+    "reopen": lambda: _put(ChromaFolder, "_data_version", lambda _: 0),
+    "journal": lambda: _put(Journal, "write", lambda *_: None),
+    "recovery": lambda: _put(chroma, "recover", lambda folder: folder.lock.unmark()),
+    "guard": lambda: _put(Guard, "save", lambda *_: None),
+    "schema": lambda: _put(chroma_folder, "refuse_strangers", lambda _: None),
 }

@@ -4,7 +4,7 @@ import os
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import numpy as np
@@ -20,6 +20,7 @@ from tribal_mcp.stores.chroma_files import ChromaFiles
 from tribal_mcp.stores.chroma_folder import OURS
 
 Report = Callable[[Any], None]
+Strategy = Literal["skip", "overwrite", "merge"]
 DIMENSIONS = 16
 
 
@@ -35,7 +36,7 @@ def make_collection(_report: Report, folder: Path, sync_threshold: int) -> None:
         configuration={"hnsw": {"space": "l2", "sync_threshold": sync_threshold}},
         metadata={OURS: 1},
     )
-    client.close()
+    client.close()  # type: ignore[attr-defined]
 
 
 def store_entries(_report: Report, folder: Path, entries: Sequence[MemoryEntry]) -> None:
@@ -57,13 +58,13 @@ def jobs(folder: Path, report: Report) -> Jobs:
 
 
 def import_bundle(
-    report: Report, folder: Path, bundle: Path, batch: int, strategy: str
+    report: Report, folder: Path, bundle: Path, batch: int, strategy: Strategy
 ) -> dict[str, Any]:
     """Import with the real job; each batch is reported once it is acknowledged."""
     importing.IMPORT_BATCH = batch
     request = ImportRequest(
         input_path=os.fspath(bundle),
-        conflict_resolution=strategy,  # type: ignore[arg-type]
+        conflict_resolution=strategy,
         embedding_strategy="keep",
     )
     return anyio.run(jobs(folder, report).import_, request).model_dump()
@@ -111,19 +112,19 @@ def damage(_report: Report, folder: Path) -> list[str]:
                 lost = sum([i] != n for i, n in zip(got["ids"], nearest, strict=True))
                 if lost > len(got["ids"]) // 50:  # the index is approximate
                     problems.append(f"{lost} of {len(got['ids'])} are not found by their vectors")
-    client.close()
+    client.close()  # type: ignore[attr-defined]
     return problems
 
 
 def crowd(
-    report: Report, folder: Path, me: int, processes: int, count: int, acknowledged: Path
+    _report: Report, folder: Path, me: int, processes: int, count: int, acknowledged: Path
 ) -> dict[str, int]:
     """Upsert memories one by one; between them read one's own and those of others back."""
     stale = 0
 
     async def run() -> None:
         nonlocal stale
-        chance = random.Random(me)
+        chance = random.Random(me)  # noqa: S311
         store = ChromaStore(folder, lock_timeout_s=600.0)
         with (acknowledged / str(me)).open("ab", buffering=0) as mine:
             for n in range(count):
@@ -143,7 +144,7 @@ def crowd(
     return {"stale": stale}
 
 
-def watch(report: Report, folder: Path, stop: Path) -> dict[str, int]:
+def watch(_report: Report, folder: Path, stop: Path) -> dict[str, int]:
     """Read without pause: the count never falls, and each memory that is listed can be read."""
     rounds = wrong = 0
 
@@ -151,7 +152,7 @@ def watch(report: Report, folder: Path, stop: Path) -> dict[str, int]:
         nonlocal rounds, wrong
         store = ChromaStore(folder, lock_timeout_s=600.0)
         before = 0
-        while not stop.exists():
+        while not stop.exists():  # noqa: ASYNC240
             rounds += 1
             count = await store.count()
             wrong += count < before
@@ -167,5 +168,3 @@ def watch(report: Report, folder: Path, stop: Path) -> dict[str, int]:
 
     anyio.run(run)
     return {"rounds": rounds, "wrong": wrong}
-
-

@@ -116,13 +116,12 @@ class MemoryEntry:
     def __post_init__(self) -> None:
         self.created_at = _aware(self.created_at, "created_at")
         if self.updated_at is None:
-            self.updated_at = self.created_at
+            self.updated_at = self.created_at  # type: ignore[unreachable]  # None by default
         self.updated_at = _aware(self.updated_at, "updated_at")
         if type(self.source_type) is not MemorySource:
             self.verbatim = {**self.verbatim, "source_type": self.source_type}
             self.source_type = MemorySource.read(self.source_type)
-        if isinstance(self.confidence, int) and not isinstance(self.confidence, bool):
-            self.confidence = float(self.confidence)
+        self.confidence = _float(self.confidence)
         vector = self.embedding
         if vector is not None and not is_vector(vector):
             self.embedding = as_vector(vector)
@@ -145,6 +144,10 @@ class MemoryEntry:
             self.updated_at, self.tags, self.context, self.confidence, self.supersedes,
             self.related_to, self.metadata, self.extra,
         )  # fmt: skip
+
+
+def _float(value: Any) -> Any:  # noqa: ANN401 - what is no number is left for `check_entry`
+    return float(value) if type(value) is int else value
 
 
 def _aware(value: object, name: str) -> datetime:

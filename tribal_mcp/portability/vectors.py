@@ -66,8 +66,11 @@ def pack_vector(numbers: Sequence[float]) -> Vector:
     Raises:
         OverflowError: a number is beyond float32.
     """
-    # Rounds as numpy does, in a third of the time, and says when float32 overflows.
-    return np.frombuffer(struct.pack(f"{len(numbers)}f", *numbers), dtype=np.float32)
+    try:
+        # Rounds as numpy does, in a third of the time, and says when float32 overflows.
+        return np.frombuffer(struct.pack(f"{len(numbers)}f", *numbers), dtype=np.float32)
+    except struct.error as error:
+        raise OverflowError(str(error)) from None  # a whole number that no float can hold
 
 
 def vector_to_base64(vector: Vector) -> str:

@@ -50,6 +50,7 @@ class ExportRequest(BaseModel):
     date_to: str = ""
     output_path: str = ""
     overwrite: bool = False
+    compact_vectors: bool = False
 
 
 class ImportRequest(BaseModel):
@@ -131,7 +132,13 @@ class Jobs:
                 is_bundle=is_bundle,
                 numbered=not request.output_path,
             ) as file:
-                writer = BundleWriter(file, export.manifest, layout=layout, compression=compression)
+                writer = BundleWriter(
+                    file,
+                    export.manifest,
+                    layout,
+                    compression,
+                    vectors="base64" if request.compact_vectors else "numbers",
+                )
                 integrity = await export.write(store, writer, progress, self.stop)
         written = file.path
         return ExportResult(

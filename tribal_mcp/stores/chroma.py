@@ -27,6 +27,7 @@ from tribal_mcp.stores.failures import explained
 from tribal_mcp.stores.journal import Batch
 from tribal_mcp.stores.records import to_entry, to_fields
 from tribal_mcp.stores.recovery import recover
+from tribal_mcp.stores.repair import Problem, check, repair
 
 T = TypeVar("T")
 
@@ -94,11 +95,17 @@ class ChromaStore:
                     )
             yield
             return
+        async with self._locked(when=writing or folder.exists):
+            yield
+
+    @asynccontextmanager
+    async def _locked(self, *, when: bool = True, recovering: bool = True) -> AsyncIterator[None]:
+        folder = self._folder
         session = _Session(folder)
         _sessions.set((*(s for s in _sessions.get() if not s.ended), session))
         try:
-            if writing or folder.exists:
-                await self._lock(session)
+            if when:
+                await self._lock(session, recovering=recovering)
             yield
         finally:
             session.ended = True
@@ -109,11 +116,12 @@ class ChromaStore:
                     finally:
                         await folder.lock.release()
 
-    async def _lock(self, session: _Session) -> None:
+    async def _lock(self, session: _Session, *, recovering: bool = True) -> None:
         await session.folder.lock.acquire(self._timeout_s, self._on_wait)
         session.locked = True
         await _in_thread(session.folder, session.folder.begin)
-        await _in_thread(session.folder, partial(recover, session.folder))
+        if recovering:
+            await _in_thread(session.folder, partial(recover, session.folder))
 
     async def _run(self, work: Callable[[], T]) -> T:
         async with self.session(writing=True):
@@ -279,6 +287,20 @@ class ChromaStore:
         async with self.session(writing=True):
             check_identity(identity, await self.state())
             await _in_thread(self._folder, write)
+
+    async def check(self) -> list[Problem]:
+        """What is lost, left over or at odds with itself. Nothing is changed."""
+        async with self._locked(recovering=False):
+            return await _in_thread(self._folder, partial(check, self._folder, self._name))
+
+    async def repair(self) -> list[str]:
+        """Mend what `check` finds; what was done, in sentences.
+
+        Raises:
+            StoreDamaged: the database itself is damaged; rescue what can be read.
+        """
+        async with self._locked(recovering=False):
+            return await _in_thread(self._folder, partial(repair, self._folder, self._name))
 
     async def _write(self, batch: Batch) -> None:
         await self._run(partial(self._folder.carry_out, batch))

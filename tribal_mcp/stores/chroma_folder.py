@@ -30,11 +30,12 @@ from tribal_mcp.stores.records import to_metadata
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
+    from chromadb.api.collection_configuration import CreateCollectionConfiguration
     from chromadb.api.models.Collection import Collection as ChromaCollection
 
 OURS = "tribal_layout"
 """In the metadata of each collection that this program made."""
-HNSW = {"hnsw": {"space": "l2"}}
+HNSW: "CreateCollectionConfiguration" = {"hnsw": {"space": "l2"}}
 """Under l2 a vector comes back bit by bit; under cosine it does not."""
 HARMLESS_EMBEDDERS = frozenset({"default"})
 """Embedding functions that a stored schema may name: Chroma constructs them on each write."""
@@ -154,8 +155,9 @@ class ChromaFolder:
                 self.close_client()
         if self._client is None:
             import chromadb  # noqa: PLC0415 - takes seconds
+            from chromadb.config import Settings  # noqa: PLC0415
 
-            settings = chromadb.Settings(_env_file=None, anonymized_telemetry=False)  # type: ignore[call-arg]
+            settings = Settings(_env_file=None, anonymized_telemetry=False)  # type: ignore[call-arg]
             self._client = chromadb.PersistentClient(self.path, settings=settings)
             self._file = (stat.st_dev, stat.st_ino) if (stat := _stat(self.database)) else None
         return self._client

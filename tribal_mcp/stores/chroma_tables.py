@@ -36,7 +36,7 @@ class RawCollection:
     dimension: int | None
     settings: dict[str, Any]
     """What Chroma stored of its schema and configuration, by the column's name."""
-    metadata: dict[str, str | int | float | bool]
+    metadata: dict[str, Any]
 
     @property
     def space(self) -> str:
@@ -261,9 +261,9 @@ class ChromaTables:
         values: dict[int, dict[str, Any]] = {row: {} for row in rows}
         first, last = min(rows), max(rows)
         if last - first < 2 * len(rows):  # a range is read faster than a list of rows
-            which, bounds = "BETWEEN ? AND ?", (first, last)
+            which, bounds = "BETWEEN ? AND ?", [first, last]
         else:
-            which, bounds = f"IN ({places(rows)})", tuple(rows)
+            which, bounds = f"IN ({places(rows)})", list(rows)
         for row, key, value, truth in self._sql.execute(
             "SELECT id, key, coalesce(string_value, int_value, float_value), bool_value "  # noqa: S608
             f"FROM embedding_metadata WHERE id {which}",

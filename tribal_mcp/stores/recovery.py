@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from tribal_mcp.errors import NoSpace, StoreDamaged, TribalError
+from tribal_mcp.errors import StoreDamaged, StoreError
 from tribal_mcp.portability.memory import Vector
 from tribal_mcp.stores.chroma_files import ChromaFiles
 from tribal_mcp.stores.chroma_folder import ChromaFolder, refuse_strangers
@@ -26,6 +26,8 @@ from tribal_mcp.stores.failures import explained
 REBUILD = "rebuild"
 """Where the vectors of an index lie while it is built anew."""
 _BATCH = 1000
+_REFUSALS = {"InvalidArgumentError", "DuplicateIDError", "ValueError", "TypeError"}
+"""What Chroma raises where the entries are at fault, before it has done anything."""
 
 log = logging.getLogger(__name__)
 
@@ -53,15 +55,14 @@ def recover(folder: ChromaFolder) -> None:
 
 def _recover(folder: ChromaFolder) -> list[str]:
     done: list[str] = []
-    files = folder.files()
-    if not isinstance(files, ChromaFiles):
+    if not isinstance(files := folder.files(), ChromaFiles):
         return done
     for raw in files.collections():
         segment, applied = files.vector_segment(raw)
         begun = (folder.own / REBUILD / segment).exists()
         if begun or folder.guard.interrupted(segment, applied):
             done.append(rebuild(folder, raw))
-            files = folder.files()  # type: ignore[assignment]
+            files = _direct(folder)
         if files.unapplied(raw):
             folder.catch_up(raw.name)
             done.append(f"Calls that stood in the log of {raw.name!r} only were carried out.")
@@ -78,9 +79,9 @@ def finish_batch(folder: ChromaFolder) -> list[str]:
     try:
         with explained(folder.path):
             folder.carry_out(batch)
-    except NoSpace:
-        raise
-    except (TribalError, ValueError, TypeError) as error:
+    except (StoreError, ValueError, TypeError) as error:
+        if not {type(error).__name__, type(error.__cause__).__name__} & _REFUSALS:
+            raise
         aside = folder.journal.set_aside()
         folder.risks = risks
         count, place = len(batch.entries), aside.relative_to(folder.path)
@@ -89,14 +90,19 @@ def finish_batch(folder: ChromaFolder) -> list[str]:
     return [f"A batch of {len(batch.entries)} memories that was begun was completed."]
 
 
-def rebuild(folder: ChromaFolder, raw: RawCollection) -> str:
+def rebuild(folder: ChromaFolder, raw: RawCollection, source: ChromaFiles | None = None) -> str:
     """Build the collection's index anew from what its files and the log hold.
+
+    Args:
+        folder: where it is.
+        raw: the collection.
+        source: what reads the vectors, if not the folder's own files.
 
     Returns:
         What was done, for the user.
     """
     refuse_strangers(raw)
-    files = _direct(folder)
+    files = source or _direct(folder)
     segment, _ = files.vector_segment(raw)
     place = folder.own / REBUILD / segment
     if not (place / "ids.json").exists():

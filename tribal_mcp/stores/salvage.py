@@ -1,0 +1,177 @@
+"""Reads what is left of a folder that Chroma can't open: what is unreadable is counted, not fatal.
+
+Vectors of a damaged index are lost where neither the log nor the labels kept by `guard` name them;
+of labels that are cut off, those before the cut are used. Rows are read in ranges that are halved
+until the unreadable ones stand alone.
+"""
+
+import pickle
+import pickletools
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tribal_mcp.errors import StoreDamaged
+from tribal_mcp.portability.memory import Vector
+from tribal_mcp.stores.chroma_files import ChromaFiles
+from tribal_mcp.stores.chroma_tables import RawCollection, RawRecord
+from tribal_mcp.stores.hnsw_files import LABELS, HnswFiles
+
+T = TypeVar("T")
+
+_ROWS = 512
+_INTEGERS = {"BININT", "BININT1", "BININT2", "LONG1"}
+
+
+class SalvagedFiles(ChromaFiles):
+    """`ChromaFiles` of a damaged folder.
+
+    Attributes:
+        lost_rows: rows of the database that can't be read.
+        lost_vectors: memories that are read without the vector that they had.
+        damage: what is damaged, in words.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.lost_rows = 0
+        self.lost_vectors = 0
+        self.damage: list[str] = []
+        self._rows_of: dict[str, dict[str, int]] = {}
+        super().__init__(folder)
+
+    def count(self, collection: RawCollection) -> int:
+        """How many records can be read."""
+        return len(self._readable(collection))
+
+    def matching_ids(
+        self,
+        collection: RawCollection,
+        tags: Sequence[str] = (),
+        from_us: int | None = None,
+        to_us: int | None = None,
+    ) -> list[str]:
+        """The ids that can be read; filters need a whole database."""
+        if tags or from_us is not None or to_us is not None:
+            return super().matching_ids(collection, tags, from_us, to_us)
+        return list(self._readable(collection))
+
+    def _readable(self, collection: RawCollection) -> dict[str, int]:
+        """The rows that can be read with all that belongs to them, by id."""
+        if collection.id not in self._rows_of:
+            segment = self._segment(collection, "METADATA")
+            rows: dict[str, int] = {}
+            for first, last in self._ranges():
+                found = self._in_halves(
+                    lambda a, b: self._sql.execute(
+                        "SELECT id, embedding_id FROM embeddings "
+                        "WHERE id BETWEEN ? AND ? AND segment_id = ?",
+                        (a, b, segment),
+                    ).fetchall(),
+                    first,
+                    last,
+                )
+                rows.update((memory_id, row) for row, memory_id in found)
+            readable = set()
+            for first, last in self._ranges():
+                inside = sorted(row for row in rows.values() if first <= row <= last)
+                readable.update(self._whole(inside))
+            self.lost_rows += len(rows) - len(readable)
+            self._rows_of[collection.id] = {i: r for i, r in rows.items() if r in readable}
+        return self._rows_of[collection.id]
+
+    def _ranges(self) -> Iterator[tuple[int, int]]:
+        try:
+            last = int(self._sql.execute("SELECT max(id) FROM embeddings").fetchone()[0] or 0)
+        except sqlite3.DatabaseError:
+            last = 1 << 24
+        return ((start, start + _ROWS - 1) for start in range(1, last + 1, _ROWS))
+
+    def _in_halves(self, read: Callable[[int, int], list[T]], first: int, last: int) -> list[T]:
+        try:
+            return read(first, last)
+        except sqlite3.DatabaseError:
+            if first == last:
+                self.lost_rows += 1
+                return []
+            middle = (first + last) // 2
+            return [
+                *self._in_halves(read, first, middle),
+                *self._in_halves(read, middle + 1, last),
+            ]
+
+    def _whole(self, rows: Sequence[int]) -> list[int]:
+        try:
+            if rows:
+                super()._values(rows)
+        except sqlite3.DatabaseError:
+            if len(rows) == 1:
+                return []
+            middle = len(rows) // 2
+            return [*self._whole(rows[:middle]), *self._whole(rows[middle:])]
+        return list(rows)
+
+    def _rows(self, collection: RawCollection, ids: Sequence[str]) -> dict[str, int]:
+        readable = self._readable(collection)
+        return {i: readable[i] for i in ids if i in readable}
+
+    def read(
+        self,
+        collection: RawCollection,
+        ids: Sequence[str] | None = None,
+        batch_size: int = 1000,
+        *,
+        vectors: bool = True,
+    ) -> Iterator[list[RawRecord]]:
+        """The records that can be read, counting the vectors that are lost."""
+        for batch in super().read(collection, ids, batch_size, vectors=vectors):
+            if vectors:
+                self.lost_vectors += sum(record.vector is None for record in batch)
+            yield batch
+
+    def _open_index(
+        self, collection: RawCollection, segment: str, applied: int | None
+    ) -> HnswFiles:
+        try:
+            return super()._open_index(collection, segment, applied)
+        except StoreDamaged as error:
+            self.damage.append(f"The vector index of {collection.name!r}: {error}")
+        normalized = collection.space == "cosine"
+        folder = self._folder / segment
+        try:
+            labels = pickle.dumps({"id_to_label": _first_labels((folder / LABELS).read_bytes())})
+            return HnswFiles(folder, normalized=normalized, labels=labels)
+        except (StoreDamaged, OSError):
+            return HnswFiles(folder, normalized=normalized, labels=None)
+
+    def _play(self, collection: RawCollection, index: Any) -> None:  # noqa: ANN401
+        try:
+            super()._play(collection, index)
+        except sqlite3.DatabaseError as error:
+            self.damage.append(f"The log of {collection.name!r}: {error}.")
+
+    def _vectors(self, index: Any, ids: Sequence[str]) -> dict[str, Vector]:  # noqa: ANN401
+        try:
+            return super()._vectors(index, ids)
+        except sqlite3.DatabaseError:
+            if len(ids) == 1:
+                return {}
+            middle = len(ids) // 2
+            return self._vectors(index, ids[:middle]) | self._vectors(index, ids[middle:])
+
+
+def _first_labels(data: bytes) -> dict[str, int]:
+    """The pairs of `id_to_label` that stand before the place where the pickle is cut off."""
+    labels: dict[str, int] = {}
+    inside, last = False, ""
+    try:
+        for code, value, _ in pickletools.genops(data):
+            if type(value) is str:
+                if value == "label_to_id":
+                    break
+                inside, last = inside or value == "id_to_label", value
+            elif inside and type(value) is int and code.name in _INTEGERS:
+                labels[last] = value
+    except ValueError:
+        pass
+    return labels
