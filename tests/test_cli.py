@@ -22,6 +22,7 @@ from tests.examples import memories, memory
 from tests.mcp_client import SERVER as COMMAND
 from tests.mcp_client import write_bundle, write_many
 from tribal_mcp import cli, errors
+from tribal_mcp.config import load
 from tribal_mcp.portability.embedding_metadata import (
     EmbeddingManifest,
     EmbeddingMetadata,
@@ -91,10 +92,11 @@ def three_with_a_bad_one(path: Path) -> None:
 def test_memories_move_from_one_store_to_another(
     tribal: Tribal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_bundle(Path("all.json"), memories(5))
+    write_bundle(Path("all.json"), memories(30))  # one an hour
     tribal("import", "all.json")
 
-    made = tribal("export", "work.jsonl.zst", "--tag", "work", "--to", "2026-01-01")
+    dates = ("--from", "2026-01-01T20:00", "--to", "2026-01-01")
+    made = tribal("export", "work.jsonl.zst", "--tag", "work", *dates)
     assert made.code == 0
     assert made.out.startswith("Exported 2 memories to work.jsonl.zst\n")
     assert rows(made.out)["model"] == "model-a, 8 dimensions, tests"
@@ -364,6 +366,15 @@ def test_ctrl_c_finishes_the_batch_in_hand_and_the_same_import_completes_it(
     shown = rows(again.out)
     assert shown["new"] == f"{4000 - done:,}"
     assert shown["skipped"].split() == [f"{done:,}", "the", "same", "here"]
+
+
+@pytest.mark.anyio
+async def test_a_stop_while_a_bundle_is_checked_does_not_wait_for_its_end(tmp_path: Path) -> None:
+    write_many(tmp_path / "many.json", 10)
+    settings, limits = load()
+    jobs = Jobs(settings, limits, stop=lambda: True, trusted=True)
+    with pytest.raises(errors.Stopped, match="while the bundle was checked"):
+        await jobs.run("import", {"input_path": str(tmp_path / "many.json")})
 
 
 def test_on_a_terminal_sentences_are_broken_between_words(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_all_wrong_settings_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -
 
 def test_variables_of_other_programs_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIBAL_MEMORY_INSTANCE_ID", "laptop")
-    monkeypatch.setenv("PATH_TO_TRIBAL_DATA_DIR", "/x")
+    monkeypatch.setenv("MY_TRIBAL_DATA_DIR", "/x")
     load()
 
 

@@ -9,11 +9,11 @@ from tempfile import TemporaryDirectory
 import anyio
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from tests.bundles import manifest, read, written
-from tests.entries import DIMENSIONS, entries, float32s, many
+from tests.entries import DIMENSIONS, entries, float32s, many, short
 from tests.examples import memory
 from tribal_mcp.errors import EntryError
 from tribal_mcp.portability.bundle import BundleWriter, Layout, Vectors
@@ -34,8 +34,8 @@ LAYOUTS: st.SearchStrategy[Layout] = st.sampled_from(["json", "jsonl"])
 VECTORS: st.SearchStrategy[Vectors] = st.sampled_from(["numbers", "base64"])
 
 
-@settings(max_examples=300, deadline=None)
-@given(many, LAYOUTS, VECTORS)
+@settings(max_examples=40, deadline=None)
+@given(many(), LAYOUTS, VECTORS)
 def test_through_writer_and_reader(
     memories: list[MemoryEntry], layout: Layout, vectors: Vectors
 ) -> None:
@@ -46,8 +46,8 @@ def test_through_writer_and_reader(
     assert written(result.entries, layout, "none", vectors, DIMENSIONS) == data
 
 
-@settings(max_examples=150, deadline=None)
-@given(many)
+@settings(max_examples=40, deadline=None)
+@given(many())
 def test_through_a_reformatted_file(memories: list[MemoryEntry]) -> None:
     data = written(memories, dimensions=DIMENSIONS)
     result = read(json.dumps(json.loads(data), indent=1).encode())
@@ -55,8 +55,8 @@ def test_through_a_reformatted_file(memories: list[MemoryEntry]) -> None:
     assert written(result.entries, dimensions=DIMENSIONS) == data
 
 
-@settings(max_examples=150, deadline=None)
-@given(many)
+@settings(max_examples=40, deadline=None)
+@given(many())
 def test_through_a_bundle_in_memory(memories: list[MemoryEntry]) -> None:
     bundle = PortableBundle(manifest(len(memories), DIMENSIONS), memories)
     form = bundle.to_dict()
@@ -94,21 +94,26 @@ async def _through(first: MemoryStore, second: MemoryStore, memories: list[Memor
         assert await _exported(second) == before
 
 
-@settings(max_examples=100, deadline=None)
-@given(many)
+@settings(max_examples=40, deadline=None)
+@given(many())
 def test_through_a_store_in_memory(memories: list[MemoryEntry]) -> None:
     anyio.run(_through, InMemoryStore(), InMemoryStore(), memories)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
-@given(many)
+@settings(
+    max_examples=4,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+@given(many(short, max_size=12))
 def test_through_chroma_folders(memories: list[MemoryEntry]) -> None:
     with TemporaryDirectory() as folder:
-        stores = [open_store(Path(folder, name)) for name in ("first", "second")]
-        anyio.run(_through, *stores, memories)
+        first, second = (open_store(Path(folder, name)) for name in ("first", "second"))
+        anyio.run(_through, first, second, memories)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(entries())
 def test_through_a_dict(entry: MemoryEntry) -> None:
     form = entry_to_dict(entry)
@@ -118,7 +123,7 @@ def test_through_a_dict(entry: MemoryEntry) -> None:
     assert json.loads(dump_entry(entry)) == form
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(float32s, min_size=1, max_size=20))
 @example([0.0, -0.0, 1e-45, 3.4028234663852886e38, 1.1754943508222875e-38, 16777217.0])
 def test_each_number_is_the_shortest_text_that_gives_the_same_float32(numbers: list[float]) -> None:

@@ -1,8 +1,10 @@
 """The house keeps its shape: who may import whom, and who alone may do what."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,3 +111,15 @@ def test_a_door_opens_without_chroma_and_numpy(module: str) -> None:
     code = f"import sys, {module}; print(*({{'chromadb', 'numpy'}} & sys.modules.keys()))"
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert found.stdout.strip() == ""
+
+
+PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+
+
+def test_every_dependency_is_used_and_bounded_and_nothing_else_is_used() -> None:
+    dependencies = PROJECT["dependencies"]
+    used = {i.partition(".")[0] for path in MODULES for i in imports_of(path)}
+    used -= {"tribal_mcp", "compression", *sys.stdlib_module_names}
+    declared = {re.split(r"[<>=;.]", line)[0].replace("-", "_") for line in dependencies}
+    assert used == declared
+    assert [line for line in dependencies if not re.search("==|<", line)] == []

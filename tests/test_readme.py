@@ -93,6 +93,6 @@ def test_the_checksum_can_be_had_with_the_tools_of_any_shell(tmp_path: Path) -> 
     (tmp_path / "bundle.json").write_text(text)
     [command] = blocks(FORMAT, "bash")
     done = subprocess.run(
-        ["bash", "-c", command], cwd=tmp_path, check=True, capture_output=True, text=True
+        ["/bin/bash", "-c", command], cwd=tmp_path, check=True, capture_output=True, text=True
     )
     assert done.stdout.split()[0] == json.loads(text)["integrity"]["sha256"]

@@ -56,10 +56,7 @@ class ExportFilter(BaseModel):
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.date_from and self.date_to and self.date_from > self.date_to:
-            raise ValueError(
-                f"date_from ({self.date_from.isoformat()}) is after "
-                f"date_to ({self.date_to.isoformat()}). Swap them."
-            )
+            raise ValueError("date_from is after date_to. Swap them.")
         return self
 
     def __bool__(self) -> bool:

@@ -122,8 +122,8 @@ class Export:
                 )
         if self.dangling:
             self.notes.append(
-                f"{self.dangling:,} links (supersedes, related_to) point to memories that are not "
-                "in the bundle."
+                f"Links (supersedes, related_to) to memories that are not in the bundle: "
+                f"{self.dangling:,}."
             )
         if self.undated:
             self.notes.append(

@@ -31,7 +31,14 @@ from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.reading import RejectedEntry
 from tribal_mcp.services.exporting import Export
 from tribal_mcp.services.importing import import_entries
-from tribal_mcp.services.results import EmbeddingResult, ExportResult, ImportResult, StatsResult
+from tribal_mcp.services.results import (
+    EmbeddingResult,
+    ExportResult,
+    ImportResult,
+    StatsResult,
+    after_export,
+    after_import,
+)
 from tribal_mcp.stores.chroma import ChromaStore
 
 Report = Callable[[float, str], None]
@@ -152,7 +159,7 @@ class Jobs:
             without_vector=export.without_vector,
             dangling=export.dangling,
             notes=export.notes,
-            next_step=_after_export(integrity.memory_count, filters),
+            next_step=after_export(integrity.memory_count, filters.in_words() if filters else ""),
         )
 
     async def import_(self, request: ImportRequest) -> ImportResult:
@@ -184,7 +191,7 @@ class Jobs:
                     stop=self.stop,
                 )
         result = ImportResult(**summary.model_dump())
-        result.next_step = _after_import(result)
+        result.next_step = after_import(result)
         return result
 
     def _bundle(self, request: ImportRequest) -> BinaryIO:
@@ -294,29 +301,3 @@ def _embedding(identity: EmbeddingMetadata | None) -> EmbeddingResult:
         dimensions=identity.dimensions,
         provider=identity.provider,
     )
-
-
-def _after_export(count: int, filters: ExportFilter) -> str:
-    if count:
-        return "Bring it into another store with tribal_import; try that with dry_run=true first."
-    if filters:
-        return f"Nothing matches ({filters.in_words()}). Check the tags and the dates."
-    return "The store is empty. Check TRIBAL_DATA_DIR and TRIBAL_COLLECTION."
-
-
-def _after_import(result: ImportResult) -> str:
-    if result.total and result.errors == result.total:
-        return "No entry could be taken. Mend the bundle as error_details says."
-    if result.dry_run:
-        return "Nothing was written. Run it again with dry_run=false to do this."
-    steps: list[str] = []
-    if result.errors:
-        steps.append("Mend the entries in error_details and import again; the rest is in.")
-    if result.needs_reembedding:
-        steps.append(
-            f"{result.without_vector:,} memories have no vector: they are kept and exported, but "
-            "no search finds them until they are embedded again."
-        )
-    if result.total and result.skipped == result.total - result.errors and not result.identical:
-        steps.append('All ids were here already. Use "merge" or "overwrite" to change them.')
-    return " ".join(steps) or "Done."

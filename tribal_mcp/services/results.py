@@ -77,3 +77,40 @@ class StatsResult(BaseModel):
     embedding: EmbeddingResult | None = Field(description="the model that made the vectors")
     notes: list[str]
     next_step: str
+
+
+def after_export(count: int, filters: str) -> str:
+    """What to do after an export; `filters` in words, empty where there are none."""
+    if count:
+        return "Bring it into another store with tribal_import; try that with dry_run=true first."
+    if filters:
+        return f"Nothing matches ({filters}). Check the tags and the dates."
+    return "The store is empty. Check TRIBAL_DATA_DIR and TRIBAL_COLLECTION."
+
+
+def after_import(result: ImportResult) -> str:
+    """What to do after an import."""
+    if result.total and result.errors == result.total:
+        return "No entry could be taken. Mend the bundle as error_details says."
+    if result.dry_run:
+        return "Nothing was written. Run it again with dry_run=false to do this."
+    steps: list[str] = []
+    if result.errors:
+        steps.append("Mend the entries in error_details and import again; the rest is in.")
+    if result.needs_reembedding:
+        steps.append(
+            f"{result.without_vector:,} memories have no vector: they are kept and exported, but "
+            "no search finds them until they are embedded again."
+        )
+    if result.conflicts:
+        steps.append(
+            f"{result.conflicts:,} memories have other content at the same updated_at; those here "
+            "stayed. Decide by hand."
+        )
+    kept = result.skipped - result.identical - result.older - result.conflicts
+    if kept:
+        steps.append(
+            f"{kept:,} memories here differ from the bundle's and stayed as they are; "
+            '"merge" takes the newer ones, "overwrite" all.'
+        )
+    return " ".join(steps) or "Done."
