@@ -11,7 +11,7 @@ from tribal_mcp.portability.bundle import BundleReader, BundleWriter, Compressio
 from tribal_mcp.portability.embedding_metadata import EmbeddingManifest, EmbeddingMetadata
 from tribal_mcp.portability.limits import DEFAULT_LIMITS, Limits
 from tribal_mcp.portability.memory import MemoryEntry
-from tribal_mcp.portability.reading import RejectedEntry
+from tribal_mcp.portability.reading import Item, RejectedEntry
 
 MODEL = EmbeddingMetadata("all-MiniLM-L6-v2", 8, "onnx", "2026-01-01T00:00:00+00:00")
 EXPORTED_AT = "2026-02-01T00:00:00+00:00"
@@ -46,6 +46,7 @@ class Read:
     """All that a reader says of a bundle."""
 
     reader: BundleReader
+    items: list[Item]
     entries: list[MemoryEntry]
     rejected: list[RejectedEntry]
     notes: list[str]
@@ -66,7 +67,7 @@ def read(data: bytes, limits: Limits = DEFAULT_LIMITS, *, strict: bool = False) 
     assert verified.rejected_count == len(rejected)
     assert verified.rejected == rejected[:100]
     assert verified.vectors == sum(entry.embedding is not None for entry in entries)
-    return Read(reader, entries, rejected, verified.notes)
+    return Read(reader, items, entries, rejected, verified.notes)
 
 
 def as_dict(count: int = 3) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""The users' guide, where it is at hand, runs as it stands, package name apart."""
+"""The users' guide, where it is at hand, runs as it stands, package name apart.
+
+Its tool calls, and those of our own guide, go to a real server.
+"""
 
 import ast
 import asyncio
@@ -11,11 +14,13 @@ from typing import Any
 import pytest
 
 from tests.examples import memory
+from tests.mcp_client import call, connected
 from tribal_mcp import open_store
 from tribal_mcp.portability.embedding_metadata import create_embedding_metadata
 from tribal_mcp.services.import_export import entry_to_dict
 from tribal_mcp.stores.base import MemoryStore
 
+OURS = Path(__file__).parents[1] / "docs" / "guide.md"
 GUIDE = Path(__file__).parents[2] / "shared" / "GUIDE.md"
 DIMENSIONS = 1536
 
@@ -74,3 +79,33 @@ def test_every_block_of_the_guide_runs_on_a_real_store(
     assert "25/25 (100%)" in printed
     assert "Would skip:      25" in printed
     assert len((tmp_path / "export.jsonl").read_text().splitlines()) == 25
+
+
+def tool_calls(page: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The calls in the page's block of no language, which are written as a model's user would."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    [block] = [block for language, block in found if not language]
+    return [
+        (ast.unparse(node.func), {str(k.arg): ast.literal_eval(k.value) for k in node.keywords})
+        for node in ast.walk(ast.parse(block.replace("=true", "=True")))
+        if isinstance(node, ast.Call)
+    ]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("page", [OURS, *([GUIDE] if GUIDE.exists() else [])], ids=lambda p: p.name)
+async def test_the_tool_calls_of_a_guide_export_preview_and_import(
+    page: Path, tmp_path: Path
+) -> None:
+    async with open_store(tmp_path / "store") as store:
+        await stock(store)
+    results = []
+    async with connected(tmp_path) as client:
+        for tool, arguments in tool_calls(page):
+            for name in arguments.keys() & {"input_path", "output_path"}:
+                arguments[name] = arguments[name].replace("/tmp", str(tmp_path))  # noqa: S108 - as written there
+            results.append(await call(client, tool, **arguments))
+    exported, preview, real = results
+    assert exported["memory_count"] == preview["total"] == real["total"] == 25
+    assert (preview["dry_run"], real["dry_run"]) == (True, False)
+    assert (tmp_path / "work.json").exists()

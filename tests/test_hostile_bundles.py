@@ -1,9 +1,10 @@
-"""Bundles that were cut off, changed, or made to hurt: refused, or read correctly; never between."""
+"""Bundles that were cut off, changed or made to hurt: refused, or read correctly."""
 
+import base64
 import json
 import os
 import random
-import resource
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -11,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import pytest
 
 from tests.bundles import read, written
-from tests.examples import SAMPLES, memories, memory
+from tests.examples import SAMPLES, memory
 from tribal_mcp.errors import BundleError
 from tribal_mcp.portability.bundle import Compression, Layout
 from tribal_mcp.portability.limits import Limits
-from tribal_mcp.portability.memory import dump_entry, entry_to_dict
+from tribal_mcp.portability.memory import MemoryEntry, dump_entry, entry_to_dict, read_date
 
 RUNS = int(os.environ.get("TRIBAL_FUZZ", "5000"))
 SMALL = Limits(line_bytes=1 << 20)
@@ -72,23 +72,15 @@ def test_a_stream_without_manifest_that_is_cut_off_is_refused_or_has_exactly_who
     assert taken == 5
 
 
-def form(data: bytes) -> Any:  # noqa: ANN401 - any JSON value
-    """What a bundle holds, as the standard library reads it."""
-    try:
-        return json.loads(data)
-    except ValueError:
-        return [json.loads(line) for line in data.splitlines() if line.strip()]
-
-
 @pytest.mark.parametrize("name", ["json", "jsonl", "pretty"])
 def test_one_changed_byte_is_refused_or_changes_nothing(name: str) -> None:
     data = small_bundle(name)
     expected = read(data)
     head = expected.reader.manifest
-    random.seed(1)
+    dice = random.Random(1)  # noqa: S311 - the same in every run
     harmless = 0
     for at, old in enumerate(data):
-        for new in {old ^ 1, old ^ 32, ord(" "), ord("\n"), ord('"'), random.randrange(256)} - {old}:  # noqa: S311
+        for new in {old ^ 1, old ^ 32, *b' \n"', dice.randrange(256)} - {old}:
             changed = data[:at] + bytes([new]) + data[at + 1 :]
             try:
                 result = read(changed)
@@ -98,9 +90,9 @@ def test_one_changed_byte_is_refused_or_changes_nothing(name: str) -> None:
             assert result.entries == expected.entries
             assert result.reader.manifest == head
             assert result.rejected == []
-            if form(changed) != form(data):  # a part that is not known is named in a note
-                assert result.notes
-    assert harmless < (20 if name == "pretty" else 0) + len(data)
+            if name == "pretty" and json.loads(changed).keys() != json.loads(data).keys():
+                assert result.notes  # the integrity block has another name now
+    assert harmless < len(data)
 
 
 @pytest.mark.parametrize("name", ["json.gz", "json.zst"])
@@ -140,10 +132,10 @@ def _seeds() -> list[bytes]:
 
 
 TOKENS = [
-    *(b'{ } [ ] , : " \\ \n \r \0 \xff \xef\xbb\xbf null true NaN -Infinity 1e999 1e39 -0'.split(b" ")),
+    *(b'{ } [ ] , : " \\ \0 \xff \xef\xbb\xbf null true NaN 1e999 1e39 -0'.split(b" ")),
     *(b'"id" "embedding" "entries" "manifest" "integrity" "\\ud800" 9223372036854775808'.split()),
     *(b'"id":"memory-0", "tags":"x", {"integrity":{}} {"manifest":{}} [[[[ "embedding":[]'.split()),
-    b" " * 50, b"1" * 400, b"[" * 200, b'{"a":' * 50, b"\n\n", b"\r\n", b"],", b"},\n{",
+    *(b'{ } [ ] , : " \\ \0 \xff \xef\xbb\xbf null true NaN 1e999 1e39 -0'.split()),
 ]  # fmt: skip
 
 
@@ -178,42 +170,45 @@ def mutated(data: bytes, dice: random.Random) -> bytes:
     return data
 
 
-class Loose(ValueError):
-    """JSON that only a lenient reader takes."""
+LINE_PARTS = {"manifest", "integrity"}
+BAD_MARKS = (
+    "\ufffd",
+    "NaN",
+    "\\ud800",
+    "a key stands twice",
+    "9223372036854775808",
+    "e999",
+    "1" * 20,
+)
 
 
-def _strict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) != len(pairs):
-        raise Loose
-    return dict(pairs)
-
-
-def _forbidden(_: str) -> None:
-    raise Loose
+def _marked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    return value if len(value) == len(pairs) else {**value, "loose": "a key stands twice"}
 
 
 def independent_entries(data: bytes) -> list[Any]:
-    """The entries of a bundle as an independent reader of its text sees them; None for a bad one."""
-    text = data.removeprefix(b"\xef\xbb\xbf")
+    """The entries as the standard library reads them, marked where that is too lenient."""
+    text = data.decode(errors="replace").removeprefix("\ufeff")
 
-    def loads(text: bytes) -> Any:  # noqa: ANN401
-        return json.loads(text.decode(), object_pairs_hook=_strict, parse_constant=_forbidden)
+    def loads(text: str) -> Any:  # noqa: ANN401 - any JSON value
+        return json.loads(text, object_pairs_hook=_marked, parse_constant=lambda name: [name])
 
     try:
         return list(loads(text)["entries"])
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
     found = []
-    for line in text.split(b"\n"):
+    for line in filter(None, (line.strip(" \t\r") for line in text.split("\n"))):
         try:
-            found.append(loads(line.strip(b" \t\r")) if line.strip(b" \t\r") else ...)
+            value = loads(line)
         except (ValueError, RecursionError):
-            found.append(None)
-    return [
-        value
-        for value in found
-        if value is not ... and not (isinstance(value, dict) and {*value} <= {"manifest", "integrity"})
-    ]
+            value = None
+        is_part = isinstance(value, dict) and len(value) == 1 and value.keys() <= LINE_PARTS
+        # a part that can't be taken is counted as a bad line
+        if not is_part or any(mark in line + str(value) for mark in BAD_MARKS):
+            found.append(value)
+    return found
 
 
 def assert_same(entry: dict[str, Any], source: dict[str, Any]) -> None:
@@ -222,14 +217,18 @@ def assert_same(entry: dict[str, Any], source: dict[str, Any]) -> None:
     vector = given.pop("embedding", None)
     taken = entry.pop("embedding")
     if isinstance(vector, str):
-        vector = np.frombuffer(__import__("base64").b64decode(vector), dtype="<f4")
+        vector = np.frombuffer(base64.b64decode(vector), dtype="<f4")
     if vector is None:
         assert taken is None
     else:
         assert np.array_equal(np.array(taken, np.float32), np.array(vector, np.float32))
-    defaults = {"updated_at": given["created_at"], "source_instance": "unknown",
-                "source_type": "unknown", "tags": [], "context": None, "confidence": 1.0,
-                "supersedes": None, "related_to": []}  # fmt: skip
+    if "updated_at" not in given:
+        given["updated_at"] = entry["updated_at"]
+        assert read_date(entry["updated_at"]) == read_date(given["created_at"])
+    defaults: dict[str, Any] = {
+        "source_instance": "unknown", "source_type": "unknown", "tags": [], "context": None,
+        "confidence": 1.0, "supersedes": None, "related_to": [],
+    }  # fmt: skip
     for key in ("tags", "related_to", "metadata"):
         if key in given and given[key] in (None, {}):
             del given[key]
@@ -244,23 +243,19 @@ def test_fuzz_a_mutated_bundle_is_refused_or_read_correctly() -> None:
         data = mutated(dice.choice(seeds), dice)
         try:
             result = read(data, SMALL)
-        except BundleError as error:
+        except BundleError:
             ends["refused"] += 1
-            assert str(error).endswith((".", "limit", ")")), str(error)
             continue
         except BaseException as error:
-            error.add_note(f"run {run}: {data[:3000]!r}")
+            error.add_note(f"run {run}: {data[:3000]!r}")  # to make a case of its own of
             raise
         ends["read"] += 1
         plain = result.reader._blocks()
         sources = independent_entries(b"".join(plain))
-        assert len(sources) == len(result.entries) + len(result.rejected), (run, data)
-        by_id = {}
-        for source in sources:
-            if isinstance(source, dict) and isinstance(source.get("id"), str):
-                by_id.setdefault(source["id"], source)
-        for entry in result.entries:
-            assert_same(entry_to_dict(entry), by_id[entry.id])
+        assert len(sources) == len(result.items), (run, data)
+        for source, item in zip(sources, result.items, strict=True):
+            if isinstance(item, MemoryEntry):
+                assert_same(entry_to_dict(item), source)
     print(f"fuzz: {RUNS:,} runs, {dict(ends)}")  # noqa: T201 - the record of a campaign
     assert ends["refused"] > RUNS / 5
     assert ends["read"] > RUNS / 20
@@ -269,112 +264,37 @@ def test_fuzz_a_mutated_bundle_is_refused_or_read_correctly() -> None:
 # Bombs, each in a process of its own, whose memory is measured
 
 
-BOMBS = """
-import gzip, io, json, resource, sys
-from backports import zstd
-sys.path.insert(0, {root!r})
-from tests.bundles import manifest
-from tribal_mcp.errors import BundleError
-from tribal_mcp.portability.bundle import BundleReader
-from tribal_mcp.portability.limits import Limits
-
-class Generated(io.RawIOBase):
-    "A file that is made while it is read."
-    def __init__(self, head, body, times, tail):
-        self.parts, self.at = (head, body, times, tail), 0
-        self.size = len(head) + len(body) * times + len(tail)
-    def readable(self): return True
-    def seekable(self): return True
-    def tell(self): return self.at
-    def seek(self, offset, whence=0):
-        self.at = offset + (0, self.at, self.size)[whence]
-        return self.at
-    def read(self, size=-1):
-        head, body, times, tail = self.parts
-        size = min(size, 1 << 18, self.size - self.at)
-        skip, out = self.at - len(head), b""
-        if skip < 0:
-            out = head[self.at : self.at + size]
-        elif skip < len(body) * times:
-            start = skip % len(body)
-            out = (body * (size // len(body) + 2))[start : start + min(size, len(body) * times - skip)]
-        else:
-            out = tail[skip - len(body) * times :][:size]
-        self.at += len(out)
-        return out
-
-def packed(module, head, body):
-    out = io.BytesIO()
-    with module(out, "wb") as file:
-        file.write(head)
-        for _ in range(1024):
-            file.write(body)
-    return out
-
-HEAD = b'{{"manifest": ' + json.dumps(manifest(None).to_dict()).encode() + b',\\n"entries": [\\n'
-MIB = 1 << 20
-ENTRY = b'{{"id":"a","content":"","created_at":"2026-01-01"}},\\n'
-bombs = {{
-    "gzip": lambda: packed(gzip.GzipFile, b"", bytes(MIB)),
-    "zstd": lambda: packed(zstd.ZstdFile, b"", bytes(MIB)),
-    "gzip of spaces": lambda: packed(gzip.GzipFile, HEAD, b" " * MIB),
-    "a line of 1 GB": lambda: Generated(b'{{"manifest"', b"x" * MIB, 1024, b""),
-    "an entry of 1 GB": lambda: Generated(HEAD + b'{{"id":"', b"x" * MIB, 1024, b'"}}]}}'),
-    "a line of 1 GB in a stream": lambda: Generated(ENTRY[:-2] + b'\\n{{"id":"', b"x" * MIB, 1024, b'"}}'),
-    "a text of 1 GB in a pretty file": lambda: Generated(
-        HEAD + b'{{\\n "id": "a",\\n "content":\\n  "', b"x" * MIB, 1024, b'"\\n}}\\n]}}'),
-    "a key of 1 GB": lambda: Generated(HEAD[:-12] + b'"', b"x" * MIB, 1024, b'": 1}}'),
-    "a list of 1 GB beside the entries": lambda: Generated(HEAD[:-12] + b'"x": [', b"1," * 1000, 500_000, b'1]}}'),
-    "texts beside the entries": lambda: Generated(
-        HEAD[:-12], b'"k": "' + b"x" * MIB + b'", ', 1024, b'"entries": []}}'),
-    "brackets": lambda: Generated(HEAD, b"[" * MIB, 1024, b""),
-    "an entry of many values": lambda: Generated(
-        HEAD + b'{{"id":"a","metadata":[', b"{{}}," * 1000, 4000, b'{{}}]}}]}}'),
-    "ten million tiny entries": lambda: Generated(HEAD, b"{{}},\\n" * 1000, 10_000, b"{{}}]}}"),
-    "ten million tiny lines": lambda: Generated(b"", b"1\\n" * 1000, 10_000, b""),
-    "1 GB of white space": lambda: Generated(b"", b" \\n" * 1000, 500_000, b""),
-    "1 GB of entries with one id": lambda: Generated(HEAD, ENTRY * 1000, 200, b"1]}}"),
-}}
-name = sys.argv[1]
-file = bombs[name]()
-limits = Limits(entries=100_000)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-try:
-    reader = BundleReader(file, limits)
-    reader.verify()
-except BundleError as error:
-    print("refused:", error)
-print("MB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-"""
-
+ROOT = Path(__file__).parents[1]
+SIZE = "more than 16,777,216 bytes"
+VALUES = "more than 265,536 texts, lists and objects"
 BOMB_REASONS = {
-    "gzip": "expands more than 200 times|more than 16,777,216 bytes|UTF-16",
-    "zstd": "expands more than 200 times|more than 16,777,216 bytes|UTF-16",
-    "gzip of spaces": "expands more than 200 times",
-    "a line of 1 GB": "more than 16,777,216 bytes",
-    "an entry of 1 GB": "more than 16,777,216 bytes",
-    "a line of 1 GB in a stream": "more than 16,777,216 bytes",
-    "a text of 1 GB in a pretty file": "more than 16,777,216 bytes",
-    "a key of 1 GB": "more than 16,777,216 bytes",
-    "a list of 1 GB beside the entries": "more than 16,777,216 bytes",
-    "texts beside the entries": "stands twice",
-    "brackets": "more than 265,536 texts, lists and objects|more than 16,777,216",
-    "an entry of many values": "more than 265,536 texts, lists and objects",
+    "zeros in gzip": "UTF-16|more than 200 times",
+    "zeros in zstd": "UTF-16|more than 200 times",
+    "spaces in gzip": "more than 200 times",
+    "spaces in zstd": "more than 200 times",
+    "a line of 1 GB": SIZE,
+    "an entry of 1 GB": SIZE,
+    "a stream with a line of 1 GB": SIZE,
+    "a text of 1 GB in a pretty file": SIZE,
+    "a number of 1 GB": SIZE,
+    "a key of 1 GB": SIZE,
+    "a list of 1 GB beside the entries": SIZE,
+    "brackets": VALUES,
+    "an entry of many objects": VALUES,
     "ten million tiny entries": "more than 100,000 entries",
-    "ten million tiny lines": "not JSON|more than 100,000 entries",
+    "ten million tiny lines": "more than 100,000 entries",
+    "ten million keys": "stands twice",
     "1 GB of white space": "empty",
-    "1 GB of entries with one id": "more than 100,000 entries",
+    "1 GB of blank lines in a stream": "more than 201,000 lines",
+    "entries with one id": "more than 100,000 entries",
 }
 
 
 @pytest.mark.parametrize("name", BOMB_REASONS)
 def test_a_bomb_is_refused_in_little_memory(name: str) -> None:
-    import re  # noqa: PLC0415
-
-    root = str(Path(__file__).parents[1])
     ended = subprocess.run(
-        [sys.executable, "-c", BOMBS.format(root=root), name],
+        [sys.executable, "-m", "tests.bombs", name], cwd=ROOT,
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     assert re.search(BOMB_REASONS[name], ended.stdout), ended.stdout
-    assert int(ended.stdout.split()[-1]) < 300
+    assert int(ended.stdout.split()[-2]) < 300

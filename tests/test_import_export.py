@@ -197,6 +197,26 @@ async def test_what_stays_where_an_id_is_on_both_sides(
     assert await contents(store) == expected
 
 
+@pytest.mark.parametrize("embeddings", ReembeddingStrategy)
+@pytest.mark.parametrize("conflicts", ConflictResolution)
+async def test_a_dry_run_writes_nothing_and_promises_what_the_real_run_then_does(
+    store: MemoryStore, conflicts: ConflictResolution, embeddings: ReembeddingStrategy
+) -> None:
+    await store.set_identity(MODEL)
+    await store.upsert([HERE, memory(2), memory(3, embedding=None)])
+    incoming = bundle_of([NEWER, memory(2), memory(3), memory(4), memory(5, embedding=None)], OTHER)
+    incoming.rejected = [RejectedEntry("entry 6", "content is missing")]
+    before = await contents(store)
+    dry = await import_memories(incoming, store, MODEL, conflicts, embeddings, dry_run=True)
+    assert await contents(store) == before
+    real = await import_memories(incoming, store, MODEL, conflicts, embeddings)
+    only = {"dry_run", "duration_ms"}
+    assert dry.model_dump(exclude=only) == real.model_dump(exclude=only)
+    assert (dry.dry_run, real.dry_run) == (True, False)
+    assert real.total == real.imported + real.skipped + real.overwritten + real.errors == 6
+    assert await store.count() == 3 + real.imported
+
+
 async def test_the_reasons_for_skipping_are_counted(store: MemoryStore) -> None:
     await store.set_identity(MODEL)
     await store.upsert([HERE, memory(2), memory(3)])

@@ -21,9 +21,16 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from tribal_mcp.errors import Stopped
-from tribal_mcp.services.results import EmbeddingResult, ExportResult, ImportResult, StatsResult
+from tribal_mcp.services.results import (
+    CheckResult,
+    EmbeddingResult,
+    ExportResult,
+    ImportResult,
+    RescueResult,
+    StatsResult,
+)
 
-Result = ExportResult | ImportResult | StatsResult
+Result = ExportResult | ImportResult | StatsResult | CheckResult | RescueResult
 Rows = list[tuple[str, str]]
 
 _WIDEST = 100
@@ -57,10 +64,11 @@ def show(result: Result, title: str) -> None:
     typer.secho(_printable(title), bold=True)
     typer.echo()
     rows = _rows(result)
-    width = max(len(label) for label, _ in rows)
+    width = max((len(label) for label, _ in rows), default=0)
     for label, value in rows:
         typer.echo(f"  {label:<{width}}   {_printable(value)}".rstrip())
-    typer.echo()
+    if rows:
+        typer.echo()
     if isinstance(result, ImportResult):
         _show_errors(result)
     for note in result.notes:
@@ -76,6 +84,10 @@ def _rows(result: Result) -> Rows:
             return _of_import(result)
         case StatsResult():
             return _of_stats(result)
+        case CheckResult():
+            return _of_check(result)
+        case RescueResult():
+            return _of_rescue(result)
 
 
 def _of_export(result: ExportResult) -> Rows:
@@ -118,6 +130,20 @@ def _of_stats(result: StatsResult) -> Rows:
         rows.append(("model", _model(result.embedding)))
     if result.without_vector:
         rows.append(("vectors", f"{result.without_vector:,} memories have none"))
+    return rows
+
+
+def _of_check(result: CheckResult) -> Rows:
+    found = [(problem.kind, problem.message) for problem in result.problems]
+    return [*(("mended", sentence) for sentence in result.done), *found]
+
+
+def _of_rescue(result: RescueResult) -> Rows:
+    rows = [("size", _size(result.bytes))]
+    if result.lost_rows:
+        rows.append(("lost", f"{result.lost_rows:,} memories could not be read"))
+    if result.lost_vectors:
+        rows.append(("vectors", f"{result.lost_vectors:,} memories have lost theirs"))
     return rows
 
 

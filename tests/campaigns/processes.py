@@ -13,6 +13,7 @@ FULL = os.environ.get("TRIBAL_CAMPAIGN") == "full"
 PROTECTIONS = frozenset(os.environ.get("TRIBAL_CAMPAIGN_WITHOUT", "").split())
 """Protections that are switched off, to see a campaign fail."""
 
+_started: list[BaseProcess] = []
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.campaigns.preload"])
 
@@ -58,10 +59,24 @@ class Child:
 def start(work: Callable[..., Any], *arguments: object) -> Child:
     """Run `work(report, *arguments)` in a process of its own."""
     here, there = _context.Pipe(duplex=False)
-    process = _context.Process(target=_child, args=(work, there, PROTECTIONS, arguments), daemon=True)
+    process = _context.Process(
+        target=_child, args=(work, there, PROTECTIONS, arguments), daemon=True
+    )
     process.start()
     there.close()
+    _started.append(process)
     return Child(process, here)
+
+
+def kill_all() -> None:
+    """End what a failed test has left at work."""
+    for process in _started:
+        try:
+            process.kill()
+        except ValueError:  # closed already
+            continue
+        process.join()
+    _started.clear()
 
 
 def answer(child: Child, timeout_s: float = 250) -> Any:  # noqa: ANN401
@@ -91,7 +106,9 @@ def ask(work: Callable[..., Any], *arguments: object, timeout_s: float = 250) ->
     return answer(start(work, *arguments), timeout_s)
 
 
-def _child(work: Callable[..., Any], pipe: Connection, off: frozenset[str], arguments: tuple[object, ...]) -> None:
+def _child(
+    work: Callable[..., Any], pipe: Connection, off: frozenset[str], arguments: tuple[object, ...]
+) -> None:
     from tests.campaigns.protections import switch_off  # noqa: PLC0415 - in the child only
 
     switch_off(off)

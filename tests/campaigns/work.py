@@ -11,10 +11,12 @@ import numpy as np
 
 from tests.examples import memory
 from tribal_mcp.config import Settings
+from tribal_mcp.errors import TribalError
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.services import importing
 from tribal_mcp.services.jobs import ExportRequest, ImportRequest, Jobs
+from tribal_mcp.stores import chroma_folder
 from tribal_mcp.stores.chroma import ChromaStore
 from tribal_mcp.stores.chroma_files import ChromaFiles
 from tribal_mcp.stores.chroma_folder import OURS
@@ -22,6 +24,7 @@ from tribal_mcp.stores.chroma_folder import OURS
 Report = Callable[[Any], None]
 Strategy = Literal["skip", "overwrite", "merge"]
 DIMENSIONS = 16
+TEXT = "A memory that takes some room. " * 40
 
 
 def make_collection(_report: Report, folder: Path, sync_threshold: int) -> None:
@@ -114,6 +117,26 @@ def damage(_report: Report, folder: Path) -> list[str]:
                     problems.append(f"{lost} of {len(got['ids'])} are not found by their vectors")
     client.close()  # type: ignore[attr-defined]
     return problems
+
+
+def fill(_report: Report, folder: Path, seed: int) -> tuple[int, str]:
+    """Insert memories until it fails: how many were acknowledged, and the failure."""
+    chroma_folder.FREE_BYTES = 0
+    chroma_folder._SPARE = 0
+    written = 0
+
+    async def run() -> str:
+        nonlocal written
+        store = ChromaStore(folder)
+        try:
+            while True:
+                numbers = range(seed * 1_000_000 + written, seed * 1_000_000 + written + 20)
+                await store.upsert([memory(n, DIMENSIONS, content=TEXT) for n in numbers])
+                written += 20
+        except TribalError as error:
+            return type(error).__name__
+
+    return written, anyio.run(run)
 
 
 def crowd(

@@ -8,6 +8,7 @@ write them by hand. A file that looks exactly as our writer lays it out is held 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -24,6 +25,7 @@ PARTS = {"manifest", "entries", "integrity"}
 """What a bundle consists of."""
 
 _PARTS = 1_000
+_BLANK_LINES = 1_000
 _NO_BUNDLE = "so it is not a bundle. Nothing was imported."
 _OTHER_BEGINNINGS = {
     b"": f"The file is empty, {_NO_BUNDLE}",
@@ -102,7 +104,8 @@ def _head(cursor: Cursor, nesting: int) -> Head:
 
 
 def _is_lines(cursor: Cursor) -> bool:
-    texts = (text.strip() for _, text, _ in cursor.lines() if text.strip())
+    lines = islice(cursor.lines(), _BLANK_LINES)
+    texts = (text.strip() for _, text, _ in lines if text.strip())
     first, second = next(texts, b""), next(texts, b"")
     return (
         first.startswith(b"{")

@@ -102,10 +102,16 @@ class Cursor:
 
     def lines(self) -> Iterator[tuple[int, bytes, bool]]:
         """Go on to the end: the number and text of each line, and whether a newline ends it."""
+        most = 2 * self._limits.entries + 1_000
         while True:
             newline = self._text.find(b"\n", self._at)
             if newline >= 0:
                 self._check_size(newline - self._at)
+                if self.line > most:
+                    raise BundleError(
+                        f"The bundle has more than {most:,} lines, more than half of them blank "
+                        "(TRIBAL_LIMIT_ENTRIES). Nothing was imported."
+                    )
                 text = self._text[self._at : newline]
                 self._at = newline + 1
                 yield self.line, text, True

@@ -65,10 +65,9 @@ def parse(data: bytes, nesting: int, values: int = VALUES) -> Any:  # noqa: ANN4
         EntryError: it is not strict JSON; the message says why.
     """
     _refuse_many(data, values)
+    text = data.decode(errors="replace")
     try:
-        value = _STRICT.decode(data.decode())
-    except UnicodeDecodeError as error:
-        raise EntryError(f"byte {error.start + 1} is not UTF-8") from None
+        value = _decode(text)
     except json.JSONDecodeError as error:
         problem = NotJSON(f"not JSON: {error.msg} at character {error.colno}")
         problem.line = error.lineno
@@ -76,7 +75,19 @@ def parse(data: bytes, nesting: int, values: int = VALUES) -> Any:  # noqa: ANN4
     except RecursionError:
         raise EntryError(f"nested deeper than {nesting} levels (TRIBAL_LIMIT_NESTING)") from None
     check(value, nesting)
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        raise EntryError(f"byte {error.start + 1} is not UTF-8") from None
     return value
+
+
+def _decode(text: str) -> Any:  # noqa: ANN401 - any JSON value
+    try:
+        return _STRICT.decode(text)
+    except EntryError:
+        _LOOSE.decode(text)  # whether it is JSON at all comes first
+        raise
 
 
 def check(value: object, nesting: int) -> None:
@@ -232,3 +243,4 @@ def whole_number(text: str) -> int:
 _STRICT = json.JSONDecoder(
     object_pairs_hook=_object, parse_constant=_constant, parse_int=whole_number
 )
+_LOOSE = json.JSONDecoder(parse_int=str)

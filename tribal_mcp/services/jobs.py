@@ -32,13 +32,16 @@ from tribal_mcp.portability.reading import RejectedEntry
 from tribal_mcp.services.exporting import Export
 from tribal_mcp.services.importing import import_entries
 from tribal_mcp.services.results import (
+    CheckResult,
     EmbeddingResult,
     ExportResult,
     ImportResult,
+    RescueResult,
     StatsResult,
     after_export,
     after_import,
 )
+from tribal_mcp.services.upkeep import check_store, rescue_store
 from tribal_mcp.stores.chroma import ChromaStore
 
 Report = Callable[[float, str], None]
@@ -90,7 +93,7 @@ class Jobs:
     trusted: bool = False
 
     async def run(self, name: str, arguments: dict[str, Any]) -> BaseModel:
-        """Carry out `export`, `import` or `stats`.
+        """Carry out the job of that name.
 
         Raises:
             TribalError: what kept it from being done, for its user.
@@ -102,6 +105,10 @@ class Jobs:
                 return await self.import_(ImportRequest(**arguments))
             case "stats":
                 return await self.stats()
+            case "check":
+                return await self.check(**arguments)
+            case "rescue":
+                return await self.rescue(ExportRequest(**arguments))
         raise UsageError(f"There is no job named {name!r}.")
 
     @property
@@ -228,6 +235,32 @@ class Jobs:
             next_step="Back it up with tribal_export."
             if state.count
             else "The store is empty. Bring memories in with tribal_import.",
+        )
+
+    async def check(self, *, repair: bool = False) -> CheckResult:
+        """Say what is wrong with the folder, or mend it."""
+        async with self._store() as store:
+            return await check_store(store, repair=repair)
+
+    async def rescue(self, request: ExportRequest) -> RescueResult:
+        """Write what can be read of a damaged folder to a bundle."""
+        layout, compression = layout_of(request.output_path)
+        with self.folders.publish(
+            request.output_path,
+            overwrite=request.overwrite,
+            is_bundle=partial(looks_like_bundle, limits=self.limits),
+        ) as file:
+            writer = partial(BundleWriter, file, layout=layout, compression=compression)
+            count, salvage = await rescue_store(self._store(), writer)
+        return RescueResult(
+            memory_count=count,
+            output_path=request.output_path,
+            bytes=file.path.stat().st_size,
+            lost_rows=salvage.files.lost_rows,
+            lost_vectors=salvage.files.lost_vectors,
+            notes=salvage.files.damage,
+            next_step="Import it into a new folder (TRIBAL_DATA_DIR), and look there before you "
+            "remove the damaged one.",
         )
 
     def _configured_model(self) -> EmbeddingMetadata | None:

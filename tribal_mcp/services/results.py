@@ -79,6 +79,38 @@ class StatsResult(BaseModel):
     next_step: str
 
 
+class ProblemResult(BaseModel):
+    """Something in the folder that is not as it should be."""
+
+    kind: str
+    message: str
+    count: int = Field(description="memories or files that it touches")
+    examples: list[str] = Field(description="the first of their ids or names")
+    harmless: bool = Field(description="whether nothing is lost or wrong")
+
+
+class CheckResult(BaseModel):
+    """What a check of the folder found, and what a repair did."""
+
+    sound: bool = Field(description="whether nothing is lost or wrong now")
+    problems: list[ProblemResult]
+    done: list[str] = Field(description="what was mended")
+    notes: list[str] = []
+    next_step: str = ""
+
+
+class RescueResult(BaseModel):
+    """A bundle of what could be read of a damaged folder."""
+
+    memory_count: int
+    output_path: str
+    bytes: int
+    lost_rows: int = Field(description="memories that could not be read")
+    lost_vectors: int = Field(description="memories that were read without their vector")
+    notes: list[str] = Field(description="what is damaged")
+    next_step: str
+
+
 def after_export(count: int, filters: str) -> str:
     """What to do after an export; `filters` in words, empty where there are none."""
     if count:

@@ -28,6 +28,7 @@ from tribal_mcp.stores.journal import Batch
 from tribal_mcp.stores.records import to_entry, to_fields
 from tribal_mcp.stores.recovery import recover
 from tribal_mcp.stores.repair import Problem, check, repair
+from tribal_mcp.stores.salvage import Salvage, SalvagedFiles
 
 T = TypeVar("T")
 
@@ -301,6 +302,24 @@ class ChromaStore:
         """
         async with self._locked(recovering=False):
             return await _in_thread(self._folder, partial(repair, self._folder, self._name))
+
+    async def rescue(self, use: Callable[[Salvage], T]) -> T:
+        """Use what is left of the folder as it lies; Chroma does not open it, nothing changes.
+
+        Raises:
+            StoreDamaged: not even the database can be opened.
+        """
+
+        def reading() -> T:
+            with SalvagedFiles(self._folder.path) as files:
+                found = self._at(files, lambda _, collections: collections)
+                begun = self._folder.journal.read()
+                batch = begun if begun and begun.collection == self._name else None
+                identity = _identity(next((c for c in found if c.name == self._name), None))
+                return use(Salvage(files, found, identity, batch))
+
+        async with self._locked(when=self._folder.exists, recovering=False):
+            return await _in_thread(self._folder, reading)
 
     async def _write(self, batch: Batch) -> None:
         await self._run(partial(self._folder.carry_out, batch))

@@ -71,13 +71,13 @@ class ChromaFiles(ChromaTables):
                 continue
             if vectors and index is None:
                 index = self._index(collection)
-            here = [i for i in part if i in rows]
-            values = self._values([rows[i] for i in here])
-            found = self._vectors(index, here) if index else {}
-            yield [
-                RawRecord(i, values[rows[i]].pop(DOCUMENT, None), values[rows[i]], found.get(i))
-                for i in here
-            ]
+            values = self._values(list(rows.values()))
+            found = self._vectors(index, list(rows)) if index else {}
+            records = {
+                i: RawRecord(i, values[row].pop(DOCUMENT, None), values[row], found.get(i))
+                for i, row in rows.items()
+            }
+            yield [records[i] for i in part if i in records]
 
     def without_vector(self, collection: RawCollection) -> list[str]:
         """The ids whose vectors can't be found."""

@@ -113,9 +113,9 @@ class ChromaFolder:
             self.close()
             self._writing = False
             return
-        if self._client is not None:
-            self._version = self._data_version()
-        if self._writing:
+        if self._writing:  # a reader has not seen to it that the client knows what others wrote
+            if self._client is not None:
+                self._version = self._data_version()
             self.lock.unmark()
             self._writing = False
 
@@ -157,7 +157,7 @@ class ChromaFolder:
             import chromadb  # noqa: PLC0415 - takes seconds
             from chromadb.config import Settings  # noqa: PLC0415
 
-            settings = Settings(_env_file=None, anonymized_telemetry=False)  # type: ignore[call-arg]
+            settings = Settings(_env_file=None, anonymized_telemetry=False)
             self._client = chromadb.PersistentClient(self.path, settings=settings)
             self._file = (stat.st_dev, stat.st_ino) if (stat := _stat(self.database)) else None
         return self._client

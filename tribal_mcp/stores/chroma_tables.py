@@ -1,7 +1,6 @@
 """Reads the rows of Chroma's own database: collections, ids, documents and metadata.
 
-Only the layout of `MIGRATIONS` is known; any other is refused, for a wrong guess would be a wrong
-memory. What is read outside `snapshot` is of one moment as long as the folder's lock is in hand.
+What is read outside `snapshot` is of one moment as long as the folder's lock is in hand.
 """
 
 import json
@@ -12,53 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from tribal_mcp.errors import StoreDamaged
+from tribal_mcp.errors import StoreDamaged, StoreLocked
 from tribal_mcp.portability.memory import Vector
+from tribal_mcp.stores.chroma_layout import RawCollection, UnknownLayout, check_layout
+from tribal_mcp.stores.chroma_log import play_rows
 
-MIGRATIONS = {"sysdb": 10, "metadb": 6, "embeddings_queue": 2}
-"""The last migration of each part of the database, as Chroma 1.5.9 leaves it."""
+__all__ = ["DOCUMENT", "ChromaTables", "RawCollection", "RawRecord", "UnknownLayout", "places"]
 
 DOCUMENT = "chroma:document"
-_SPACES = ("l2", "cosine", "ip")
 _BUSY_S = 30.0
-
-
-class UnknownLayout(StoreDamaged):
-    """The files are not laid out as this version knows them."""
-
-
-@dataclass(frozen=True, slots=True)
-class RawCollection:
-    """A collection as it stands in the database."""
-
-    id: str
-    name: str
-    dimension: int | None
-    settings: dict[str, Any]
-    """What Chroma stored of its schema and configuration, by the column's name."""
-    metadata: dict[str, Any]
-
-    @property
-    def space(self) -> str:
-        """The distance metric: l2, cosine or ip."""
-        found = {node["space"] for node in _nodes(self.settings) if node.get("space") in _SPACES}
-        return found.pop() if len(found) == 1 else "l2"
-
-    def embedding_functions(self) -> set[str]:
-        """The embedding functions that the stored settings name; Chroma constructs them."""
-        return {
-            str(function.get("name"))
-            for node in _nodes(self.settings)
-            if isinstance(function := node.get("embedding_function"), dict)
-            and function.get("type") == "known"
-        }
-
-
-def _nodes(value: object) -> Iterator[dict[str, Any]]:
-    if isinstance(value, dict):
-        yield value
-        for child in value.values():
-            yield from _nodes(child)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +42,13 @@ class ChromaTables:
 
     Raises:
         UnknownLayout: they are not of the layout that is known.
+        StoreLocked: another program, without our lock, does not come to an end of writing.
         StoreDamaged: the database can't be read.
     """
 
     def __init__(self, folder: Path, *, locked: bool = True) -> None:
         self._folder = folder
+        self._locked = locked
         self._collections: tuple[int, list[RawCollection]] = (-1, [])
         # A writer that was killed may have left a transaction to roll back, which takes writing.
         uri = f"{(folder / 'chroma.sqlite3').absolute().as_uri()}?mode={'rw' if locked else 'ro'}"
@@ -93,22 +56,21 @@ class ChromaTables:
             self._sql = sqlite3.connect(
                 uri, uri=True, check_same_thread=False, timeout=_BUSY_S, isolation_level=None
             )
+            self._sql.execute("PRAGMA temp_store = MEMORY")
             self._sql.execute("PRAGMA query_only = 1")
-            found = dict(self._sql.execute("SELECT dir, max(version) FROM migrations GROUP BY dir"))
+            check_layout(self._sql)
+        except UnknownLayout:
+            self.close()
+            raise
         except sqlite3.DatabaseError as error:
             self.close()
-            if "no such table" in str(error):
-                found = {}
-            else:
-                raise StoreDamaged(
-                    f"The Chroma database can't be read: {error}. Run `tribal-mcp rescue FILE`."
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+                raise StoreLocked(
+                    "Another program is writing to the Chroma folder. Try again when it is done."
                 ) from error
-        if found != MIGRATIONS:
-            self.close()
-            raise UnknownLayout(
-                f"The Chroma folder has a layout that is not known: {found} where {MIGRATIONS} "
-                "is. It was written by another version of Chroma."
-            )
+            raise StoreDamaged(
+                f"The Chroma database can't be read: {error}. Run `tribal-mcp rescue FILE`."
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -142,13 +104,25 @@ class ChromaTables:
         """All collections of Chroma's default database, by name."""
         version = self.version()
         if self._collections[0] != version:
+            if self._locked:
+                self._play_log()
             self._collections = (version, self._read_collections())
         return self._collections[1]
 
+    def _play_log(self) -> None:
+        """Let the rows be seen as Chroma will leave them when it is next opened."""
+        self._sql.execute("PRAGMA query_only = 0")  # temporary views are written
+        try:
+            play_rows(self._sql)
+        finally:
+            self._sql.execute("PRAGMA query_only = 1")
+
     def _read_collections(self) -> list[RawCollection]:
         rows = self._sql.execute(
-            "SELECT c.id, c.name, dimension, config_json_str, schema_str FROM collections c "
-            "JOIN databases d ON d.id = c.database_id "
+            "SELECT c.id, c.name, dimension, config_json_str, schema_str, m.str_value "
+            "FROM collections c JOIN databases d ON d.id = c.database_id "
+            "LEFT JOIN segments v ON v.collection = c.id AND v.scope = 'VECTOR' "
+            "LEFT JOIN segment_metadata m ON m.segment_id = v.id AND m.key = 'hnsw:space' "
             "WHERE d.name = 'default_database' AND d.tenant_id = 'default_tenant' ORDER BY c.name"
         ).fetchall()
         return [
@@ -165,8 +139,9 @@ class ChromaTables:
                         (collection_id,),
                     )
                 },
+                legacy_space,
             )
-            for collection_id, name, dimension, configuration, schema in rows
+            for collection_id, name, dimension, configuration, schema, legacy_space in rows
         ]
 
     def segments(self) -> set[str]:

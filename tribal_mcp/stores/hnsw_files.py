@@ -13,7 +13,7 @@ import struct
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -26,14 +26,22 @@ FILES = ("header.bin", "data_level0.bin", "length.bin", "link_lists.bin", LABELS
 _HEADER = struct.Struct("<i6Qii3QdQ")
 _LABEL_BYTES = 8
 _DELETED_BYTE = 2
+_LEGACY = "chromadb.segment.impl.vector.local_persistent_hnsw", "PersistentData"
+"""The class as which Chroma 0.x pickled the labels."""
 
 Stamps = list[list[int] | None]
+
+
+class _Attributes:
+    """What stands in for the class of Chroma 0.x: attributes, and nothing that could run."""
 
 
 class _PlainUnpickler(pickle.Unpickler):
     """Takes plain values only; a pickle that names anything to call is not Chroma's."""
 
-    def find_class(self, module: str, name: str) -> NoReturn:
+    def find_class(self, module: str, name: str) -> type[_Attributes]:
+        if (module, name) == _LEGACY:
+            return _Attributes
         raise StoreDamaged(
             f"{LABELS} names {module}.{name}; Chroma writes plain values only, so this file is not "
             "to be trusted."
@@ -60,6 +68,8 @@ def read_labels(data: bytes) -> dict[str, Any]:
     """
     try:
         stored = _PlainUnpickler(BytesIO(data)).load()
+        if isinstance(stored, _Attributes):
+            stored = vars(stored)
         labels = stored["id_to_label"]
         if not all(type(i) is str and type(n) is int and n >= 0 for i, n in labels.items()):
             raise TypeError("id_to_label does not map ids to numbers")  # noqa: TRY301
@@ -85,6 +95,8 @@ class HnswFiles:
         self._stamps = stamps(folder)
         self._labels: dict[str, int] = {}
         self._map: mmap.mmap | None = None
+        self._given = 0
+        self._deleted = np.empty(0, np.uint64)
         if labels is not None:
             self._labels = read_labels(labels)["id_to_label"]
             try:
@@ -99,6 +111,7 @@ class HnswFiles:
         (version, _, _, count, size, label_offset, data_offset, *_) = _HEADER.unpack(header)
         if version != 1 or not 0 < data_offset < label_offset == size - _LABEL_BYTES:
             raise StoreDamaged(f"header.bin has version {version} or offsets that are not known.")
+        self._given = count
         with (self._folder / "data_level0.bin").open("rb") as file:
             count = min(count, os.fstat(file.fileno()).st_size // size)
             if not count:
@@ -110,6 +123,7 @@ class HnswFiles:
         self._order = np.argsort(labels, kind="stable")
         self._sorted = labels[self._order]
         self._alive = elements[:, _DELETED_BYTE] & 1 == 0
+        self._deleted = labels[~self._alive]
         self._vectors = np.ndarray(
             (count, (label_offset - data_offset) // 4),
             "<f4",
@@ -138,6 +152,12 @@ class HnswFiles:
     def __contains__(self, record_id: str) -> bool:
         """Whether the index knows the id."""
         return record_id in self._labels
+
+    def labels(self) -> list[int]:
+        """The labels that were given out and are not deleted, in the order of their giving."""
+        given = np.arange(1, self._given + 1, dtype=np.uint64)
+        labels: list[int] = np.setdiff1d(given, self._deleted).tolist()
+        return labels
 
     def ids(self) -> set[str]:
         """The ids whose vectors can be read."""

@@ -1,26 +1,42 @@
 """Reads what is left of a folder that Chroma can't open: what is unreadable is counted, not fatal.
 
-Vectors of a damaged index are lost where neither the log nor the labels kept by `guard` name them;
-of labels that are cut off, those before the cut are used. Rows are read in ranges that are halved
-until the unreadable ones stand alone.
+Labels of an index that are cut off, as a kill leaves them, and that `guard` did not keep are found
+again by their order: ids and labels are both given out in the order of insertion. Where that can't
+be, those before the cut are used. Rows are read in ranges that are halved until the unreadable ones
+stand alone.
 """
 
 import pickle
 import pickletools
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from tribal_mcp.errors import StoreDamaged
-from tribal_mcp.portability.memory import Vector
+from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
+from tribal_mcp.portability.memory import Vector, entry_fields
+from tribal_mcp.stores.base import BATCH, Lines
 from tribal_mcp.stores.chroma_files import ChromaFiles
 from tribal_mcp.stores.chroma_tables import RawCollection, RawRecord
 from tribal_mcp.stores.hnsw_files import LABELS, HnswFiles
+from tribal_mcp.stores.journal import Batch
+from tribal_mcp.stores.records import to_fields
 
 T = TypeVar("T")
 
 _ROWS = 512
+_OLDER = "SELECT embedding_id FROM embeddings WHERE segment_id = ? AND seq_id <= ?"
+_LOGGED = """
+    SELECT r.embedding_id, q.vector FROM embeddings r
+    JOIN embeddings_queue q ON q.seq_id = r.seq_id AND q.id = r.embedding_id
+    WHERE r.segment_id = ? AND q.seq_id > ? AND q.vector IS NOT NULL
+"""
+"""Of each record the call that made it what it is, where the log has that still."""
 _INTEGERS = {"BININT", "BININT1", "BININT2", "LONG1"}
 
 
@@ -65,7 +81,7 @@ class SalvagedFiles(ChromaFiles):
                 found = self._in_halves(
                     lambda a, b: self._sql.execute(
                         "SELECT id, embedding_id FROM embeddings "
-                        "WHERE id BETWEEN ? AND ? AND segment_id = ?",
+                        "WHERE id BETWEEN ? AND ? AND segment_id = ? ORDER BY id",
                         (a, b, segment),
                     ).fetchall(),
                     first,
@@ -137,12 +153,51 @@ class SalvagedFiles(ChromaFiles):
         except StoreDamaged as error:
             self.damage.append(f"The vector index of {collection.name!r}: {error}")
         normalized = collection.space == "cosine"
-        folder = self._folder / segment
         try:
-            labels = pickle.dumps({"id_to_label": _first_labels((folder / LABELS).read_bytes())})
-            return HnswFiles(folder, normalized=normalized, labels=labels)
+            labels = self._labels(collection, segment, applied)
+            return HnswFiles(self._folder / segment, normalized=normalized, labels=_pickled(labels))
         except (StoreDamaged, OSError):
-            return HnswFiles(folder, normalized=normalized, labels=None)
+            return HnswFiles(self._folder / segment, normalized=normalized, labels=None)
+
+    def _labels(
+        self, collection: RawCollection, segment: str, applied: int | None
+    ) -> dict[str, int]:
+        path = self._folder / segment / LABELS
+        first = _first_labels(path.read_bytes()) if path.exists() else {}
+        with closing(HnswFiles(path.parent, normalized=False, labels=_pickled({}))) as files:
+            given = files.labels()
+        ids = list(self._readable(collection))
+        rows = self._segment(collection, "METADATA")
+        older = {row[0] for row in self._sql.execute(_OLDER, (rows, applied or 0))}
+        # The index was killed with the last calls in it, or it was spoilt later, without them.
+        for those in (ids, [i for i in ids if i in older]):
+            if len(those) == len(given):
+                labels = dict(zip(those, given, strict=True))
+                if first.items() <= labels.items() and self._agrees(collection, labels, applied):
+                    return labels
+        return first
+
+    def _agrees(
+        self, collection: RawCollection, labels: dict[str, int], applied: int | None
+    ) -> bool:
+        """Whether the vectors that the log still has stand under their labels."""
+        segment, _ = self.vector_segment(collection)
+        rows = self._segment(collection, "METADATA")
+        normalized = collection.space == "cosine"
+        with closing(
+            HnswFiles(self._folder / segment, normalized=normalized, labels=_pickled(labels))
+        ) as files:
+            return all(
+                np.allclose(files.read([i]).get(i, told), told, rtol=1e-5)
+                for i, blob in self._sql.execute(_LOGGED, (rows, applied or 0))
+                for told in [np.frombuffer(blob, "<f4")]
+            )
+
+    def _play_log(self) -> None:
+        try:
+            super()._play_log()
+        except sqlite3.DatabaseError as error:
+            self.damage.append(f"The log: {error}.")
 
     def _play(self, collection: RawCollection, index: Any) -> None:  # noqa: ANN401
         try:
@@ -158,6 +213,54 @@ class SalvagedFiles(ChromaFiles):
                 return {}
             middle = len(ids) // 2
             return self._vectors(index, ids[:middle]) | self._vectors(index, ids[middle:])
+
+
+def _pickled(labels: dict[str, int]) -> bytes:
+    return pickle.dumps({"id_to_label": labels})
+
+
+@dataclass(slots=True)
+class Salvage:
+    """What can be read of a store.
+
+    Attributes:
+        files: the reader, which counts what is lost.
+        collections: with a vector, and without.
+        identity: the model of the vectors.
+        batch: one that was written down and not finished; its memories count as those of the
+            store, for their earlier versions may be gone already.
+    """
+
+    files: SalvagedFiles
+    collections: Sequence[RawCollection]
+    identity: EmbeddingMetadata | None
+    batch: Batch | None
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the memories, each once."""
+        begun = [entry.id for entry in self.batch.entries] if self.batch else []
+        gone = {*begun, *(self.batch.delete if self.batch else ())}
+        here = (i for collection in self.collections for i in self.files.ids(collection))
+        return list(dict.fromkeys([*(i for i in here if i not in gone), *begun]))
+
+    def lines(self, ids: Sequence[str]) -> Iterator[Lines]:
+        """Those memories, as the lines of a bundle."""
+        begun = {entry.id: entry for entry in self.batch.entries} if self.batch else {}
+        left = {i for i in ids if i not in begun}
+        for number, collection in enumerate(self.collections):
+            wanted = [i for i in ids if i in left]
+            with_vector = not number and not collection.name.endswith(".pending")
+            for records in self.files.read(collection, wanted, BATCH, vectors=with_vector):
+                batch = Lines()
+                for record in records:
+                    left.discard(record.id)
+                    batch.add(to_fields(record.id, record.document, record.metadata, record.vector))
+                yield batch
+        last = Lines()
+        for entry in begun.values():
+            last.add(entry_fields(entry))
+        yield last
 
 
 def _first_labels(data: bytes) -> dict[str, int]:

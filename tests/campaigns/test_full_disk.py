@@ -1,0 +1,70 @@
+"""A small real disk that fills up: a clear end, and nothing that was acknowledged is lost."""
+
+import random
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.campaigns import work
+from tests.campaigns.processes import ask, report, times
+from tests.examples import memory
+from tribal_mcp.portability.memory import MemoryEntry
+
+pytestmark = pytest.mark.campaign
+
+MIB = 1 << 20
+DISK_MIB = 64
+BOUND_S = 60.0
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """An empty file system of 64 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount, umount = shutil.which("mount"), shutil.which("umount")
+    if mount is None or umount is None:
+        pytest.skip("there is no mount command")
+    options = ["-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(place)]
+    done = subprocess.run([mount, *options], check=False, capture_output=True)
+    if done.returncode:
+        pytest.skip("mounting is not permitted")
+    yield place
+    subprocess.run([umount, "--lazy", str(place)], check=True)
+
+
+def test_a_disk_that_fills_up_costs_nothing_that_was_acknowledged(disk: Path) -> None:
+    rounds = times(2, 20)
+    chance = random.Random(3)  # noqa: S311
+    refused = middle = 0
+    for trial in range(rounds):
+        folder, ballast = disk / f"store-{trial}", disk / "ballast"
+        ask(work.make_collection, folder, 50)
+        free = shutil.disk_usage(disk).free
+        ballast.write_bytes(bytes(free - int(chance.uniform(0.5, 4) * MIB)))
+        acknowledged, error = ask(work.fill, folder, trial, timeout_s=BOUND_S)
+        assert error == "NoSpace"
+        middle += (folder / "tribal-mcp" / "writing.json").exists()
+        again = ask(work.fill, folder, trial + 1000, timeout_s=BOUND_S)
+        assert again[1] == "NoSpace"
+        refused += again[0] == 0
+        ballast.unlink()
+        found, _ = ask(work.read_all, folder)
+        expected = _written(trial, acknowledged) | _written(trial + 1000, again[0])
+        assert {i: found.get(i) for i in expected} == expected
+        assert ask(work.damage, folder) == []
+        ask(work.store_entries, folder, [memory(-1, work.DIMENSIONS)])
+        assert len(ask(work.read_all, folder)[0]) >= len(expected) + 1
+        shutil.rmtree(folder)
+    report(f"{rounds} full disks, {middle} of them in mid-write: 0 lost; {refused} refused again")
+
+
+def _written(seed: int, count: int) -> dict[str, MemoryEntry]:
+    return {
+        entry.id: entry
+        for n in range(count)
+        for entry in [memory(seed * 1_000_000 + n, work.DIMENSIONS, content=work.TEXT)]
+    }

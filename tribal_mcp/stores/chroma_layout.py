@@ -1,0 +1,116 @@
+"""The one layout of a Chroma folder that is known, and what a collection's settings mean in it.
+
+The database is checked migration by migration and column by column. Any other layout is refused,
+for a wrong guess would be a wrong memory.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tribal_mcp.errors import StoreDamaged
+
+MIGRATIONS = {"sysdb": 10, "metadb": 6, "embeddings_queue": 2}
+"""The last migration of each part of the database, as Chroma 1.5.9 leaves it."""
+
+_VALUES = "string_value int_value float_value bool_value"
+COLUMNS = {
+    "collections": "id name dimension database_id config_json_str schema_str",
+    "collection_metadata": "collection_id key str_value int_value float_value bool_value",
+    "databases": "id name tenant_id",
+    "segments": "id type scope collection",
+    "segment_metadata": "segment_id key str_value int_value float_value bool_value",
+    "embeddings": "id segment_id embedding_id seq_id created_at",
+    "embedding_metadata": f"id key {_VALUES}",
+    "embedding_metadata_array": f"id key {_VALUES}",
+    "embeddings_queue": "seq_id created_at operation topic id vector encoding metadata",
+    "max_seq_id": "segment_id seq_id",
+}
+"""The tables that are read, with all their columns."""
+
+
+class UnknownLayout(StoreDamaged):
+    """The files are not laid out as this version knows them."""
+
+
+def check_layout(sql: sqlite3.Connection) -> None:
+    """Hold the database against the layout that is known.
+
+    Raises:
+        UnknownLayout: it is another one.
+    """
+    columns: dict[str, set[str]] = {}
+    for table, column in sql.execute(
+        "SELECT t.name, c.name FROM sqlite_master AS t JOIN pragma_table_info(t.name) AS c "
+        "WHERE t.sql NOT LIKE 'CREATE VIRTUAL%'"
+    ):
+        columns.setdefault(table, set()).add(column)
+    wrong = [table for table, names in COLUMNS.items() if columns.get(table) != set(names.split())]
+    found = {}
+    if "migrations" in columns:
+        found = dict(sql.execute("SELECT dir, max(version) FROM migrations GROUP BY dir"))
+    if found != MIGRATIONS or wrong:
+        raise UnknownLayout(
+            f"The Chroma folder has a layout that is not known: {found} where {MIGRATIONS} is"
+            f"{', and other columns in ' if wrong else ''}{', '.join(wrong)}. It was written by "
+            "another version of Chroma."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RawCollection:
+    """A collection as it stands in the database."""
+
+    id: str
+    name: str
+    dimension: int | None
+    settings: dict[str, Any]
+    """What Chroma stored of its schema and configuration, by the column's name."""
+    metadata: dict[str, Any]
+    legacy_space: str | None = None
+    """The distance metric that Chroma 0.x stored beside the vectors."""
+
+    @property
+    def space(self) -> str:
+        """The distance metric: l2, cosine or ip.
+
+        Raises:
+            UnknownLayout: the settings do not tell, or not clearly. A wrong guess would give
+                unit vectors for those of a cosine collection.
+        """
+        try:
+            found = {*_spaces(self.settings), self.legacy_space} - {None} or {"l2"}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UnknownLayout(
+                f"The settings of {self.name!r} can't be read: {error!r}."
+            ) from error
+        if len(found) > 1 or not found <= {"l2", "cosine", "ip"}:
+            raise UnknownLayout(f"The distance metric of {self.name!r} is not clear: {found}.")
+        return str(found.pop())
+
+    def embedding_functions(self) -> set[str]:
+        """The embedding functions that the stored settings name; Chroma constructs them."""
+        return {
+            str(function.get("name"))
+            for node in _nodes(self.settings)
+            if isinstance(function := node.get("embedding_function"), dict)
+            and function.get("type") == "known"
+        }
+
+
+def _spaces(settings: dict[str, Any]) -> list[str | None]:
+    if schema := settings.get("schema"):
+        index = schema["keys"]["#embedding"]["float_list"]["vector_index"]
+        return [index["config"]["space"]]
+    configuration = settings.get("configuration") or {}
+    # Chroma 1.0 to 1.2 stored it under `vector_index`; the API gives it without.
+    indexes = configuration.get("vector_index", configuration)
+    return [indexes[kind]["space"] for kind in ("hnsw", "spann") if indexes.get(kind)]
+
+
+def _nodes(value: object) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+        for child in value.values():
+            yield from _nodes(child)

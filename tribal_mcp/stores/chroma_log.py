@@ -1,0 +1,114 @@
+"""Makes visible what stands in Chroma's log only, without writing to its files.
+
+A call to Chroma goes to the log first (`embeddings_queue`), then to the rows, and to the index
+files once in a while. A writer that was killed in between leaves calls that Chroma carries out when
+it is next opened; until then temporary views stand before the tables, with the same outcome.
+"""
+
+import json
+import sqlite3
+from typing import Any, Final
+
+ADD: Final = 0
+UPDATE: Final = 1
+UPSERT: Final = 2
+DELETE: Final = 3
+
+_BEHIND = """
+    SELECT log.seq_id, rows.id, log.operation, log.id, log.metadata
+    FROM segments AS rows LEFT JOIN max_seq_id AS applied ON applied.segment_id = rows.id
+    CROSS JOIN embeddings_queue AS log
+    WHERE rows.scope = 'METADATA' AND log.topic LIKE '%/' || rows.collection
+    AND log.seq_id > coalesce(applied.seq_id, 0) ORDER BY log.seq_id
+"""
+_NO_OVERLAY = """
+    DROP VIEW IF EXISTS temp.embeddings;
+    DROP VIEW IF EXISTS temp.embedding_metadata;
+    DROP VIEW IF EXISTS temp.embedding_metadata_array;
+    DROP TABLE IF EXISTS temp.replaced;
+    DROP TABLE IF EXISTS temp.late_rows;
+    DROP TABLE IF EXISTS temp.late_values;
+    DROP TABLE IF EXISTS temp.late_lists;
+"""
+_OVERLAY = """
+    CREATE TEMP TABLE replaced (id INTEGER PRIMARY KEY);
+    CREATE TEMP TABLE late_rows (id INTEGER PRIMARY KEY, segment_id TEXT, embedding_id TEXT,
+        seq_id INTEGER);
+    CREATE TEMP TABLE late_values (id INTEGER, key TEXT, string_value TEXT, int_value INTEGER,
+        float_value REAL, bool_value INTEGER);
+    CREATE TEMP TABLE late_lists (id INTEGER, key TEXT, string_value TEXT, int_value INTEGER,
+        float_value REAL, bool_value INTEGER);
+    CREATE TEMP VIEW embeddings AS
+        SELECT id, segment_id, embedding_id, seq_id FROM main.embeddings
+        WHERE id NOT IN (SELECT id FROM replaced) UNION ALL SELECT * FROM late_rows;
+    CREATE TEMP VIEW embedding_metadata AS SELECT * FROM main.embedding_metadata
+        WHERE id NOT IN (SELECT id FROM replaced) UNION ALL SELECT * FROM late_values;
+    CREATE TEMP VIEW embedding_metadata_array AS
+        SELECT *, rowid AS rowid FROM main.embedding_metadata_array
+        WHERE id NOT IN (SELECT id FROM replaced) UNION ALL SELECT *, rowid FROM late_lists;
+"""
+_FIND = "SELECT id FROM embeddings WHERE segment_id = ? AND embedding_id = ?"
+_INSERT = """
+    INSERT INTO late_rows SELECT 1 + max(coalesce((SELECT max(id) FROM main.embeddings), 0),
+        coalesce((SELECT max(id) FROM late_rows), 0)), ?, ?, ? RETURNING id
+"""
+_REPLACE = "INSERT OR IGNORE INTO replaced SELECT id FROM main.embeddings WHERE id = ?"
+_COPY = (
+    """INSERT INTO late_rows
+        SELECT id, segment_id, embedding_id, seq_id FROM main.embeddings WHERE id = ?""",
+    "INSERT INTO late_values SELECT * FROM main.embedding_metadata WHERE id = ?",
+    """INSERT INTO late_lists
+        SELECT * FROM main.embedding_metadata_array WHERE id = ? ORDER BY rowid""",
+)
+_DELETE = (
+    "DELETE FROM late_rows WHERE id = ?",
+    "DELETE FROM late_values WHERE id = ?",
+    "DELETE FROM late_lists WHERE id = ?",
+)
+_UNSET = (
+    "DELETE FROM late_values WHERE id = ? AND key = ?",
+    "DELETE FROM late_lists WHERE id = ? AND key = ?",
+)
+_SET_VALUE = "INSERT INTO late_values VALUES (?, ?, ?, ?, ?, ?)"
+_SET_LIST = "INSERT INTO late_lists VALUES (?, ?, ?, ?, ?, ?)"
+
+
+def play_rows(sql: sqlite3.Connection) -> int:
+    """Put temporary views before the tables of rows that know what is only in the log.
+
+    Something is only in the log when its writer was killed before it came to the rows.
+
+    Returns:
+        How many calls that are.
+    """
+    sql.executescript(_NO_OVERLAY)
+    behind = sql.execute(_BEHIND).fetchall()
+    if behind:
+        sql.executescript(_OVERLAY)
+    for seq_id, segment, operation, record_id, metadata in behind:
+        row = sql.execute(_FIND, (segment, record_id)).fetchone()
+        if row is None and operation in (ADD, UPSERT):
+            row = sql.execute(_INSERT, (segment, record_id, seq_id)).fetchone()
+        elif row is None or operation == ADD:
+            continue
+        elif sql.execute(_REPLACE, row).rowcount:
+            _each(sql, _COPY, row)
+        if operation == DELETE:
+            _each(sql, _DELETE, row)
+        else:
+            for key, value in json.loads(metadata or "{}").items():
+                _set(sql, row[0], key, value)
+    return len(behind)
+
+
+def _set(sql: sqlite3.Connection, row: int, key: str, value: Any) -> None:  # noqa: ANN401 - of JSON
+    _each(sql, _UNSET, (row, key))
+    for one in value if isinstance(value, list) else [value]:
+        if one is not None:
+            columns = [one if type(one) is kind else None for kind in (str, int, float, bool)]
+            sql.execute(_SET_LIST if isinstance(value, list) else _SET_VALUE, (row, key, *columns))
+
+
+def _each(sql: sqlite3.Connection, statements: tuple[str, ...], values: tuple[Any, ...]) -> None:
+    for statement in statements:
+        sql.execute(statement, values)
