@@ -195,9 +195,8 @@ def test_a_lost_map_is_not_guessed_where_the_log_contradicts(tmp_path: Path) -> 
     os.truncate(index_of(tmp_path) / "index_metadata.pickle", 0)
     read = salvaged(tmp_path)
     assert len(read) == 20
-    assert {"id19": NUMBERS[19].tobytes(), "new": NUMBERS[39].tobytes()} == {
-        r[0]: r[3] for r in read if r[3] is not None
-    }
+    found = {r[0]: r[3] for r in read if r[3] is not None}
+    assert found == {"new": NUMBERS[39].tobytes()}
 
 
 def test_rows_and_vectors_without_each_other_are_told(folder: Path) -> None:

@@ -48,15 +48,15 @@ def test_a_disk_that_fills_up_costs_nothing_that_was_acknowledged(disk: Path) ->
         acknowledged, error = ask(work.fill, folder, trial, timeout_s=BOUND_S)
         assert error == "NoSpace"
         middle += (folder / "tribal-mcp" / "writing.json").exists()
-        again = ask(work.fill, folder, trial + 1000, timeout_s=BOUND_S)
+        again = ask(work.fill, folder, trial + 100, timeout_s=BOUND_S)
         assert again[1] == "NoSpace"
         refused += again[0] == 0
         ballast.unlink()
         found, _ = ask(work.read_all, folder)
-        expected = _written(trial, acknowledged) | _written(trial + 1000, again[0])
+        expected = _written(trial, acknowledged) | _written(trial + 100, again[0])
         assert {i: found.get(i) for i in expected} == expected
         assert ask(work.damage, folder) == []
-        ask(work.store_entries, folder, [memory(-1, work.DIMENSIONS)])
+        ask(work.store_entries, folder, [memory(9_999_999, work.DIMENSIONS)])
         assert len(ask(work.read_all, folder)[0]) >= len(expected) + 1
         shutil.rmtree(folder)
     report(f"{rounds} full disks, {middle} of them in mid-write: 0 lost; {refused} refused again")
@@ -66,5 +66,5 @@ def _written(seed: int, count: int) -> dict[str, MemoryEntry]:
     return {
         entry.id: entry
         for n in range(count)
-        for entry in [memory(seed * 1_000_000 + n, work.DIMENSIONS, content=work.TEXT)]
+        for entry in [memory(seed * 10_000 + n, work.DIMENSIONS, content=work.TEXT)]
     }

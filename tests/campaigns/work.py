@@ -130,7 +130,7 @@ def fill(_report: Report, folder: Path, seed: int) -> tuple[int, str]:
         store = ChromaStore(folder)
         try:
             while True:
-                numbers = range(seed * 1_000_000 + written, seed * 1_000_000 + written + 20)
+                numbers = range(seed * 10_000 + written, seed * 10_000 + written + 20)
                 await store.upsert([memory(n, DIMENSIONS, content=TEXT) for n in numbers])
                 written += 20
         except TribalError as error:

@@ -121,6 +121,8 @@ class ChromaFiles(ChromaTables):
         except (FileNotFoundError, NotADirectoryError):
             labels = None
         try:
+            if labels is None and applied is not None:
+                raise StoreDamaged(f"{LABELS} of the vector index is missing.")  # noqa: TRY301
             return HnswFiles(folder, normalized=normalized, labels=labels)
         except StoreDamaged:
             kept = self._guard.labels(segment, applied)

@@ -1,0 +1,179 @@
+"""Who may use the folder when, and what using it leaves behind."""
+
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from tests.examples import memories, memory
+from tribal_mcp.errors import NoSpace, StoreError, StoreLocked
+from tribal_mcp.portability.embedding_metadata import PortableBundle
+from tribal_mcp.services.import_export import export_memories, import_memories
+from tribal_mcp.stores import chroma_folder, chroma_layout
+from tribal_mcp.stores.chroma import ChromaStore, open_store
+from tribal_mcp.stores.chroma_api import ApiFiles
+from tribal_mcp.stores.chroma_folder import ChromaFolder
+
+pytestmark = pytest.mark.anyio
+
+HOLDER = """
+import sys
+from pathlib import Path
+from tribal_mcp.stores.lock import FolderLock
+lock = FolderLock(Path(sys.argv[1]))
+assert lock._try()
+lock.mark()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+async def test_nothing_is_made_where_nothing_is_written(tmp_path: Path) -> None:
+    folder = tmp_path / "missing" / "store"
+    bundle = await export_memories(open_store(folder))
+    async with ChromaStore(folder) as store:
+        assert await store.count() == 0
+        assert await store.get("memory-1") is None
+        assert await store.delete(["memory-1"]) == 0
+        assert await store.check() == []
+        await import_memories(PortableBundle(bundle.manifest, memories(3)), store, dry_run=True)
+    assert not (tmp_path / "missing").exists()
+
+
+async def test_a_new_folder_is_for_its_user_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b" / "store"
+    await open_store(folder).upsert([memory(1)])
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.parents[:2])]
+    assert modes == [0o700] * 3
+    assert {path.name for path in (folder / "tribal-mcp").iterdir()} == {"lock"}
+
+
+async def test_a_session_on_one_folder_leaves_another_free(tmp_path: Path) -> None:
+    one, two = open_store(tmp_path / "one"), open_store(tmp_path / "two")
+    await one.upsert(memories(3))
+    async with one.session(), two.session(writing=True):
+        await two.upsert(list((await one.get_many(await one.list_ids())).values()))
+        assert await one.count() == await two.count() == 3
+
+
+async def test_a_task_that_outlives_its_session_takes_the_lock_itself(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    await store.upsert([memory(1)])
+    over = anyio.Event()
+    seen: list[int] = []
+
+    async def later() -> None:
+        await over.wait()
+        with pytest.raises(StoreLocked):
+            await ChromaStore(tmp_path / "store", lock_timeout_s=0.05).get("memory-1")
+        seen.append(1)
+
+    async with anyio.create_task_group() as group:
+        async with store.session():
+            group.start_soon(later)
+            await anyio.lowlevel.checkpoint()
+        with subprocess.Popen(
+            [sys.executable, "-c", HOLDER, str(tmp_path / "store")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as holder:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"held\n"
+            over.set()
+            while not seen:
+                await anyio.sleep(0.01)
+            holder.kill()
+    assert await store.count() == 1
+
+
+async def test_counting_does_not_wait_for_another_process_and_reading_says_who_has_it(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "store"
+    told: list[str] = []
+    store = ChromaStore(folder, lock_timeout_s=2.5, on_wait=told.append)
+    await store.upsert(memories(3))
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert await store.count() == 3
+        assert (await store.state()).count == 3
+        with pytest.raises(StoreLocked, match=rf"process {holder.pid} .*TRIBAL_LOCK_TIMEOUT_S"):
+            await store.get("memory-1")
+        assert [str(holder.pid) in message for message in told] == [True]
+        holder.kill()
+    assert await store.get("memory-1") == memory(1)  # the lock of the dead is free
+
+
+async def test_counting_waits_while_a_batch_of_another_process_is_half_done(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "store"
+    store = ChromaStore(folder, lock_timeout_s=0.05)
+    await store.upsert(memories(3))
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        (folder / "tribal-mcp" / "journal.jsonl").write_bytes(b"begun")
+        with pytest.raises(StoreLocked):
+            await store.count()
+        holder.kill()
+    assert await store.count() == 3
+
+
+async def test_two_spellings_of_a_path_are_one_store(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "store")
+    await open_store(tmp_path / "store").upsert([memory(1)])
+    await open_store(tmp_path / "link").upsert([memory(2)])
+    await open_store(tmp_path / "x" / ".." / "store").upsert([memory(3)])
+    assert await open_store(tmp_path / "store").count() == 3
+
+
+async def test_a_folder_that_is_put_in_the_place_of_an_open_one_is_seen(tmp_path: Path) -> None:
+    store, other = open_store(tmp_path / "store"), open_store(tmp_path / "other")
+    await store.upsert([memory(1)])
+    await other.upsert([memory(2), memory(3)])
+    ChromaFolder.at(tmp_path / "other").close()
+    shutil.rmtree(tmp_path / "store")
+    (tmp_path / "other").rename(tmp_path / "store")
+    assert await store.list_ids() == ["memory-2", "memory-3"]
+    await store.upsert([memory(4)])
+    assert await store.count() == 3
+
+
+async def test_a_full_disk_is_said_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(tmp_path / "store")
+    await store.upsert([memory(1)])
+    monkeypatch.setattr(chroma_folder, "FREE_BYTES", 1 << 60)
+    with pytest.raises(NoSpace, match="MiB free"):
+        await store.upsert([memory(2)])
+    assert await store.list_ids() == ["memory-1"]
+
+
+async def test_an_unknown_layout_is_read_through_chroma_and_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "store"
+    entries = [*memories(5), memory(9, embedding=None)]
+    await open_store(folder).upsert(entries)
+    ChromaFolder.at(folder).close()
+    monkeypatch.setattr(chroma_layout, "MIGRATIONS", {"sysdb": 99})
+    async with ChromaStore(folder) as store:
+        bundle = await export_memories(store)
+        assert bundle.entries == entries
+        assert any("layout that is not known" in note for note in bundle.notes)
+        assert isinstance(ChromaFolder.at(folder).files(), ApiFiles)
+        with pytest.raises(StoreError, match="layout"):
+            await store.upsert([memory(7)])
+        assert [problem.kind for problem in await store.check()] == ["layout"]
