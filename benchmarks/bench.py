@@ -283,7 +283,8 @@ def tools_list_seconds(code: str) -> float:
 def main() -> None:
     """Measure, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small sizes, one round")
+    parser.add_argument("--quick", action="store_true", help="one small size, one round")
+    parser.add_argument("sizes", nargs="*", help="instead of all: such as 10000x384")
     parser.add_argument("--side", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
@@ -293,11 +294,8 @@ def main() -> None:
         print(json.dumps({"seconds": seconds, "mib": mib}))
         return
     rounds = 1 if options.quick else 5
-    sizes = (
-        [(2_000, 384)]
-        if options.quick
-        else [(10_000, 384), (50_000, 384), (20_000, 1536), (200_000, 384)]
-    )
+    chosen = [tuple(map(int, size.split("x"))) for size in options.sizes]
+    sizes = chosen or (QUICK if options.quick else FULL)
     report = Report()
     with tempfile.TemporaryDirectory() as scratch:
         for count, dimensions in sizes:

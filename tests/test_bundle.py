@@ -1,6 +1,7 @@
 """A bundle in all its layouts: what is written comes back, and damage is refused with its line."""
 
 import gzip
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -155,6 +156,24 @@ def test_damage_in_a_large_bundle_is_located_among_few_lines() -> None:
     data = written(entries).replace(b"Memory number 7777", b"Memory number 7778")
     with pytest.raises(BundleError, match="between line 7,779 and 7,782"):
         read(data)
+
+
+def test_the_integrity_block_is_what_the_documentation_says() -> None:
+    entries = [memory(number, embedding=None) for number in range(9_000)]
+    block = json.loads(written(entries))["integrity"]
+    digest = hashlib.sha256()
+    marks = []
+    for number, entry in enumerate(entries, start=1):
+        digest.update(dump_entry(entry) + b"\n")
+        if number % 4 == 0:
+            marks.append(digest.hexdigest()[:8])
+    head = json.dumps(manifest(9_000).to_dict(), separators=(",", ":")).encode()
+    assert block == {
+        "memory_count": 9_000,
+        "sha256": digest.hexdigest(),
+        "manifest_sha256": hashlib.sha256(head).hexdigest(),
+        "marks": {"every": 4, "sha256": "".join(marks)},
+    }
 
 
 def test_a_changed_manifest_is_refused() -> None:

@@ -13,7 +13,7 @@ from chromadb.utils import embedding_functions
 from tests.chroma_folders import chroma
 from tests.examples import memory
 from tribal_mcp.errors import StoreError
-from tribal_mcp.stores import chroma_folder
+from tribal_mcp.stores import batches
 from tribal_mcp.stores.base import UNDATED
 from tribal_mcp.stores.chroma import ChromaStore
 from tribal_mcp.stores.chroma_folder import ChromaFolder
@@ -28,7 +28,7 @@ class _Canary:
 
     constructed = 0
 
-    def __init__(self, *_: Any, **__: Any) -> None:
+    def __init__(self, *_: object, **__: object) -> None:
         _Canary.constructed += 1
 
     def __call__(self, input: list[str]) -> list[Any]:  # noqa: A002 - Chroma's name
@@ -59,8 +59,9 @@ def _plant(folder: Path, name: str) -> None:
 
 
 def _replace(node: object, planted: dict[str, Any]) -> None:
-    for child in node.values() if isinstance(node, dict) else ():
-        _replace(child, planted)
+    for key, child in node.items() if isinstance(node, dict) else ():
+        if key != "sparse_vector_index":
+            _replace(child, planted)
     if isinstance(node, dict) and "embedding_function" in node:
         node["embedding_function"] = planted
     if isinstance(node, dict) and "hnsw" in node and isinstance(node["hnsw"], dict):
@@ -72,7 +73,7 @@ def canary(monkeypatch: pytest.MonkeyPatch) -> type[_Canary]:
     """Stands for a class that is registered, and for one that would fetch code."""
     _Canary.constructed = 0
     for name in ("canary", "sentence_transformer"):
-        monkeypatch.setitem(embedding_functions.known_embedding_functions, name, _Canary)  # type: ignore[arg-type]
+        monkeypatch.setitem(embedding_functions.known_embedding_functions, name, _Canary)
     return _Canary
 
 
@@ -130,7 +131,7 @@ async def test_without_the_check_the_canary_would_be_constructed(
     folder = tmp_path / "store"
     _foreign(folder)
     _plant(folder, "canary")
-    monkeypatch.setattr(chroma_folder, "refuse_strangers", lambda _: None)
+    monkeypatch.setattr(batches, "refuse_strangers", lambda _: None)
     async with ChromaStore(folder) as store:
         await store.upsert([memory(1)])
     assert canary.constructed > 0

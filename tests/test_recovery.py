@@ -158,7 +158,7 @@ async def test_a_batch_that_chroma_refuses_is_kept_aside(
     def refuse(*_: object) -> None:
         raise ValueError("no such thing")
 
-    monkeypatch.setattr(ChromaFolder, "_add", refuse)
+    monkeypatch.setattr("tribal_mcp.stores.batches._add", refuse)
     found, notes = await everything(folder)
     assert found == by_id(memories(COUNT))
     assert "can't be written (no such thing)" in notes[0]
@@ -174,7 +174,7 @@ async def test_a_write_that_fails_in_the_middle_is_completed_by_the_next_session
 
     store = open_store(folder)
     with monkeypatch.context() as patch:
-        patch.setattr(ChromaFolder, "_add", fail)
+        patch.setattr("tribal_mcp.stores.batches._add", fail)
         with pytest.raises(StoreDamaged, match="went wrong"):
             await store.upsert([memory(1, content="after")])
     assert (folder / "tribal-mcp" / "writing.json").exists()

@@ -4,6 +4,8 @@ import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
@@ -31,6 +33,18 @@ lock.mark()
 print("held", flush=True)
 sys.stdin.read()
 """
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[int]:
+    """Another process has the folder's lock, and its mark is there; gives its id."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        yield holder.pid
+        holder.kill()
 
 
 async def test_nothing_is_made_where_nothing_is_written(tmp_path: Path) -> None:
@@ -64,30 +78,21 @@ async def test_a_session_on_one_folder_leaves_another_free(tmp_path: Path) -> No
 async def test_a_task_that_outlives_its_session_takes_the_lock_itself(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store")
     await store.upsert([memory(1)])
-    over = anyio.Event()
-    seen: list[int] = []
+    over, refused = anyio.Event(), anyio.Event()
 
     async def later() -> None:
         await over.wait()
         with pytest.raises(StoreLocked):
             await ChromaStore(tmp_path / "store", lock_timeout_s=0.05).get("memory-1")
-        seen.append(1)
+        refused.set()
 
     async with anyio.create_task_group() as group:
         async with store.session():
             group.start_soon(later)
             await anyio.lowlevel.checkpoint()
-        with subprocess.Popen(
-            [sys.executable, "-c", HOLDER, str(tmp_path / "store")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        ) as holder:
-            assert holder.stdout is not None
-            assert holder.stdout.readline() == b"held\n"
+        with held(tmp_path / "store"):
             over.set()
-            while not seen:
-                await anyio.sleep(0.01)
-            holder.kill()
+            await refused.wait()
     assert await store.count() == 1
 
 
@@ -98,17 +103,12 @@ async def test_counting_does_not_wait_for_another_process_and_reading_says_who_h
     told: list[str] = []
     store = ChromaStore(folder, lock_timeout_s=2.5, on_wait=told.append)
     await store.upsert(memories(3))
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"held\n"
+    with held(folder) as pid:
         assert await store.count() == 3
         assert (await store.state()).count == 3
-        with pytest.raises(StoreLocked, match=rf"process {holder.pid} .*TRIBAL_LOCK_TIMEOUT_S"):
+        with pytest.raises(StoreLocked, match=rf"process {pid} .*TRIBAL_LOCK_TIMEOUT_S"):
             await store.get("memory-1")
-        assert [str(holder.pid) in message for message in told] == [True]
-        holder.kill()
+        assert [str(pid) in message for message in told] == [True]
     assert await store.get("memory-1") == memory(1)  # the lock of the dead is free
 
 
@@ -118,15 +118,10 @@ async def test_counting_waits_while_a_batch_of_another_process_is_half_done(
     folder = tmp_path / "store"
     store = ChromaStore(folder, lock_timeout_s=0.05)
     await store.upsert(memories(3))
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"held\n"
+    with held(folder):
         (folder / "tribal-mcp" / "journal.jsonl").write_bytes(b"begun")
         with pytest.raises(StoreLocked):
             await store.count()
-        holder.kill()
     assert await store.count() == 3
 
 

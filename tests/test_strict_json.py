@@ -63,6 +63,8 @@ TAKEN = {
     "a text that looks like a key": b'{"a":"\\"a\\":{[","b":[]}',
     "a vector in the metadata": b'{"metadata":{"embedding":[1.0,2.0]},"embedding":[true]}',
     "a vector under a longer key": b'{"my\\"embedding":[1.0],"embedding":null}',
+    "a vector with true": b'{"embedding":[1.0,true]}',
+    "a vector with false": b'{"embedding":[1.0,false]}',
     "a vector with a null": b'{"embedding":[1.0,null]}',
     "a vector of texts": b'{"embedding":["]",1.0]}',
     "white space": b' {"a" : [ 1 , 2 ] }\r\n',

@@ -24,6 +24,9 @@ PROCESSES = 3
 # -P: a folder named as a module of ours, where the server happens to be started, is never run.
 COMMAND = (sys.executable, "-P", "-m", "tribal_mcp.services.worker")
 
+STALLED_S = 900.0
+"""A call that shows no sign of life for so long is ended: far longer than any one step takes."""
+
 _LAST_BATCH_S = 25.0
 _LINE_BYTES = 64 * 1024 * 1024
 _GONE = (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError)
@@ -68,7 +71,15 @@ class _Worker:
     async def answer(self, on_progress: OnProgress | None = None) -> dict[str, Any]:
         """Read up to the end of the call."""
         while True:
-            line = await self._out.receive_until(b"\n", _LINE_BYTES)
+            try:
+                with anyio.fail_after(STALLED_S):
+                    line = await self._out.receive_until(b"\n", _LINE_BYTES)
+            except TimeoutError:
+                raise StoreError(
+                    f"The store process did nothing for {STALLED_S / 60:.0f} minutes and is ended; "
+                    "Chroma can hang, on a full disk for one. What was acknowledged is safe. Look "
+                    "at the disk, and run the same again."
+                ) from None
             message: dict[str, Any] = json.loads(line)
             if "progress" not in message:
                 return message

@@ -20,6 +20,7 @@ from tribal_mcp.portability.embedding_metadata import UNKNOWN_MODEL, EmbeddingMe
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.memory import MemoryEntry, microseconds
 from tribal_mcp.stores.base import BATCH, EVERYTHING, Lines, StoreState, check_batch, check_identity
+from tribal_mcp.stores.batches import carry_out, writable
 from tribal_mcp.stores.chroma_files import ChromaFiles
 from tribal_mcp.stores.chroma_folder import OURS, ChromaFolder, Files, pending_name
 from tribal_mcp.stores.chroma_tables import RawCollection, RawRecord
@@ -265,6 +266,8 @@ class ChromaStore:
 
     async def delete(self, ids: Collection[str]) -> int:
         """Remove the memories of those ids; how many were there."""
+        if not self._folder.exists:
+            return 0
         async with self.session(writing=True):
             before = await self.count()
             if before:
@@ -276,7 +279,7 @@ class ChromaStore:
         """Record which model makes this store's vectors."""
 
         def write() -> None:
-            collection = self._folder.writable(self._name)
+            collection = writable(self._folder, self._name)
             about = {
                 MODEL: identity.model_name,
                 DIMENSIONS: identity.dimensions,
@@ -291,7 +294,7 @@ class ChromaStore:
 
     async def check(self) -> list[Problem]:
         """What is lost, left over or at odds with itself. Nothing is changed."""
-        async with self._locked(recovering=False):
+        async with self._locked(when=self._folder.exists, recovering=False):
             return await _in_thread(self._folder, partial(check, self._folder, self._name))
 
     async def repair(self) -> list[str]:
@@ -300,7 +303,7 @@ class ChromaStore:
         Raises:
             StoreDamaged: the database itself is damaged; rescue what can be read.
         """
-        async with self._locked(recovering=False):
+        async with self._locked(when=self._folder.exists, recovering=False):
             return await _in_thread(self._folder, partial(repair, self._folder, self._name))
 
     async def rescue(self, use: Callable[[Salvage], T]) -> T:
@@ -322,7 +325,7 @@ class ChromaStore:
             return await _in_thread(self._folder, reading)
 
     async def _write(self, batch: Batch) -> None:
-        await self._run(partial(self._folder.carry_out, batch))
+        await self._run(partial(carry_out, self._folder, batch))
 
 
 def open_store(path: str | Path, collection: str = "memories") -> ChromaStore:

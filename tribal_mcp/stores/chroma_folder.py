@@ -9,36 +9,25 @@ import atexit
 import shutil
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tribal_mcp.errors import NoSpace, StoreError
-from tribal_mcp.portability.memory import MemoryEntry, Vector
 from tribal_mcp.stores.chroma_api import ApiFiles
 from tribal_mcp.stores.chroma_files import ChromaFiles
 from tribal_mcp.stores.chroma_tables import RawCollection, UnknownLayout
 from tribal_mcp.stores.guard import Guard
-from tribal_mcp.stores.journal import Batch, Journal
+from tribal_mcp.stores.journal import Journal
 from tribal_mcp.stores.lock import OWN_FOLDER, FolderLock
-from tribal_mcp.stores.records import to_metadata
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
-    from chromadb.api.collection_configuration import CreateCollectionConfiguration
     from chromadb.api.models.Collection import Collection as ChromaCollection
 
 OURS = "tribal_layout"
 """In the metadata of each collection that this program made."""
-HNSW: "CreateCollectionConfiguration" = {"hnsw": {"space": "l2"}}
-"""Under l2 a vector comes back bit by bit; under cosine it does not."""
-HARMLESS_EMBEDDERS = frozenset({"default"})
-"""Embedding functions that a stored schema may name: Chroma constructs them on each write."""
 FREE_BYTES = 32 * 1024 * 1024
 """Free space without which nothing is written."""
 _SPARE = 6
@@ -200,42 +189,12 @@ class ChromaFolder:
                 f"wants {wanted / 2**20:,.0f}. Make space and run the same command again."
             )
 
-    def carry_out(self, batch: Batch) -> None:
-        """Change a collection and its pending sibling: whole, whoever is killed."""
-        self.refuse_full_disk(sum(_size(entry) for entry in batch.entries))
-        self.client()
-        new_ids = [entry.id for entry in batch.entries]
-        gone = list(dict.fromkeys([*batch.delete, *new_ids]))
-        steps: list[tuple[str, Callable[[], object]]] = []
-        by_name = {
-            batch.collection: [e for e in batch.entries if e.embedding is not None],
-            pending_name(batch.collection): [e for e in batch.entries if e.embedding is None],
-        }
-        for name, entries in by_name.items():
-            self.catch_up(name)
-            raw = self.raw(name)
-            present = self._files_to_write().existing(raw, gone) if raw else []
-            if raw and entries:
-                refuse_strangers(raw)
-            if present:
-                steps.append((name, partial(self._delete, name, present)))
-            if entries:
-                dimension = _vector(entries[0]).size
-                if raw and raw.dimension not in (None, dimension) and self._empty(raw):
-                    # Chroma fixes the dimensions with the first vector, and for good.
-                    batch = replace(batch, metadata=raw.metadata)
-                    steps.append((name, partial(self.client().delete_collection, name)))
-                steps.append((name, partial(self._add, name, entries, batch.metadata)))
-        if len(steps) > 1:
-            self.journal.write(batch)
-        for name, step in steps:
-            self.shield(name)
-            with self.at_risk():
-                step()
-        if len(steps) > 1:
-            self.journal.remove()
+    def direct(self) -> ChromaFiles:
+        """The folder's files, for writing: without them no plan can be made.
 
-    def _files_to_write(self) -> ChromaFiles:
+        Raises:
+            StoreError: their layout is not known.
+        """
         files = self.files()
         if isinstance(files, ApiFiles):
             raise StoreError(
@@ -246,21 +205,18 @@ class ChromaFolder:
 
     def raw(self, name: str) -> RawCollection | None:
         """The collection of that name as it stands in the database."""
-        return self._files_to_write().collection(name) if self.exists else None
-
-    def _empty(self, raw: RawCollection) -> bool:
-        return not self._files_to_write().count(raw)
+        return self.direct().collection(name) if self.exists else None
 
     def shield(self, name: str) -> None:
         """Keep what makes the collection's index readable if the next call is killed."""
         raw = self.raw(name)
         if raw is not None:
-            self.guard.save(*self._files_to_write().vector_segment(raw))
+            self.guard.save(*self.direct().vector_segment(raw))
 
     def catch_up(self, name: str) -> None:
         """Let Chroma carry out what stands in its log only, before a plan is made on the rows."""
         raw = self.raw(name)
-        if raw is not None and self._files_to_write().unapplied(raw):
+        if raw is not None and self.direct().unapplied(raw):
             self.shield(name)
             with self.at_risk():
                 self.at_name(name).count()
@@ -268,51 +224,6 @@ class ChromaFolder:
     def at_name(self, name: str) -> "ChromaCollection":
         """The collection of that name, which exists."""
         return self.client().get_collection(name, embedding_function=None)
-
-    def _delete(self, name: str, ids: list[str]) -> None:
-        self.at_name(name).delete(ids)
-
-    def _add(self, name: str, entries: Sequence[MemoryEntry], anew: dict[str, Any] | None) -> None:
-        """Insert entries whose ids are not there: one call, whole or not at all."""
-        self.writable(name, anew).add(
-            ids=[e.id for e in entries],
-            documents=[e.content for e in entries],
-            embeddings=[_vector(e) for e in entries],  # type: ignore[arg-type]
-            metadatas=[to_metadata(e) for e in entries],
-        )
-
-    def writable(self, name: str, anew: dict[str, Any] | None = None) -> "ChromaCollection":
-        """The collection of that name, made when it is missing.
-
-        Args:
-            name: its name.
-            anew: its metadata if it has to be made.
-
-        Raises:
-            StoreError: its stored settings name an embedding function that is not harmless.
-        """
-        client = self.client()
-        raw = self.raw(name)
-        if raw is None:
-            return client.create_collection(
-                name, embedding_function=None, configuration=HNSW, metadata=anew or {OURS: 1}
-            )
-        refuse_strangers(raw)
-        return self.at_name(name)
-
-
-def refuse_strangers(raw: RawCollection) -> None:
-    """Hold what Chroma would construct on each write against the closed list.
-
-    Raises:
-        StoreError: the stored settings name an embedding function that is not in it.
-    """
-    for stranger in raw.embedding_functions() - HARMLESS_EMBEDDERS:
-        raise StoreError(
-            f"The collection {raw.name!r} names the embedding function {stranger!r} in its stored "
-            "settings, and Chroma would construct that on every write. Export from it, and "
-            "import into another collection (TRIBAL_COLLECTION)."
-        )
 
 
 def pending_name(collection: str) -> str:
@@ -326,15 +237,5 @@ def _stat(path: Path) -> Any:  # noqa: ANN401 - os.stat_result or None
     except OSError:
         return None
 
-
-def _vector(entry: MemoryEntry) -> Vector:
-    return _NO_VECTOR if entry.embedding is None else entry.embedding
-
-
-def _size(entry: MemoryEntry) -> int:
-    return len(entry.content) + (entry.embedding.nbytes if entry.embedding is not None else 0)
-
-
-_NO_VECTOR = np.ones(1, dtype=np.float32)
 
 atexit.register(ChromaFolder.close_all)

@@ -18,8 +18,9 @@ import orjson
 
 from tribal_mcp.errors import StoreDamaged, StoreError
 from tribal_mcp.portability.memory import Vector
+from tribal_mcp.stores.batches import carry_out, refuse_strangers
 from tribal_mcp.stores.chroma_files import ChromaFiles
-from tribal_mcp.stores.chroma_folder import ChromaFolder, refuse_strangers
+from tribal_mcp.stores.chroma_folder import ChromaFolder
 from tribal_mcp.stores.chroma_tables import RawCollection
 from tribal_mcp.stores.failures import explained
 
@@ -78,7 +79,7 @@ def finish_batch(folder: ChromaFolder) -> list[str]:
     risks = folder.risks
     try:
         with explained(folder.path):
-            folder.carry_out(batch)
+            carry_out(folder, batch)
     except (StoreError, ValueError, TypeError) as error:
         if not {type(error).__name__, type(error.__cause__).__name__} & _REFUSALS:
             raise

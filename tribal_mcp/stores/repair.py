@@ -12,6 +12,7 @@ from pathlib import Path
 from uuid import UUID
 
 from tribal_mcp.errors import StoreDamaged
+from tribal_mcp.stores.batches import carry_out
 from tribal_mcp.stores.chroma_api import ApiFiles
 from tribal_mcp.stores.chroma_files import ChromaFiles
 from tribal_mcp.stores.chroma_folder import OURS, ChromaFolder, pending_name
@@ -207,7 +208,7 @@ def _mend(folder: ChromaFolder, raw: RawCollection) -> list[str]:
     for batch in files.read(raw, lost, vectors=False):
         entries = [to_entry(r.id, r.document, r.metadata, None) for r in batch]
         main = raw.name.removesuffix(pending_name(""))
-        folder.carry_out(Batch(main, (), entries))
+        carry_out(folder, Batch(main, (), entries))
     if lost:
         done.append(
             f"{len(lost):,} memories of {raw.name!r} have lost their vector for good and are kept "
