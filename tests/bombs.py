@@ -59,13 +59,13 @@ def packed(head: bytes, body: bytes, pack: Callable[[BinaryIO], BinaryIO]) -> Bi
     out = io.BytesIO()
     with pack(out) as file:
         file.write(head)
-        for _ in range(1024):
+        for _ in range(256):
             file.write(body)
     return out
 
 
 def gzipped(out: BinaryIO) -> BinaryIO:
-    return cast("BinaryIO", gzip.GzipFile("", "wb", 9, out))
+    return cast("BinaryIO", gzip.GzipFile("", "wb", 6, out))
 
 
 def zstandard(out: BinaryIO) -> BinaryIO:
@@ -98,7 +98,7 @@ FILES: dict[str, Callable[[], BinaryIO]] = {
     "ten million tiny entries": big(ENTRIES, b"{},\n" * 1000, 10_000, b"{}]}"),
     "ten million tiny lines": big(b'{"id":1}\n', b"1\n" * 1000, 10_000, b""),
     "ten million keys": big(BEGIN, b'"a":1,' * 1000, 10_000, b'"b":1}'),
-    "1 GB of white space": big(b"", b" \n" * 1000, 500_000, b""),
+    "1 GB of white space": big(b"", b" " * 999 + b"\n", 1_000_000, b""),
     "1 GB of blank lines in a stream": big(ENTRY[:-2] + b"\n", b" \n" * 1000, 500_000, b""),
     "entries with one id": big(ENTRIES, ENTRY * 1000, 200, b"1]}"),
 }

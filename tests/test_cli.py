@@ -286,6 +286,19 @@ def test_a_command_and_each_of_its_options_have_help_and_stand_in_the_docs(name:
             assert parameter.opts[0] in docs, parameter.opts[0]
 
 
+def test_every_command_that_a_message_or_a_page_names_exists() -> None:
+    pages = [
+        *(ROOT / "tribal_mcp").rglob("*.py"),
+        *(ROOT / "docs").rglob("*.md"),
+        ROOT / "README.md",
+    ]
+    named = {
+        name for page in pages for name in re.findall("`tribal-mcp ([a-z]+)", page.read_text())
+    }
+    assert named
+    assert named <= COMMANDS.keys()
+
+
 def test_help_fits_a_terminal_of_eighty_columns(tribal: Tribal) -> None:
     for name in ([], *([name] for name in COMMANDS)):
         done = tribal(*name, "--help")

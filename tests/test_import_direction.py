@@ -43,9 +43,18 @@ def floor_of(module: str) -> int:
     return FLOORS[module]
 
 
-def imports_of(path: Path) -> Iterator[str]:
-    """The modules that it imports, those within functions too."""
-    for node in ast.walk(ast.parse(path.read_text())):
+def imports_of(path: Path, *, at_run_time: bool = False) -> Iterator[str]:
+    """The modules that it imports, those within functions too, and those for its types."""
+    tree = ast.parse(path.read_text())
+    for_types = {
+        node
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if at_run_time and node in for_types:
+            continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -70,27 +79,45 @@ def test_a_module_imports_only_from_its_floor_and_below(path: Path) -> None:
         assert not (module in DOORS and imported in DOORS), f"{module} imports {imported}"
 
 
-ALONE = {
-    "chromadb": {
-        "stores.chroma",
-        "stores.chroma_folder",
-        "stores.chroma_api",
-        "stores.chroma_client",
-    },
-    "tribal_mcp.open_folder": {"files"},
-    "pydantic_settings": {"config"},
+def importers_of(thing: str, *, at_run_time: bool = False) -> set[str]:
+    return {
+        name_of(path)
+        for path in MODULES
+        if any(
+            i == thing or i.startswith(f"{thing}.")
+            for i in imports_of(path, at_run_time=at_run_time)
+        )
+    }
+
+
+KEEPERS = {
+    "chromadb": "stores.chroma_folder",
+    "tribal_mcp.open_folder": "files",
+    "pydantic_settings": "config",
 }
 
 
-@pytest.mark.parametrize("thing", ALONE)
+@pytest.mark.parametrize("thing", KEEPERS)
 def test_only_its_keeper_imports(thing: str) -> None:
-    importers = {
+    assert importers_of(thing, at_run_time=True) == {KEEPERS[thing]}
+
+
+def test_only_the_stores_know_the_types_of_chroma() -> None:
+    assert {module.partition(".")[0] for module in importers_of("chromadb")} == {"stores"}
+
+
+OPENING = {"open", "read_text", "read_bytes", "write_text", "write_bytes"}
+
+
+def test_only_the_files_and_the_stores_open_anything_by_its_path() -> None:
+    openers = {
         name_of(path)
         for path in MODULES
-        if any(i == thing or i.startswith(f"{thing}.") for i in imports_of(path))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "id", getattr(node.func, "attr", None)) in OPENING
     }
-    assert importers
-    assert importers <= ALONE[thing]
+    assert {module.partition(".")[0] for module in openers} == {"open_folder", "stores"}
 
 
 def test_only_the_configuration_reads_the_environment() -> None:

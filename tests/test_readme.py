@@ -17,7 +17,8 @@ from tribal_mcp.portability.bundle import BundleReader, BundleWriter
 from tribal_mcp.portability.embedding_metadata import PortableBundle
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FORMAT = ROOT / "docs" / "bundle-format.md"
 OTHER_PROGRAMS = {"claude", "cd", "git"}
 
@@ -38,7 +39,7 @@ def test_the_first_screen_is_what_really_happens(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRIBAL_DATA_DIR", "first")
     anyio.run(fill, Path("first"))
-    [session] = blocks(ROOT / "README.md", "console")
+    [session] = blocks(README, "console")
     steps = re.findall(r"^\$ tribal-mcp (.*)\n((?:(?!\$ ).*\n)*)", session, re.MULTILINE)
     assert len(steps) == 3
     for command, expected in steps:
@@ -61,15 +62,25 @@ def test_every_make_target_and_command_that_a_page_names_exists(page: Path) -> N
     assert set(re.findall(r"`make ([a-z]+)`", page.read_text())) <= targets
 
 
+def test_the_table_of_tools_has_every_tool_with_every_argument() -> None:
+    described = json.loads((ROOT / "tests" / "data" / "tools.json").read_text())
+    expected = {
+        tool["name"]: sorted(tool["inputSchema"].get("properties", {}))
+        for tool in described["tools"]
+    }
+    rows = re.findall(r"^\| `(tribal_\w+)` \|([^|]*)\|", README.read_text(), re.MULTILINE)
+    assert {tool: sorted(re.findall(r"`(\w+)`", cell)) for tool, cell in rows} == expected
+
+
 def test_continuous_integration_runs_the_test_command_of_the_readme() -> None:
-    assert ["make", "test"] in in_shell(ROOT / "README.md")
+    assert ["make", "test"] in in_shell(README)
     assert "make test" in (ROOT / ".ci" / "run").read_text()
 
 
 def test_the_example_configuration_names_the_command_that_set_up_makes() -> None:
     example = json.loads((ROOT / "claude_config.example.json").read_text())
     server = example["mcpServers"]["tribal"]
-    [add] = [words for words in in_shell(ROOT / "README.md") if words[0] == "claude"]
+    [add] = [words for words in in_shell(README) if words[0] == "claude"]
     assert add[-1] == server["command"]
     installed = Path(sys.executable).with_name("tribal-mcp")
     assert server["command"].endswith("/".join(installed.parts[-1:]))

@@ -57,6 +57,12 @@ def tear(folder: Path, keep: int) -> None:
     labels.write_bytes(labels.read_bytes()[:keep])
 
 
+def spoil_first_writing(folder: Path) -> None:
+    """Cut off the labels of an index that had none before."""
+    for path in folder.glob("*/header.bin"):
+        (path.parent / LABELS).write_bytes(b"half")
+
+
 async def everything(folder: Path) -> tuple[dict[str, MemoryEntry], list[str]]:
     async with ChromaStore(folder) as store:
         found = await store.get_many(await store.list_ids())
@@ -221,7 +227,7 @@ async def test_memories_whose_vectors_are_gone_are_kept_without_one(folder: Path
     ChromaFolder.at(folder).close()
     shutil.rmtree(segment(folder))
     (problem,) = await store.check()
-    assert (problem.kind, problem.count) == ("no vector", 40)
+    assert problem.kind == "index"
     done = await store.repair()
     assert "40 memories of 'memories' have lost their vector for good" in done[-1]
     assert await store.check() == []
@@ -244,3 +250,21 @@ async def test_check_reports_what_a_killed_writer_left_and_changes_nothing(folde
     assert (folder / "tribal-mcp" / "writing.json").exists()
     assert await open_store(folder).repair()
     assert await open_store(folder).count() == COUNT + 1
+
+
+async def test_an_index_that_was_built_anew_and_not_written_yet_is_safe_too(folder: Path) -> None:
+    store = open_store(folder)
+    await store.delete([f"memory-{n}" for n in range(45)])  # so few are left that none is written
+    await store.upsert([memory(50)])
+    ChromaFolder.at(folder).close()
+    tear(folder, 60)
+    leave_mark(folder)
+    left = by_id(memories(COUNT)[45:])
+    assert (await everything(folder))[0] == left
+    assert await store.check() == []
+    await store.upsert([memory(1)])
+    ChromaFolder.at(folder).close()
+    spoil_first_writing(folder)
+    leave_mark(folder)
+    assert (await everything(folder))[0] == left | by_id([memory(1)])
+    assert await store.check() == []

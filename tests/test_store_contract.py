@@ -49,6 +49,7 @@ RICH = [
     memory(10, metadata={"list": [1, 2], "empty": [], "b": True, "": 1, "#x": 2, "z": "", "a": 0}),
     memory(11, extra={"unknown": {"nested": [1, None]}, "pinned": True}),
     memory(12, embedding=np.array([0.0, -0.0, 1e-45, 3.4e38, -1e-30, 1, 2, 3])),
+    memory(14, confidence=0.17353516420085788, metadata={"f": [0.1234567890123456789, 1e-300]}),
     memory(13, id="an id with spaces/\0/ünïcode", confidence=0.0),
 ]
 

@@ -66,7 +66,8 @@ def show(result: Result, title: str) -> None:
     rows = _rows(result)
     width = max((len(label) for label, _ in rows), default=0)
     for label, value in rows:
-        typer.echo(f"  {label:<{width}}   {_printable(value)}".rstrip())
+        start = f"  {label:<{width}}   "
+        typer.echo(_paragraph(start + value, hanging=len(start)).rstrip())
     if rows:
         typer.echo()
     if isinstance(result, ImportResult):
@@ -166,7 +167,7 @@ def _size(count: float) -> str:
 
 def _show_errors(result: ImportResult) -> None:
     for detail in result.error_details:
-        typer.echo(_paragraph(detail, indent="  "))
+        typer.echo(_paragraph(f"  {detail}", hanging=2))
     more = result.errors - len(result.error_details)
     if more:
         typer.echo(f"  … and {more:,} more")
@@ -180,16 +181,15 @@ def show_failure(sentence: str) -> None:
     typer.echo(_paragraph(text, terminal=sys.stderr.isatty()), err=True)
 
 
-def _paragraph(text: str, indent: str = "", *, terminal: bool | None = None) -> str:
+def _paragraph(text: str, hanging: int = 0, *, terminal: bool | None = None) -> str:
     """The text within the width of a terminal; in one line where no terminal is."""
-    text = indent + _printable(text)
+    text = _printable(text)
     if not (sys.stdout.isatty() if terminal is None else terminal):
         return text
-    width = min(shutil.get_terminal_size().columns, _WIDEST)
     return textwrap.fill(
         text,
-        width,
-        subsequent_indent=indent,
+        width=min(shutil.get_terminal_size().columns, _WIDEST),
+        subsequent_indent=" " * hanging,
         break_long_words=False,
         break_on_hyphens=False,
     )

@@ -119,6 +119,11 @@ def damage(_report: Report, folder: Path) -> list[str]:
     return problems
 
 
+def audit(report: Report, folder: Path) -> tuple[dict[str, MemoryEntry], list[str], list[str]]:
+    """All memories, the store's notes, and what is damaged."""
+    return *read_all(report, folder), damage(report, folder)
+
+
 def fill(_report: Report, folder: Path, seed: int) -> tuple[int, str]:
     """Insert memories until it fails: how many were acknowledged, and the failure."""
     chroma_folder.FREE_BYTES = 0

@@ -44,12 +44,7 @@ def compressing(out: BinaryIO, compression: Compression) -> BinaryIO:
     if compression == "gzip":
         return cast("BinaryIO", gzip.GzipFile("", "wb", _GZIP_LEVEL, out, mtime=0))
     if compression == "zstd":
-        # Without its checksum a changed byte could pass.
-        options: dict[int, int] = {
-            zstd.CompressionParameter.compression_level: _ZSTD_LEVEL,
-            zstd.CompressionParameter.checksum_flag: 1,
-        }
-        return cast("BinaryIO", zstd.ZstdFile(out, "w", options=options))
+        return cast("BinaryIO", zstd.ZstdFile(out, "w", level=_ZSTD_LEVEL))
     return cast("BinaryIO", _Plain(out))
 
 

@@ -121,7 +121,7 @@ class ChromaFiles(ChromaTables):
         except (FileNotFoundError, NotADirectoryError):
             labels = None
         try:
-            if labels is None and applied is not None:
+            if labels is None and applied and not self._all_in_log(collection, folder, applied):
                 raise StoreDamaged(f"{LABELS} of the vector index is missing.")  # noqa: TRY301
             return HnswFiles(folder, normalized=normalized, labels=labels)
         except StoreDamaged:
@@ -129,7 +129,13 @@ class ChromaFiles(ChromaTables):
             # While nothing of the log is in the index, its files can't matter.
             if kept is None and applied is not None:
                 raise
-            return HnswFiles(folder, normalized=normalized, labels=kept)
+            return HnswFiles(folder, normalized=normalized, labels=kept or None)
+
+    def _all_in_log(self, collection: RawCollection, folder: Path, applied: int) -> bool:
+        """Whether no index is needed: one that was built anew may not have been written yet."""
+        index = _Index(HnswFiles(folder, normalized=False, labels=None), applied, applied)
+        self._play(collection, index)
+        return all(index.in_log.get(i) is not None for i in self.ids(collection))
 
     def _play(self, collection: RawCollection, index: _Index) -> None:
         # The log holds calls as they were made; Chroma ignores an add of what is there and an

@@ -32,14 +32,15 @@ class Guard:
             applied: the last entry of the log that is in the index; None while none is.
         """
         now = stamps(self._folder / segment)
-        if applied is None or now[-1] is None or self._saved.get(segment) == (applied, now):
+        if applied is None or self._saved.get(segment) == (applied, now):
             return
         if self._head(segment) != (applied, now):
             self._place.mkdir(mode=0o700, parents=True, exist_ok=True)
             part = self._place / f"{segment}.part"
             with part.open("wb") as file:
                 file.write(orjson.dumps([applied, now]) + b"\n")
-                file.write((self._folder / segment / LABELS).read_bytes())
+                if now[-1] is not None:
+                    file.write((self._folder / segment / LABELS).read_bytes())
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(self._place / segment)
@@ -54,7 +55,10 @@ class Guard:
         return applied, then
 
     def labels(self, segment: str, applied: int | None) -> bytes | None:
-        """The labels that were kept, if they are those of the index up to `applied`."""
+        """The labels that were kept, if they are those of the index up to `applied`.
+
+        Empty if there were none: an index that was built anew and not written yet.
+        """
         head = self._head(segment)
         if head is None or head[0] != applied:
             return None

@@ -40,6 +40,8 @@ _FIELDS = frozenset(
     }
 )  # fmt: skip
 _INT64 = 1 << 63
+_EXACT_DIGITS = 15
+_EXACT_EXPONENT = 22
 
 
 def to_metadata(entry: MemoryEntry) -> Metadata:  # noqa: C901 - one line a field
@@ -63,9 +65,9 @@ def to_metadata(entry: MemoryEntry) -> Metadata:  # noqa: C901 - one line a fiel
         record["context"] = entry.context
     if entry.supersedes is not None:
         record["supersedes"] = entry.supersedes
-    if entry.confidence != 1.0:
-        record["confidence"] = entry.confidence
     aside: Metadata = {}
+    if entry.confidence != 1.0:
+        (record if _is_short(entry.confidence) else aside)["confidence"] = entry.confidence
     if entry.metadata:
         beside = {k: v for k, v in entry.metadata.items() if not _holds(k, v)}
         record.update((k, v) for k, v in entry.metadata.items() if k not in beside)
@@ -97,8 +99,16 @@ def _holds(key: str, value: object) -> bool:
     if kind is int:
         return -_INT64 <= value < _INT64  # type: ignore[operator]
     if kind is float:
-        return str(value) != "-0.0"
+        return str(value) != "-0.0" and _is_short(value)  # type: ignore[arg-type]
     return kind is str or kind is bool
+
+
+def _is_short(value: float) -> bool:
+    """Whether Chroma's parser gives the number back to the bit; a longer one may be an ulp off."""
+    mantissa, _, exponent = repr(value).lstrip("-").partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    scale = int(exponent or 0) - len(fraction)
+    return len((whole + fraction).strip("0")) <= _EXACT_DIGITS and abs(scale) <= _EXACT_EXPONENT
 
 
 def to_fields(
@@ -138,6 +148,7 @@ def to_entry(
     source_type = MemorySource.read(source)
     if source_type.value != source:
         verbatim["source_type"] = source
+    confidence = record.get("confidence", 1.0)
     metadata: Metadata = {}
     extra: Metadata = {}
     if AS_JSON in record or not record.keys() <= _FIELDS:
@@ -146,6 +157,7 @@ def to_entry(
         order = aside.get("order", ())
         metadata = {k: known.pop(k) for k in order if k in known} | known
         extra = aside.get("extra", {})
+        confidence = aside.get("confidence", confidence)
     return MemoryEntry(
         id=memory_id,
         content=document or "",
@@ -156,7 +168,7 @@ def to_entry(
         updated_at=_date(record, "updated_at", updated, verbatim),
         tags=list(record.get("tags", ())),
         context=record.get("context"),
-        confidence=record.get("confidence", 1.0),
+        confidence=confidence,
         supersedes=record.get("supersedes"),
         related_to=list(record.get("related_to", ())),
         metadata=metadata,

@@ -23,6 +23,7 @@ from tribal_mcp.stores.chroma_files import ChromaFiles
 from tribal_mcp.stores.chroma_folder import ChromaFolder
 from tribal_mcp.stores.chroma_tables import RawCollection
 from tribal_mcp.stores.failures import explained
+from tribal_mcp.stores.hnsw_files import HnswFiles
 
 REBUILD = "rebuild"
 """Where the vectors of an index lie while it is built anew."""
@@ -120,12 +121,13 @@ def rebuild(folder: ChromaFolder, raw: RawCollection, source: ChromaFiles | None
     folder.refuse_full_disk(0)
     collection = folder.at_name(raw.name)
     collection.count()  # Chroma plays its log into the rows and a new index
-    files = _direct(folder)
-    wanted = [i for i in files.without_vector(raw) if i in kept.places]
+    with Building(folder.path) as building:
+        wanted = [i for i in building.without_vector(raw) if i in kept.places]
     for start in range(0, len(wanted), _BATCH):
         part = wanted[start : start + _BATCH]
         collection.upsert(ids=part, embeddings=kept.read(part))  # type: ignore[arg-type]
-    _compare(_direct(folder), raw, kept)
+    with Building(folder.path) as built:
+        _compare(built, raw, kept)
     shutil.rmtree(place)
     _remove_empty(place.parent)
     return f"The vector index of {raw.name!r} was built anew ({len(kept.places):,} vectors)."
@@ -157,6 +159,18 @@ def _copy_vectors(
         file.flush()
         os.fsync(file.fileno())
     part.replace(place / "ids.json")  # from now on the copy is whole
+
+
+class Building(ChromaFiles):
+    """The files while an index is built: where it is not written yet, only the log counts."""
+
+    def _open_index(
+        self, collection: RawCollection, segment: str, applied: int | None
+    ) -> HnswFiles:
+        try:
+            return super()._open_index(collection, segment, applied)
+        except StoreDamaged:
+            return HnswFiles(self._folder / segment, normalized=False, labels=None)
 
 
 class _Kept:

@@ -20,7 +20,7 @@ from tribal_mcp.stores.chroma_tables import RawCollection, UnknownLayout
 from tribal_mcp.stores.hnsw_files import FILES
 from tribal_mcp.stores.journal import Batch
 from tribal_mcp.stores.records import to_entry
-from tribal_mcp.stores.recovery import REBUILD, rebuild, recover
+from tribal_mcp.stores.recovery import REBUILD, Building, rebuild, recover
 from tribal_mcp.stores.salvage import SalvagedFiles
 
 _EXAMPLES = 5
@@ -202,10 +202,10 @@ def _mend(folder: ChromaFolder, raw: RawCollection) -> list[str]:
         folder.close()
         with SalvagedFiles(folder.path) as salvaged:
             done.append(rebuild(folder, raw, salvaged))
-    files = folder.files()
-    assert isinstance(files, ChromaFiles)  # noqa: S101 - `raw` came from them
-    lost = files.without_vector(raw)
-    for batch in files.read(raw, lost, vectors=False):
+    with Building(folder.path) as files:
+        lost = files.without_vector(raw)
+        batches = list(files.read(raw, lost, vectors=False))
+    for batch in batches:
         entries = [to_entry(r.id, r.document, r.metadata, None) for r in batch]
         main = raw.name.removesuffix(pending_name(""))
         carry_out(folder, Batch(main, (), entries))
