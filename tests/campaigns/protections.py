@@ -5,7 +5,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from tribal_mcp.stores import batches, chroma
+from tribal_mcp.stores import batches, sessions
 from tribal_mcp.stores.chroma_folder import ChromaFolder
 from tribal_mcp.stores.guard import Guard
 from tribal_mcp.stores.journal import Journal
@@ -25,7 +25,7 @@ _SWITCHES: dict[str, Callable[[], None]] = {
     "lock": lambda: _put(FileLock, "acquire", lambda *_, **__: None),
     "reopen": lambda: _put(ChromaFolder, "_data_version", lambda _: 0),
     "journal": lambda: _put(Journal, "write", lambda *_: None),
-    "recovery": lambda: _put(chroma, "recover", lambda folder: folder.lock.unmark()),
+    "recovery": lambda: _put(sessions, "recover", lambda folder: folder.lock.unmark()),
     "guard": lambda: _put(Guard, "save", lambda *_: None),
     "schema": lambda: _put(batches, "refuse_strangers", lambda _: None),
 }

@@ -5,15 +5,9 @@ without, each under a constant vector that no search meets.
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
-from contextlib import asynccontextmanager, nullcontext
-from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
-
-import anyio
-import anyio.to_thread
 
 from tribal_mcp.errors import StoreError, StoreLocked
 from tribal_mcp.portability.embedding_metadata import UNKNOWN_MODEL, EmbeddingMetadata
@@ -24,12 +18,11 @@ from tribal_mcp.stores.batches import carry_out, writable
 from tribal_mcp.stores.chroma_files import ChromaFiles
 from tribal_mcp.stores.chroma_folder import OURS, ChromaFolder, Files, pending_name
 from tribal_mcp.stores.chroma_tables import RawCollection, RawRecord
-from tribal_mcp.stores.failures import explained
 from tribal_mcp.stores.journal import Batch
 from tribal_mcp.stores.records import to_entry, to_fields
-from tribal_mcp.stores.recovery import recover
 from tribal_mcp.stores.repair import Problem, check, repair
 from tribal_mcp.stores.salvage import Salvage, SalvagedFiles
+from tribal_mcp.stores.sessions import Sessions, in_thread, session_on
 
 T = TypeVar("T")
 
@@ -38,19 +31,7 @@ MODEL, DIMENSIONS, PROVIDER, SINCE = (
 )  # fmt: skip
 
 
-@dataclass(slots=True, eq=False)
-class _Session:
-    """A session of this task and of those that it starts."""
-
-    folder: ChromaFolder
-    locked: bool = False
-    ended: bool = False
-
-
-_sessions: ContextVar[tuple[_Session, ...]] = ContextVar("_sessions", default=())
-
-
-class ChromaStore:
+class ChromaStore(Sessions):
     """A `MemoryStore` on one collection of a Chroma folder.
 
     `on_wait` is told, once a wait, when another process holds the folder.
@@ -64,10 +45,8 @@ class ChromaStore:
         lock_timeout_s: float = 60.0,
         on_wait: Callable[[str], None] | None = None,
     ) -> None:
-        self._folder = ChromaFolder.at(path)
+        super().__init__(ChromaFolder.at(path), lock_timeout_s, on_wait)
         self._name = collection
-        self._timeout_s = lock_timeout_s
-        self._on_wait = on_wait
 
     async def __aenter__(self) -> Self:
         return self
@@ -77,57 +56,11 @@ class ChromaStore:
 
     async def close(self) -> None:
         """Give back the files; the store opens again by itself when it is used."""
-        await _in_thread(self._folder, self._folder.close)
-
-    @asynccontextmanager
-    async def session(self, *, writing: bool = False) -> AsyncIterator[None]:
-        """Nobody else changes the folder within the block; sessions nest.
-
-        Args:
-            writing: something will be written. Otherwise a folder that is missing stays so.
-        """
-        folder = self._folder
-        outer = _session_on(folder)
-        if outer is not None:
-            if writing and not outer.locked:
-                await self._lock(outer)
-                if folder.exists:
-                    raise StoreLocked(
-                        "Another process has made this store just now. Run the same again."
-                    )
-            yield
-            return
-        async with self._locked(when=writing or folder.exists):
-            yield
-
-    @asynccontextmanager
-    async def _locked(self, *, when: bool = True, recovering: bool = True) -> AsyncIterator[None]:
-        folder = self._folder
-        session = _Session(folder)
-        _sessions.set((*(s for s in _sessions.get() if not s.ended), session))
-        try:
-            if when:
-                await self._lock(session, recovering=recovering)
-            yield
-        finally:
-            session.ended = True
-            if session.locked:
-                with anyio.CancelScope(shield=True):
-                    try:
-                        await _in_thread(folder, folder.end)
-                    finally:
-                        await folder.lock.release()
-
-    async def _lock(self, session: _Session, *, recovering: bool = True) -> None:
-        await session.folder.lock.acquire(self._timeout_s, self._on_wait)
-        session.locked = True
-        await _in_thread(session.folder, session.folder.begin)
-        if recovering:
-            await _in_thread(session.folder, partial(recover, session.folder))
+        await in_thread(self._folder, self._folder.close)
 
     async def _run(self, work: Callable[[], T]) -> T:
         async with self.session(writing=True):
-            return await _in_thread(self._folder, work)
+            return await in_thread(self._folder, work)
 
     async def _read(self, work: Callable[[Files, list[RawCollection]], T]) -> T:
         """Read from the collection and its pending sibling, those that exist, in that order."""
@@ -138,7 +71,7 @@ class ChromaStore:
             return self._at(self._folder.files(), work)
 
         async with self.session():
-            return await _in_thread(self._folder, reading)
+            return await in_thread(self._folder, reading)
 
     def _at(self, files: Files, work: Callable[[Files, list[RawCollection]], T]) -> T:
         found = map(files.collection, (self._name, pending_name(self._name)))
@@ -159,9 +92,9 @@ class ChromaStore:
                     raise StoreLocked("A batch is half done.")
                 return result
 
-        if not _session_on(folder) and folder.exists and folder.lock.is_elsewhere():
+        if not session_on(folder) and folder.exists and folder.lock.is_elsewhere():
             try:
-                return await _in_thread(folder, glance, alone=False)
+                return await in_thread(folder, glance, alone=False)
             except StoreError:
                 pass  # look at it again with the lock in hand
         return await self._read(work)
@@ -290,12 +223,12 @@ class ChromaStore:
 
         async with self.session(writing=True):
             check_identity(identity, await self.state())
-            await _in_thread(self._folder, write)
+            await in_thread(self._folder, write)
 
     async def check(self) -> list[Problem]:
         """What is lost, left over or at odds with itself. Nothing is changed."""
-        async with self._locked(when=self._folder.exists, recovering=False):
-            return await _in_thread(self._folder, partial(check, self._folder, self._name))
+        async with self.locked(when=self._folder.exists, recovering=False):
+            return await in_thread(self._folder, partial(check, self._folder, self._name))
 
     async def repair(self) -> list[str]:
         """Mend what `check` finds; what was done, in sentences.
@@ -303,8 +236,8 @@ class ChromaStore:
         Raises:
             StoreDamaged: the database itself is damaged; rescue what can be read.
         """
-        async with self._locked(when=self._folder.exists, recovering=False):
-            return await _in_thread(self._folder, partial(repair, self._folder, self._name))
+        async with self.locked(when=self._folder.exists, recovering=False):
+            return await in_thread(self._folder, partial(repair, self._folder, self._name))
 
     async def rescue(self, use: Callable[[Salvage], T]) -> T:
         """Use what is left of the folder as it lies; Chroma does not open it, nothing changes.
@@ -321,8 +254,8 @@ class ChromaStore:
                 identity = _identity(next((c for c in found if c.name == self._name), None))
                 return use(Salvage(files, found, identity, batch))
 
-        async with self._locked(when=self._folder.exists, recovering=False):
-            return await _in_thread(self._folder, reading)
+        async with self.locked(when=self._folder.exists, recovering=False):
+            return await in_thread(self._folder, reading)
 
     async def _write(self, batch: Batch) -> None:
         await self._run(partial(carry_out, self._folder, batch))
@@ -336,21 +269,6 @@ def open_store(path: str | Path, collection: str = "memories") -> ChromaStore:
         collection: the collection in it; at least three characters.
     """
     return ChromaStore(Path(path), collection)
-
-
-def _session_on(folder: ChromaFolder) -> _Session | None:
-    """The session of this task on that folder."""
-    return next((s for s in _sessions.get() if s.folder is folder and not s.ended), None)
-
-
-async def _in_thread(folder: ChromaFolder, work: Callable[[], T], *, alone: bool = True) -> T:
-    """Do the work in a thread: one at a time for a folder, unless it keeps to files of its own."""
-
-    def working() -> T:
-        with folder.at_work if alone else nullcontext(), explained(folder.path):
-            return work()
-
-    return await anyio.to_thread.run_sync(working)
 
 
 def _parts(items: list[T]) -> Iterator[list[T]]:
