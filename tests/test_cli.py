@@ -365,19 +365,19 @@ def on_a_terminal(*arguments: str, folder: Path, stop_at: str = "") -> Ran:
 def test_ctrl_c_finishes_the_batch_in_hand_and_the_same_import_completes_it(
     tmp_path: Path,
 ) -> None:
-    write_many(tmp_path / "many.json", 4000)
-    stopped = on_a_terminal("import", "many.json", folder=tmp_path, stop_at="Imported 500 of")
+    write_many(tmp_path / "many.json", 20_000)
+    stopped = on_a_terminal("import", "many.json", folder=tmp_path, stop_at="Imported ")
     assert stopped.code == errors.Stopped.exit_code
     assert "Stopping after the batch in hand" in stopped.out
-    said = re.search(r"Before that ([\d,]+) of 4,000\s+entries were done", stopped.out)
+    said = re.search(r"Before that ([\d,]+) of 20,000\s+entries were done", stopped.out)
     assert said is not None
     done = int(said[1].replace(",", ""))
-    assert 500 <= done < 4000
+    assert 500 <= done < 20_000
 
     again = on_a_terminal("import", "many.json", folder=tmp_path)
     assert again.code == 0
     shown = rows(again.out)
-    assert shown["new"] == f"{4000 - done:,}"
+    assert shown["new"] == f"{20_000 - done:,}"
     assert shown["skipped"].split() == [f"{done:,}", "the", "same", "here"]
 
 

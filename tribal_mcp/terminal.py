@@ -11,6 +11,7 @@ import signal
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Self
@@ -36,6 +37,7 @@ Rows = list[tuple[str, str]]
 _WIDEST = 100
 _BAR = 24
 _KILO = 1000
+_DRAW_EVERY_S = 0.1
 _STOPPING = "Stopping after the batch in hand; Ctrl-C again leaves at once"
 _OPTIONS = {
     "tribal_export": "`tribal-mcp export`",
@@ -210,9 +212,11 @@ class Progress:
             TimeRemainingColumn(),
             console=console,
             transient=True,
+            auto_refresh=False,  # Chroma leaves no other thread a chance to draw
             disable=not console.is_terminal,
         )
         self._task = self._bar.add_task("Starting", total=100)
+        self._drawn_at = 0.0
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -226,8 +230,11 @@ class Progress:
         self._bar.stop()
 
     def __call__(self, percent: float, message: str) -> None:
-        """Show how far the work is."""
-        self._bar.update(self._task, completed=percent, description=message)
+        """Show how far the work is, but not too often."""
+        draw = time.monotonic() - self._drawn_at > _DRAW_EVERY_S
+        self._bar.update(self._task, completed=percent, description=message, refresh=draw)
+        if draw:
+            self._drawn_at = time.monotonic()
 
     def say(self, message: str) -> None:
         """Show a message beside the bar, at once."""
