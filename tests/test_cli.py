@@ -1,49 +1,27 @@
-"""The command line as its user meets it: what it prints, how it ends, what Ctrl-C does."""
+"""The command line as its user meets it: what it prints, how it ends, what it says of itself."""
 
 import json
 import os
-import pty
 import re
-import signal
-import struct
-import subprocess
 import sys
-import termios
 from collections.abc import Callable
-from fcntl import ioctl
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 import pytest
 import typer.main
 from filelock import FileLock
 
+from tests.command_line import Ran, plain, rows, three_with_a_bad_one
 from tests.examples import memories, memory
-from tests.mcp_client import SERVER as COMMAND
-from tests.mcp_client import write_bundle, write_many
+from tests.mcp_client import write_bundle
 from tribal_mcp import cli, errors
-from tribal_mcp.config import load
-from tribal_mcp.portability.embedding_metadata import (
-    EmbeddingManifest,
-    EmbeddingMetadata,
-    PortableBundle,
-)
 from tribal_mcp.services.jobs import Jobs
 from tribal_mcp.services.results import ExportResult, ImportResult, StatsResult
 from tribal_mcp.terminal import in_options
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined] # it is a group
-
-
-class Ran(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
 Tribal = Callable[..., Ran]
 
 
@@ -64,26 +42,6 @@ def tribal(
         return Ran(end.value.code or 0, out, err)
 
     return run
-
-
-def rows(out: str) -> dict[str, str]:
-    """The table in what a command printed."""
-    return dict(re.findall(r"^  (\S[\w ]*?)   +(\S.*)$", out, re.MULTILINE))
-
-
-def plain(count: int) -> dict[str, Any]:
-    """A bundle as the original writes it, without a checksum."""
-    manifest = EmbeddingManifest(EmbeddingMetadata("model-a", 8, "tests"), count)
-    bundle = PortableBundle(manifest, memories(count)).to_dict()
-    del bundle["integrity"]
-    return bundle
-
-
-def three_with_a_bad_one(path: Path) -> None:
-    """A bundle whose second entry has a number as its content."""
-    bundle = plain(3)
-    bundle["entries"][1]["content"] = 5
-    path.write_text(json.dumps(bundle))
 
 
 # What a person does
@@ -334,65 +292,3 @@ def test_a_file_name_that_is_no_text_is_printed_all_the_same(tribal: Tribal) -> 
     name = os.fsdecode(b"caf\xe9.json")
     assert tribal("export", name).code == 0
     assert Path(name).exists()
-
-
-# On a terminal
-
-
-def on_a_terminal(*arguments: str, folder: Path, stop_at: str = "") -> Ran:
-    """Run it on a terminal of 80 columns; Ctrl-C as soon as it has printed `stop_at`."""
-    ours, its = pty.openpty()
-    ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    env = {**os.environ, "TRIBAL_DATA_DIR": str(folder / "store"), "TERM": "xterm"}
-    process = subprocess.Popen(
-        [COMMAND, *arguments], cwd=folder, env=env, stdin=its, stdout=its, stderr=its
-    )
-    os.close(its)
-    printed = b""
-    asked = False
-    while True:
-        try:
-            printed += os.read(ours, 65536)
-        except OSError:  # the other end is closed
-            break
-        if stop_at and not asked and stop_at.encode() in printed:
-            process.send_signal(signal.SIGINT)
-            asked = True
-    os.close(ours)
-    return Ran(process.wait(), printed.decode().replace("\r\n", "\n"), "")
-
-
-def test_ctrl_c_finishes_the_batch_in_hand_and_the_same_import_completes_it(
-    tmp_path: Path,
-) -> None:
-    write_many(tmp_path / "many.json", 20_000)
-    stopped = on_a_terminal("import", "many.json", folder=tmp_path, stop_at="Imported ")
-    assert stopped.code == errors.Stopped.exit_code
-    assert "Stopping after the batch in hand" in stopped.out
-    said = re.search(r"Before that ([\d,]+) of 20,000\s+entries were done", stopped.out)
-    assert said is not None
-    done = int(said[1].replace(",", ""))
-    assert 500 <= done < 20_000
-
-    again = on_a_terminal("import", "many.json", folder=tmp_path)
-    assert again.code == 0
-    shown = rows(again.out)
-    assert shown["new"] == f"{20_000 - done:,}"
-    assert shown["skipped"].split() == [f"{done:,}", "the", "same", "here"]
-
-
-@pytest.mark.anyio
-async def test_a_stop_while_a_bundle_is_checked_does_not_wait_for_its_end(tmp_path: Path) -> None:
-    write_many(tmp_path / "many.json", 10)
-    settings, limits = load()
-    jobs = Jobs(settings, limits, stop=lambda: True, trusted=True)
-    with pytest.raises(errors.Stopped, match="while the bundle was checked"):
-        await jobs.run("import", {"input_path": str(tmp_path / "many.json")})
-
-
-def test_on_a_terminal_sentences_are_broken_between_words(tmp_path: Path) -> None:
-    three_with_a_bad_one(tmp_path / "bad.json")
-    done = on_a_terminal("import", "bad.json", "--dry-run", folder=tmp_path)
-    shown = done.out[done.out.rindex("Dry run of") :]
-    assert max(map(len, shown.splitlines())) <= 80
-    assert "Nothing was written." in " ".join(shown.split())
