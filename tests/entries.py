@@ -34,14 +34,12 @@ date_texts = st.sampled_from(
     ["2026-01-15", "2026-01-15T10:30", "20260115T103000Z", "2026-W03-4", "2026-01-15 10:30:00.5+02"]
 )
 finite = st.floats(allow_nan=False, allow_infinity=False)
-short = st.integers(-(10**12), 10**12).map(lambda number: number / 1000)
-"""Numbers that Chroma gives back as they were; of those with 16 digits or more it changes some."""
 
 
-def objects(floats: st.SearchStrategy[float]) -> st.SearchStrategy[dict[str, Any]]:
-    """JSON objects with such numbers."""
+def objects() -> st.SearchStrategy[dict[str, Any]]:
+    """JSON objects."""
     values = st.recursive(
-        st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | floats | texts,
+        st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | finite | texts,
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
         max_leaves=8,
     )
@@ -55,11 +53,8 @@ OURS = {
 
 
 @st.composite
-def entries(draw: st.DrawFn, floats: st.SearchStrategy[float] = finite) -> MemoryEntry:
+def entries(draw: st.DrawFn) -> MemoryEntry:
     """Any entry whose vector, if it has one, is of shape (DIMENSIONS,)."""
-    confidences = (
-        st.floats(0, 1) if floats is finite else st.integers(0, 1000).map(lambda n: n / 1000)
-    )
     verbatim = {}
     created_at = draw(dates)
     if text := draw(st.none() | date_texts):
@@ -76,17 +71,15 @@ def entries(draw: st.DrawFn, floats: st.SearchStrategy[float] = finite) -> Memor
         updated_at=draw(dates),
         tags=draw(st.lists(texts, max_size=4)),
         context=draw(st.none() | texts),
-        confidence=draw(confidences),
+        confidence=draw(st.floats(0, 1)),
         supersedes=draw(st.none() | texts),
         related_to=draw(st.lists(texts, max_size=3)),
-        metadata=draw(objects(floats)),
-        extra={key: value for key, value in draw(objects(floats)).items() if key not in OURS},
+        metadata=draw(objects()),
+        extra={key: value for key, value in draw(objects()).items() if key not in OURS},
         verbatim=verbatim,
     )
 
 
-def many(
-    floats: st.SearchStrategy[float] = finite, max_size: int = 5
-) -> st.SearchStrategy[list[MemoryEntry]]:
+def many(max_size: int = 5) -> st.SearchStrategy[list[MemoryEntry]]:
     """The entries of one bundle."""
-    return st.lists(entries(floats), max_size=max_size, unique_by=lambda entry: entry.id)
+    return st.lists(entries(), max_size=max_size, unique_by=lambda entry: entry.id)

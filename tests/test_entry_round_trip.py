@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from tests.bundles import manifest, read, written
-from tests.entries import DIMENSIONS, entries, float32s, many, short
+from tests.entries import DIMENSIONS, entries, float32s, many
 from tests.examples import memory
 from tribal_mcp.errors import EntryError
 from tribal_mcp.portability.bundle import BundleWriter, Layout, Vectors
@@ -106,7 +106,7 @@ def test_through_a_store_in_memory(memories: list[MemoryEntry]) -> None:
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-@given(many(short, max_size=12))
+@given(many(max_size=12))
 def test_through_chroma_folders(memories: list[MemoryEntry]) -> None:
     with TemporaryDirectory() as folder:
         first, second = (open_store(Path(folder, name)) for name in ("first", "second"))

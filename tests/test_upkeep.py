@@ -78,6 +78,23 @@ def test_a_cut_off_index_is_found_and_mended_as_far_as_vectors_are_left(folder: 
     assert all(entry == memory(int(entry.id.split("-")[1])) for entry in kept)
 
 
+def test_an_export_of_lost_vectors_is_refused_and_says_where_to_go(
+    folder: Path, tmp_path: Path
+) -> None:
+    data = index_of(folder) / "data_level0.bin"
+    data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
+    done = subprocess.run(
+        [sys.executable, "-m", "tribal_mcp", "export", str(tmp_path / "out.json")],
+        env={"TRIBAL_DATA_DIR": str(folder), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 5
+    assert "check --repair" in done.stderr
+    assert not (tmp_path / "out.json").exists()
+
+
 def test_a_folder_without_its_index_is_rescued_with_every_text(
     folder: Path, tmp_path: Path
 ) -> None:

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from tribal_mcp.errors import UsageError
 from tribal_mcp.portability.memory import MemoryEntry, read_date
 
 
@@ -81,6 +82,23 @@ class ExportFilter(BaseModel):
         if self.date_to:
             parts.append(f"created before {self.date_to.isoformat()}")
         return "memories " + " and ".join(parts) if parts else "all memories"
+
+
+def read_filter(tags: list[str], date_from: str, date_to: str) -> ExportFilter:
+    """The filter of a door's arguments.
+
+    Raises:
+        UsageError: a date is not ISO 8601, the range is reversed, or a tag is empty.
+    """
+    if "" in tags:
+        raise UsageError("A tag is empty. Leave it out, or leave tags out to take all memories.")
+    try:
+        return ExportFilter(tags=tags, date_from=date_from, date_to=date_to)  # type: ignore[arg-type]
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(map(str, problem["loc"]))
+        message = problem["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{field}: {message}" if field else message) from None
 
 
 def _either(words: Iterable[str]) -> str:

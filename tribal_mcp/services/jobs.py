@@ -6,26 +6,32 @@ the permission is the same through every door.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from io import BytesIO
 from typing import Any, BinaryIO, Literal
 
 import anyio.to_thread
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from tribal_mcp.config import Settings
 from tribal_mcp.errors import BundleError, Stopped, UsageError
 from tribal_mcp.files import BundleFolders, dated_name
-from tribal_mcp.portability.bundle import BundleReader, BundleWriter, Verified, layout_of
+from tribal_mcp.portability.bundle import (
+    BundleReader,
+    BundleWriter,
+    Verified,
+    layout_of,
+    reader_of,
+)
 from tribal_mcp.portability.conflicts import ConflictResolution
 from tribal_mcp.portability.embedding_metadata import (
     EmbeddingManifest,
     EmbeddingMetadata,
     ReembeddingStrategy,
 )
-from tribal_mcp.portability.filters import ExportFilter
+from tribal_mcp.portability.filters import read_filter
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.reading import RejectedEntry
@@ -175,8 +181,7 @@ class Jobs:
             raise UsageError(
                 "Give either input_path (a file) or bundle_json (the bundle itself), and not both."
             )
-        with self._bundle(request) as file:
-            reader = BundleReader(file, self.limits)
+        with self._bundle(request) as reader:
             verified = await anyio.to_thread.run_sync(
                 partial(reader.verify, self._verifying, strict=request.strict)
             )
@@ -201,16 +206,13 @@ class Jobs:
         result.next_step = after_import(result)
         return result
 
-    def _bundle(self, request: ImportRequest) -> BinaryIO:
-        if request.input_path:
-            return self.folders.open_input(request.input_path, self.limits.file_bytes)
-        data = request.bundle_json.encode(errors="surrogatepass")
-        if len(data) > self.limits.inline_bytes:
-            raise BundleError(
-                f"bundle_json is {len(data):,} bytes; the limit is {self.limits.inline_bytes:,} "
-                "(TRIBAL_LIMIT_INLINE_BYTES). Save it to a file and give its input_path."
-            )
-        return BytesIO(data)
+    @contextmanager
+    def _bundle(self, request: ImportRequest) -> Iterator[BundleReader]:
+        if request.bundle_json:
+            yield reader_of(request.bundle_json, self.limits)
+            return
+        with self.folders.open_input(request.input_path, self.limits.file_bytes) as file:
+            yield BundleReader(file, self.limits)
 
     def _verifying(self, done: int, total: int) -> None:
         if self.stop():
@@ -300,23 +302,6 @@ class _VerifiedBundle:
 
     def batches(self, size: int) -> Iterator[list[MemoryEntry | RejectedEntry]]:
         return self.reader.batches(size)
-
-
-def read_filter(tags: list[str], date_from: str, date_to: str) -> ExportFilter:
-    """The filter of a door's arguments.
-
-    Raises:
-        UsageError: a date is not ISO 8601, the range is reversed, or a tag is empty.
-    """
-    if "" in tags:
-        raise UsageError("A tag is empty. Leave it out, or leave tags out to take all memories.")
-    try:
-        return ExportFilter(tags=tags, date_from=date_from, date_to=date_to)  # type: ignore[arg-type]
-    except ValidationError as error:
-        problem = error.errors()[0]
-        field = ".".join(map(str, problem["loc"]))
-        message = problem["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{field}: {message}" if field else message) from None
 
 
 def looks_like_bundle(file: BinaryIO, limits: Limits) -> bool:

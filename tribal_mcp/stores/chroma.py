@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
 
-from tribal_mcp.errors import StoreError, StoreLocked
+from tribal_mcp.errors import StoreDamaged, StoreError, StoreLocked
 from tribal_mcp.portability.embedding_metadata import UNKNOWN_MODEL, EmbeddingMetadata
 from tribal_mcp.portability.filters import ExportFilter
-from tribal_mcp.portability.memory import MemoryEntry, microseconds
+from tribal_mcp.portability.memory import MemoryEntry, Vector, microseconds
 from tribal_mcp.stores.base import BATCH, EVERYTHING, Lines, StoreState, check_batch, check_identity
 from tribal_mcp.stores.batches import carry_out, writable
 from tribal_mcp.stores.chroma_files import ChromaFiles
@@ -133,7 +133,9 @@ class ChromaStore(Sessions):
 
         def read(files: Files, collections: list[RawCollection]) -> dict[str, MemoryEntry]:
             return {
-                record.id: self._entry(collection, record)
+                record.id: to_entry(
+                    record.id, record.document, record.metadata, self._vector(collection, record)
+                )
                 for collection in collections
                 for batch in files.read(collection, ids)
                 for record in batch
@@ -151,7 +153,12 @@ class ChromaStore(Sessions):
                 for records in files.read(collection, wanted, vectors=with_vector):
                     for record in records:
                         batch.add(
-                            to_fields(record.id, record.document, record.metadata, record.vector)
+                            to_fields(
+                                record.id,
+                                record.document,
+                                record.metadata,
+                                self._vector(collection, record),
+                            )
                         )
             return batch
 
@@ -160,9 +167,21 @@ class ChromaStore(Sessions):
             if batch.lines:
                 yield batch
 
-    def _entry(self, collection: RawCollection, record: RawRecord) -> MemoryEntry:
-        vector = record.vector if collection.name == self._name else None
-        return to_entry(record.id, record.document, record.metadata, vector)
+    def _vector(self, collection: RawCollection, record: RawRecord) -> Vector | None:
+        """The record's vector, None beside the constant ones of the pending collection.
+
+        Raises:
+            StoreDamaged: it had one, and that is lost.
+        """
+        if collection.name != self._name:
+            return None
+        if record.vector is None:
+            raise StoreDamaged(
+                f"The vector of {record.id!r:.80} can't be found: the vector index is damaged. "
+                "`tribal-mcp check` says how much is lost and `check --repair` mends what can be; "
+                "`rescue FILE` first saves what can be read."
+            )
+        return record.vector
 
     async def list_ids(self, filters: ExportFilter = EVERYTHING) -> list[str]:
         """The ids of what the filter takes, oldest insertion first, those without vector last."""
