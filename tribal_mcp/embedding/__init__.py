@@ -1,0 +1,1 @@
+"""Text to vectors: which model is to be used, and asking it."""
