@@ -20,6 +20,7 @@ from tribal_mcp.stores import chroma_folder, chroma_layout
 from tribal_mcp.stores.chroma import ChromaStore, open_store
 from tribal_mcp.stores.chroma_api import ApiFiles
 from tribal_mcp.stores.chroma_folder import ChromaFolder
+from tribal_mcp.stores.lock import FolderLock
 
 pytestmark = pytest.mark.anyio
 
@@ -28,7 +29,7 @@ import sys
 from pathlib import Path
 from tribal_mcp.stores.lock import FolderLock
 lock = FolderLock(Path(sys.argv[1]))
-assert lock._try()
+assert lock._lock.take()
 lock.mark()
 print("held", flush=True)
 sys.stdin.read()
@@ -59,12 +60,30 @@ async def test_nothing_is_made_where_nothing_is_written(tmp_path: Path) -> None:
     assert not (tmp_path / "missing").exists()
 
 
+async def test_who_waits_has_the_lock_before_who_gives_it_back_has_it_again(tmp_path: Path) -> None:
+    lock = FolderLock(tmp_path)
+    order: list[str] = []
+
+    async def take(name: str) -> None:
+        await lock.acquire(60)
+        order.append(name)
+        lock.release()
+
+    await lock.acquire(60)
+    async with anyio.create_task_group() as group:
+        group.start_soon(take, "who waits")
+        await anyio.wait_all_tasks_blocked()
+        lock.release()
+        await take("who gave it back")
+    assert order == ["who waits", "who gave it back"]
+
+
 async def test_a_new_folder_is_for_its_user_alone(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b" / "store"
     await open_store(folder).upsert([memory(1)])
     modes = [stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.parents[:2])]
     assert modes == [0o700] * 3
-    assert {path.name for path in (folder / "tribal-mcp").iterdir()} == {"lock"}
+    assert {path.name for path in (folder / "tribal-mcp").iterdir()} == {"lock", "next"}
 
 
 async def test_a_session_on_one_folder_leaves_another_free(tmp_path: Path) -> None:

@@ -26,7 +26,6 @@ OWN_FOLDER = "tribal-mcp"
 
 _POLL_S = 0.02
 _SAY_SO_AFTER_S = 2.0
-_GIVE_WAY_AFTER_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,42 +47,20 @@ class Writer:
         return f"process {self.pid} ({self.program} on {self.host}, since {self.since[:19]}Z)"
 
 
-class FolderLock:
-    """The lock of one folder and the mark beside it; shared by all stores of this process."""
+class _OneAtATime:
+    """A lock among all threads of all processes."""
 
-    def __init__(self, folder: Path) -> None:
-        self._own = folder / OWN_FOLDER
-        self._mark = self._own / "writing.json"
-        self._file = FileLock(self._own / "lock", thread_local=False)
+    def __init__(self, path: Path) -> None:
+        self._folder = path.parent
         self._threads = threading.Lock()
-        self._since = 0.0
+        self._file = FileLock(path, thread_local=False)
 
-    async def acquire(self, timeout_s: float, on_wait: Callable[[str], None] | None = None) -> None:
-        """Wait for the lock; after two seconds `on_wait` is told, once, who has it.
-
-        Raises:
-            StoreLocked: `timeout_s` have passed.
-        """
-        start = time.monotonic()
-        told = False
-        while not self._try():
-            waited = time.monotonic() - start
-            if waited > timeout_s:
-                raise StoreLocked(
-                    f"The memory store is in use by {self._holder()}; waited {waited:.0f} s. "
-                    "Try again when that has ended, or wait longer with TRIBAL_LOCK_TIMEOUT_S."
-                )
-            if waited > _SAY_SO_AFTER_S and not told and on_wait:
-                told = True
-                on_wait(f"Waiting for the memory store, in use by {self._holder()}")
-            await anyio.sleep(_POLL_S)
-        self._since = time.monotonic()
-
-    def _try(self) -> bool:
+    def take(self) -> bool:
+        """Take it if nobody has it; whether that was so."""
         if not self._threads.acquire(blocking=False):
             return False
         try:
-            make_private(self._own)
+            make_private(self._folder)
             self._file.acquire(timeout=0)
         except BaseException as error:
             self._threads.release()
@@ -92,23 +69,68 @@ class FolderLock:
             raise
         return True
 
+    def give_back(self) -> None:
+        """Let somebody else have it."""
+        self._file.release()
+        self._threads.release()
+
+    def is_here(self) -> bool:
+        """Whether this process has it."""
+        return self._threads.locked()
+
+
+class FolderLock:
+    """The lock of one folder and the mark beside it; shared by all stores of this process.
+
+    Whoever waits is next in turn, so that a long row of short steps keeps nobody out.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._own = folder / OWN_FOLDER
+        self._mark = self._own / "writing.json"
+        self._lock = _OneAtATime(self._own / "lock")
+        self._next = _OneAtATime(self._own / "next")
+
+    async def acquire(self, timeout_s: float, on_wait: Callable[[str], None] | None = None) -> None:
+        """Wait for the lock; after two seconds `on_wait` is told, once, who has it.
+
+        Raises:
+            StoreLocked: `timeout_s` have passed.
+        """
+        start = time.monotonic()
+        told = is_next = False
+        try:
+            while True:
+                is_next = is_next or self._next.take()
+                if is_next and self._lock.take():
+                    return
+                waited = time.monotonic() - start
+                if waited > timeout_s:
+                    raise StoreLocked(
+                        f"The memory store is in use by {self._holder()}; waited {waited:.0f} s. "
+                        "Try again when that has ended, or wait longer with "
+                        "TRIBAL_LOCK_TIMEOUT_S."
+                    )
+                if waited > _SAY_SO_AFTER_S and not told and on_wait:
+                    told = True
+                    on_wait(f"Waiting for the memory store, in use by {self._holder()}")
+                await anyio.sleep(_POLL_S)
+        finally:
+            if is_next:
+                self._next.give_back()
+
     def is_elsewhere(self) -> bool:
         """Whether another process has the lock at the moment."""
-        if self._threads.locked():
+        if self._lock.is_here():
             return False
-        if not self._try():
-            return not self._threads.locked()
-        self._file.release()
-        self._threads.release()
+        if not self._lock.take():
+            return not self._lock.is_here()
+        self._lock.give_back()
         return False
 
-    async def release(self) -> None:
-        """Give the lock back; after a long step, leave those who wait a moment to get it."""
-        held = time.monotonic() - self._since
-        self._file.release()
-        self._threads.release()
-        if held > _GIVE_WAY_AFTER_S:
-            await anyio.sleep(2 * _POLL_S)
+    def release(self) -> None:
+        """Give the lock back."""
+        self._lock.give_back()
 
     def _holder(self) -> str:
         writer = self.writer()

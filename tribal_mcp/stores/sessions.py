@@ -94,7 +94,7 @@ class Sessions:
                     try:
                         await in_thread(folder, folder.end)
                     finally:
-                        await folder.lock.release()
+                        folder.lock.release()
 
     async def _lock(self, session: _Session, *, recovering: bool = True) -> None:
         await session.folder.lock.acquire(self._timeout_s, self._on_wait)
