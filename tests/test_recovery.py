@@ -10,6 +10,7 @@ from tests.chroma_folders import chroma
 from tests.examples import memories, memory
 from tribal_mcp.errors import StoreDamaged
 from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.stores.base import Change
 from tribal_mcp.stores.chroma import ChromaStore, open_store
 from tribal_mcp.stores.chroma_files import ChromaFiles
 from tribal_mcp.stores.chroma_folder import OURS, ChromaFolder
@@ -89,7 +90,7 @@ async def test_an_index_whose_writing_was_killed_is_built_anew(folder: Path, kee
     assert found == by_id(memories(COUNT))
     assert "built anew (55 vectors)" in notes[0]
     assert found_by_vector(folder) == COUNT
-    assert sorted(path.name for path in (folder / "tribal-mcp").iterdir()) == ["guard", "lock"]
+    assert sorted(path.name for path in (folder / "tribal-mcp").iterdir()) == ["guard", "lock", "next"]
 
 
 async def test_an_index_that_was_never_written_before_is_built_from_the_log(
@@ -134,7 +135,7 @@ async def test_building_anew_starts_again_when_it_was_killed(folder: Path) -> No
 async def test_a_batch_that_was_begun_is_completed(folder: Path) -> None:
     arriving = [memory(1, content="after"), memory(2, embedding=None), memory(60)]
     Journal(folder / "tribal-mcp" / "journal.jsonl").write(
-        Batch("memories", ["memory-3"], arriving)
+        Batch("memories", Change(arriving, erase=["memory-3"]))
     )
     with chroma(folder) as client:  # the first of its steps was made
         client.get_collection("memories", embedding_function=None).delete(["memory-1", "memory-2"])
@@ -143,13 +144,13 @@ async def test_a_batch_that_was_begun_is_completed(folder: Path) -> None:
     expected = by_id(memories(COUNT)) | by_id(arriving)
     del expected["memory-3"]
     assert found == expected
-    assert "A batch of 3 memories that was begun was completed." in notes[0]
+    assert "A batch of 4 memories that was begun was completed." in notes[0]
     assert (await everything(folder))[0] == expected
 
 
 async def test_a_batch_that_was_not_written_down_whole_was_never_begun(folder: Path) -> None:
     journal = folder / "tribal-mcp" / "journal.jsonl"
-    Journal(journal).write(Batch("memories", (), [memory(1, content="after"), memory(2)]))
+    Journal(journal).write(Batch("memories", Change([memory(1, content="after"), memory(2)])))
     journal.write_bytes(journal.read_bytes()[:-20])
     leave_mark(folder)
     assert (await everything(folder))[0] == by_id(memories(COUNT))
@@ -159,7 +160,7 @@ async def test_a_batch_that_was_not_written_down_whole_was_never_begun(folder: P
 async def test_a_batch_that_chroma_refuses_is_kept_aside(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Journal(folder / "tribal-mcp" / "journal.jsonl").write(Batch("memories", (), [memory(60)]))
+    Journal(folder / "tribal-mcp" / "journal.jsonl").write(Batch("memories", Change([memory(60)])))
 
     def refuse(*_: object) -> None:
         raise ValueError("no such thing")
@@ -244,7 +245,7 @@ async def test_memories_whose_vectors_are_gone_are_kept_without_one(folder: Path
 
 async def test_check_reports_what_a_killed_writer_left_and_changes_nothing(folder: Path) -> None:
     leave_mark(folder)
-    Journal(folder / "tribal-mcp" / "journal.jsonl").write(Batch("memories", (), [memory(60)]))
+    Journal(folder / "tribal-mcp" / "journal.jsonl").write(Batch("memories", Change([memory(60)])))
     kinds = [problem.kind for problem in await open_store(folder).check()]
     assert kinds == ["unfinished", "unfinished"]
     assert (folder / "tribal-mcp" / "writing.json").exists()

@@ -1,5 +1,6 @@
 """The contract of `stores.base`, held against every store."""
 
+import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from tribal_mcp.errors import UsageError
 from tribal_mcp.portability.embedding_metadata import create_embedding_metadata
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.memory import MemoryEntry, MemorySource
-from tribal_mcp.stores.base import MemoryStore
+from tribal_mcp.stores.base import Change, MemoryStore
 from tribal_mcp.stores.chroma import open_store
 from tribal_mcp.stores.in_memory import InMemoryStore
 
@@ -100,6 +101,45 @@ async def test_deleted_entries_are_gone(store: MemoryStore) -> None:
     assert await store.list_ids() == ["memory-3"]
     await store.upsert([memory(1)])
     assert await store.get("memory-1") == memory(1)
+
+
+async def test_what_is_deleted_leaves_a_tombstone_until_a_memory_of_its_id_comes_in(
+    store: MemoryStore,
+) -> None:
+    await store.upsert([memory(1), memory(2, embedding=None), memory(3)])
+    before = time.time_ns() // 1000
+    await store.delete(["memory-1", "memory-2", "memory-9"])
+    forgotten = await store.forgotten()
+    assert forgotten.keys() == {"memory-1", "memory-2"}
+    assert before <= forgotten["memory-1"] <= time.time_ns() // 1000
+    state = await store.state()
+    assert (state.count, state.pending, state.forgotten) == (1, 0, 2)
+    await store.upsert([memory(1)])
+    assert await store.forgotten() == {"memory-2": forgotten["memory-2"]}
+    assert await store.forgotten(["memory-1", "memory-3"]) == {}
+    assert await store.list_ids() == ["memory-3", "memory-1"]
+
+
+async def test_a_change_forgets_erases_and_brings_in_at_once(store: MemoryStore) -> None:
+    await store.upsert(memories(4))
+    await store.apply(Change(forget={"memory-0": 5, "never here": 6}))
+    await store.apply(
+        Change(
+            [memory(1, content="new"), memory(7, embedding=None)],
+            forget={"memory-2": 7, "never here": 8},
+            erase=["memory-3", "memory-0", "nor here"],
+        )
+    )
+    assert await store.list_ids() == ["memory-1", "memory-7"]
+    assert await store.get("memory-1") == memory(1, content="new")
+    assert await store.forgotten() == {"memory-2": 7, "never here": 8}
+    assert await store.existing(["memory-1", "memory-2", "memory-7"]) == {"memory-1", "memory-7"}
+
+
+async def test_a_change_of_one_id_in_two_ways_is_refused(store: MemoryStore) -> None:
+    with pytest.raises(UsageError, match="stands twice"):
+        await store.apply(Change([memory(1)], forget={"memory-1": 5}))
+    assert await store.count() == 0
 
 
 async def test_ids_come_in_the_order_of_insertion(store: MemoryStore) -> None:
@@ -193,6 +233,9 @@ async def test_the_identity_of_the_vectors_is_kept(store: MemoryStore) -> None:
     await store.set_identity(model)
     await store.upsert([memory(1)])
     assert (await store.state()).identity == model
+    await store.set_identity(None)
+    assert (await store.state()).identity is None
+    assert await store.get("memory-1") == memory(1)
 
 
 async def test_an_identity_of_other_dimensions_is_refused(store: MemoryStore) -> None:

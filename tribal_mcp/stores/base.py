@@ -1,17 +1,20 @@
 """What every store does for the services, whatever lies beneath.
 
 The contract, held by one test suite for all stores:
-- `upsert` and `delete` change all of a batch of up to `BATCH` entries or nothing of it, and what
-  they have acknowledged stays, whoever is killed.
+- `apply` makes all of a change of up to `BATCH` ids or nothing of it, and what it has acknowledged
+  stays, whoever is killed. `upsert` and `delete` are changes.
+- A memory that is deleted leaves a tombstone: its id and when it was forgotten. It ends when a
+  memory of that id comes in.
 - An entry comes back equal to what went in, its float32 vector bit by bit.
 - Entries with and without a vector are one store to every caller.
 - `session` makes what happens in it one step to all other users of the store; only `state` and
   `count` may be answered from between two batches of another's session.
 """
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, Self
 
 from tribal_mcp.errors import EntryError, UsageError
@@ -37,6 +40,7 @@ class StoreState:
         dimensions: of its vectors, or of its model while it has none; 0 while it takes any.
         count: memories in it.
         pending: those of them without a vector.
+        forgotten: tombstones.
         foreign: another program created the collection.
         notes: sentences for people about what is unusual.
     """
@@ -45,6 +49,7 @@ class StoreState:
     dimensions: int = 0
     count: int = 0
     pending: int = 0
+    forgotten: int = 0
     foreign: bool = False
     notes: list[str] = field(default_factory=list)
 
@@ -52,6 +57,40 @@ class StoreState:
     def has_vectors(self) -> bool:
         """Whether any memory has a vector."""
         return self.count > self.pending
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one step does to a store; an id stands in one of the three at most.
+
+    Attributes:
+        entries: come in, replacing the memories of their ids whole, and ending their tombstones.
+        forget: ids and the times, in microseconds since 1970 UTC, at which they were forgotten:
+            the memory goes, if there is one, and a tombstone stays.
+        erase: ids that go without a trace, memory and tombstone.
+    """
+
+    entries: Collection[MemoryEntry] = ()
+    forget: Mapping[str, int] = field(default_factory=dict)
+    erase: Collection[str] = ()
+
+    @property
+    def ids(self) -> list[str]:
+        """All ids that it touches."""
+        return [*(entry.id for entry in self.entries), *self.forget, *self.erase]
+
+    def parts(self) -> Iterator["Change"]:
+        """The same in steps of `BATCH` ids at the most; those that go come first."""
+        gone = [*self.erase, *self.forget]
+        for start in range(0, len(gone), BATCH):
+            part = gone[start : start + BATCH]
+            yield Change(
+                forget={i: self.forget[i] for i in part if i in self.forget},
+                erase=[i for i in part if i not in self.forget],
+            )
+        entries = list(self.entries)
+        for start in range(0, len(entries), BATCH):
+            yield Change(entries[start : start + BATCH])
 
 
 @dataclass(slots=True)
@@ -107,6 +146,11 @@ class MemoryStore(Protocol):
         """
         ...
 
+    @property
+    def own_folder(self) -> Path | None:
+        """Where this program's own files about the store lie; None if it has no place for any."""
+        ...
+
     async def state(self) -> StoreState:
         """What the store is at the moment."""
         ...
@@ -135,8 +179,16 @@ class MemoryStore(Protocol):
         """What `read` gives, as the lines of a bundle."""
         ...
 
-    async def upsert(self, entries: Collection[MemoryEntry]) -> None:
-        """Insert the entries, replacing those of the same ids whole.
+    async def existing(self, ids: Sequence[str]) -> set[str]:
+        """Those of the ids that have a memory."""
+        ...
+
+    async def forgotten(self, ids: Sequence[str] | None = None) -> dict[str, int]:
+        """The tombstones of those ids, or all: when each was forgotten, in microseconds UTC."""
+        ...
+
+    async def apply(self, change: Change) -> None:
+        """Make a change; one of more than `BATCH` ids in parts.
 
         Raises:
             UsageError: an id stands twice, or a vector has other dimensions than the store's.
@@ -145,12 +197,16 @@ class MemoryStore(Protocol):
         """
         ...
 
-    async def delete(self, ids: Collection[str]) -> int:
-        """Remove the memories of those ids; how many were there."""
+    async def upsert(self, entries: Collection[MemoryEntry]) -> None:
+        """Insert the entries, replacing those of the same ids whole; raises what `apply` does."""
         ...
 
-    async def set_identity(self, identity: EmbeddingMetadata) -> None:
-        """Record which model makes this store's vectors.
+    async def delete(self, ids: Collection[str]) -> int:
+        """Forget the memories of those ids, each with a tombstone of now; how many there were."""
+        ...
+
+    async def set_identity(self, identity: EmbeddingMetadata | None) -> None:
+        """Record which model makes this store's vectors, or that nobody knows.
 
         Raises:
             UsageError: the store's vectors have other dimensions.
@@ -158,21 +214,21 @@ class MemoryStore(Protocol):
         ...
 
 
-def check_batch(entries: Collection[MemoryEntry], dimensions: int) -> None:
-    """Hold entries against the contract before anything is written.
+def check_change(change: Change, dimensions: int) -> None:
+    """Hold a change against the contract before anything is written.
 
     Raises:
         UsageError: an entry is not valid, an id stands twice, or a vector has other dimensions.
     """
     seen: set[str] = set()
-    for entry in entries:
+    for memory_id in (*change.forget, *change.erase):
+        _once(memory_id, seen)
+    for entry in change.entries:
         try:
             check_entry(entry)
         except EntryError as error:
             raise UsageError(f"The entry {entry.id!r} can't be stored: {error}.") from None
-        if entry.id in seen:
-            raise UsageError(f"The id {entry.id!r} stands twice in one call.")
-        seen.add(entry.id)
+        _once(entry.id, seen)
         if entry.embedding is not None:
             dimensions = dimensions or entry.embedding.size
             if entry.embedding.size != dimensions:
@@ -182,13 +238,19 @@ def check_batch(entries: Collection[MemoryEntry], dimensions: int) -> None:
                 )
 
 
-def check_identity(identity: EmbeddingMetadata, state: StoreState) -> None:
+def _once(memory_id: str, seen: set[str]) -> None:
+    if memory_id in seen:
+        raise UsageError(f"The id {memory_id!r} stands twice in one call.")
+    seen.add(memory_id)
+
+
+def check_identity(identity: EmbeddingMetadata | None, state: StoreState) -> None:
     """Hold a model against the vectors that are there.
 
     Raises:
         UsageError: they have other dimensions.
     """
-    if state.has_vectors and state.dimensions != identity.dimensions:
+    if identity and state.has_vectors and state.dimensions != identity.dimensions:
         raise UsageError(
             f"This store holds vectors of {state.dimensions} dimensions; "
             f"{identity} can't have made them."

@@ -6,7 +6,7 @@ stays readable when the call is killed while it writes it.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,10 @@ import numpy as np
 
 from tribal_mcp.errors import StoreError
 from tribal_mcp.portability.memory import MemoryEntry, Vector
-from tribal_mcp.stores.chroma_folder import OURS, ChromaFolder, pending_name
+from tribal_mcp.stores.chroma_folder import OURS, ChromaFolder, forgotten_name, pending_name
 from tribal_mcp.stores.chroma_tables import RawCollection
 from tribal_mcp.stores.journal import Batch
-from tribal_mcp.stores.records import to_metadata
+from tribal_mcp.stores.records import DELETED, to_metadata
 
 if TYPE_CHECKING:
     from chromadb.api.collection_configuration import CreateCollectionConfiguration
@@ -31,36 +31,60 @@ HARMLESS_EMBEDDERS = frozenset({"default"})
 _NO_VECTOR = np.ones(1, dtype=np.float32)
 
 
+@dataclass(frozen=True, slots=True)
+class _Records:
+    """What comes into one collection."""
+
+    ids: list[str]
+    vectors: list[Vector]
+    metadata: list[dict[str, Any]]
+    documents: list[str] | None = None
+
+    @classmethod
+    def of(cls, entries: Sequence[MemoryEntry]) -> "_Records":
+        return cls(
+            [e.id for e in entries],
+            [_NO_VECTOR if e.embedding is None else e.embedding for e in entries],
+            [to_metadata(e) for e in entries],
+            [e.content for e in entries],
+        )
+
+
 def carry_out(folder: ChromaFolder, batch: Batch) -> None:
-    """Change a collection and its pending sibling; the lock is in hand.
+    """Change a collection and its siblings; the lock is in hand.
 
     Raises:
         StoreError: Chroma would run foreign code, or the layout is not known.
         NoSpace: the disk is too full to begin.
     """
-    folder.refuse_full_disk(sum(_size(entry) for entry in batch.entries))
+    name, change = batch.collection, batch.change
+    folder.refuse_full_disk(sum(_size(entry) for entry in change.entries))
     folder.client()
-    gone = list(dict.fromkeys([*batch.delete, *(entry.id for entry in batch.entries)]))
-    steps: list[tuple[str, Callable[[], object]]] = []
-    by_name = {
-        batch.collection: [e for e in batch.entries if e.embedding is not None],
-        pending_name(batch.collection): [e for e in batch.entries if e.embedding is None],
+    tombstones = [{DELETED: moment} for moment in change.forget.values()]
+    coming = {
+        name: _Records.of([e for e in change.entries if e.embedding is not None]),
+        pending_name(name): _Records.of([e for e in change.entries if e.embedding is None]),
+        forgotten_name(name): _Records(
+            list(change.forget), [_NO_VECTOR] * len(tombstones), tombstones
+        ),
     }
-    for name, entries in by_name.items():
+    touched = change.ids
+    steps: list[tuple[str, Callable[[], object]]] = []
+    for name, records in coming.items():
         folder.catch_up(name)
         raw = folder.raw(name)
-        present = folder.direct().existing(raw, gone) if raw else []
-        if raw and entries:
+        present = folder.direct().existing(raw, touched) if raw else []
+        if raw and records.ids:
             refuse_strangers(raw)
         if present:
             steps.append((name, partial(_delete, folder, name, present)))
-        if entries:
-            dimension = _vector(entries[0]).size
+        if records.ids:
+            dimension = records.vectors[0].size
             if raw and raw.dimension not in (None, dimension) and not folder.direct().count(raw):
                 # Chroma fixes the dimensions with the first vector, and for good.
                 batch = replace(batch, metadata=raw.metadata)
                 steps.append((name, partial(folder.client().delete_collection, name)))
-            steps.append((name, partial(_add, folder, name, entries, batch.metadata)))
+            steps.append((name, partial(_add, folder, name, records, batch.metadata)))
     if len(steps) > 1:
         folder.journal.write(batch)
     for name, step in steps:
@@ -75,15 +99,13 @@ def _delete(folder: ChromaFolder, name: str, ids: list[str]) -> None:
     folder.at_name(name).delete(ids)
 
 
-def _add(
-    folder: ChromaFolder, name: str, entries: Sequence[MemoryEntry], anew: dict[str, Any] | None
-) -> None:
-    """Insert entries whose ids are not there: one call, whole or not at all."""
+def _add(folder: ChromaFolder, name: str, records: _Records, anew: dict[str, Any] | None) -> None:
+    """Insert records whose ids are not there: one call, whole or not at all."""
     writable(folder, name, anew).add(
-        ids=[e.id for e in entries],
-        documents=[e.content for e in entries],
-        embeddings=[_vector(e) for e in entries],  # type: ignore[arg-type]
-        metadatas=[to_metadata(e) for e in entries],
+        ids=records.ids,
+        documents=records.documents,
+        embeddings=records.vectors,  # type: ignore[arg-type]
+        metadatas=records.metadata,  # type: ignore[arg-type]
     )
 
 
@@ -122,10 +144,6 @@ def refuse_strangers(raw: RawCollection) -> None:
             "settings, and Chroma would construct that on every write. Export from it, and "
             "import into another collection (TRIBAL_COLLECTION)."
         )
-
-
-def _vector(entry: MemoryEntry) -> Vector:
-    return _NO_VECTOR if entry.embedding is None else entry.embedding
 
 
 def _size(entry: MemoryEntry) -> int:

@@ -1,10 +1,11 @@
 """Memories in a Chroma folder, shared safely by every process that comes through this door.
 
-Two collections are one store: `<name>` holds the memories with a vector, `<name>.pending` those
-without, each under a constant vector that no search meets.
+Three collections are one store: `<name>` holds the memories with a vector, `<name>.pending` those
+without, and `<name>.forgotten` the tombstones, each under a constant vector that no search meets.
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
@@ -13,13 +14,27 @@ from tribal_mcp.errors import StoreDamaged, StoreError, StoreLocked
 from tribal_mcp.portability.embedding_metadata import UNKNOWN_MODEL, EmbeddingMetadata
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.memory import MemoryEntry, Vector, microseconds
-from tribal_mcp.stores.base import BATCH, EVERYTHING, Lines, StoreState, check_batch, check_identity
+from tribal_mcp.stores.base import (
+    BATCH,
+    EVERYTHING,
+    Change,
+    Lines,
+    StoreState,
+    check_change,
+    check_identity,
+)
 from tribal_mcp.stores.batches import carry_out, writable
 from tribal_mcp.stores.chroma_files import ChromaFiles
-from tribal_mcp.stores.chroma_folder import OURS, ChromaFolder, Files, pending_name
+from tribal_mcp.stores.chroma_folder import (
+    OURS,
+    ChromaFolder,
+    Files,
+    forgotten_name,
+    pending_name,
+)
 from tribal_mcp.stores.chroma_tables import RawCollection, RawRecord
 from tribal_mcp.stores.journal import Batch
-from tribal_mcp.stores.records import to_entry, to_fields
+from tribal_mcp.stores.records import DELETED, to_entry, to_fields
 from tribal_mcp.stores.repair import Problem, check, repair
 from tribal_mcp.stores.salvage import Salvage, SalvagedFiles
 from tribal_mcp.stores.sessions import Sessions, in_thread, session_on
@@ -29,6 +44,7 @@ T = TypeVar("T")
 MODEL, DIMENSIONS, PROVIDER, SINCE = (
     "tribal_model", "tribal_dimensions", "tribal_provider", "tribal_model_since",
 )  # fmt: skip
+_IDENTITY = {MODEL, DIMENSIONS, PROVIDER, SINCE}
 
 
 class ChromaStore(Sessions):
@@ -47,6 +63,11 @@ class ChromaStore(Sessions):
     ) -> None:
         super().__init__(ChromaFolder.at(path), lock_timeout_s, on_wait)
         self._name = collection
+
+    @property
+    def own_folder(self) -> Path:
+        """Where this program's own files about the store lie."""
+        return self._folder.own
 
     async def __aenter__(self) -> Self:
         return self
@@ -104,6 +125,7 @@ class ChromaStore(Sessions):
 
         def read(files: Files, collections: list[RawCollection]) -> StoreState:
             counts = {c.name: files.count(c) for c in collections}
+            tombstones = self._tombstones(files)
             main = next((c for c in collections if c.name == self._name), None)
             identity = _identity(main)
             has_vectors = main is not None and counts[main.name]
@@ -114,6 +136,7 @@ class ChromaStore(Sessions):
                 else (identity.dimensions if identity else 0),
                 count=sum(counts.values()),
                 pending=counts.get(pending_name(self._name), 0),
+                forgotten=files.count(tombstones) if tombstones else 0,
                 foreign=main is not None and OURS not in main.metadata,
                 notes=list(self._folder.notes),
             )
@@ -209,36 +232,60 @@ class ChromaStore(Sessions):
             if found:
                 yield [found[i] for i in wanted if i in found]
 
+    async def existing(self, ids: Sequence[str]) -> set[str]:
+        """Those of the ids that have a memory."""
+        return await self._read(
+            lambda files, collections: {i for c in collections for i in files.existing(c, ids)}
+        )
+
+    async def forgotten(self, ids: Sequence[str] | None = None) -> dict[str, int]:
+        """The tombstones of those ids, or all: when each was forgotten, in microseconds UTC."""
+
+        def read(files: Files, _: list[RawCollection]) -> dict[str, int]:
+            collection = self._tombstones(files)
+            if collection is None:
+                return {}
+            return {
+                record.id: record.metadata[DELETED]
+                for batch in files.read(collection, ids, vectors=False)
+                for record in batch
+            }
+
+        return await self._read(read)
+
+    def _tombstones(self, files: Files) -> RawCollection | None:
+        return files.collection(forgotten_name(self._name)) if self._folder.exists else None
+
+    async def apply(self, change: Change) -> None:
+        """Make a change."""
+        if not change.ids:
+            return
+        async with self.session(writing=True):
+            check_change(change, (await self.state()).dimensions)
+            for part in change.parts():
+                await self._run(partial(carry_out, self._folder, Batch(self._name, part)))
+
     async def upsert(self, entries: Collection[MemoryEntry]) -> None:
         """Insert the entries, replacing those of the same ids whole."""
-        async with self.session(writing=True):
-            check_batch(entries, (await self.state()).dimensions)
-            for part in _parts(list(entries)):
-                await self._write(Batch(self._name, (), part))
+        await self.apply(Change(entries))
 
     async def delete(self, ids: Collection[str]) -> int:
-        """Remove the memories of those ids; how many were there."""
+        """Forget the memories of those ids, each with a tombstone of now; how many there were."""
         if not self._folder.exists:
             return 0
         async with self.session(writing=True):
-            before = await self.count()
-            if before:
-                for part in _parts(list(dict.fromkeys(ids))):
-                    await self._write(Batch(self._name, part, ()))
-            return before - await self.count()
+            here = sorted(await self.existing(list(ids)))
+            await self.apply(Change(forget=dict.fromkeys(here, time.time_ns() // 1000)))
+        return len(here)
 
-    async def set_identity(self, identity: EmbeddingMetadata) -> None:
-        """Record which model makes this store's vectors."""
+    async def set_identity(self, identity: EmbeddingMetadata | None) -> None:
+        """Record which model makes this store's vectors, or that nobody knows."""
 
         def write() -> None:
             collection = writable(self._folder, self._name)
-            about = {
-                MODEL: identity.model_name,
-                DIMENSIONS: identity.dimensions,
-                PROVIDER: identity.provider,
-                SINCE: identity.created_at,
-            }
-            collection.modify(metadata={**(collection.metadata or {}), **about})
+            about = collection.metadata or {}
+            kept = {key: value for key, value in about.items() if key not in _IDENTITY}
+            collection.modify(metadata=kept | _recorded(identity))
 
         async with self.session(writing=True):
             check_identity(identity, await self.state())
@@ -276,9 +323,6 @@ class ChromaStore(Sessions):
         async with self.locked(when=self._folder.exists, recovering=False):
             return await in_thread(self._folder, reading)
 
-    async def _write(self, batch: Batch) -> None:
-        await self._run(partial(carry_out, self._folder, batch))
-
 
 def open_store(path: str | Path, collection: str = "memories") -> ChromaStore:
     """The memories in a Chroma folder, which is made when the first one is written.
@@ -290,8 +334,15 @@ def open_store(path: str | Path, collection: str = "memories") -> ChromaStore:
     return ChromaStore(Path(path), collection)
 
 
-def _parts(items: list[T]) -> Iterator[list[T]]:
-    return (items[start : start + BATCH] for start in range(0, len(items), BATCH))
+def _recorded(identity: EmbeddingMetadata | None) -> dict[str, str | int]:
+    if identity is None:
+        return {SINCE: ""}  # Chroma takes no empty metadata
+    return {
+        MODEL: identity.model_name,
+        DIMENSIONS: identity.dimensions,
+        PROVIDER: identity.provider,
+        SINCE: identity.created_at,
+    }
 
 
 def _identity(collection: RawCollection | None) -> EmbeddingMetadata | None:

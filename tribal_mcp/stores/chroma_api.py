@@ -60,6 +60,10 @@ class ApiFiles:
         """How many records it has."""
         return self._at(collection).count()
 
+    def existing(self, collection: RawCollection, ids: Sequence[str]) -> list[str]:
+        """Those of the ids that are there."""
+        return self._at(collection).get(ids=list(ids), include=[])["ids"] if ids else []
+
     def ids(self, collection: RawCollection) -> list[str]:
         """The ids of all records, oldest insertion first."""
         return self._at(collection).get(include=[])["ids"]

@@ -231,6 +231,11 @@ def pending_name(collection: str) -> str:
     return f"{collection}.pending"
 
 
+def forgotten_name(collection: str) -> str:
+    """The collection beside it that holds the tombstones."""
+    return f"{collection}.forgotten"
+
+
 def _stat(path: Path) -> Any:  # noqa: ANN401 - os.stat_result or None
     try:
         return path.stat()

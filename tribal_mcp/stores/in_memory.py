@@ -1,21 +1,37 @@
 """A store in the memory of this process: for tests, examples and small jobs."""
 
+import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from copy import deepcopy
+from pathlib import Path
 from typing import Self
 
 from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.memory import MemoryEntry, entry_fields
-from tribal_mcp.stores.base import BATCH, EVERYTHING, Lines, StoreState, check_batch, check_identity
+from tribal_mcp.stores.base import (
+    BATCH,
+    EVERYTHING,
+    Change,
+    Lines,
+    StoreState,
+    check_change,
+    check_identity,
+)
 
 
 class InMemoryStore:
-    """A `MemoryStore` that ends with its process. Entries are copied on the way in and out."""
+    """A `MemoryStore` that ends with its process. Entries are copied on the way in and out.
 
-    def __init__(self) -> None:
+    Args:
+        own_folder: where files about it may lie; without one it has no restore points.
+    """
+
+    def __init__(self, own_folder: Path | None = None) -> None:
+        self.own_folder = own_folder
         self._entries: dict[str, MemoryEntry] = {}
+        self._forgotten: dict[str, int] = {}
         self._identity: EmbeddingMetadata | None = None
 
     async def __aenter__(self) -> Self:
@@ -35,7 +51,9 @@ class InMemoryStore:
     async def state(self) -> StoreState:
         """What the store is at the moment."""
         pending = sum(entry.embedding is None for entry in self._entries.values())
-        return StoreState(self._identity, self._dimensions, len(self._entries), pending)
+        return StoreState(
+            self._identity, self._dimensions, len(self._entries), pending, len(self._forgotten)
+        )
 
     @property
     def _dimensions(self) -> int:
@@ -76,18 +94,35 @@ class InMemoryStore:
                 batch.add(entry_fields(entry))
             yield batch
 
+    async def existing(self, ids: Sequence[str]) -> set[str]:
+        """Those of the ids that have a memory."""
+        return self._entries.keys() & set(ids)
+
+    async def forgotten(self, ids: Sequence[str] | None = None) -> dict[str, int]:
+        """The tombstones of those ids, or all: when each was forgotten, in microseconds UTC."""
+        wanted = self._forgotten if ids is None else ids
+        return {i: self._forgotten[i] for i in wanted if i in self._forgotten}
+
+    async def apply(self, change: Change) -> None:
+        """Make a change."""
+        check_change(change, self._dimensions)
+        for memory_id in change.ids:
+            self._entries.pop(memory_id, None)
+            self._forgotten.pop(memory_id, None)
+        self._forgotten.update(change.forget)
+        self._entries.update((entry.id, deepcopy(entry)) for entry in change.entries)
+
     async def upsert(self, entries: Collection[MemoryEntry]) -> None:
         """Insert the entries, replacing those of the same ids whole."""
-        check_batch(entries, self._dimensions)
-        for entry in entries:
-            self._entries.pop(entry.id, None)
-            self._entries[entry.id] = deepcopy(entry)
+        await self.apply(Change(entries))
 
     async def delete(self, ids: Collection[str]) -> int:
-        """Remove the memories of those ids; how many were there."""
-        return sum(self._entries.pop(i, None) is not None for i in set(ids))
+        """Forget the memories of those ids, each with a tombstone of now; how many there were."""
+        here = self._entries.keys() & set(ids)
+        await self.apply(Change(forget=dict.fromkeys(here, time.time_ns() // 1000)))
+        return len(here)
 
-    async def set_identity(self, identity: EmbeddingMetadata) -> None:
-        """Record which model makes this store's vectors."""
+    async def set_identity(self, identity: EmbeddingMetadata | None) -> None:
+        """Record which model makes this store's vectors, or that nobody knows."""
         check_identity(identity, await self.state())
         self._identity = identity

@@ -8,7 +8,6 @@ journal that is not whole was never begun.
 
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,23 +15,22 @@ from typing import Any
 import orjson
 
 from tribal_mcp.portability.limits import NO_LIMITS
-from tribal_mcp.portability.memory import MemoryEntry, dump_entry, entry_from_dict
+from tribal_mcp.portability.memory import dump_entry, entry_from_dict
+from tribal_mcp.stores.base import Change
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A change of one collection: first the ids go, then the entries come.
+    """A change of one collection and its siblings.
 
     Attributes:
         collection: its name.
-        delete: ids that go, besides those of the entries.
-        entries: what comes.
+        change: what goes, and then what comes.
         metadata: of the collection, where it is made anew on the way.
     """
 
     collection: str
-    delete: Sequence[str]
-    entries: Sequence[MemoryEntry]
+    change: Change
     metadata: dict[str, Any] | None = None
 
 
@@ -46,13 +44,14 @@ class Journal:
         """Put the batch on disk; when this returns, it will be carried out."""
         head = {
             "collection": batch.collection,
-            "delete": list(batch.delete),
+            "forget": dict(batch.change.forget),
+            "erase": list(batch.change.erase),
             "metadata": batch.metadata,
         }
         with self._path.open("wb") as file:
             file.write(orjson.dumps(head) + b"\n")
-            file.writelines(dump_entry(entry) + b"\n" for entry in batch.entries)
-            file.write(b"%d\n" % len(batch.entries))
+            file.writelines(dump_entry(entry) + b"\n" for entry in batch.change.entries)
+            file.write(b"%d\n" % len(batch.change.entries))
             file.flush()
             os.fsync(file.fileno())
 
@@ -66,7 +65,8 @@ class Journal:
             return None
         head = orjson.loads(lines[0])
         entries = [entry_from_dict(orjson.loads(line), NO_LIMITS) for line in lines[1:-2]]
-        return Batch(head["collection"], head["delete"], entries, head["metadata"])
+        change = Change(entries, head["forget"], head["erase"])
+        return Batch(head["collection"], change, head["metadata"])
 
     def exists(self) -> bool:
         """Whether a batch was written down, whole or not."""

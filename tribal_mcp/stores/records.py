@@ -32,6 +32,8 @@ Metadata = dict[str, Any]
 CREATED = "created_at_us"
 UPDATED = "updated_at_us"
 AS_JSON = "tribal_json"
+DELETED = "deleted_at_us"
+"""Of a tombstone: when its memory was forgotten."""
 
 _FIELDS = frozenset(
     {

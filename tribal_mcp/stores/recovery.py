@@ -86,10 +86,10 @@ def finish_batch(folder: ChromaFolder) -> list[str]:
             raise
         aside = folder.journal.set_aside()
         folder.risks = risks
-        count, place = len(batch.entries), aside.relative_to(folder.path)
+        count, place = len(batch.change.ids), aside.relative_to(folder.path)
         return [f"A batch of {count} memories can't be written ({error}); it is kept in {place}."]
     folder.journal.remove()
-    return [f"A batch of {len(batch.entries)} memories that was begun was completed."]
+    return [f"A batch of {len(batch.change.ids)} memories that was begun was completed."]
 
 
 def rebuild(folder: ChromaFolder, raw: RawCollection, source: ChromaFiles | None = None) -> str:

@@ -12,14 +12,15 @@ from pathlib import Path
 from uuid import UUID
 
 from tribal_mcp.errors import StoreDamaged
+from tribal_mcp.stores.base import Change
 from tribal_mcp.stores.batches import carry_out
 from tribal_mcp.stores.chroma_api import ApiFiles
 from tribal_mcp.stores.chroma_files import ChromaFiles
-from tribal_mcp.stores.chroma_folder import OURS, ChromaFolder, pending_name
+from tribal_mcp.stores.chroma_folder import OURS, ChromaFolder, forgotten_name, pending_name
 from tribal_mcp.stores.chroma_tables import RawCollection, UnknownLayout
 from tribal_mcp.stores.hnsw_files import FILES
 from tribal_mcp.stores.journal import Batch
-from tribal_mcp.stores.records import to_entry
+from tribal_mcp.stores.records import DELETED, to_entry
 from tribal_mcp.stores.recovery import REBUILD, Building, rebuild, recover
 from tribal_mcp.stores.salvage import SalvagedFiles
 
@@ -56,7 +57,7 @@ def check(folder: ChromaFolder, collection: str) -> list[Problem]:
     problems = list(_unfinished(folder))
     try:
         with ChromaFiles(folder.path) as files:
-            for name in (collection, pending_name(collection)):
+            for name in (collection, pending_name(collection), forgotten_name(collection)):
                 raw = files.collection(name)
                 if raw is not None:
                     problems += _collection(files, raw)
@@ -178,7 +179,7 @@ def repair(folder: ChromaFolder, collection: str) -> list[str]:
     done = folder.notes[before:]
     if not folder.exists:
         return done
-    for name in (collection, pending_name(collection)):
+    for name in (collection, pending_name(collection), forgotten_name(collection)):
         raw = folder.raw(name)
         if raw is None:
             continue
@@ -206,10 +207,14 @@ def _mend(folder: ChromaFolder, raw: RawCollection) -> list[str]:
         lost = files.without_vector(raw)
         batches = list(files.read(raw, lost, vectors=False))
     for batch in batches:
-        entries = [to_entry(r.id, r.document, r.metadata, None) for r in batch]
-        main = raw.name.removesuffix(pending_name(""))
-        carry_out(folder, Batch(main, (), entries))
-    if lost:
+        if raw.name.endswith(forgotten_name("")):
+            main = raw.name.removesuffix(forgotten_name(""))
+            change = Change(forget={r.id: r.metadata[DELETED] for r in batch})
+        else:
+            main = raw.name.removesuffix(pending_name(""))
+            change = Change([to_entry(r.id, r.document, r.metadata, None) for r in batch])
+        carry_out(folder, Batch(main, change))
+    if lost and not raw.name.endswith(forgotten_name("")):
         done.append(
             f"{len(lost):,} memories of {raw.name!r} have lost their vector for good and are kept "
             "without one; embed them again."

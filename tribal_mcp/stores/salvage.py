@@ -239,14 +239,14 @@ class Salvage:
     @property
     def ids(self) -> list[str]:
         """The ids of the memories, each once."""
-        begun = [entry.id for entry in self.batch.entries] if self.batch else []
-        gone = {*begun, *(self.batch.delete if self.batch else ())}
+        begun = [entry.id for entry in self.batch.change.entries] if self.batch else []
+        gone = set(self.batch.change.ids if self.batch else ())
         here = (i for collection in self.collections for i in self.files.ids(collection))
         return list(dict.fromkeys([*(i for i in here if i not in gone), *begun]))
 
     def lines(self, ids: Sequence[str]) -> Iterator[Lines]:
         """Those memories, as the lines of a bundle."""
-        begun = {entry.id: entry for entry in self.batch.entries} if self.batch else {}
+        begun = {entry.id: entry for entry in self.batch.change.entries} if self.batch else {}
         left = {i for i in ids if i not in begun}
         for number, collection in enumerate(self.collections):
             wanted = [i for i in ids if i in left]
