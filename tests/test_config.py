@@ -28,6 +28,7 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch) -> None
         "TRIBAL_EMBEDDING_PROVIDER": "onnx",
         "TRIBAL_BUNDLE_DIRS": os.pathsep.join(["~/one", "/srv/two"]),
         "TRIBAL_LOCK_TIMEOUT_S": "2.5",
+        "TRIBAL_RESTORE_POINTS": "3",
         "TRIBAL_LIMIT_ENTRIES": "10",
     }
     for name, value in variables.items():
@@ -42,6 +43,7 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch) -> None
         "embedding_provider": "onnx",
         "bundle_dirs": variables["TRIBAL_BUNDLE_DIRS"],
         "lock_timeout_s": 2.5,
+        "restore_points": 3,
     }
     assert settings.allowed_dirs == (home / "one", Path("/srv/two"))
     assert settings.bundle_dir == home / "one"

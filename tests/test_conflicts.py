@@ -8,7 +8,7 @@ from tests.examples import BEGIN, memory, vector
 from tribal_mcp.portability.conflicts import Action, ConflictResolution, Reason, decide
 from tribal_mcp.portability.memory import MemoryEntry
 
-SKIP, OVERWRITE, MERGE = ConflictResolution
+SKIP, OVERWRITE, MERGE, KEEP_BOTH, FAIL = ConflictResolution
 
 OLD = memory(1)
 LATER = BEGIN + timedelta(days=9)

@@ -23,6 +23,7 @@ FLOORS = {
     "open_folder": 3,
     "files": 3,
     "services": 4,
+    "tables": 5,
     "terminal": 5,
     "mcp_tool": 5,
     "cli": 6,

@@ -26,7 +26,7 @@ from tribal_mcp.services.import_export import (
     export_memories_streaming,
     import_memories,
 )
-from tribal_mcp.stores.base import MemoryStore
+from tribal_mcp.stores.base import Change, MemoryStore
 from tribal_mcp.stores.chroma import open_store
 from tribal_mcp.stores.in_memory import InMemoryStore
 
@@ -164,7 +164,7 @@ HERE = memory(1, content="here", updated_at=BEGIN + timedelta(days=2))
 OLDER = memory(1, content="older", updated_at=BEGIN + timedelta(days=1))
 NEWER = memory(1, content="newer", updated_at=BEGIN + timedelta(days=3))
 SAME_TIME = memory(1, content="other", updated_at=BEGIN + timedelta(days=2))
-SKIP, OVERWRITE, MERGE = ConflictResolution
+SKIP, OVERWRITE, MERGE, KEEP_BOTH, FAIL = ConflictResolution
 
 CONFLICTS = {
     # incoming, strategy -> what stays, (imported, skipped, overwritten)
@@ -198,7 +198,7 @@ async def test_what_stays_where_an_id_is_on_both_sides(
 
 
 @pytest.mark.parametrize("embeddings", ReembeddingStrategy)
-@pytest.mark.parametrize("conflicts", ConflictResolution)
+@pytest.mark.parametrize("conflicts", [SKIP, OVERWRITE, MERGE, KEEP_BOTH])
 async def test_a_dry_run_writes_nothing_and_promises_what_the_real_run_then_does(
     store: MemoryStore, conflicts: ConflictResolution, embeddings: ReembeddingStrategy
 ) -> None:
@@ -210,7 +210,7 @@ async def test_a_dry_run_writes_nothing_and_promises_what_the_real_run_then_does
     dry = await import_memories(incoming, store, MODEL, conflicts, embeddings, dry_run=True)
     assert await contents(store) == before
     real = await import_memories(incoming, store, MODEL, conflicts, embeddings)
-    only = {"dry_run", "duration_ms"}
+    only = {"dry_run", "duration_ms", "restore_point", "changes"}
     assert dry.model_dump(exclude=only) == real.model_dump(exclude=only)
     assert (dry.dry_run, real.dry_run) == (True, False)
     assert real.total == real.imported + real.skipped + real.overwritten + real.errors == 6
@@ -307,17 +307,17 @@ async def test_progress_rises_to_the_total(store: MemoryStore) -> None:
 async def test_a_failure_on_the_way_says_what_was_done_and_the_same_again_completes_it(
     store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upsert = store.upsert
+    apply = store.apply
     calls = 0
 
-    async def fails_once(entries: list[MemoryEntry]) -> None:
+    async def fails_once(change: Change) -> None:
         nonlocal calls
         calls += 1
         if calls == 2:
             raise NoSpace("The disk is full.")
-        await upsert(entries)
+        await apply(change)
 
-    monkeypatch.setattr(store, "upsert", fails_once)
+    monkeypatch.setattr(store, "apply", fails_once)
     bundle = bundle_of(memories(1100))
     with pytest.raises(NoSpace, match=r"500 of 1,100 entries were done .* completes it"):
         await import_memories(bundle, store)

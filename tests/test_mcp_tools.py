@@ -63,6 +63,12 @@ async def test_the_hints_say_which_tool_can_change_what() -> None:
             "idempotentHint": True,
             "openWorldHint": False,
         },
+        "tribal_undo": {
+            "readOnlyHint": False,
+            "destructiveHint": True,
+            "idempotentHint": True,
+            "openWorldHint": False,
+        },
         "tribal_stats": {"readOnlyHint": True, "openWorldHint": False},
     }
 
@@ -76,6 +82,7 @@ async def test_results_are_as_their_schemas_say_and_say_what_to_do_next(folder: 
             ("tribal_export", {"tags": ["none"]}),
             ("tribal_import", {"input_path": "some.json", "dry_run": True}),
             ("tribal_import", {"input_path": "some.json"}),
+            ("tribal_undo", {"dry_run": True}),
             ("tribal_stats", {}),
             ("tribal_export", {"output_path": "work.json", "tags": ["work"]}),
             ("tribal_export", {}),
@@ -86,7 +93,8 @@ async def test_results_are_as_their_schemas_say_and_say_what_to_do_next(folder: 
             jsonschema.validate(structured, schemas[tool])
             assert json.loads(text_of(result)) == structured
             assert structured["next_step"].endswith(".")
-            assert "Memory number" not in result.model_dump_json()
+            told = structured if arguments.get("dry_run") else {**structured, "changes": []}
+            assert ("Memory number" in json.dumps(structured)) == bool(told.get("changes"))
 
 
 @ERAS

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from tribal_mcp.services.results import (
         CheckResult,
         ExportResult,
+        HistoryResult,
         ImportResult,
         RescueResult,
         StatsResult,
+        UndoResult,
     )
     from tribal_mcp.terminal import Result
 
@@ -42,6 +44,8 @@ class OnConflict(StrEnum):
     SKIP = "skip"
     OVERWRITE = "overwrite"
     MERGE = "merge"
+    KEEP_BOTH = "keep_both"
+    FAIL = "fail"
 
 
 class Embeddings(StrEnum):
@@ -139,8 +143,8 @@ def import_command(
     on_conflict: Annotated[
         OnConflict,
         typer.Option(
-            help="Where an id is here already: keep the memory here, take the bundle's, or take "
-            "the one that was updated last."
+            help="Where an id is here already: keep the memory here, take the bundle's, take the "
+            "one that was updated last, add the bundle's under a new id, or refuse it all."
         ),
     ] = OnConflict.SKIP,
     embeddings: Annotated[
@@ -156,6 +160,14 @@ def import_command(
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse the whole bundle if one entry is bad.")
     ] = False,
+    restore_deleted: Annotated[
+        bool,
+        typer.Option("--restore-deleted", help="Bring back memories that were forgotten here."),
+    ] = False,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Also write a file that says what becomes of every entry."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Bring the memories of a bundle in."""
@@ -165,6 +177,8 @@ def import_command(
         "embedding_strategy": embeddings.value,
         "dry_run": dry_run,
         "strict": strict,
+        "restore_deleted": restore_deleted,
+        "write_plan": plan,
     }
     result = cast("ImportResult", _run("import", arguments))
     done = "Dry run of importing" if dry_run else "Imported"
@@ -179,6 +193,42 @@ def stats_command(*, as_json: AsJson = False) -> None:
     """Say what is in the store."""
     result = cast("StatsResult", _run("stats", {}))
     _show(result, _memories(result.count), as_json=as_json)
+
+
+@app.command("undo")
+def undo_command(
+    *,
+    point: Annotated[
+        str,
+        typer.Argument(
+            metavar="[POINT]",
+            help="The restore point of an operation, as `history` lists it; unsaid: the newest.",
+        ),
+    ] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would change; change nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take back what an import, or another operation, changed."""
+    result = cast("UndoResult", _run("undo", {"point": point, "dry_run": dry_run}))
+    done = "Dry run of taking back" if dry_run else "Took back"
+    _show(result, f"{done} {result.operation} {result.source}", as_json=as_json)
+
+
+@app.command("history")
+def history_command(
+    *,
+    memory: Annotated[
+        str, typer.Option(metavar="ID", help="Only operations that changed this memory.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """List the operations that changed memories, the newest first."""
+    result = cast("HistoryResult", _run("history", {"memory_id": memory}))
+    operations = len(result.operations)
+    title = "1 operation" if operations == 1 else f"{operations:,} operations"
+    _show(result, title, as_json=as_json)
 
 
 @app.command("check")

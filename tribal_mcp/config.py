@@ -49,6 +49,9 @@ class Settings(BaseSettings):
     lock_timeout_s: float = Field(
         60.0, gt=0, description="seconds to wait while another process works on the folder"
     )
+    restore_points: int = Field(
+        20, ge=1, description="operations of which what was before is kept, for undoing"
+    )
 
     @field_validator("data_dir")
     @classmethod

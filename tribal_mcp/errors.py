@@ -3,6 +3,7 @@
 TribalError
 ├── UsageError             2   400   an argument is wrong
 ├── BundleError            3   422   the bundle is refused, nothing was written
+│   └── ImportConflict     3   409   it differs from what is here, and the caller wants no conflict
 ├── PartialImport          4   422   the import ended, and not one entry could be taken
 ├── StoreError             5   503   the store can't be used
 │   ├── StoreLocked        5   423   another process holds it
@@ -38,6 +39,12 @@ class BundleError(TribalError):
 
     exit_code = 3
     http_status = 422
+
+
+class ImportConflict(BundleError):
+    """The bundle differs from what is here, and the caller asked to be told instead."""
+
+    http_status = 409
 
 
 class EntryError(ValueError):

@@ -27,7 +27,7 @@ from tribal_mcp.errors import TribalError, UsageError
 from tribal_mcp.files import BundleFolders
 from tribal_mcp.mcp_tool import SentenceTool
 from tribal_mcp.services.process import StoreProcesses
-from tribal_mcp.services.results import ExportResult, ImportResult, StatsResult
+from tribal_mcp.services.results import ExportResult, ImportResult, StatsResult, UndoResult
 
 INSTRUCTIONS = """\
 Moves long-term memories (what an agent has learned about its user and their work) between \
@@ -35,7 +35,8 @@ machines, agents and embedding models, and backs them up, as portable JSON bundl
 Use it when the user wants to export, back up, save, move, migrate, restore, import or merge \
 memories, or asks how many there are.
 Before an import, run tribal_import with dry_run=true and show the user the counts; then run it \
-with dry_run=false. Results hold counts and paths, never the text of memories.\
+with dry_run=false. tribal_undo takes an import back. Results hold counts and paths, and of the \
+changes of an import the first words.\
 """
 
 
@@ -83,10 +84,11 @@ BundleJson = Annotated[
     ),
 ]
 OnConflict = Annotated[
-    Literal["skip", "overwrite", "merge"],
+    Literal["skip", "overwrite", "merge", "keep_both", "fail"],
     Field(
         description="Where an id is here already: skip keeps the memory here, overwrite takes the "
-        "bundle's, merge takes the one with the newer updated_at."
+        "bundle's, merge takes the one with the newer updated_at, keep_both adds the bundle's "
+        "under a new id if it differs, fail refuses the whole import if any differs."
     ),
 ]
 Embeddings = Annotated[
@@ -100,6 +102,17 @@ Embeddings = Annotated[
 Overwrite = Annotated[StrictBool, Field(description="Replace an earlier bundle at output_path.")]
 DryRun = Annotated[StrictBool, Field(description="Only say what would happen; write nothing.")]
 Strict = Annotated[StrictBool, Field(description="Refuse the whole bundle if one entry is bad.")]
+RestoreDeleted = Annotated[
+    StrictBool, Field(description="Bring back memories that were forgotten here.")
+]
+WritePlan = Annotated[
+    StrictBool,
+    Field(description="Also write a file that says what becomes of every entry (plan_path)."),
+]
+Point = Annotated[
+    str,
+    Field(description="The restore_point of an import or of another undo. Empty: the newest."),
+]
 
 
 async def _call(ctx: Ctx, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -152,10 +165,12 @@ async def tribal_import(
     embedding_strategy: Embeddings = "auto",
     dry_run: DryRun = False,
     strict: Strict = False,
+    restore_deleted: RestoreDeleted = False,
+    write_plan: WritePlan = False,
 ) -> Annotated[CallToolResult, ImportResult]:
     """Bring the memories of a bundle into the store. The whole file is checked before anything is
-    written. Run it with dry_run=true first and show the counts. Interrupted, the same import again
-    completes it."""  # noqa: D205, D209 - the description that a model reads
+    written. Run it with dry_run=true first and show the counts and the first changes. Interrupted,
+    the same import again completes it; tribal_undo takes it back."""  # noqa: D205, D209 - the description that a model reads
     arguments = {
         "input_path": input_path,
         "bundle_json": bundle_json,
@@ -163,11 +178,20 @@ async def tribal_import(
         "embedding_strategy": embedding_strategy,
         "dry_run": dry_run,
         "strict": strict,
+        "restore_deleted": restore_deleted,
+        "write_plan": write_plan,
     }
     result = ImportResult(**await _call(ctx, "import", arguments))
     answer = _answer(result)
     answer.is_error = result.total > 0 and result.errors == result.total
     return answer
+
+
+async def tribal_undo(ctx: Ctx, *, point: Point = "", dry_run: DryRun = False) -> UndoResult:
+    """Take back an import, or another operation that changed memories: all of them are again what
+    they were before it. It can be taken back too, and the same call again changes nothing more.
+    Run it with dry_run=true first and show the counts."""  # noqa: D205, D209 - as above
+    return UndoResult(**await _call(ctx, "undo", {"point": point, "dry_run": dry_run}))
 
 
 async def tribal_stats(ctx: Ctx) -> StatsResult:
@@ -233,6 +257,13 @@ def build_server() -> Server:
             SentenceTool.of(
                 tribal_import,
                 "Import memories",
+                read_only_hint=False,
+                destructive_hint=True,
+                idempotent_hint=True,
+            ),
+            SentenceTool.of(
+                tribal_undo,
+                "Take back an import",
                 read_only_hint=False,
                 destructive_hint=True,
                 idempotent_hint=True,

@@ -23,25 +23,37 @@ from rich.progress import Progress as Bar
 
 from tribal_mcp.errors import Stopped
 from tribal_mcp.services.results import (
+    ChangeResult,
     CheckResult,
-    EmbeddingResult,
     ExportResult,
+    HistoryResult,
     ImportResult,
     RescueResult,
     StatsResult,
+    UndoResult,
 )
+from tribal_mcp.tables import rows
 
-Result = ExportResult | ImportResult | StatsResult | CheckResult | RescueResult
-Rows = list[tuple[str, str]]
-
+Result = (
+    ExportResult
+    | ImportResult
+    | UndoResult
+    | HistoryResult
+    | StatsResult
+    | CheckResult
+    | RescueResult
+)
 _WIDEST = 100
 _BAR = 24
-_KILO = 1000
 _DRAW_EVERY_S = 0.1
 _STOPPING = "Stopping after the batch in hand; Ctrl-C again leaves at once"
 _OPTIONS = {
     "tribal_export": "`tribal-mcp export`",
     "tribal_import": "`tribal-mcp import`",
+    "tribal_undo with point=": "`tribal-mcp undo` with ",
+    "tribal_undo": "`tribal-mcp undo`",
+    "restore_deleted": "--restore-deleted",
+    "conflict_resolution is": "--on-conflict is",
     "with dry_run=false": "without --dry-run",
     "dry_run=true": "--dry-run",
     "date_from": "--from",
@@ -65,106 +77,38 @@ def show(result: Result, title: str) -> None:
     """Print a result for a person: what there is, what to know, what to do next."""
     typer.secho(_printable(title), bold=True)
     typer.echo()
-    rows = _rows(result)
-    width = max((len(label) for label, _ in rows), default=0)
-    for label, value in rows:
+    table = rows(result)
+    width = max((len(label) for label, _ in table), default=0)
+    for label, value in table:
         start = f"  {label:<{width}}   "
         typer.echo(_paragraph(start + value, hanging=len(start)).rstrip())
-    if rows:
+    if table:
         typer.echo()
     if isinstance(result, ImportResult):
+        _show_changes(result)
         _show_errors(result)
     for note in result.notes:
         typer.echo(_paragraph(f"Note: {note}"))
     typer.echo(_paragraph(result.next_step))
 
 
-def _rows(result: Result) -> Rows:
-    match result:
-        case ExportResult():
-            return _of_export(result)
-        case ImportResult():
-            return _of_import(result)
-        case StatsResult():
-            return _of_stats(result)
-        case CheckResult():
-            return _of_check(result)
-        case RescueResult():
-            return _of_rescue(result)
+def _show_changes(result: ImportResult) -> None:
+    """The first changes of a dry run, with the words that change."""
+    if not result.dry_run or not result.changes:
+        return
+    for change in result.changes:
+        typer.echo(_paragraph(f"  {change.action} {change.id}  {_words(change)}", hanging=4))
+    more = result.imported + result.overwritten + result.deleted - len(result.changes)
+    if more:
+        typer.echo(f"  … and {more:,} more; --plan writes all of them to a file")
+    typer.echo()
 
 
-def _of_export(result: ExportResult) -> Rows:
-    rows = [("taken", result.filters), ("model", _model(result.embedding))]
-    if result.without_vector:
-        rows.append(("vectors", f"{result.without_vector:,} memories have none"))
-    return [*rows, ("size", _size(result.bytes)), ("sha256", result.sha256)]
-
-
-def _of_import(result: ImportResult) -> Rows:
-    skipped = {
-        "the same here": result.identical,
-        "older than here": result.older,
-        "in conflict": result.conflicts,
-    }
-    skipped["different here"] = result.skipped - sum(skipped.values())
-    vectors = {
-        "kept": result.vectors_kept,
-        "dropped": result.vectors_dropped,
-        "not in the bundle": result.without_vector - result.vectors_dropped,
-    }
-    counts = {
-        "new": result.imported,
-        "overwritten": result.overwritten,
-        "skipped": result.skipped,
-        "errors": result.errors,
-    }
-    width = max(len(f"{count:,}") for count in counts.values())
-    rows = [(label, f"{count:>{width},}") for label, count in counts.items()]
-    why = _parts(skipped).removeprefix(f"{result.skipped:,} ")  # one reason for all of them
-    rows[2] = ("skipped", f"{rows[2][1]}   {why}")
-    if result.vectors_kept + result.without_vector:
-        rows.append(("vectors", _parts(vectors)))
-    return rows
-
-
-def _of_stats(result: StatsResult) -> Rows:
-    rows = [("folder", result.data_dir), ("collection", result.collection)]
-    if result.embedding:
-        rows.append(("model", _model(result.embedding)))
-    if result.without_vector:
-        rows.append(("vectors", f"{result.without_vector:,} memories have none"))
-    return rows
-
-
-def _of_check(result: CheckResult) -> Rows:
-    found = [(problem.kind, problem.message) for problem in result.problems]
-    return [*(("mended", sentence) for sentence in result.done), *found]
-
-
-def _of_rescue(result: RescueResult) -> Rows:
-    rows = [("size", _size(result.bytes))]
-    if result.lost_rows:
-        rows.append(("lost", f"{result.lost_rows:,} memories could not be read"))
-    if result.lost_vectors:
-        rows.append(("vectors", f"{result.lost_vectors:,} memories have lost theirs"))
-    return rows
-
-
-def _parts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
-
-
-def _model(embedding: EmbeddingResult) -> str:
-    provider = f", {embedding.provider}" if embedding.provider != "unknown" else ""
-    return f"{embedding.model_name}, {embedding.dimensions:,} dimensions{provider}"
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB"):
-        if count < _KILO:
-            return f"{count:.3g} {unit}"
-        count /= _KILO
-    return f"{count:,.3g} GB"
+def _words(change: ChangeResult) -> str:
+    if change.here and change.bundle != change.here:
+        return f"“{change.here}” → “{change.bundle}”" if change.bundle else f"“{change.here}”"
+    fields = f" ({', '.join(change.fields)})" if change.fields else ""
+    return f"“{change.bundle}”{fields}"
 
 
 def _show_errors(result: ImportResult) -> None:

@@ -15,7 +15,8 @@ from tribal_mcp.errors import TribalError
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.services import importing
-from tribal_mcp.services.jobs import ExportRequest, ImportRequest, Jobs
+from tribal_mcp.services.jobs import Jobs
+from tribal_mcp.services.requests import ExportRequest, ImportRequest
 from tribal_mcp.stores import chroma_folder
 from tribal_mcp.stores.chroma import ChromaStore
 from tribal_mcp.stores.chroma_files import ChromaFiles

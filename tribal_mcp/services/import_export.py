@@ -15,9 +15,11 @@ from tribal_mcp.portability.embedding_metadata import (
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.memory import MemoryEntry, entry_from_dict, entry_to_dict
 from tribal_mcp.services.exporting import DEFAULT_LIMIT, Export
-from tribal_mcp.services.importing import HeldBundle, import_entries
+from tribal_mcp.services.importing import import_entries
 from tribal_mcp.services.results import ImportSummary
+from tribal_mcp.services.sources import HeldBundle
 from tribal_mcp.stores.base import BATCH, EVERYTHING, MemoryStore
+from tribal_mcp.stores.restore_points import RestorePoints
 
 __all__ = [
     "ConflictResolution",
@@ -89,9 +91,13 @@ async def import_memories(
     embedding_strategy: ReembeddingStrategy = ReembeddingStrategy.AUTO,
     *,
     dry_run: bool = False,
+    restore_deleted: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ImportSummary:
     """Bring a bundle into a store.
+
+    What it changes is first saved in a restore point, where the store has a folder for one;
+    `undoing.undo` takes it back.
 
     Args:
         bundle: the memories, and the model of their vectors.
@@ -101,6 +107,8 @@ async def import_memories(
         conflict_resolution: what happens where an id is in both.
         embedding_strategy: what happens to the bundle's vectors.
         dry_run: plan only, write nothing.
+        restore_deleted: bring back what was forgotten in the store; else only what is newer than
+            its forgetting comes back.
         on_progress: called with (entries done, entries in all) after each batch.
 
     Returns:
@@ -109,9 +117,11 @@ async def import_memories(
 
     Raises:
         UsageError: vectors are to be kept that the store can't hold.
+        ImportConflict: a memory differs, and the resolution is FAIL; nothing was written.
         StoreError: the store can't be used.
         NoSpace: the disk is full.
     """
+    points = None if dry_run else RestorePoints.of(store)
     return await import_entries(
         HeldBundle(bundle),
         store,
@@ -119,5 +129,7 @@ async def import_memories(
         ConflictResolution(conflict_resolution),
         ReembeddingStrategy(embedding_strategy),
         dry_run=dry_run,
+        restore_deleted=restore_deleted,
+        point=points.begin("import", "a bundle in memory") if points else None,
         on_progress=on_progress,
     )

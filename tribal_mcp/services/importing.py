@@ -1,92 +1,32 @@
-"""Bundle to store: what becomes of the vectors, what of each entry, and then the writing.
+"""Bundle to store: what becomes of the vectors, and the plan of each batch carried out.
 
 A dry run goes the same way and leaves out only the writing, so that its counts are those of the
 real run. A batch is planned and written in one session of the store: nobody changes in between
-what the plan was made on.
+what the plan was made on. What it changes is first saved in a restore point.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from functools import partial
 
 import anyio.to_thread
 
 from tribal_mcp.errors import Stopped, TribalError, UsageError
-from tribal_mcp.portability.conflicts import Action, ConflictResolution, Reason, decide
+from tribal_mcp.portability.conflicts import ConflictResolution
 from tribal_mcp.portability.embedding_metadata import (
-    EmbeddingManifest,
     EmbeddingMetadata,
-    PortableBundle,
     ReembeddingStrategy,
 )
 from tribal_mcp.portability.memory import MemoryEntry
-from tribal_mcp.portability.reading import RejectedEntry
-from tribal_mcp.services.results import DETAILS, ImportSummary
+from tribal_mcp.services.planning import Planner, Step
+from tribal_mcp.services.results import ChangeResult, ImportSummary
+from tribal_mcp.services.sources import EntrySource
 from tribal_mcp.stores.base import MemoryStore, StoreState
+from tribal_mcp.stores.restore_points import OpenPoint
 
 IMPORT_BATCH = 500
 """Entries that are planned, written and acknowledged together."""
-
-
-class EntrySource(Protocol):
-    """A bundle that has been verified."""
-
-    @property
-    def manifest(self) -> EmbeddingManifest:
-        """Its head."""
-        ...
-
-    @property
-    def total(self) -> int:
-        """Entries in it, rejected ones too."""
-        ...
-
-    @property
-    def dimensions(self) -> int:
-        """Numbers in each of its vectors; 0 if it has none."""
-        ...
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """What reading it showed."""
-        ...
-
-    def batches(self, size: int) -> Iterator[list[MemoryEntry | RejectedEntry]]:
-        """Its entries in order."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class HeldBundle:
-    """A bundle in memory, as a source."""
-
-    bundle: PortableBundle
-
-    @property
-    def manifest(self) -> EmbeddingManifest:
-        """Its head."""
-        return self.bundle.manifest
-
-    @property
-    def total(self) -> int:
-        """Entries in it, rejected ones too."""
-        return len(self.bundle.entries) + len(self.bundle.rejected)
-
-    @property
-    def dimensions(self) -> int:
-        """Numbers in each of its vectors; 0 if it has none."""
-        return next((e.embedding.size for e in self.bundle.entries if e.embedding is not None), 0)
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """What reading it showed."""
-        return self.bundle.notes
-
-    def batches(self, size: int) -> Iterator[list[MemoryEntry | RejectedEntry]]:
-        """Its entries in order, after those that were rejected."""
-        entries: list[MemoryEntry | RejectedEntry] = [*self.bundle.rejected, *self.bundle.entries]
-        return (entries[start : start + size] for start in range(0, len(entries), size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +42,10 @@ class VectorPlan:
     keep: bool
     adopt: EmbeddingMetadata | None = None
     note: str = ""
+
+    def arriving(self, entry: MemoryEntry) -> MemoryEntry:
+        """The entry as the store is to get it."""
+        return entry if self.keep else replace(entry, embedding=None)
 
 
 def plan_vectors(
@@ -175,12 +119,18 @@ async def import_entries(
     embedding_strategy: ReembeddingStrategy,
     *,
     dry_run: bool = False,
+    restore_deleted: bool = False,
+    point: OpenPoint | None = None,
+    tell: Callable[[ChangeResult], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> ImportSummary:
     """Bring a verified bundle into a store; see `import_export.import_memories`.
 
+    What is changed is first saved in `point`; `tell` is told what becomes of every entry.
+
     Raises:
+        ImportConflict: it differs from what is here, and the strategy is FAIL.
         Stopped: `stop` said so; the batch in hand is written and the message says what was done.
     """
     begin = time.monotonic()
@@ -193,69 +143,73 @@ async def import_entries(
     )
     if vectors.note:
         summary.notes.append(vectors.note)
+    planner = Planner(store, conflict_resolution, vectors.arriving, summary, restore_deleted, tell)
+    if planner.looks_ahead:
+        await planner.look_ahead(source.batches(IMPORT_BATCH), source.tombstones(IMPORT_BATCH))
     adopt = None if dry_run else vectors.adopt
-    batches = source.batches(IMPORT_BATCH)
+    total = source.total + source.deletions
     done = 0
     try:
-        while batch := await anyio.to_thread.run_sync(next, batches, None):
+        async for plan, size in _planned(source, planner):
             async with store.session(writing=not dry_run):
-                changes = await _plan(batch, store, conflict_resolution, vectors, summary)
-                if changes and not dry_run:
-                    if adopt is not None:
-                        await store.set_identity(adopt)
-                        adopt = None
-                    await store.upsert(changes)
-            done += len(batch)
+                step = await plan()
+                if step.before and not dry_run:
+                    await _carry_out(step, store, point, adopt)
+                    adopt = None
+            done += size
             if on_progress:
-                on_progress(done, source.total)
-            if stop() and done < source.total:
+                on_progress(done, total)
+            if stop() and done < total:
                 raise Stopped("Stopped.")
     except TribalError as error:
-        raise type(error)(f"{error} {_so_far(summary, done)}") from error
+        raise type(error)(f"{error} {_so_far(summary, done, point)}") from error
+    if point:
+        counts = summary.model_dump(include={"imported", "overwritten", "deleted"})
+        summary.restore_point = await anyio.to_thread.run_sync(point.finish, counts)
+    _note_the_future(summary)
     summary.needs_reembedding = summary.without_vector > 0
     summary.duration_ms = round((time.monotonic() - begin) * 1000)
     return summary
 
 
-async def _plan(
-    batch: Sequence[MemoryEntry | RejectedEntry],
-    store: MemoryStore,
-    strategy: ConflictResolution,
-    vectors: VectorPlan,
-    summary: ImportSummary,
-) -> list[MemoryEntry]:
-    """Count every entry of the batch in one bucket of the summary; those to write."""
-    entries = [entry for entry in batch if isinstance(entry, MemoryEntry)]
-    existing = await store.get_many([entry.id for entry in entries])
-    changes: list[MemoryEntry] = []
-    for entry in batch:
-        if isinstance(entry, RejectedEntry):
-            summary.errors += 1
-            if len(summary.error_details) < DETAILS:
-                summary.error_details.append(str(entry))
-            continue
-        arriving = entry if vectors.keep else replace(entry, embedding=None)
-        decision = decide(existing.get(entry.id), arriving, strategy)
-        if decision.action is Action.SKIP:
-            summary.skipped += 1
-            summary.identical += decision.reason is Reason.IDENTICAL
-            summary.older += decision.reason is Reason.OLDER
-            summary.conflicts += decision.reason is Reason.SAME_TIME
-            continue
-        summary.imported += decision.action is Action.INSERT
-        summary.overwritten += decision.action is Action.OVERWRITE
-        summary.vectors_kept += arriving.embedding is not None
-        summary.vectors_dropped += arriving.embedding is None and entry.embedding is not None
-        summary.without_vector += arriving.embedding is None
-        changes.append(arriving)
-    return changes
+async def _carry_out(
+    step: Step, store: MemoryStore, point: OpenPoint | None, adopt: EmbeddingMetadata | None
+) -> None:
+    if adopt is not None:
+        if point:
+            point.note_identity((await store.state()).identity, adopt)
+        await store.set_identity(adopt)
+    if point:
+        await anyio.to_thread.run_sync(point.save, step.before, step.change)
+    await store.apply(step.change)
 
 
-def _so_far(summary: ImportSummary, done: int) -> str:
+def _note_the_future(summary: ImportSummary) -> None:
+    if summary.from_the_future:
+        summary.notes.append(
+            f"{summary.from_the_future:,} entries have an updated_at more than a day ahead of this "
+            "machine's clock: they win every merge. Look whether a clock is wrong."
+        )
+
+
+async def _planned(
+    source: EntrySource, planner: Planner
+) -> AsyncIterator[tuple[Callable[[], Awaitable[Step]], int]]:
+    """The batches of the bundle with the call that plans each: what was forgotten comes first."""
+    tombstones = source.tombstones(IMPORT_BATCH)
+    while deleted := await anyio.to_thread.run_sync(next, tombstones, None):
+        yield partial(planner.tombstones, deleted), len(deleted)
+    batches = source.batches(IMPORT_BATCH)
+    while batch := await anyio.to_thread.run_sync(next, batches, None):
+        yield partial(planner.entries, batch), len(batch)
+
+
+def _so_far(summary: ImportSummary, done: int, point: OpenPoint | None) -> str:
     if summary.dry_run or not done:
         return "Nothing was imported."
+    undo = f" tribal_undo takes it back ({point.name})." if point and point.name else ""
     return (
         f"Before that {done:,} of {summary.total:,} entries were done "
         f"({summary.imported:,} imported, {summary.overwritten:,} overwritten, "
-        f"{summary.skipped:,} skipped). The same import again completes it."
+        f"{summary.skipped:,} skipped). The same import again completes it.{undo}"
     )

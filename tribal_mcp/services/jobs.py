@@ -5,15 +5,16 @@ the permission is the same through every door.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+import anyio.from_thread
 import anyio.to_thread
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from tribal_mcp.config import Settings
 from tribal_mcp.errors import BundleError, Stopped, UsageError
@@ -26,60 +27,46 @@ from tribal_mcp.portability.bundle import (
     reader_of,
 )
 from tribal_mcp.portability.conflicts import ConflictResolution
-from tribal_mcp.portability.embedding_metadata import (
-    EmbeddingManifest,
-    EmbeddingMetadata,
-    ReembeddingStrategy,
-)
+from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata, ReembeddingStrategy
 from tribal_mcp.portability.filters import read_filter
 from tribal_mcp.portability.limits import Limits
-from tribal_mcp.portability.memory import MemoryEntry
-from tribal_mcp.portability.reading import RejectedEntry
 from tribal_mcp.services.exporting import Export
 from tribal_mcp.services.importing import import_entries
+from tribal_mcp.services.requests import (
+    CheckRequest,
+    ExportRequest,
+    HistoryRequest,
+    ImportRequest,
+    Request,
+    UndoRequest,
+)
 from tribal_mcp.services.results import (
+    ChangeResult,
     CheckResult,
     EmbeddingResult,
     ExportResult,
+    HistoryResult,
     ImportResult,
     RescueResult,
     StatsResult,
+    UndoResult,
     after_export,
     after_import,
 )
+from tribal_mcp.services.sources import VerifiedBundle
+from tribal_mcp.services.undoing import history, undo
 from tribal_mcp.services.upkeep import check_store, rescue_store
+from tribal_mcp.stores.base import MemoryStore
 from tribal_mcp.stores.chroma import ChromaStore
+from tribal_mcp.stores.restore_points import FOLDER, OpenPoint, RestorePoints
+
+if TYPE_CHECKING:
+    from tribal_mcp.open_folder import Draft
 
 Report = Callable[[float, str], None]
 """Told how far the work is, in percent, and what is being done."""
 
 _VERIFIED_PERCENT = 10.0
-
-
-class ExportRequest(BaseModel):
-    """What to export, and where to."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    tags: list[str] = []
-    date_from: str = ""
-    date_to: str = ""
-    output_path: str = ""
-    overwrite: bool = False
-    compact_vectors: bool = False
-
-
-class ImportRequest(BaseModel):
-    """What to import, and how."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    input_path: str = ""
-    bundle_json: str = ""
-    conflict_resolution: Literal["skip", "overwrite", "merge"] = "skip"
-    embedding_strategy: Literal["auto", "keep", "drop"] = "auto"
-    dry_run: bool = False
-    strict: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +91,12 @@ class Jobs:
         Raises:
             TribalError: what kept it from being done, for its user.
         """
-        match name:
-            case "export":
-                return await self.export(ExportRequest(**arguments))
-            case "import":
-                return await self.import_(ImportRequest(**arguments))
-            case "stats":
-                return await self.stats()
-            case "check":
-                return await self.check(**arguments)
-            case "rescue":
-                return await self.rescue(ExportRequest(**arguments))
-        raise UsageError(f"There is no job named {name!r}.")
+        try:
+            method, request = _JOBS[name]
+        except KeyError:
+            raise UsageError(f"There is no job named {name!r}.") from None
+        job: Callable[[Request], Awaitable[BaseModel]] = getattr(self, method)
+        return await job(request(**arguments))
 
     @property
     def folders(self) -> BundleFolders:
@@ -191,20 +172,67 @@ class Jobs:
                 verb = "Planned" if request.dry_run else "Imported"
                 self.report(part, f"{verb} {done:,} of {total:,} entries")
 
-            async with self._store() as store:
+            async with self._store() as store, self._plan_file(request) as plan:
+                point = None if request.dry_run else self._begin_import(store, request, verified)
                 summary = await import_entries(
-                    _VerifiedBundle(reader, verified),
+                    VerifiedBundle(reader, verified),
                     store,
                     self._configured_model(),
                     ConflictResolution(request.conflict_resolution),
                     ReembeddingStrategy(request.embedding_strategy),
                     dry_run=request.dry_run,
+                    restore_deleted=request.restore_deleted,
+                    point=point,
+                    tell=partial(_write_line, plan) if plan else None,
                     on_progress=progress,
                     stop=self.stop,
                 )
         result = ImportResult(**summary.model_dump())
+        result.plan_path = os.fspath(plan.path) if plan else ""
         result.next_step = after_import(result)
         return result
+
+    @asynccontextmanager
+    async def _plan_file(self, request: ImportRequest) -> AsyncIterator["Draft | None"]:
+        if not request.write_plan:
+            yield None
+            return
+        name = dated_name("import-plan", datetime.now(UTC), ".jsonl")
+        path = os.fspath(self.settings.bundle_dir / name)
+        with self.folders.publish(
+            path, overwrite=False, is_bundle=lambda _: False, numbered=True
+        ) as draft:
+            yield draft
+
+    def _begin_import(
+        self, store: MemoryStore, request: ImportRequest, verified: Verified
+    ) -> OpenPoint | None:
+        points = RestorePoints.of(store, self.settings.restore_points)
+        how = f"{request.conflict_resolution}, {request.embedding_strategy}"
+        source = os.path.basename(request.input_path) or "inline bundle"  # noqa: PTH119 - text only
+        return points.begin("import", source, verified.sha256, how) if points else None
+
+    async def undo(self, request: UndoRequest) -> UndoResult:
+        """Take back what an operation changed, or say what that would do."""
+
+        def progress(done: int, total: int) -> None:
+            self.report(100 * done / total, f"Looked at {done:,} of {total:,} memories")
+
+        async with self._store() as store:
+            points = RestorePoints(store.own_folder / FOLDER, self.settings.restore_points)
+            return await undo(
+                store,
+                request.point,
+                points,
+                dry_run=request.dry_run,
+                on_progress=progress,
+                stop=self.stop,
+            )
+
+    async def history(self, request: HistoryRequest) -> HistoryResult:
+        """List the operations that changed memories, or one memory."""
+        points = RestorePoints.of(self._store())
+        return await anyio.to_thread.run_sync(history, points, request.memory_id)
 
     @contextmanager
     def _bundle(self, request: ImportRequest) -> Iterator[BundleReader]:
@@ -223,7 +251,7 @@ class Jobs:
             f"Checked {done / 2**20:,.1f} of {total / 2**20:,.1f} MiB",
         )
 
-    async def stats(self) -> StatsResult:
+    async def stats(self, _: Request) -> StatsResult:
         """Say what is in the store."""
         async with self._store() as store:
             state = await store.state()
@@ -239,10 +267,10 @@ class Jobs:
             else "The store is empty. Bring memories in with tribal_import.",
         )
 
-    async def check(self, *, repair: bool = False) -> CheckResult:
+    async def check(self, request: CheckRequest) -> CheckResult:
         """Say what is wrong with the folder, or mend it."""
         async with self._store() as store:
-            return await check_store(store, repair=repair)
+            return await check_store(store, repair=request.repair)
 
     async def rescue(self, request: ExportRequest) -> RescueResult:
         """Write what can be read of a damaged folder to a bundle."""
@@ -277,31 +305,20 @@ class Jobs:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _VerifiedBundle:
-    """A file that has been verified, as a source of entries."""
+_JOBS: dict[str, tuple[str, type[Request]]] = {
+    "export": ("export", ExportRequest),
+    "import": ("import_", ImportRequest),
+    "stats": ("stats", Request),
+    "undo": ("undo", UndoRequest),
+    "history": ("history", HistoryRequest),
+    "check": ("check", CheckRequest),
+    "rescue": ("rescue", ExportRequest),
+}
+"""The method of each job, and what it is asked."""
 
-    reader: BundleReader
-    verified: Verified
 
-    @property
-    def manifest(self) -> EmbeddingManifest:
-        return self.reader.manifest
-
-    @property
-    def total(self) -> int:
-        return self.verified.count
-
-    @property
-    def dimensions(self) -> int:
-        return self.verified.dimensions
-
-    @property
-    def notes(self) -> Sequence[str]:
-        return self.verified.notes
-
-    def batches(self, size: int) -> Iterator[list[MemoryEntry | RejectedEntry]]:
-        return self.reader.batches(size)
+def _write_line(file: BinaryIO, change: ChangeResult) -> None:
+    file.write(change.model_dump_json(exclude_defaults=True).encode() + b"\n")
 
 
 def looks_like_bundle(file: BinaryIO, limits: Limits) -> bool:

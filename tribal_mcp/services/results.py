@@ -32,6 +32,18 @@ class ExportResult(BaseModel):
     next_step: str = Field(description="what to do now")
 
 
+class ChangeResult(BaseModel):
+    """What an import does with one entry, or with one tombstone."""
+
+    id: str
+    action: str = Field(description="insert, overwrite, skip, delete or reject")
+    reason: str
+    fields: list[str] = Field([], description="what differs from the memory here")
+    here: str = Field("", description="first words of the memory here")
+    bundle: str = Field("", description="first words of the bundle's")
+    new_id: str = Field("", description="the id that it gets here, where that is another")
+
+
 class ImportSummary(BaseModel):
     """An import, or in a dry run what it would be.
 
@@ -55,6 +67,18 @@ class ImportSummary(BaseModel):
     conflicts: int = Field(
         0, description="of the skipped: other content at the same updated_at; decide by hand"
     )
+    forgotten: int = Field(
+        0, description="of the skipped: forgotten here since; restore_deleted brings them back"
+    )
+    kept_both: int = Field(0, description="of the new: under a new id beside the memory here")
+    brought_back: int = Field(0, description="of the new: forgotten here before")
+    from_the_future: int = Field(
+        0, description="entries with an updated_at more than a day ahead: they win every merge"
+    )
+    deletions: int = Field(0, description="memories that the bundle says were forgotten there")
+    deleted: int = Field(0, description="of the deletions: memories forgotten here too, by them")
+    changes: list[ChangeResult] = Field([], description="of a dry run: the first 10 changes")
+    restore_point: str = Field("", description="what tribal_undo takes back; empty: no change")
     vectors_kept: int = Field(0, description="of the new and replaced: with their vector")
     vectors_dropped: int = Field(0, description="of the new and replaced: vector dropped")
     without_vector: int = Field(0, description="of the new and replaced: without a vector now")
@@ -64,7 +88,55 @@ class ImportSummary(BaseModel):
 class ImportResult(ImportSummary):
     """An import as the doors report it."""
 
+    plan_path: str = Field("", description="the file with what becomes of every entry, if asked")
     next_step: str = Field("", description="what to do now")
+
+
+class UndoResult(BaseModel):
+    """An operation that was taken back, or in a dry run what that would be.
+
+    Every memory that it changed is in exactly one of `removed`, `put_back`, `brought_back`,
+    `forgotten` and `unchanged`.
+    """
+
+    point: str = Field(description="the restore point")
+    operation: str = Field(description="what is taken back")
+    source: str = Field(description="the bundle that was imported, or the point that was undone")
+    removed: int = Field(0, description="memories that had come in: gone again")
+    put_back: int = Field(0, description="memories that had been replaced: as before again")
+    brought_back: int = Field(0, description="memories that had been removed: here again")
+    forgotten: int = Field(0, description="memories that had come back: forgotten again")
+    unchanged: int = Field(0, description="as before already")
+    changed_since: int = Field(
+        0, description="of those that change: changed by others after the operation"
+    )
+    dry_run: bool = False
+    restore_point: str = Field("", description="what takes this back; empty: no change")
+    duration_ms: int = 0
+    notes: list[str] = []
+    next_step: str = Field("", description="what to do now")
+
+
+class HistoryEntry(BaseModel):
+    """An operation that changed memories."""
+
+    point: str = Field(description="its restore point")
+    at: str = Field(description="when, in UTC")
+    operation: str
+    source: str = Field(description="the bundle that was imported, or the point that was undone")
+    sha256: str = Field(description="hash over the bundle's entries")
+    how: str = Field(description="its arguments")
+    counts: dict[str, int] = Field(description="what it did")
+    state: str = Field(description="complete, interrupted or undone")
+    can_undo: bool = Field(description="whether what was before is still kept")
+
+
+class HistoryResult(BaseModel):
+    """The operations that changed memories, the newest first."""
+
+    operations: list[HistoryEntry]
+    notes: list[str] = []
+    next_step: str = ""
 
 
 class StatsResult(BaseModel):
@@ -145,4 +217,6 @@ def after_import(result: ImportResult) -> str:
             f"{kept:,} memories here differ from the bundle's and stayed as they are; "
             '"merge" takes the newer ones, "overwrite" all.'
         )
-    return " ".join(steps) or "Done."
+    if result.restore_point:
+        steps.append("tribal_undo takes it back.")
+    return " ".join(steps) or "Nothing had to be done."

@@ -1,0 +1,54 @@
+"""What each use case is asked, as every door asks it. Unknown arguments are refused."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Request(BaseModel):
+    """No arguments."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ExportRequest(Request):
+    """What to export, and where to."""
+
+    tags: list[str] = []
+    date_from: str = ""
+    date_to: str = ""
+    output_path: str = ""
+    overwrite: bool = False
+    compact_vectors: bool = False
+
+
+class ImportRequest(Request):
+    """What to import, and how."""
+
+    input_path: str = ""
+    bundle_json: str = ""
+    conflict_resolution: Literal["skip", "overwrite", "merge", "keep_both", "fail"] = "skip"
+    embedding_strategy: Literal["auto", "keep", "drop"] = "auto"
+    dry_run: bool = False
+    strict: bool = False
+    restore_deleted: bool = False
+    write_plan: bool = False
+
+
+class UndoRequest(Request):
+    """Which operation to take back."""
+
+    point: str = ""
+    dry_run: bool = False
+
+
+class HistoryRequest(Request):
+    """Which operations to list: all, or those that changed one memory."""
+
+    memory_id: str = ""
+
+
+class CheckRequest(Request):
+    """Whether to mend what is found."""
+
+    repair: bool = False

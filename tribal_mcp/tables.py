@@ -1,0 +1,139 @@
+"""The results of the use cases as short tables: what a person looks for, a row each."""
+
+from functools import singledispatch
+
+from pydantic import BaseModel
+
+from tribal_mcp.services.results import (
+    CheckResult,
+    EmbeddingResult,
+    ExportResult,
+    HistoryEntry,
+    ImportResult,
+    RescueResult,
+    StatsResult,
+    UndoResult,
+)
+
+Rows = list[tuple[str, str]]
+
+_KILO = 1000
+
+
+@singledispatch
+def rows(_result: BaseModel) -> Rows:
+    """The label and the value of each row of a result."""
+    return []
+
+
+@rows.register
+def _(result: ExportResult) -> Rows:
+    rows = [("taken", result.filters), ("model", _model(result.embedding))]
+    if result.without_vector:
+        rows.append(("vectors", f"{result.without_vector:,} memories have none"))
+    return [*rows, ("size", _size(result.bytes)), ("sha256", result.sha256)]
+
+
+@rows.register
+def _(result: ImportResult) -> Rows:
+    skipped = {
+        "the same here": result.identical,
+        "older than here": result.older,
+        "in conflict": result.conflicts,
+        "forgotten here": result.forgotten,
+    }
+    skipped["different here"] = result.skipped - sum(skipped.values())
+    vectors = {
+        "kept": result.vectors_kept,
+        "dropped": result.vectors_dropped,
+        "not in the bundle": result.without_vector - result.vectors_dropped,
+    }
+    counts = {
+        "new": result.imported,
+        "overwritten": result.overwritten,
+        "skipped": result.skipped,
+        "errors": result.errors,
+    }
+    width = max(len(f"{count:,}") for count in counts.values())
+    rows = [(label, f"{count:>{width},}") for label, count in counts.items()]
+    why = _parts(skipped).removeprefix(f"{result.skipped:,} ")  # one reason for all of them
+    rows[2] = ("skipped", f"{rows[2][1]}   {why}")
+    if result.kept_both:
+        rows.append(("kept both", f"{result.kept_both:,} under a new id"))
+    if result.brought_back:
+        rows.append(("brought back", f"{result.brought_back:,} that were forgotten here"))
+    if result.deletions:
+        rows.append(("forgotten there", f"{result.deletions:,}, of them here {result.deleted:,}"))
+    if result.vectors_kept + result.without_vector:
+        rows.append(("vectors", _parts(vectors)))
+    if result.plan_path:
+        rows.append(("plan", result.plan_path))
+    if result.restore_point:
+        rows.append(("restore point", result.restore_point))
+    return rows
+
+
+@rows.register
+def _(result: UndoResult) -> Rows:
+    counts = {
+        "gone again": result.removed,
+        "as before again": result.put_back,
+        "here again": result.brought_back,
+        "forgotten again": result.forgotten,
+        "as before already": result.unchanged,
+        "changed since": result.changed_since,
+    }
+    width = max(len(f"{count:,}") for count in counts.values())
+    return [(label, f"{count:>{width},}") for label, count in counts.items() if count]
+
+
+def _of_operation(operation: HistoryEntry) -> str:
+    did = ", ".join(
+        f"{count:,} {what.replace('_', ' ')}" for what, count in operation.counts.items()
+    )
+    state = "" if operation.state == "complete" else f" ({operation.state})"
+    how = f" [{operation.how}]" if operation.how else ""
+    return f"{operation.operation} {operation.source}{how}: {did or 'nothing'}{state}"
+
+
+@rows.register
+def _(result: StatsResult) -> Rows:
+    rows = [("folder", result.data_dir), ("collection", result.collection)]
+    if result.embedding:
+        rows.append(("model", _model(result.embedding)))
+    if result.without_vector:
+        rows.append(("vectors", f"{result.without_vector:,} memories have none"))
+    return rows
+
+
+@rows.register
+def _(result: CheckResult) -> Rows:
+    found = [(problem.kind, problem.message) for problem in result.problems]
+    return [*(("mended", sentence) for sentence in result.done), *found]
+
+
+@rows.register
+def _(result: RescueResult) -> Rows:
+    rows = [("size", _size(result.bytes))]
+    if result.lost_rows:
+        rows.append(("lost", f"{result.lost_rows:,} memories could not be read"))
+    if result.lost_vectors:
+        rows.append(("vectors", f"{result.lost_vectors:,} memories have lost theirs"))
+    return rows
+
+
+def _parts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+
+
+def _model(embedding: EmbeddingResult) -> str:
+    provider = f", {embedding.provider}" if embedding.provider != "unknown" else ""
+    return f"{embedding.model_name}, {embedding.dimensions:,} dimensions{provider}"
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB"):
+        if count < _KILO:
+            return f"{count:.3g} {unit}"
+        count /= _KILO
+    return f"{count:,.3g} GB"
