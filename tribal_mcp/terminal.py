@@ -46,6 +46,8 @@ _OPTIONS = {
     "dry_run=true": "--dry-run",
     "date_from": "--from",
     "date_to": "--to",
+    "with since=": "--since ",
+    "since=": "--since ",
     "embedding_strategy": "--embeddings",
     'Use "merge" or "overwrite"': "Use --on-conflict merge or overwrite",
     "ask to overwrite": "use --overwrite",
@@ -97,6 +99,10 @@ def _of_export(result: ExportResult) -> Rows:
     rows = [("taken", result.filters), ("model", _model(result.embedding))]
     if result.without_vector:
         rows.append(("vectors", f"{result.without_vector:,} memories have none"))
+    if result.related:
+        rows.append(("related", f"{result.related:,} memories, as others name them"))
+    if result.deleted:
+        rows.append(("forgotten", f"{result.deleted:,} tombstones"))
     return [*rows, ("size", _size(result.bytes)), ("sha256", result.sha256)]
 
 

@@ -95,6 +95,11 @@ def settle(head: Head, manifest: EmbeddingManifest, read: AsRead) -> None:
         notes.append(
             "The bundle has no checksum (tribal-mcp writes one), so only its form was checked."
         )
+    if "since" in manifest.extra:
+        notes.append(
+            "The bundle is no whole backup: it holds only what changed in its store since "
+            f"{manifest.extra['since']!r:.60}."
+        )
     for key in sorted(read.beside.keys() - PARTS):
         if head.is_ours and known:
             raise BundleError(
