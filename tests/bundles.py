@@ -12,6 +12,7 @@ from tribal_mcp.portability.embedding_metadata import EmbeddingManifest, Embeddi
 from tribal_mcp.portability.limits import DEFAULT_LIMITS, Limits
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.reading import Item, RejectedEntry
+from tribal_mcp.portability.tombstones import Tombstone
 
 MODEL = EmbeddingMetadata("all-MiniLM-L6-v2", 8, "onnx", "2026-01-01T00:00:00+00:00")
 EXPORTED_AT = "2026-02-01T00:00:00+00:00"
@@ -23,12 +24,13 @@ def manifest(count: int | None, dimensions: int = 8) -> EmbeddingManifest:
     return EmbeddingManifest(model, count, EXPORTED_AT)
 
 
-def written(
+def written(  # noqa: PLR0917 - as one thinks of a file
     entries: Iterable[MemoryEntry] | int = 3,
     layout: Layout = "json",
     compression: Compression = "none",
     vectors: Vectors = "numbers",
     dimensions: int = 8,
+    deleted: Iterable[Tombstone] = (),
 ) -> bytes:
     """The bytes of a bundle of these entries, or of the first so many memories."""
     entries = memories(entries, dimensions) if isinstance(entries, int) else list(entries)
@@ -36,6 +38,7 @@ def written(
     head = manifest(len(entries), dimensions)
     writer = BundleWriter(out, head, layout, compression, vectors=vectors)
     writer.write(entries)
+    writer.write_deleted(deleted)
     writer.finish()
     assert writer.bytes_written == len(out.getvalue())
     return out.getvalue()
@@ -50,6 +53,7 @@ class Read:
     entries: list[MemoryEntry]
     rejected: list[RejectedEntry]
     notes: list[str]
+    deleted: list[Tombstone]
 
     @property
     def reasons(self) -> list[str]:
@@ -63,11 +67,13 @@ def read(data: bytes, limits: Limits = DEFAULT_LIMITS, *, strict: bool = False) 
     items = [item for batch in reader.batches(7) for item in batch]
     entries = [item for item in items if isinstance(item, MemoryEntry)]
     rejected = [item for item in items if isinstance(item, RejectedEntry)]
+    deleted = [one for batch in reader.deleted(3) for one in batch]
+    assert verified.deleted == len(deleted)
     assert verified.count == len(items)
     assert verified.rejected_count == len(rejected)
     assert verified.rejected == rejected[:100]
     assert verified.vectors == sum(entry.embedding is not None for entry in entries)
-    return Read(reader, items, entries, rejected, verified.notes)
+    return Read(reader, items, entries, rejected, verified.notes, deleted)
 
 
 def as_dict(count: int = 3) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The contract of `stores.base`, held against every store."""
 
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from tribal_mcp.errors import UsageError
 from tribal_mcp.portability.embedding_metadata import create_embedding_metadata
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.memory import MemoryEntry, MemorySource
-from tribal_mcp.stores.base import Change, MemoryStore
+from tribal_mcp.stores.base import Change, MemoryStore, Stored
 from tribal_mcp.stores.chroma import open_store
 from tribal_mcp.stores.in_memory import InMemoryStore
 
@@ -271,3 +271,41 @@ async def test_more_than_a_batch_goes_in_whole(store: MemoryStore) -> None:
     assert await store.count() == 2500
     assert await store.delete([f"memory-{n}" for n in range(2400)]) == 2400
     assert await store.count() == 100
+
+
+async def test_what_was_written_since_a_time_counts_by_when_it_came_here(
+    store: MemoryStore,
+) -> None:
+    assert await store.stored_since(0) == Stored(set(), {})
+    await store.upsert([memory(1), memory(2, embedding=None), memory(3), memory(4)])
+    await store.apply(Change(forget={"long-gone": 1}))
+    between = time.time_ns() // 1000
+    old = datetime(1999, 1, 1, tzinfo=UTC)
+    await store.upsert(
+        [memory(3, tags=["new"]), memory(5, created_at=old), memory(6, embedding=None)]
+    )
+    await store.apply(Change(forget={"memory-4": 2}, erase=["memory-1"]))
+    changed = {"memory-3", "memory-5", "memory-6"}
+    assert await store.stored_since(between) == Stored(changed, {"memory-4": 2})
+    assert await store.stored_since(0) == Stored(
+        {"memory-2", *changed}, {"memory-4": 2, "long-gone": 1}
+    )
+    assert await store.stored_since(time.time_ns() // 1000 + 10**9) == Stored(set(), {})
+    assert (await store.get("memory-5")) == memory(5, created_at=old)
+
+
+async def test_a_store_names_the_links_of_memories(store: MemoryStore) -> None:
+    await store.upsert(
+        [
+            memory(1, supersedes="memory-0", related_to=["a", "b"]),
+            memory(2, embedding=None, related_to=["b"], metadata={"supersedes": "no link"}),
+            memory(3),
+        ]
+    )
+    assert sorted(await store.links(["memory-1", "memory-2", "gone"])) == [
+        "a",
+        "b",
+        "b",
+        "memory-0",
+    ]
+    assert await store.links(["memory-3"]) == []

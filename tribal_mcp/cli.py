@@ -121,6 +121,21 @@ def export_command(
             help="Vectors as base64: a quarter of the size, but only tribal-mcp reads it.",
         ),
     ] = False,
+    since: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME|BUNDLE",
+            help="Only what came, changed or was forgotten here since this time, or since this "
+            "earlier bundle.",
+        ),
+    ] = "",
+    include_related: Annotated[
+        bool,
+        typer.Option(
+            "--include-related",
+            help="Take along what the memories name (supersedes, related_to), and what that names.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write memories to a bundle."""
@@ -131,6 +146,8 @@ def export_command(
         "output_path": file,
         "overwrite": overwrite,
         "compact_vectors": compact_vectors,
+        "since": since,
+        "include_related": include_related,
     }
     result = cast("ExportResult", _run("export", arguments))
     _show(result, f"Exported {_memories(result.memory_count)} to {file}", as_json=as_json)

@@ -68,6 +68,15 @@ class BundleFolders:
             raise PathNotAllowed(f"{_shown(name)} is a path. Give only the name of a bundle.")
         return self._open(str(self.default / name), _shown(name), limit_bytes)
 
+    def open_earlier(self, text: str, limit_bytes: int) -> BinaryIO:
+        """Opens a bundle by a path, or by its bare name in the default folder; as `open_input`."""
+        try:
+            return self.open_input(text, limit_bytes)
+        except UsageError:
+            if text not in self.names():
+                raise
+        return self.open_named(text, limit_bytes)
+
     def names(self) -> list[str]:
         """The names of the bundles in the default folder, sorted."""
         with (

@@ -98,8 +98,23 @@ Embeddings = Annotated[
         "drops them if not, keep always keeps, drop always drops."
     ),
 ]
+Since = Annotated[
+    str,
+    Field(
+        description="Only what came, changed or was forgotten in this store since then: an "
+        "ISO 8601 time (the exported_at of an earlier export), or an earlier bundle, by its path "
+        "or its name in the bundle folder."
+    ),
+]
 # Strict: "false" in quotes is text, and no text is guessed to be a yes or a no.
 Overwrite = Annotated[StrictBool, Field(description="Replace an earlier bundle at output_path.")]
+IncludeRelated = Annotated[
+    StrictBool,
+    Field(
+        description="Take along what the memories name in supersedes and related_to, and what "
+        "that names, so that chains of corrections stay whole."
+    ),
+]
 DryRun = Annotated[StrictBool, Field(description="Only say what would happen; write nothing.")]
 Strict = Annotated[StrictBool, Field(description="Refuse the whole bundle if one entry is bad.")]
 RestoreDeleted = Annotated[
@@ -130,6 +145,8 @@ async def tribal_export(
     date_to: DateTo = "",
     output_path: OutputPath = "",
     overwrite: Overwrite = False,
+    since: Since = "",
+    include_related: IncludeRelated = False,
 ) -> Annotated[CallToolResult, ExportResult]:
     """Write memories to a portable JSON bundle: a backup, or something to import elsewhere. Filters
     by tag and date together; without filters it takes everything. Answers with counts and the
@@ -140,6 +157,8 @@ async def tribal_export(
         "date_to": date_to,
         "output_path": output_path,
         "overwrite": overwrite,
+        "since": since,
+        "include_related": include_related,
     }
     result = ExportResult(**await _call(ctx, "export", arguments))
     answer = _answer(result)

@@ -9,6 +9,7 @@ from tribal_mcp.services.results import (
     EmbeddingResult,
     ExportResult,
     HistoryEntry,
+    HistoryResult,
     ImportResult,
     RescueResult,
     StatsResult,
@@ -28,10 +29,14 @@ def rows(_result: BaseModel) -> Rows:
 
 @rows.register
 def _(result: ExportResult) -> Rows:
-    rows = [("taken", result.filters), ("model", _model(result.embedding))]
+    table = [("taken", result.filters), ("model", _model(result.embedding))]
     if result.without_vector:
-        rows.append(("vectors", f"{result.without_vector:,} memories have none"))
-    return [*rows, ("size", _size(result.bytes)), ("sha256", result.sha256)]
+        table.append(("vectors", f"{result.without_vector:,} memories have none"))
+    if result.related:
+        table.append(("related", f"{result.related:,} memories, as others name them"))
+    if result.deleted:
+        table.append(("forgotten", f"{result.deleted:,} tombstones"))
+    return [*table, ("size", _size(result.bytes)), ("sha256", result.sha256)]
 
 
 @rows.register
@@ -55,22 +60,22 @@ def _(result: ImportResult) -> Rows:
         "errors": result.errors,
     }
     width = max(len(f"{count:,}") for count in counts.values())
-    rows = [(label, f"{count:>{width},}") for label, count in counts.items()]
+    table = [(label, f"{count:>{width},}") for label, count in counts.items()]
     why = _parts(skipped).removeprefix(f"{result.skipped:,} ")  # one reason for all of them
-    rows[2] = ("skipped", f"{rows[2][1]}   {why}")
+    table[2] = ("skipped", f"{table[2][1]}   {why}")
     if result.kept_both:
-        rows.append(("kept both", f"{result.kept_both:,} under a new id"))
+        table.append(("kept both", f"{result.kept_both:,} under a new id"))
     if result.brought_back:
-        rows.append(("brought back", f"{result.brought_back:,} that were forgotten here"))
+        table.append(("brought back", f"{result.brought_back:,} that were forgotten here"))
     if result.deletions:
-        rows.append(("forgotten there", f"{result.deletions:,}, of them here {result.deleted:,}"))
+        table.append(("forgotten there", f"{result.deletions:,}, of them here {result.deleted:,}"))
     if result.vectors_kept + result.without_vector:
-        rows.append(("vectors", _parts(vectors)))
+        table.append(("vectors", _parts(vectors)))
     if result.plan_path:
-        rows.append(("plan", result.plan_path))
+        table.append(("plan", result.plan_path))
     if result.restore_point:
-        rows.append(("restore point", result.restore_point))
-    return rows
+        table.append(("restore point", result.restore_point))
+    return table
 
 
 @rows.register
@@ -87,10 +92,13 @@ def _(result: UndoResult) -> Rows:
     return [(label, f"{count:>{width},}") for label, count in counts.items() if count]
 
 
+@rows.register
+def _(result: HistoryResult) -> Rows:
+    return [(operation.point, _of_operation(operation)) for operation in result.operations]
+
+
 def _of_operation(operation: HistoryEntry) -> str:
-    did = ", ".join(
-        f"{count:,} {what.replace('_', ' ')}" for what, count in operation.counts.items()
-    )
+    did = _parts({what.replace("_", " "): count for what, count in operation.counts.items()})
     state = "" if operation.state == "complete" else f" ({operation.state})"
     how = f" [{operation.how}]" if operation.how else ""
     return f"{operation.operation} {operation.source}{how}: {did or 'nothing'}{state}"
@@ -98,12 +106,12 @@ def _of_operation(operation: HistoryEntry) -> str:
 
 @rows.register
 def _(result: StatsResult) -> Rows:
-    rows = [("folder", result.data_dir), ("collection", result.collection)]
+    table = [("folder", result.data_dir), ("collection", result.collection)]
     if result.embedding:
-        rows.append(("model", _model(result.embedding)))
+        table.append(("model", _model(result.embedding)))
     if result.without_vector:
-        rows.append(("vectors", f"{result.without_vector:,} memories have none"))
-    return rows
+        table.append(("vectors", f"{result.without_vector:,} memories have none"))
+    return table
 
 
 @rows.register
@@ -114,12 +122,12 @@ def _(result: CheckResult) -> Rows:
 
 @rows.register
 def _(result: RescueResult) -> Rows:
-    rows = [("size", _size(result.bytes))]
+    table = [("size", _size(result.bytes))]
     if result.lost_rows:
-        rows.append(("lost", f"{result.lost_rows:,} memories could not be read"))
+        table.append(("lost", f"{result.lost_rows:,} memories could not be read"))
     if result.lost_vectors:
-        rows.append(("vectors", f"{result.lost_vectors:,} memories have lost theirs"))
-    return rows
+        table.append(("vectors", f"{result.lost_vectors:,} memories have lost theirs"))
+    return table
 
 
 def _parts(counts: dict[str, int]) -> str:

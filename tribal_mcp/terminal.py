@@ -58,6 +58,8 @@ _OPTIONS = {
     "dry_run=true": "--dry-run",
     "date_from": "--from",
     "date_to": "--to",
+    "with since=": "--since ",
+    "since=": "--since ",
     "embedding_strategy": "--embeddings",
     'Use "merge" or "overwrite"': "Use --on-conflict merge or overwrite",
     "ask to overwrite": "use --overwrite",

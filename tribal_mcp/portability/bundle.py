@@ -2,33 +2,25 @@
 
 Works on open binary files and knows no paths. Our own layout, one entry per line, is read at full
 speed; any other layout of the same JSON is read as strictly, only slower. A bundle is read twice:
-`verify` refuses what is wrong with the file, and only then do `batches` give its entries.
+`verify` refuses what is wrong with the file, and only then do `batches` give its entries and
+`deleted` its tombstones.
 """
 
-import hashlib
 import json
 import os
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, BinaryIO
 
 import orjson
 
 from tribal_mcp.errors import BundleError, EntryError
-from tribal_mcp.portability.bundle_parts import PARTS, Entries, read_entries, read_head
-from tribal_mcp.portability.bundle_writing import (
-    COMPACT_VERSION,
-    BundleWriter,
-    Layout,
-    Vectors,
-    layout_of,
-)
+from tribal_mcp.portability.bundle_parts import Deleted, Items, read_head, read_items
+from tribal_mcp.portability.bundle_writing import BundleWriter, Layout, Vectors, layout_of
 from tribal_mcp.portability.compression import Compression, expanded
-from tribal_mcp.portability.embedding_metadata import SCHEMA_VERSION, EmbeddingManifest
-from tribal_mcp.portability.integrity import Integrity
+from tribal_mcp.portability.embedding_metadata import EmbeddingManifest
 from tribal_mcp.portability.json_text import Cursor, Loads
 from tribal_mcp.portability.limits import DEFAULT_LIMITS, Limits
 from tribal_mcp.portability.memory import entry_from_dict
@@ -40,7 +32,9 @@ from tribal_mcp.portability.reading import (
     Item,
     RejectedEntry,
 )
+from tribal_mcp.portability.settling import READ_VERSIONS, AsRead, Verified, settle
 from tribal_mcp.portability.strict_json import VALUES, parse_line
+from tribal_mcp.portability.tombstones import Tombstone, TombstoneReader
 from tribal_mcp.portability.vectors import pack_vector
 
 __all__ = [
@@ -49,43 +43,18 @@ __all__ = [
     "BundleWriter",
     "Compression",
     "Layout",
+    "Tombstone",
     "Vectors",
     "Verified",
     "layout_of",
     "reader_of",
 ]
 
-READ_VERSIONS = (SCHEMA_VERSION, COMPACT_VERSION)
-
 _BLOCK = 1 << 18
 _DETAILS = 100
 _DOUBTFUL_IDS = 100_000
-_INTEGRITY_KEYS = {"memory_count", "sha256", "manifest_sha256", "marks"}
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(slots=True)
-class Verified:
-    """What a bundle holds, once all of it has been read.
-
-    Attributes:
-        count: entries, rejected ones too.
-        vectors: entries with a vector.
-        dimensions: numbers in each vector; 0 if there are none.
-        sha256: the hash of its entries, as the integrity block has it.
-        rejected: the first hundred entries that can't be taken.
-        rejected_count: all of them.
-        notes: sentences for the user.
-    """
-
-    count: int = 0
-    vectors: int = 0
-    dimensions: int = 0
-    sha256: str = ""
-    rejected: list[RejectedEntry] = field(default_factory=list)
-    rejected_count: int = 0
-    notes: list[str] = field(default_factory=list)
 
 
 class BundleReader:
@@ -140,7 +109,7 @@ class BundleReader:
             self._marks = array("q")
             ids = HashedIds()
             blocks = self._blocks(record=True, on_progress=on_progress)
-            reader, result, beside = self._read_all(blocks, ids, strict=strict)
+            read = self._read_all(blocks, ids, strict=strict)
             self._suspects = ids.suspects()
             if len(self._suspects) > _DOUBTFUL_IDS:
                 raise BundleError(
@@ -149,21 +118,24 @@ class BundleReader:
                 )
             if self._suspects:
                 again = ExactIds(self._suspects)
-                blocks = self._blocks(check=True)
-                reader, result, beside = self._read_all(blocks, again, strict=strict)
-            self._settle(reader, result, beside)
-            self._verified = result
-            return result
+                read = self._read_all(self._blocks(check=True), again, strict=strict)
+            if read.beside.get("manifest") != self._head.manifest:
+                raise self._changed()
+            settle(self._head, self.manifest, read)
+            self._verified = read.result
+            return read.result
 
-    def _read_all(
-        self, blocks: Iterator[bytes], ids: Ids, *, strict: bool
-    ) -> tuple[EntryReader, Verified, dict[str, Any]]:
+    def _read_all(self, blocks: Iterator[bytes], ids: Ids, *, strict: bool) -> AsRead:
         head, limits = self._head, self._limits
         reader = EntryReader(self.manifest.dimensions, limits, head.place, ids)
-        result = Verified()
-        beside: dict[str, Any] = {}
-        entries = read_entries(Cursor(blocks, limits), head, self._parse, limits.nesting, beside)
-        for number, text, value in entries:
+        tombstones = TombstoneReader(ids, limits, head.place_of_deleted)
+        read = AsRead(reader, tombstones)
+        result = read.result
+        items = read_items(Cursor(blocks, limits), head, self._parse, limits.nesting, read.beside)
+        for number, text, value in items:
+            if type(value) is Deleted:
+                tombstones.read(value.value, number)
+                continue
             item = (
                 reader.read(value, number, text if head.is_ours else None)
                 if not isinstance(value, EntryError)
@@ -178,56 +150,10 @@ class BundleReader:
             elif item.embedding is not None:
                 result.vectors += 1
         result.count = reader.count
+        result.deleted = tombstones.count
         result.sha256 = reader.sha256
         result.dimensions = reader.dimensions if result.vectors else 0
-        return reader, result, beside
-
-    def _settle(self, reader: EntryReader, result: Verified, beside: dict[str, Any]) -> None:
-        """Hold the entries, as read, against what stands beside them."""
-        if beside.get("manifest") != self._head.manifest:
-            raise self._changed()
-        known = self.manifest.schema_version in READ_VERSIONS
-        notes = result.notes
-        stored = beside.get("integrity")
-        integrity = None if stored is None else Integrity.from_dict(stored)
-        try:
-            marks = stored.get("marks") if isinstance(stored, dict) else None
-            reader.finish(self.manifest.memory_count, integrity, marks)
-            if stored is not None:
-                self._hold_manifest(stored, known=known)
-        except BundleError as error:
-            if not result.rejected:
-                raise
-            raise BundleError(f"{error} The first that is wrong: {result.rejected[0]}.") from None
-        if self._head.manifest is None:
-            notes.append("The bundle has no manifest, so its embedding model is unknown.")
-        elif not known:
-            notes.append(
-                f"The bundle has schema version {self.manifest.schema_version}; what is new in it "
-                "was kept but not understood."
-            )
-        if integrity is None:
-            notes.append(
-                "The bundle has no checksum (tribal-mcp writes one), so only its form was checked."
-            )
-        for key in sorted(beside.keys() - PARTS):
-            if self._head.is_ours and known:
-                raise BundleError(
-                    f"The bundle is damaged or was changed: {key!r:.60} stands where no such part "
-                    "is. Nothing was imported. Copy it again from its source."
-                )
-            notes.append(f"The bundle's {key!r:.60} is not known here and was left.")
-
-    def _hold_manifest(self, stored: Mapping[str, Any], *, known: bool) -> None:
-        manifest = b"" if self._head.manifest is None else orjson.dumps(self.manifest.to_dict())
-        is_same = (
-            stored.get("manifest_sha256", digest := hashlib.sha256(manifest).hexdigest()) == digest
-        )
-        if not is_same or (known and stored.keys() - _INTEGRITY_KEYS):
-            raise BundleError(
-                "The bundle is damaged or was changed: its manifest or integrity block is not what "
-                "was written. Nothing was imported. Copy it again from its source."
-            )
+        return read
 
     def batches(self, size: int = 500) -> Iterator[list[Item]]:
         """The entries in order, in lists of at most `size`; verifies first if nobody has.
@@ -246,9 +172,32 @@ class BundleReader:
             if batch:
                 yield batch
 
+    def deleted(self, size: int = 500) -> Iterator[list[Tombstone]]:
+        """The tombstones in order, in lists of at most `size`; verifies first if nobody has.
+
+        Raises:
+            BundleError: the file has changed since it was verified.
+        """
+        verified = self._verified or self.verify()
+        if not verified.deleted:
+            return
+        with self._named():
+            batch: list[Tombstone] = []
+            loads = self._parse if verified.rejected_count else orjson.loads
+            for _, _, value in self._again(loads):
+                if type(value) is Deleted:
+                    batch.append(Tombstone.from_dict(value.value))
+                    if len(batch) == size:
+                        yield batch
+                        batch = []
+            if batch:
+                yield batch
+
     def _trusted(self) -> Iterator[Item]:
         """The entries of a file of which every one has been taken: not checked once more."""
-        for _, _, value in self._entries_again(orjson.loads):
+        for _, _, value in self._again(orjson.loads):
+            if type(value) is Deleted:
+                continue
             if type(value.get("embedding")) is list:
                 value["embedding"] = pack_vector(value["embedding"])
             yield entry_from_dict(value, self._limits)
@@ -256,15 +205,17 @@ class BundleReader:
     def _items(self) -> Iterator[Item]:
         ids = ExactIds(self._suspects)
         reader = EntryReader(self.manifest.dimensions, self._limits, self._head.place, ids)
-        for number, text, value in self._entries_again(self._parse):
+        for number, text, value in self._again(self._parse):
+            if type(value) is Deleted:
+                continue
             if isinstance(value, EntryError):
                 yield reader.reject(text, number, str(value))
             else:
                 yield reader.read(value, number, b"")  # its hash has been checked
 
-    def _entries_again(self, loads: Loads) -> Entries:
+    def _again(self, loads: Loads) -> Items:
         cursor = Cursor(self._blocks(check=True), self._limits)
-        return read_entries(cursor, self._head, loads, self._limits.nesting, {})
+        return read_items(cursor, self._head, loads, self._limits.nesting, {})
 
     def _parse(self, text: bytes) -> Any:  # noqa: ANN401 - any JSON value
         return parse_line(text, self._limits.nesting, self._limits.dimensions + VALUES)

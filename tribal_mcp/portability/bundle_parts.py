@@ -1,15 +1,16 @@
-"""The parts of a bundle's text, whatever its layout: the head, the entries, what stands beside.
+"""The parts of a bundle's text, whatever its layout: the head, the items, what stands beside.
 
-Layouts: "json", one object with `manifest`, `entries` and `integrity`, laid out in any way; and
-"jsonl", lines of `{"manifest": …}`, entries, `{"integrity": …}`, or of entries only, as people
-write them by hand. A file that looks exactly as our writer lays it out is held to that to the byte.
+Layouts: "json", one object with `manifest`, `entries`, `deleted` and `integrity`, laid out in any
+way; and "jsonl", lines of `{"manifest": …}`, entries, `{"deleted": …}`, `{"integrity": …}`, or of
+entries only, as people write them by hand. A file that looks exactly as our writer lays it out is
+held to that to the byte.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -18,12 +19,23 @@ from tribal_mcp.portability.bundle_writing import ENTRIES, HEAD, Layout
 from tribal_mcp.portability.json_text import Cursor, Loads
 from tribal_mcp.portability.strict_json import NotJSON, parse_line
 
-Entries = Iterator[tuple[int, bytes, Any]]
-"""Of each entry: its number, its text, and its value or the EntryError that it is instead."""
 
-PARTS = {"manifest", "entries", "integrity"}
+class Deleted(NamedTuple):
+    """The value of a tombstone, or the EntryError that it is instead."""
+
+    value: Any
+
+
+Items = Iterator[tuple[int, bytes, Any]]
+"""Of each entry: its number, its text, and its value or the EntryError that it is instead; of each
+tombstone its number, its text and a `Deleted`."""
+
+PARTS = {"manifest", "entries", "deleted", "integrity"}
 """What a bundle consists of."""
 
+_LISTS = {"entries", "deleted"}
+_LINE_PARTS = PARTS - {"entries"}
+_DELETED_LINE = b'{"deleted":'
 _PARTS = 1_000
 _BLANK_LINES = 1_000
 _NO_BUNDLE = "so it is not a bundle. Nothing was imported."
@@ -52,6 +64,11 @@ class Head:
     def place(self) -> str:
         """What the numbers of its entries count."""
         return "line" if self.is_ours or self.layout == "jsonl" else "entry"
+
+    @property
+    def place_of_deleted(self) -> str:
+        """What the numbers of its tombstones count."""
+        return "line" if self.place == "line" else "tombstone"
 
 
 def read_head(new_cursor: Callable[[], Cursor], nesting: int) -> Head:
@@ -92,13 +109,14 @@ def _head(cursor: Cursor, nesting: int) -> Head:
                 and orjson.dumps(value) == text
             )
             return Head(layout, value, is_ours)
-        if key == "entries":
+        is_list = key in _LISTS and cursor.peek() == b"["
+        if is_list:
             for _ in cursor.items(lambda text: parse_line(text, nesting)):
                 pass
         else:
             cursor.value()
-        keys.add(key)
-    if cursor.line == line and "entries" not in keys and keys & {"id", "content"}:
+        keys.add(f"{key} list" if is_list else key)
+    if cursor.line == line and "entries list" not in keys and keys & {"id", "content", "deleted"}:
         return Head("jsonl")
     raise BundleError(f"The file has no manifest, {_NO_BUNDLE}")
 
@@ -156,10 +174,10 @@ def _keys(cursor: Cursor, nesting: int) -> Iterator[str]:
             return
 
 
-def read_entries(
+def read_items(
     cursor: Cursor, head: Head, loads: Loads, nesting: int, beside: dict[str, Any]
-) -> Entries:
-    """The entries in order; all that stands beside them is in `beside` at the end.
+) -> Items:
+    """Entries and tombstones in order; all that stands beside them is in `beside` at the end.
 
     Raises:
         BundleError: the file is cut off or damaged.
@@ -171,13 +189,15 @@ def read_entries(
 
 def _document(
     cursor: Cursor, head: Head, loads: Loads, nesting: int, beside: dict[str, Any]
-) -> Entries:
+) -> Items:
     has_entries = False
     for key in _keys(cursor, nesting):
-        if key == "entries":
-            has_entries = True
+        if key in _LISTS:
+            is_deleted = key == "deleted"
+            has_entries = has_entries or not is_deleted
             for number, (line, text, value) in enumerate(cursor.items(loads), start=1):
-                yield line if head.is_ours else number, text, value
+                item = Deleted(value) if is_deleted else value
+                yield line if head.is_ours else number, text, item
         else:
             line, text = cursor.value()
             value = structure(text, line, nesting)
@@ -190,9 +210,7 @@ def _document(
         raise BundleError(f"The file has no entries, {_NO_BUNDLE}")
 
 
-def _lines(
-    cursor: Cursor, head: Head, loads: Loads, nesting: int, beside: dict[str, Any]
-) -> Entries:
+def _lines(cursor: Cursor, head: Head, loads: Loads, nesting: int, beside: dict[str, Any]) -> Items:
     for number, line, is_ended in cursor.lines():
         text = line.strip(b" \t\r")
         if not text:
@@ -209,9 +227,12 @@ def _lines(
                     f"The bundle is cut off at line {number:,}. Nothing was imported. Copy it "
                     "again from its source."
                 ) from None
-            value = error
-        if type(value) is dict and len(value) == 1 and value.keys() <= {"manifest", "integrity"}:
+            value = Deleted(error) if text.startswith(_DELETED_LINE) else error
+        if type(value) is dict and len(value) == 1 and not _LINE_PARTS.isdisjoint(value):
             [key] = value
+            if key == "deleted":
+                yield number, text, Deleted(value[key])
+                continue
             if key in beside or (key == "manifest" and head.manifest is None):
                 raise BundleError(
                     f"Line {number:,} is another manifest: these are two bundles in one file. "

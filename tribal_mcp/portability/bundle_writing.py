@@ -1,4 +1,4 @@
-"""Entries to a bundle: one entry per line, and at the end their count and hashes.
+"""Entries to a bundle: one per line, then the tombstones, and at the end counts and hashes.
 
 A file is a whole bundle only after `finish`. It ends without a newline, so that no beginning of it,
 however long, is a bundle too.
@@ -26,6 +26,7 @@ from tribal_mcp.portability.memory import (
     dump_fields,
     entry_fields,
 )
+from tribal_mcp.portability.tombstones import Tombstone, dump_tombstone
 from tribal_mcp.portability.vectors import pack_vector, vector_to_base64
 
 Layout = Literal["json", "jsonl"]
@@ -36,6 +37,7 @@ COMPACT_VERSION = "1.1"
 
 HEAD = b'{"manifest": '
 ENTRIES = b',\n"entries": ['
+_DELETED = b'\n],\n"deleted": [\n'
 
 _BATCH = 250  # entries in hand: few enough to stay in the processor's cache
 
@@ -99,6 +101,7 @@ class BundleWriter:
         self._is_json = layout == "json"
         self._is_compact = vectors == "base64"
         self._hash = EntriesHash()
+        self._deleted = EntriesHash()
         head = _manifest_json(manifest)
         self._manifest_hash = hashlib.sha256(head).hexdigest()
         self._file.write(HEAD + head + (ENTRIES if self._is_json else b"}"))
@@ -121,6 +124,8 @@ class BundleWriter:
         self._append(map(_compacted, lines) if self._is_compact else lines)
 
     def _append(self, lines: Iterable[bytes]) -> None:
+        if self._deleted.count:
+            raise UsageError("The entries of a bundle come before its tombstones.")
         lines = iter(lines)
         separator = b",\n" if self._is_json else b"\n"
         while batch := list(islice(lines, _BATCH)):
@@ -128,6 +133,22 @@ class BundleWriter:
             for line in batch:
                 self._hash.add(line)
             self._file.write(begin + separator.join(batch))
+
+    def write_deleted(self, tombstones: Iterable[Tombstone]) -> None:
+        """Append tombstones, behind the last entry.
+
+        Raises:
+            BundleError: one has no id, or a time that no date can name.
+        """
+        tombstones = iter(tombstones)
+        while batch := [dump_tombstone(one) for one in islice(tombstones, _BATCH)]:
+            begin = b",\n" if self._deleted.count else _DELETED
+            for line in batch:
+                self._deleted.add(line)
+            if self._is_json:
+                self._file.write(begin + b",\n".join(batch))
+            else:
+                self._file.write(b"".join(b'\n{"deleted": %b}' % line for line in batch))
 
     def finish(self) -> Integrity:
         """Write the end, with the count and the hashes of what was written.
@@ -141,7 +162,7 @@ class BundleWriter:
                 f"The manifest promises {self._expected:,} memories and {count:,} were "
                 "written, so this is no bundle. Export again."
             )
-        integrity = Integrity(count, self._hash.hexdigest())
+        integrity = Integrity.of(self._hash, self._deleted)
         tail = {
             **integrity.to_dict(),
             "manifest_sha256": self._manifest_hash,

@@ -19,8 +19,9 @@ from tribal_mcp.portability.memory import (
     entry_from_dict,
     entry_to_dict,
 )
-from tribal_mcp.portability.reading import EntryReader, RejectedEntry, canonical_json
+from tribal_mcp.portability.reading import EntryReader, ExactIds, RejectedEntry, canonical_json
 from tribal_mcp.portability.strict_json import check
+from tribal_mcp.portability.tombstones import Tombstone, TombstoneReader, dump_tombstone
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -198,6 +199,7 @@ class PortableBundle:
     """A bundle that is held in memory.
 
     `rejected` lists the entries that could not be read; an import reports them as errors.
+    `deleted` says which memories were forgotten, and when.
     `notes` are sentences for the user about what was read or left out.
     """
 
@@ -205,9 +207,10 @@ class PortableBundle:
     entries: list[MemoryEntry] = field(default_factory=list)
     rejected: list[RejectedEntry] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    deleted: list[Tombstone] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form, with the integrity block of these entries.
+        """The JSON form, with the integrity block of what is in it.
 
         Raises:
             BundleError: entries were rejected when it was read, so that it is not whole.
@@ -220,7 +223,8 @@ class PortableBundle:
         return {
             "manifest": replace(self.manifest, memory_count=len(self.entries)).to_dict(),
             "entries": [entry_to_dict(entry) for entry in self.entries],
-            "integrity": integrity_of(self.entries).to_dict(),
+            **({"deleted": [one.to_dict() for one in self.deleted]} if self.deleted else {}),
+            "integrity": integrity_of(self.entries, self.deleted).to_dict(),
         }
 
     @classmethod
@@ -238,7 +242,14 @@ class PortableBundle:
         if not isinstance(rest.get("entries"), list):
             raise BundleError("entries is missing or not a list, so this is not a bundle.")
         bundle = cls(manifest)
-        reader = EntryReader(manifest.dimensions)
+        deleted = rest.get("deleted", [])
+        if not isinstance(deleted, list):
+            raise BundleError("deleted is not a list, so this is not a bundle.")
+        ids = ExactIds()
+        tombstones = TombstoneReader(ids)
+        for position, item in enumerate(deleted, start=1):
+            bundle.deleted.append(tombstones.read(item, position))
+        reader = EntryReader(manifest.dimensions, ids=ids)
         for position, item in enumerate(rest["entries"], start=1):
             try:
                 check(item, DEFAULT_LIMITS.nesting)
@@ -251,14 +262,15 @@ class PortableBundle:
                 bundle.entries.append(entry)
         integrity = Integrity.from_dict(rest["integrity"]) if "integrity" in rest else None
         reader.finish(manifest.memory_count, integrity)
+        tombstones.finish(integrity)
         return bundle
 
 
-def integrity_of(entries: Iterable[MemoryEntry]) -> Integrity:
-    """The integrity block of these entries, in this order.
+def integrity_of(entries: Iterable[MemoryEntry], tombstones: Iterable[Tombstone] = ()) -> Integrity:
+    """The integrity block of these entries and tombstones, in this order.
 
     Raises:
-        BundleError: an entry holds what would not come back the same.
+        BundleError: one holds what would not come back the same.
     """
     digest = EntriesHash()
     for entry in entries:
@@ -266,7 +278,10 @@ def integrity_of(entries: Iterable[MemoryEntry]) -> Integrity:
             digest.add(dump_entry(entry))
         except EntryError as error:
             raise BundleError(f"The memory {entry.id!r:.80} can't be written: {error}.") from None
-    return Integrity(digest.count, digest.hexdigest())
+    deleted = EntriesHash()
+    for tombstone in tombstones:
+        deleted.add(dump_tombstone(tombstone))
+    return Integrity.of(digest, deleted)
 
 
 def _object(data: object, name: str) -> dict[str, Any]:

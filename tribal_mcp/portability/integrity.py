@@ -1,4 +1,4 @@
-"""The tail of a bundle: count and hash of its entries, and marks that show where two differ."""
+"""The tail of a bundle: counts and hashes, and marks that show where the entries of two differ."""
 
 import hashlib
 from typing import Any, NamedTuple
@@ -12,15 +12,27 @@ _MARK_CHARS = 8
 class Integrity(NamedTuple):
     """The tail of a bundle.
 
-    `sha256` is the hash, in hex, over the compact JSON of each entry and a newline, in order.
+    `sha256` is the hash, in hex, over the compact JSON of each entry and a newline, in order;
+    `deleted_sha256` is that of the tombstones, and empty if there are none.
     """
 
     memory_count: int
     sha256: str
+    deleted_count: int = 0
+    deleted_sha256: str = ""
+
+    @classmethod
+    def of(cls, entries: "EntriesHash", deleted: "EntriesHash") -> "Integrity":
+        """The tail behind these entries and tombstones."""
+        of_deleted = (deleted.count, deleted.hexdigest()) if deleted.count else ()
+        return cls(entries.count, entries.hexdigest(), *of_deleted)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
-        return {"memory_count": self.memory_count, "sha256": self.sha256}
+        data: dict[str, Any] = {"memory_count": self.memory_count, "sha256": self.sha256}
+        if self.deleted_count:
+            data |= {"deleted_count": self.deleted_count, "deleted_sha256": self.deleted_sha256}
+        return data
 
     @classmethod
     def from_dict(cls, data: object) -> "Integrity":
@@ -30,16 +42,20 @@ class Integrity(NamedTuple):
             BundleError: a field is missing or of a wrong type.
         """
         match data:
-            case {"memory_count": int(count), "sha256": str(sha256)} if type(count) is int:
-                return cls(count, sha256)
+            case {"memory_count": int(count), "sha256": str(sha256), **rest} if (
+                type(count) is int
+                and type(deleted := rest.get("deleted_count", 0)) is int
+                and type(deleted_sha256 := rest.get("deleted_sha256", "")) is str
+            ):
+                return cls(count, sha256, deleted, deleted_sha256)
         raise BundleError(
-            "The bundle is damaged: its integrity block has no memory_count and sha256. Nothing "
-            "was imported. Copy it again from its source."
+            "The bundle is damaged: its integrity block has no memory_count and sha256, or they "
+            "are none. Nothing was imported. Copy it again from its source."
         )
 
 
 class EntriesHash:
-    """SHA-256 over the compact JSON of each entry and a newline, in order.
+    """SHA-256 over the compact JSON of each entry (or tombstone) and a newline, in order.
 
     A mark is the beginning of that hash as it is after every so many entries: after each one, or
     where that would be too many marks, after every 2nd, 4th, …

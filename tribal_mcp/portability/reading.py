@@ -43,7 +43,7 @@ _LEADING_ID = re.compile(rb'\s*\{\s*"id"\s*:\s*"([^"\\]+)"')
 
 
 class Ids(Protocol):
-    """Knows the ids that came before."""
+    """Knows the ids that came before. The places of tombstones are negative."""
 
     def first(self, identity: str, number: int) -> int:
         """The place where the id came first; `number` if that is here."""
@@ -162,6 +162,11 @@ class EntryReader:
                     f"the bundle's vectors have {self.dimensions}"
                 )
         first = self._ids.first(entry.id, number)
+        if first < 0:
+            raise BundleError(
+                f"In the bundle the id {entry.id!r:.80} is a memory, at {self._place} {number:,}, "
+                "and deleted too. Nothing was imported. Take one of them out."
+            )
         if first != number:
             raise EntryError(f"the id stands in the bundle already, at {self._place} {first:,}")
 
@@ -173,7 +178,7 @@ class EntryReader:
         Raises:
             BundleError: the bundle is not what was written.
         """
-        if integrity is not None and integrity != (self.count, self.sha256):
+        if integrity is not None and integrity[:2] != (self.count, self.sha256):
             counts = (
                 f"{integrity.memory_count:,} entries were written and {self.count:,} are here"
                 if integrity.memory_count != self.count

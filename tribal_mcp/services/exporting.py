@@ -17,6 +17,9 @@ from tribal_mcp.portability.embedding_metadata import (
     Integrity,
 )
 from tribal_mcp.portability.filters import ExportFilter
+from tribal_mcp.portability.tombstones import Tombstone
+from tribal_mcp.services.links import with_related
+from tribal_mcp.services.since import Since
 from tribal_mcp.stores.base import MemoryStore
 
 DEFAULT_LIMIT = 100_000
@@ -35,12 +38,16 @@ class Export:
     Attributes:
         ids: of the memories, in the order in which they are written.
         manifest: the head of the bundle.
+        deleted: the tombstones: when each was forgotten, in microseconds UTC.
+        related: memories that were taken only because others name them.
         truncated: whether a limit left some out.
         notes: sentences for the user.
     """
 
     ids: list[str]
     manifest: EmbeddingManifest
+    deleted: dict[str, int] = field(default_factory=dict)
+    related: int = 0
     truncated: bool = False
     notes: list[str] = field(default_factory=list)
     without_vector: int = 0
@@ -53,9 +60,33 @@ class Export:
         store: MemoryStore,
         embedding_metadata: EmbeddingMetadata | None,
         filters: ExportFilter,
-        limit: int | None,
+        limit: int | None = None,
+        *,
+        since: Since | None = None,
+        include_related: bool = False,
+        on_compared: Callable[[int, int], None] = lambda _done, _total: None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> Self:
-        """Ask the store for the ids, and for the model of its vectors."""
+        """Ask the store for the ids, and for the model of its vectors.
+
+        A filter is over tags and dates of creation, which a tombstone has not: a filtered export
+        has none, unless `since` says which.
+
+        Args:
+            store: where the memories are; within a session.
+            embedding_metadata: the model of its vectors, if it does not know that itself.
+            filters: which memories.
+            limit: how many at most.
+            since: of them, those that changed.
+            include_related: and all that they name, directly or by way of others.
+            on_compared: told (memories, memories in all) while they are held against an earlier
+                bundle.
+            stop: asked then whether to stop.
+
+        Raises:
+            UsageError: the limit is none, or the model has other dimensions than the vectors.
+            Stopped: `stop` said so.
+        """
         if limit is not None and limit < 1:
             raise UsageError(f"limit is {limit}; give a positive number, or None for no limit.")
         state = await store.state()
@@ -82,6 +113,19 @@ class Export:
                 "the bundle says so."
             )
         ids = await store.list_ids(filters)
+        deleted: dict[str, int] = {}
+        if since:
+            changed = await since.changed(
+                store, ids, filtered=bool(filters), on_progress=on_compared, stop=stop
+            )
+            ids, deleted = changed.ids, changed.deleted
+            notes += changed.notes
+        elif not filters:
+            deleted = await store.forgotten()
+        matching = len(ids)
+        if include_related:
+            ids = await with_related(store, ids)
+        related = len(ids) - matching
         truncated = limit is not None and len(ids) > limit
         if truncated:
             notes.append(
@@ -90,8 +134,19 @@ class Export:
             )
             log.warning(notes[-1])
             del ids[limit:]
-        manifest = EmbeddingManifest(embedding, len(ids), datetime.now(UTC).isoformat())
-        return cls(ids, manifest, truncated, notes)
+        manifest = EmbeddingManifest(
+            embedding,
+            len(ids),
+            datetime.now(UTC).isoformat(),
+            extra=since.about() if since else {},
+        )
+        return cls(ids, manifest, deleted, related, truncated, notes)
+
+    @property
+    def tombstones(self) -> list[Tombstone]:
+        """What was forgotten, in the order in which it was."""
+        order = sorted(self.deleted.items(), key=lambda one: (one[1], one[0]))
+        return [Tombstone(*one) for one in order]
 
     async def write(
         self,
@@ -130,4 +185,5 @@ class Export:
                 f"{self.undated:,} memories have no known date and stand as 1970; another program "
                 "wrote them."
             )
+        await anyio.to_thread.run_sync(writer.write_deleted, self.tombstones)
         return writer.finish()

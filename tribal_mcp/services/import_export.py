@@ -5,6 +5,7 @@ which do the work for both.
 """
 
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 
 from tribal_mcp.portability.conflicts import ConflictResolution
 from tribal_mcp.portability.embedding_metadata import (
@@ -17,6 +18,7 @@ from tribal_mcp.portability.memory import MemoryEntry, entry_from_dict, entry_to
 from tribal_mcp.services.exporting import DEFAULT_LIMIT, Export
 from tribal_mcp.services.importing import import_entries
 from tribal_mcp.services.results import ImportSummary
+from tribal_mcp.services.since import EarlierBundle, Since, SinceTime
 from tribal_mcp.services.sources import HeldBundle
 from tribal_mcp.stores.base import BATCH, EVERYTHING, MemoryStore
 from tribal_mcp.stores.restore_points import RestorePoints
@@ -39,8 +41,14 @@ async def export_memories(
     embedding_metadata: EmbeddingMetadata | None = None,
     filters: ExportFilter | None = None,
     limit: int | None = DEFAULT_LIMIT,
+    *,
+    since: datetime | PortableBundle | None = None,
+    include_related: bool = False,
 ) -> PortableBundle:
-    """Take memories out of a store, as one snapshot.
+    """Take memories out of a store, as one snapshot, and what was forgotten there.
+
+    A filter is over what tombstones do not have, so a filtered bundle has none of them, unless
+    `since` says which.
 
     Args:
         store: where they are.
@@ -49,14 +57,31 @@ async def export_memories(
         filters: which memories; all by default.
         limit: how many at most; None for no limit. If more match, the bundle's `notes` say so
             and a warning is logged.
+        since: only what came, changed or was forgotten in this store from this time on; or what
+            is not in this earlier, whole bundle as it is in the store.
+        include_related: take along what the taken memories name in `supersedes` and `related_to`,
+            directly or by way of others.
 
     Raises:
-        UsageError: `embedding_metadata` has other dimensions than the store's vectors.
+        UsageError: `embedding_metadata` has other dimensions than the store's vectors, or `since`
+            is a bundle of changes itself.
         StoreError: the store can't be read.
     """
+    point: Since | None = None
+    if isinstance(since, PortableBundle):
+        point = EarlierBundle.of(since)
+    elif since is not None:
+        point = SinceTime(since if since.tzinfo else since.replace(tzinfo=UTC))
     async with store.session():
-        export = await Export.plan(store, embedding_metadata, filters or EVERYTHING, limit)
-        bundle = PortableBundle(export.manifest, notes=export.notes)
+        export = await Export.plan(
+            store,
+            embedding_metadata,
+            filters or EVERYTHING,
+            limit,
+            since=point,
+            include_related=include_related,
+        )
+        bundle = PortableBundle(export.manifest, notes=export.notes, deleted=export.tombstones)
         async for batch in store.read(export.ids):
             bundle.entries += batch
     return bundle

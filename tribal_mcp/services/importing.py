@@ -19,6 +19,7 @@ from tribal_mcp.portability.embedding_metadata import (
     ReembeddingStrategy,
 )
 from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.services.links import Links
 from tribal_mcp.services.planning import Planner, Step
 from tribal_mcp.services.results import ChangeResult, ImportSummary
 from tribal_mcp.services.sources import EntrySource
@@ -146,11 +147,12 @@ async def import_entries(
     planner = Planner(store, conflict_resolution, vectors.arriving, summary, restore_deleted, tell)
     if planner.looks_ahead:
         await planner.look_ahead(source.batches(IMPORT_BATCH), source.tombstones(IMPORT_BATCH))
+    links = Links()
     adopt = None if dry_run else vectors.adopt
     total = source.total + source.deletions
     done = 0
     try:
-        async for plan, size in _planned(source, planner):
+        async for plan, size in _planned(source, planner, links):
             async with store.session(writing=not dry_run):
                 step = await plan()
                 if step.before and not dry_run:
@@ -166,7 +168,8 @@ async def import_entries(
     if point:
         counts = summary.model_dump(include={"imported", "overwritten", "deleted"})
         summary.restore_point = await anyio.to_thread.run_sync(point.finish, counts)
-    _note_the_future(summary)
+    summary.dangling = await links.dangling(store)
+    _add_notes(summary)
     summary.needs_reembedding = summary.without_vector > 0
     summary.duration_ms = round((time.monotonic() - begin) * 1000)
     return summary
@@ -184,7 +187,12 @@ async def _carry_out(
     await store.apply(step.change)
 
 
-def _note_the_future(summary: ImportSummary) -> None:
+def _add_notes(summary: ImportSummary) -> None:
+    if summary.dangling:
+        summary.notes.append(
+            f"Links (supersedes, related_to) to memories that are neither in the bundle nor here: "
+            f"{summary.dangling:,}."
+        )
     if summary.from_the_future:
         summary.notes.append(
             f"{summary.from_the_future:,} entries have an updated_at more than a day ahead of this "
@@ -193,7 +201,7 @@ def _note_the_future(summary: ImportSummary) -> None:
 
 
 async def _planned(
-    source: EntrySource, planner: Planner
+    source: EntrySource, planner: Planner, links: Links
 ) -> AsyncIterator[tuple[Callable[[], Awaitable[Step]], int]]:
     """The batches of the bundle with the call that plans each: what was forgotten comes first."""
     tombstones = source.tombstones(IMPORT_BATCH)
@@ -201,6 +209,7 @@ async def _planned(
         yield partial(planner.tombstones, deleted), len(deleted)
     batches = source.batches(IMPORT_BATCH)
     while batch := await anyio.to_thread.run_sync(next, batches, None):
+        links.add(entry for entry in batch if isinstance(entry, MemoryEntry))
         yield partial(planner.entries, batch), len(batch)
 
 

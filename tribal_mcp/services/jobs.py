@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from tribal_mcp.config import Settings
 from tribal_mcp.errors import BundleError, Stopped, UsageError
-from tribal_mcp.files import BundleFolders, dated_name
+from tribal_mcp.files import SUFFIXES, BundleFolders, dated_name
 from tribal_mcp.portability.bundle import (
     BundleReader,
     BundleWriter,
@@ -53,6 +53,7 @@ from tribal_mcp.services.results import (
     after_export,
     after_import,
 )
+from tribal_mcp.services.since import EarlierBundle, SinceTime, read_since
 from tribal_mcp.services.sources import VerifiedBundle
 from tribal_mcp.services.undoing import history, undo
 from tribal_mcp.services.upkeep import check_store, rescue_store
@@ -67,6 +68,8 @@ Report = Callable[[float, str], None]
 """Told how far the work is, in percent, and what is being done."""
 
 _VERIFIED_PERCENT = 10.0
+_COMPARED_PERCENT = 50.0
+_NO_FILE = "No file was written."
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +125,27 @@ class Jobs:
         layout, compression = layout_of(path)
         is_bundle = partial(looks_like_bundle, limits=self.limits)
 
+        since = await self._since(request.since) if request.since else None
+        begin = _COMPARED_PERCENT if isinstance(since, EarlierBundle) else 0.0
+
+        def compared(done: int, total: int) -> None:
+            part = _VERIFIED_PERCENT + (begin - _VERIFIED_PERCENT) * done / total
+            self.report(part, f"Compared {done:,} of {total:,} memories")
+
         def progress(done: int, total: int) -> None:
-            self.report(100 * done / total, f"Exported {done:,} of {total:,} memories")
+            part = begin + (100 - begin) * done / total
+            self.report(part, f"Exported {done:,} of {total:,} memories")
 
         async with self._store() as store, store.session():
-            export = await Export.plan(store, self._configured_model(), filters, None)
+            export = await Export.plan(
+                store,
+                self._configured_model(),
+                filters,
+                since=since,
+                include_related=request.include_related,
+                on_compared=compared,
+                stop=self.stop,
+            )
             with self.folders.publish(
                 path,
                 overwrite=request.overwrite,
@@ -142,19 +161,50 @@ class Jobs:
                 )
                 integrity = await export.write(store, writer, progress, self.stop)
         written = file.path
+        taken = filters.in_words() + (since.in_words() if since else "")
         return ExportResult(
             memory_count=integrity.memory_count,
             output_path=request.output_path or os.fspath(written),
             bytes=written.stat().st_size,
             sha256=integrity.sha256,
             embedding=_embedding(export.manifest.embedding),
-            filters=filters.in_words(),
+            filters=taken + (" and what they name" if request.include_related else ""),
             truncated=export.truncated,
             without_vector=export.without_vector,
             dangling=export.dangling,
             notes=export.notes,
-            next_step=after_export(integrity.memory_count, filters.in_words() if filters else ""),
+            next_step=after_export(
+                integrity.memory_count + integrity.deleted_count,
+                taken if filters or since else "",
+                export.manifest.exported_at if since else "",
+            ),
+            deleted=integrity.deleted_count,
+            related=export.related,
+            exported_at=export.manifest.exported_at,
         )
+
+    async def _since(self, text: str) -> SinceTime | EarlierBundle:
+        """What a caller's `since` names: a time, or a bundle by its path or its bare name."""
+        moment = read_since(text)
+        if moment:
+            return SinceTime(moment)
+        if not text.lower().endswith(SUFFIXES):
+            raise UsageError(
+                f"since is {text[:80]!r}, which is neither an ISO 8601 time, such as 2026-01-15 or "
+                "2026-01-15T10:30:00+00:00, nor the path of an earlier bundle."
+            )
+        name = f"{text!r:.80}"
+        with self.folders.open_earlier(text, self.limits.file_bytes) as file:
+            try:
+                return await anyio.to_thread.run_sync(
+                    EarlierBundle.read,
+                    BundleReader(file, self.limits, name=name),
+                    name,
+                    partial(self._verifying, outcome=_NO_FILE),
+                )
+            except BundleError as error:
+                problem = str(error).replace("Nothing was imported.", _NO_FILE)
+                raise BundleError(f"since: {problem}") from None
 
     async def import_(self, request: ImportRequest) -> ImportResult:
         """Bring a bundle into the store, or say what that would do."""
@@ -242,9 +292,9 @@ class Jobs:
         with self.folders.open_input(request.input_path, self.limits.file_bytes) as file:
             yield BundleReader(file, self.limits)
 
-    def _verifying(self, done: int, total: int) -> None:
+    def _verifying(self, done: int, total: int, outcome: str = "Nothing was imported.") -> None:
         if self.stop():
-            raise Stopped("Stopped while the bundle was checked. Nothing was imported.")
+            raise Stopped(f"Stopped while the bundle was checked. {outcome}")
         anyio.from_thread.run_sync(
             self.report,
             _VERIFIED_PERCENT * min(1.0, done / total),

@@ -20,6 +20,8 @@ class ExportRequest(Request):
     output_path: str = ""
     overwrite: bool = False
     compact_vectors: bool = False
+    since: str = ""
+    include_related: bool = False
 
 
 class ImportRequest(Request):

@@ -30,6 +30,9 @@ class ExportResult(BaseModel):
     )
     notes: list[str] = Field(description="what else to know")
     next_step: str = Field(description="what to do now")
+    deleted: int = Field(description="tombstones in the bundle: memories that were forgotten")
+    related: int = Field(description="memories taken only because others name them")
+    exported_at: str = Field(description="when; give it as since to export what changes from now")
 
 
 class ChangeResult(BaseModel):
@@ -77,6 +80,10 @@ class ImportSummary(BaseModel):
     )
     deletions: int = Field(0, description="memories that the bundle says were forgotten there")
     deleted: int = Field(0, description="of the deletions: memories forgotten here too, by them")
+    dangling: int = Field(
+        0,
+        description="links (supersedes, related_to) to memories neither in the bundle nor here",
+    )
     changes: list[ChangeResult] = Field([], description="of a dry run: the first 10 changes")
     restore_point: str = Field("", description="what tribal_undo takes back; empty: no change")
     vectors_kept: int = Field(0, description="of the new and replaced: with their vector")
@@ -183,10 +190,20 @@ class RescueResult(BaseModel):
     next_step: str
 
 
-def after_export(count: int, filters: str) -> str:
-    """What to do after an export; `filters` in words, empty where there are none."""
+def after_export(count: int, filters: str, exported_at: str = "") -> str:
+    """What to do after an export.
+
+    Args:
+        count: memories and tombstones in the bundle.
+        filters: in words; empty where there are none.
+        exported_at: when it was made, if it has only what changed.
+    """
     if count:
-        return "Bring it into another store with tribal_import; try that with dry_run=true first."
+        step = "Bring it into another store with tribal_import; try that with dry_run=true first."
+        again = f' What changes from now on: tribal_export with since="{exported_at}".'
+        return step + (again if exported_at else "")
+    if exported_at:
+        return f"Nothing changed: there are no {filters.removeprefix('all ')}."
     if filters:
         return f"Nothing matches ({filters}). Check the tags and the dates."
     return "The store is empty. Check TRIBAL_DATA_DIR and TRIBAL_COLLECTION."

@@ -1,6 +1,6 @@
 """Where an import reads from: a bundle in a file, or one in memory; either way verified."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,6 +8,7 @@ from tribal_mcp.portability.bundle import BundleReader, Verified
 from tribal_mcp.portability.embedding_metadata import EmbeddingManifest, PortableBundle
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.reading import RejectedEntry
+from tribal_mcp.portability.tombstones import Tombstone
 
 
 class EntrySource(Protocol):
@@ -81,11 +82,12 @@ class HeldBundle:
     @property
     def deletions(self) -> int:
         """Tombstones in it."""
-        return 0
+        return len(self.bundle.deleted)
 
-    def tombstones(self, size: int) -> Iterator[dict[str, int]]:  # noqa: ARG002
+    def tombstones(self, size: int) -> Iterator[dict[str, int]]:
         """What was forgotten there: ids, and when in microseconds UTC."""
-        return iter(())
+        deleted = self.bundle.deleted
+        return (_times(deleted[start : start + size]) for start in range(0, len(deleted), size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +120,16 @@ class VerifiedBundle:
     @property
     def deletions(self) -> int:
         """Tombstones in it."""
-        return 0
+        return self.verified.deleted
 
     def batches(self, size: int) -> Iterator[list[MemoryEntry | RejectedEntry]]:
         """Its entries in order."""
         return self.reader.batches(size)
 
-    def tombstones(self, size: int) -> Iterator[dict[str, int]]:  # noqa: ARG002
+    def tombstones(self, size: int) -> Iterator[dict[str, int]]:
         """What was forgotten there: ids, and when in microseconds UTC."""
-        return iter(())
+        return map(_times, self.reader.deleted(size))
+
+
+def _times(tombstones: Iterable[Tombstone]) -> dict[str, int]:
+    return {tombstone.id: tombstone.deleted_at_us for tombstone in tombstones}

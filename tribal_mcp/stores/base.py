@@ -98,12 +98,14 @@ class Lines:
     """A batch of memories as a bundle holds them.
 
     Attributes:
+        ids: of the memories.
         lines: each memory's compact JSON.
         links: the ids that `supersedes` and `related_to` name.
         without_vector: how many have no vector.
         undated: how many have no known date.
     """
 
+    ids: list[str] = field(default_factory=list)
     lines: list[bytes] = field(default_factory=list)
     links: list[str] = field(default_factory=list)
     without_vector: int = 0
@@ -111,12 +113,33 @@ class Lines:
 
     def add(self, fields: dict[str, Any]) -> None:
         """Append a memory, given its JSON form with the vector as an array."""
+        self.ids.append(fields["id"])
         self.lines.append(dump_fields(fields))
         self.without_vector += fields["embedding"] is None
         self.undated += UNDATED in fields
-        self.links += fields["related_to"]
-        if fields["supersedes"] is not None:
-            self.links.append(fields["supersedes"])
+        self.links += links_of(fields)
+
+
+def links_of(fields: Mapping[str, Any]) -> list[str]:
+    """The ids that the JSON form of a memory names."""
+    supersedes = fields["supersedes"]
+    return fields["related_to"] if supersedes is None else [*fields["related_to"], supersedes]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What came into a store, or left it, from some time on.
+
+    Attributes:
+        ids: of memories that were written.
+        forgotten: tombstones that were written: when each was forgotten, in microseconds UTC.
+        unrecorded: memories in the store whose time of writing nobody recorded. They count by
+            their own latest date; without one they are among `ids`.
+    """
+
+    ids: set[str]
+    forgotten: dict[str, int]
+    unrecorded: int = 0
 
 
 class MemoryStore(Protocol):
@@ -185,6 +208,14 @@ class MemoryStore(Protocol):
 
     async def forgotten(self, ids: Sequence[str] | None = None) -> dict[str, int]:
         """The tombstones of those ids, or all: when each was forgotten, in microseconds UTC."""
+        ...
+
+    async def stored_since(self, moment_us: int) -> Stored:
+        """What was written to this store from that time on, whatever its own dates are."""
+        ...
+
+    async def links(self, ids: Sequence[str]) -> list[str]:
+        """The ids that the memories of those ids name in `supersedes` and `related_to`."""
         ...
 
     async def apply(self, change: Change) -> None:

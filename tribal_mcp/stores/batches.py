@@ -17,7 +17,7 @@ from tribal_mcp.portability.memory import MemoryEntry, Vector
 from tribal_mcp.stores.chroma_folder import OURS, ChromaFolder, forgotten_name, pending_name
 from tribal_mcp.stores.chroma_tables import RawCollection
 from tribal_mcp.stores.journal import Batch
-from tribal_mcp.stores.records import DELETED, to_metadata
+from tribal_mcp.stores.records import to_metadata, to_tombstone
 
 if TYPE_CHECKING:
     from chromadb.api.collection_configuration import CreateCollectionConfiguration
@@ -60,7 +60,7 @@ def carry_out(folder: ChromaFolder, batch: Batch) -> None:
     name, change = batch.collection, batch.change
     folder.refuse_full_disk(sum(_size(entry) for entry in change.entries))
     folder.client()
-    tombstones = [{DELETED: moment} for moment in change.forget.values()]
+    tombstones = [to_tombstone(moment) for moment in change.forget.values()]
     coming = {
         name: _Records.of([e for e in change.entries if e.embedding is not None]),
         pending_name(name): _Records.of([e for e in change.entries if e.embedding is None]),

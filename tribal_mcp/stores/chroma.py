@@ -19,9 +19,11 @@ from tribal_mcp.stores.base import (
     EVERYTHING,
     Change,
     Lines,
+    Stored,
     StoreState,
     check_change,
     check_identity,
+    links_of,
 )
 from tribal_mcp.stores.batches import carry_out, writable
 from tribal_mcp.stores.chroma_files import ChromaFiles
@@ -240,21 +242,48 @@ class ChromaStore(Sessions):
 
     async def forgotten(self, ids: Sequence[str] | None = None) -> dict[str, int]:
         """The tombstones of those ids, or all: when each was forgotten, in microseconds UTC."""
+        return await self._read(lambda files, _: self._times(files, ids))
 
-        def read(files: Files, _: list[RawCollection]) -> dict[str, int]:
-            collection = self._tombstones(files)
-            if collection is None:
-                return {}
-            return {
-                record.id: record.metadata[DELETED]
-                for batch in files.read(collection, ids, vectors=False)
-                for record in batch
-            }
-
-        return await self._read(read)
+    def _times(self, files: Files, ids: Sequence[str] | None) -> dict[str, int]:
+        collection = self._tombstones(files)
+        if collection is None:
+            return {}
+        return {
+            record.id: record.metadata[DELETED]
+            for batch in files.read(collection, ids, vectors=False)
+            for record in batch
+        }
 
     def _tombstones(self, files: Files) -> RawCollection | None:
         return files.collection(forgotten_name(self._name)) if self._folder.exists else None
+
+    async def stored_since(self, moment_us: int) -> Stored:
+        """What was written to this store from that time on, whatever its own dates are."""
+
+        def read(files: Files, collections: list[RawCollection]) -> Stored:
+            tombstones = self._tombstones(files)
+            gone = files.stored_since(tombstones, moment_us) if tombstones else []
+            return Stored(
+                {i for c in collections for i in files.stored_since(c, moment_us)},
+                self._times(files, gone),
+                sum(files.unrecorded(c) for c in collections),
+            )
+
+        return await self._read(read)
+
+    async def links(self, ids: Sequence[str]) -> list[str]:
+        """The ids that the memories of those ids name in `supersedes` and `related_to`."""
+
+        def read(files: Files, collections: list[RawCollection]) -> list[str]:
+            return [
+                link
+                for collection in collections
+                for records in files.read(collection, ids, vectors=False)
+                for record in records
+                for link in links_of(to_fields(record.id, record.document, record.metadata, None))
+            ]
+
+        return await self._read(read)
 
     async def apply(self, change: Change) -> None:
         """Make a change."""

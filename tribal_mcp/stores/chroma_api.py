@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tribal_mcp.stores.chroma_tables import RawCollection, RawRecord
+from tribal_mcp.stores.records import OTHER_TIMES, STORED
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _TERMS = 200
 """Tags in one question: Chroma refuses a thousand."""
+_INT64 = 1 << 63
 
 
 class ApiFiles:
@@ -88,6 +90,21 @@ class ApiFiles:
             where: Any = {"$and": both} if len(both) > 1 else both[0] if both else None
             found.update(self._at(collection).get(where=where, include=[])["ids"])
         return [i for i in self.ids(collection) if i in found]
+
+    def stored_since(self, collection: RawCollection, moment_us: int) -> list[str]:
+        """The ids of records written from that time on; one that does not say has its last date."""
+        before = self._where(collection, {STORED: {"$lt": moment_us}})
+        after = self._where(collection, {STORED: {"$gte": moment_us}})
+        dated = self._where(collection, {"$or": [{t: {"$lt": moment_us}} for t in OTHER_TIMES]})
+        dated -= self._where(collection, {"$or": [{t: {"$gte": moment_us}} for t in OTHER_TIMES]})
+        return [i for i in self.ids(collection) if i in after or i not in before | dated]
+
+    def unrecorded(self, collection: RawCollection) -> int:
+        """How many records don't say when they were written."""
+        return self.count(collection) - len(self._where(collection, {STORED: {"$gte": -_INT64}}))
+
+    def _where(self, collection: RawCollection, where: Any) -> set[str]:  # noqa: ANN401 - a condition
+        return set(self._at(collection).get(where=where, include=[])["ids"])
 
     def read(
         self,

@@ -4,6 +4,7 @@ The database is checked migration by migration and column by column. Any other l
 for a wrong guess would be a wrong memory.
 """
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -114,3 +115,19 @@ def _nodes(value: object) -> Iterator[dict[str, Any]]:
         yield value
         for child in value.values():
             yield from _nodes(child)
+
+
+def as_json(text: str | None) -> Any:  # noqa: ANN401 - any JSON value
+    """The value of a JSON column; an empty object where it is empty."""
+    return json.loads(text) if text else {}
+
+
+def as_value(
+    text: str | None, whole: int | None, real: float | None, truth: int | None
+) -> str | int | float | bool | None:
+    """The value of a row of metadata, which stands in one of four columns."""
+    if text is not None:
+        return text
+    if whole is not None:
+        return whole
+    return real if real is not None else None if truth is None else bool(truth)

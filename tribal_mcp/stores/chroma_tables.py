@@ -13,8 +13,15 @@ from typing import Any, Self
 
 from tribal_mcp.errors import StoreDamaged, StoreLocked
 from tribal_mcp.portability.memory import Vector
-from tribal_mcp.stores.chroma_layout import RawCollection, UnknownLayout, check_layout
+from tribal_mcp.stores.chroma_layout import (
+    RawCollection,
+    UnknownLayout,
+    as_json,
+    as_value,
+    check_layout,
+)
 from tribal_mcp.stores.chroma_log import play_rows
+from tribal_mcp.stores.records import OTHER_TIMES, STORED
 
 __all__ = ["DOCUMENT", "ChromaTables", "RawCollection", "RawRecord", "UnknownLayout", "places"]
 
@@ -130,9 +137,9 @@ class ChromaTables:
                 collection_id,
                 name,
                 dimension,
-                {"configuration": _json(configuration), "schema": _json(schema)},
+                {"configuration": as_json(configuration), "schema": as_json(schema)},
                 {
-                    key: _value(*values)
+                    key: as_value(*values)
                     for key, *values in self._sql.execute(
                         "SELECT key, str_value, int_value, float_value, bool_value "
                         "FROM collection_metadata WHERE collection_id = ?",
@@ -222,6 +229,29 @@ class ChromaTables:
             values += [(1 << 63) - 1 if to_us is None else to_us]
         return [row[0] for row in self._sql.execute(sql + " ORDER BY id", values)]
 
+    def stored_since(self, collection: RawCollection, moment_us: int) -> list[str]:
+        """The ids of records written from that time on; one that does not say has its last date."""
+        segment = self._segment(collection, "METADATA")
+        return [
+            row[0]
+            for row in self._sql.execute(
+                "SELECT embedding_id FROM embeddings e WHERE segment_id = ? AND coalesce("
+                "(SELECT int_value FROM embedding_metadata m WHERE m.id = e.id AND key = ?), "
+                "(SELECT max(int_value) FROM embedding_metadata m WHERE m.id = e.id "
+                "AND key IN (SELECT value FROM json_each(?))), ?) >= ? ORDER BY id",
+                [segment, STORED, json.dumps(OTHER_TIMES), moment_us, moment_us],
+            )
+        ]
+
+    def unrecorded(self, collection: RawCollection) -> int:
+        """How many records don't say when they were written."""
+        row = self._sql.execute(
+            "SELECT count(*) FROM embeddings e WHERE segment_id = ? AND NOT EXISTS "
+            "(SELECT 1 FROM embedding_metadata m WHERE m.id = e.id AND key = ?)",
+            (self._segment(collection, "METADATA"), STORED),
+        )
+        return int(row.fetchone()[0])
+
     def _rows(self, collection: RawCollection, ids: Sequence[str]) -> dict[str, int]:
         segment = self._segment(collection, "METADATA")
         return dict(
@@ -254,20 +284,6 @@ class ChromaTables:
             if row in values:
                 values[row].setdefault(key, []).append(value if truth is None else bool(truth))
         return values
-
-
-def _json(text: str | None) -> Any:  # noqa: ANN401 - any JSON value
-    return json.loads(text) if text else {}
-
-
-def _value(
-    text: str | None, whole: int | None, real: float | None, truth: int | None
-) -> str | int | float | bool | None:
-    if text is not None:
-        return text
-    if whole is not None:
-        return whole
-    return real if real is not None else None if truth is None else bool(truth)
 
 
 def places(values: Sequence[Any] | dict[int, str]) -> str:

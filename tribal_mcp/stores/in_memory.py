@@ -15,9 +15,11 @@ from tribal_mcp.stores.base import (
     EVERYTHING,
     Change,
     Lines,
+    Stored,
     StoreState,
     check_change,
     check_identity,
+    links_of,
 )
 
 
@@ -32,6 +34,7 @@ class InMemoryStore:
         self.own_folder = own_folder
         self._entries: dict[str, MemoryEntry] = {}
         self._forgotten: dict[str, int] = {}
+        self._stored: dict[str, int] = {}
         self._identity: EmbeddingMetadata | None = None
 
     async def __aenter__(self) -> Self:
@@ -103,12 +106,26 @@ class InMemoryStore:
         wanted = self._forgotten if ids is None else ids
         return {i: self._forgotten[i] for i in wanted if i in self._forgotten}
 
+    async def stored_since(self, moment_us: int) -> Stored:
+        """What was written to this store from that time on, whatever its own dates are."""
+        ids = {i for i, moment in self._stored.items() if moment >= moment_us}
+        forgotten = {i: moment for i, moment in self._forgotten.items() if i in ids}
+        return Stored(ids - forgotten.keys(), forgotten)
+
+    async def links(self, ids: Sequence[str]) -> list[str]:
+        """The ids that the memories of those ids name in `supersedes` and `related_to`."""
+        found = (self._entries[i] for i in ids if i in self._entries)
+        return [link for entry in found for link in links_of(entry_fields(entry))]
+
     async def apply(self, change: Change) -> None:
         """Make a change."""
         check_change(change, self._dimensions)
         for memory_id in change.ids:
             self._entries.pop(memory_id, None)
             self._forgotten.pop(memory_id, None)
+            self._stored.pop(memory_id, None)
+        written = [*change.forget, *(entry.id for entry in change.entries)]
+        self._stored.update(dict.fromkeys(written, time.time_ns() // 1000))
         self._forgotten.update(change.forget)
         self._entries.update((entry.id, deepcopy(entry)) for entry in change.entries)
 

@@ -8,6 +8,7 @@ our two dates was written by another program: all its keys are the entry's `meta
 date is unknown it gets 1970 and says so.
 """
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,13 +33,17 @@ Metadata = dict[str, Any]
 CREATED = "created_at_us"
 UPDATED = "updated_at_us"
 AS_JSON = "tribal_json"
+STORED = "tribal_stored_at_us"
+"""When the record was written here, in microseconds since 1970 UTC; it is in no entry."""
 DELETED = "deleted_at_us"
 """Of a tombstone: when its memory was forgotten."""
+OTHER_TIMES = (CREATED, UPDATED, DELETED)
+"""The latest of them counts for a record without `STORED`."""
 
 _FIELDS = frozenset(
     {
-        CREATED, UPDATED, AS_JSON, "created_at", "updated_at", "source_instance", "source_type",
-        "tags", "context", "confidence", "supersedes", "related_to",
+        CREATED, UPDATED, AS_JSON, STORED, "created_at", "updated_at", "source_instance",
+        "source_type", "tags", "context", "confidence", "supersedes", "related_to",
     }
 )  # fmt: skip
 _INT64 = 1 << 63
@@ -47,9 +52,9 @@ _EXACT_EXPONENT = 22
 
 
 def to_metadata(entry: MemoryEntry) -> Metadata:  # noqa: C901 - one line a field
-    """The metadata of the entry's record; the content is its document."""
+    """The metadata of the entry's record, written now; the content is its document."""
     created, updated = microseconds(entry.created_at), microseconds(entry.updated_at)
-    record: Metadata = {CREATED: created, UPDATED: updated}
+    record: Metadata = {CREATED: created, UPDATED: updated, STORED: now_us()}
     for name, value in (("created_at", created), ("updated_at", updated)):
         text = date_text(entry, name)
         if not _comes_back(text, value):
@@ -81,6 +86,16 @@ def to_metadata(entry: MemoryEntry) -> Metadata:  # noqa: C901 - one line a fiel
     if aside:
         record[AS_JSON] = orjson.dumps(aside).decode()
     return record
+
+
+def to_tombstone(deleted_at_us: int) -> Metadata:
+    """The metadata of a tombstone's record, written now."""
+    return {DELETED: deleted_at_us, STORED: now_us()}
+
+
+def now_us() -> int:
+    """Now, in microseconds since 1970 UTC."""
+    return time.time_ns() // 1000
 
 
 def _comes_back(text: str, moment: int) -> bool:
