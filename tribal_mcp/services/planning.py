@@ -32,6 +32,7 @@ PREVIEW = 10
 """Changes that a result spells out; a plan file has all."""
 
 _DAY_US = 24 * 60 * 60 * 1_000_000
+_LINKS = {"supersedes", "related_to", "embedding"}
 _WORDS = 60
 _EXAMPLES = 5
 _STRATEGIES_AHEAD = {ConflictResolution.KEEP_BOTH, ConflictResolution.FAIL}
@@ -97,16 +98,22 @@ class Planner:
             ImportConflict: something does, and the strategy is FAIL.
         """
         conflicts: list[str] = []
+        by_links: list[tuple[MemoryEntry, MemoryEntry]] = []
         every = iter(batches)
         while batch := await anyio.to_thread.run_sync(next, every, None):
             entries = [self.arriving(entry) for entry in batch if isinstance(entry, MemoryEntry)]
             here = await self._held([entry.id for entry in entries])
             for entry in entries:
-                reason = self._decide(here.get(entry.id), entry).reason
-                if reason is Reason.KEPT_BOTH:
-                    self._copies[entry.id] = _id_of_copy(entry)
-                elif reason is Reason.CONFLICT:
+                under = here.get(entry.id)
+                reason = decide(under, entry, self.strategy).reason
+                if reason is Reason.CONFLICT:
                     conflicts.append(entry.id)
+                elif reason is Reason.KEPT_BOTH and isinstance(under, MemoryEntry):
+                    if _differing(under, entry) <= _LINKS:
+                        by_links.append((entry, under))
+                    else:
+                        self._copies[entry.id] = _id_of_copy(entry)
+        self._sort_out(by_links)
         for deleted in tombstones:
             conflicts += await self.store.existing(list(deleted))
         if self.strategy is ConflictResolution.FAIL and conflicts:
@@ -117,6 +124,19 @@ class Planner:
                 'and conflict_resolution is "fail". Nothing was imported. Look at the differences '
                 'with dry_run=true and "merge" or "keep_both".'
             )
+
+    def _sort_out(self, by_links: list[tuple[MemoryEntry, MemoryEntry]]) -> None:
+        """Find which of the pairs that differ in links only differ when these follow the copies.
+
+        Those that don't are what the same import has left here before.
+        """
+        while by_links:
+            alike = [(e, h) for e, h in by_links if self._linked(e).same_but_for_vector(h)]
+            if len(alike) == len(by_links):
+                return
+            known = {entry.id for entry, _ in alike}
+            self._copies.update((e.id, _id_of_copy(e)) for e, _ in by_links if e.id not in known)
+            by_links = alike
 
     async def entries(self, batch: Sequence[MemoryEntry | RejectedEntry]) -> Step:
         """Plan a batch of entries."""
@@ -140,12 +160,12 @@ class Planner:
             decision = self._decide(here.get(entry.id), entry)
             written, under = entry, here.get(entry.id)
             if entry.id in copies:
-                written = self._copy(entry, copies[entry.id])
+                written = replace(self._linked(entry), id=copies[entry.id])
                 under = beside.get(written.id)
                 if under is not None:  # the same import has been here before
                     decision = decide(under, written, ConflictResolution.SKIP)
             elif self._copies and decision.action is not Action.SKIP:
-                written = self._copy(entry, entry.id)
+                written = self._linked(entry)
             self._count(decision, source, written)
             self._say(decision, entry.id, under, written)
             if decision.action in {Action.INSERT, Action.OVERWRITE}:
@@ -179,14 +199,17 @@ class Planner:
         return held
 
     def _decide(self, here: Held, entry: MemoryEntry) -> Decision:
+        if self._copies and entry.id not in self._copies and isinstance(here, MemoryEntry):
+            linked = self._linked(entry)
+            if linked.same_but_for_vector(here):
+                entry = linked
         return decide(here, entry, self.strategy, restore_deleted=self.restore_deleted)
 
-    def _copy(self, entry: MemoryEntry, new_id: str) -> MemoryEntry:
-        """The entry under that id, its links to other copies with it."""
+    def _linked(self, entry: MemoryEntry) -> MemoryEntry:
+        """The entry with its links to what is kept under a new id."""
         copies = self._copies
         return replace(
             entry,
-            id=new_id,
             supersedes=copies.get(entry.supersedes, entry.supersedes)
             if entry.supersedes
             else entry.supersedes,
@@ -238,7 +261,7 @@ class Planner:
         if written is not None and decision.reason is not Reason.IDENTICAL:
             change.bundle = _first_words(written)
             if isinstance(here, MemoryEntry):
-                change.fields = _differing(here, written)
+                change.fields = sorted(_differing(here, written))
         if previewed:
             self.summary.changes.append(change)
         if self.tell:
@@ -256,9 +279,9 @@ def _first_words(entry: MemoryEntry) -> str:
     return words if len(words) <= _WORDS else words[: _WORDS - 1] + "…"
 
 
-def _differing(here: MemoryEntry, written: MemoryEntry) -> list[str]:
+def _differing(here: MemoryEntry, written: MemoryEntry) -> set[str]:
     one, two = entry_fields(here), entry_fields(written)
     one["embedding"], two["embedding"] = (
         None if e.embedding is None else e.embedding.tobytes() for e in (here, written)
     )
-    return [name for name in {**one, **two} if one.get(name) != two.get(name)]
+    return {name for name in one.keys() | two.keys() if one.get(name) != two.get(name)}
