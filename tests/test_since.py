@@ -45,6 +45,8 @@ from tribal_mcp.stores.records import STORED
 pytestmark = pytest.mark.anyio
 
 NAMES = ("memories", "memories.pending", "memories.forgotten")
+NEWER = BEGIN + timedelta(days=100)
+"""Later than the dates of all memories, earlier than they are written."""
 OLD = datetime(1999, 1, 1, tzinfo=UTC)
 
 
@@ -165,7 +167,7 @@ async def test_memories_of_before_count_by_their_own_dates_and_are_said_to(
             asked, read = api.collection(name), files.collection(name)
             assert asked is not None
             assert read is not None
-            for moment in (0, microseconds(BEGIN), microseconds(since), 2**62):
+            for moment in (0, *map(microseconds, (BEGIN, since, NEWER)), 2**62):
                 assert api.stored_since(asked, moment) == files.stored_since(read, moment)
             assert api.unrecorded(asked) == files.unrecorded(read) > 0
 
@@ -404,6 +406,20 @@ async def test_a_damaged_earlier_bundle_is_refused_and_nothing_is_written(
     with pytest.raises(UsageError, match=r"no file 'none.json'"):
         await jobs.export(ExportRequest(output_path="small.json", since="none.json"))
     assert not (tmp_path / "small.json").exists()
+
+
+async def test_the_name_of_a_bundle_is_looked_for_in_the_bundle_folder_too(
+    jobs: Jobs, tmp_path: Path
+) -> None:
+    bundles = tmp_path / "bundles"
+    elsewhere = jobs.settings.model_copy(update={"bundle_dirs": str(bundles)})
+    person = replace(jobs, settings=elsewhere, trusted=True)
+    async with open_store(tmp_path / "store") as store:
+        await store.upsert(memories(3))
+    whole = Path((await person.export(ExportRequest())).output_path)
+    assert whole.parent == bundles
+    result = await person.export(ExportRequest(output_path="small.json", since=whole.name))
+    assert (result.memory_count, (tmp_path / "small.json").exists()) == (0, True)
 
 
 def test_the_command_line_takes_a_time_or_a_bundle_and_says_what_was_taken(

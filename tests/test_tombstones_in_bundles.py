@@ -240,10 +240,14 @@ def test_tombstones_written_by_hand_are_read_with_times_as_people_write_them() -
     assert [entry.extra for entry in result.entries] == [{"deleted": True}]
 
 
-def test_a_rejected_entry_keeps_no_tombstone_from_being_read() -> None:
+@pytest.mark.parametrize("content", [None, float("nan"), 2**70])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_rejected_entry_keeps_no_tombstone_from_being_read(
+    content: object, indent: int | None
+) -> None:
     bundle = {**as_dict(2), "deleted": [GOOD]}
-    bundle["entries"][0]["content"] = None
-    result = read(dumped(bundle))
+    bundle["entries"][0]["content"] = content
+    result = read(json.dumps(bundle, indent=indent).encode())
     assert len(result.rejected) == len(result.entries) == len(result.deleted) == 1
 
 
