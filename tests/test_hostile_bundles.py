@@ -20,6 +20,7 @@ from tribal_mcp.errors import BundleError
 from tribal_mcp.portability.bundle import Compression, Layout
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.memory import MemoryEntry, dump_entry, entry_to_dict, read_date
+from tribal_mcp.portability.tombstones import Tombstone
 
 RUNS = int(os.environ.get("TRIBAL_FUZZ", "5000"))
 SMALL = Limits(line_bytes=1 << 20)
@@ -119,7 +120,9 @@ def _seeds() -> list[bytes]:
     ]
     seeds = [small_bundle(name) for name in (*WRITTEN, "pretty", "one line", "lines")]
     seeds += [written(rich), written(rich, "jsonl"), written(rich, vectors="base64")]
-    bare = json.loads(written(rich))
+    gone = [Tombstone("gone", 1), Tombstone("memory-9", 1_767_225_600_000_001)]
+    seeds += [written(rich, layout, deleted=gone) for layout in ("json", "jsonl")]
+    bare = json.loads(written(rich, deleted=gone))
     del bare["integrity"]  # so that a mutation is not refused for its hash alone
     seeds += [json.dumps(bare).encode(), json.dumps(bare, indent=2).encode()] * 4
     seeds += [b"\n".join(map(dump_entry, rich))] * 4
@@ -170,7 +173,7 @@ def mutated(data: bytes, dice: random.Random) -> bytes:
     return data
 
 
-LINE_PARTS = {"manifest", "integrity"}
+LINE_PARTS = {"manifest", "deleted", "integrity"}
 BAD_MARKS = (
     "\ufffd",
     "NaN",

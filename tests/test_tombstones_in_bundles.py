@@ -6,6 +6,7 @@ import random
 import tracemalloc
 from collections.abc import Callable
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +16,19 @@ from hypothesis import strategies as st
 from tests.bundles import as_dict, dumped, manifest, read, written
 from tests.entries import texts
 from tests.examples import BEGIN, memories, memory
+from tribal_mcp import open_store
+from tribal_mcp.config import Settings
 from tribal_mcp.errors import BundleError, UsageError
 from tribal_mcp.portability.bundle import BundleReader, BundleWriter, Compression, Layout
 from tribal_mcp.portability.embedding_metadata import PortableBundle
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.memory import from_microseconds, microseconds
 from tribal_mcp.portability.tombstones import Tombstone
+from tribal_mcp.services.jobs import Jobs
+from tribal_mcp.services.requests import ExportRequest
+from tribal_mcp.stores.base import Change
+from tribal_mcp.stores.chroma_folder import ChromaFolder
+from tribal_mcp.stores.journal import Batch
 
 LAYOUTS: list[Layout] = ["json", "jsonl"]
 COMPRESSIONS: list[Compression] = ["none", "gzip", "zstd"]
@@ -232,10 +240,14 @@ def test_tombstones_written_by_hand_are_read_with_times_as_people_write_them() -
     assert [entry.extra for entry in result.entries] == [{"deleted": True}]
 
 
-def test_a_rejected_entry_keeps_no_tombstone_from_being_read() -> None:
+@pytest.mark.parametrize("content", [None, float("nan"), 2**70])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_rejected_entry_keeps_no_tombstone_from_being_read(
+    content: object, indent: int | None
+) -> None:
     bundle = {**as_dict(2), "deleted": [GOOD]}
-    bundle["entries"][0]["content"] = None
-    result = read(dumped(bundle))
+    bundle["entries"][0]["content"] = content
+    result = read(json.dumps(bundle, indent=indent).encode())
     assert len(result.rejected) == len(result.entries) == len(result.deleted) == 1
 
 
@@ -293,3 +305,24 @@ def test_many_tombstones_are_written_and_read_in_flat_memory() -> None:
         return result
 
     assert peak(40_000) < 3 * peak(10_000)
+
+
+@pytest.mark.anyio
+async def test_what_was_forgotten_is_rescued_from_a_damaged_folder_too(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    async with open_store(folder) as store:
+        await store.upsert(memories(3))
+        await store.apply(Change(forget={"memory-1": 5, "gone": 6, "erased": 7, "back": 8}))
+    for data in folder.glob("*/data_level0.bin"):
+        data.write_bytes(b"rubbish")
+    # A batch was written down, and its process killed before the first step.
+    begun = Change([memory(0, id="back")], {"memory-2": 9}, ["erased"])
+    ChromaFolder.at(folder).journal.write(Batch("memories", begun))
+    settings = Settings(data_dir=folder, bundle_dirs=str(tmp_path))
+    path = tmp_path / "rescued.json"
+    await Jobs(settings, Limits()).rescue(ExportRequest(output_path=str(path)))
+    rescued = PortableBundle.from_dict(json.loads(path.read_bytes()))
+    assert {entry.id for entry in rescued.entries} == {"memory-0", "back"}
+    assert {one.id: one.deleted_at_us for one in rescued.deleted} == {
+        "memory-1": 5, "gone": 6, "memory-2": 9,
+    }  # fmt: skip

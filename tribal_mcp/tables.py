@@ -33,9 +33,9 @@ def _(result: ExportResult) -> Rows:
     if result.without_vector:
         table.append(("vectors", f"{result.without_vector:,} memories have none"))
     if result.related:
-        table.append(("related", f"{result.related:,} memories, as others name them"))
+        table.append(("related", f"{result.related:,}, as others name them"))
     if result.deleted:
-        table.append(("forgotten", f"{result.deleted:,} tombstones"))
+        table.append(("forgotten", f"{result.deleted:,}"))
     return [*table, ("size", _size(result.bytes)), ("sha256", result.sha256)]
 
 

@@ -155,6 +155,7 @@ async def import_entries(
         async for plan, size in _planned(source, planner, links):
             async with store.session(writing=not dry_run):
                 step = await plan()
+                links.remove(step.change.forget)
                 if step.before and not dry_run:
                     await _carry_out(step, store, point, adopt)
                     adopt = None

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from tribal_mcp.config import Settings
 from tribal_mcp.errors import BundleError, Stopped, UsageError
-from tribal_mcp.files import SUFFIXES, BundleFolders, dated_name
+from tribal_mcp.files import BundleFolders, dated_name
 from tribal_mcp.portability.bundle import (
     BundleReader,
     BundleWriter,
@@ -53,7 +53,7 @@ from tribal_mcp.services.results import (
     after_export,
     after_import,
 )
-from tribal_mcp.services.since import EarlierBundle, SinceTime, read_since
+from tribal_mcp.services.since import EarlierBundle, read_since
 from tribal_mcp.services.sources import VerifiedBundle
 from tribal_mcp.services.undoing import history, undo
 from tribal_mcp.services.upkeep import check_store, rescue_store
@@ -69,7 +69,6 @@ Report = Callable[[float, str], None]
 
 _VERIFIED_PERCENT = 10.0
 _COMPARED_PERCENT = 50.0
-_NO_FILE = "No file was written."
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +124,16 @@ class Jobs:
         layout, compression = layout_of(path)
         is_bundle = partial(looks_like_bundle, limits=self.limits)
 
-        since = await self._since(request.since) if request.since else None
+        since = (
+            await read_since(
+                request.since,
+                self.folders,
+                self.limits,
+                partial(self._verifying, outcome="No file was written."),
+            )
+            if request.since
+            else None
+        )
         begin = _COMPARED_PERCENT if isinstance(since, EarlierBundle) else 0.0
 
         def compared(done: int, total: int) -> None:
@@ -182,29 +190,6 @@ class Jobs:
             related=export.related,
             exported_at=export.manifest.exported_at,
         )
-
-    async def _since(self, text: str) -> SinceTime | EarlierBundle:
-        """What a caller's `since` names: a time, or a bundle by its path or its bare name."""
-        moment = read_since(text)
-        if moment:
-            return SinceTime(moment)
-        if not text.lower().endswith(SUFFIXES):
-            raise UsageError(
-                f"since is {text[:80]!r}, which is neither an ISO 8601 time, such as 2026-01-15 or "
-                "2026-01-15T10:30:00+00:00, nor the path of an earlier bundle."
-            )
-        name = f"{text!r:.80}"
-        with self.folders.open_earlier(text, self.limits.file_bytes) as file:
-            try:
-                return await anyio.to_thread.run_sync(
-                    EarlierBundle.read,
-                    BundleReader(file, self.limits, name=name),
-                    name,
-                    partial(self._verifying, outcome=_NO_FILE),
-                )
-            except BundleError as error:
-                problem = str(error).replace("Nothing was imported.", _NO_FILE)
-                raise BundleError(f"since: {problem}") from None
 
     async def import_(self, request: ImportRequest) -> ImportResult:
         """Bring a bundle into the store, or say what that would do."""

@@ -32,6 +32,7 @@ class Links:
     def __init__(self) -> None:
         self._ids = array("q")
         self._named: Counter[str] = Counter()
+        self._gone: set[str] = set()
 
     def add(self, entries: Iterable[MemoryEntry]) -> None:
         """Take in the links of the next entries."""
@@ -41,14 +42,18 @@ class Links:
             if entry.supersedes is not None:
                 self._named[entry.supersedes] += 1
 
+    def remove(self, ids: Iterable[str]) -> None:
+        """Take in what the same bundle removes from the store, whether it is gone yet or not."""
+        self._gone.update(ids)
+
     async def dangling(self, store: MemoryStore) -> int:
-        """How many of them name what is neither among the entries nor in the store."""
+        """How many of them name what is neither among the entries nor stays in the store."""
         named = list(self._named)
         is_inside = np.isin(
             np.fromiter(map(hash, named), np.int64, len(named)), np.frombuffer(self._ids, np.int64)
         )
         outside = [i for i, inside in zip(named, is_inside, strict=True) if not inside]
-        here = await _existing(store, outside)
+        here = await _existing(store, outside) - self._gone
         return sum(self._named[i] for i in outside if i not in here)
 
 

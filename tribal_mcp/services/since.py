@@ -13,7 +13,8 @@ from typing import Any, Protocol, Self
 
 import anyio.to_thread
 
-from tribal_mcp.errors import Stopped, UsageError
+from tribal_mcp.errors import BundleError, Stopped, UsageError
+from tribal_mcp.files import SUFFIXES, BundleFolders
 from tribal_mcp.portability.bundle import BundleReader
 from tribal_mcp.portability.embedding_metadata import (
     EmbeddingManifest,
@@ -21,6 +22,7 @@ from tribal_mcp.portability.embedding_metadata import (
     integrity_of,
 )
 from tribal_mcp.portability.filters import read_bound
+from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.memory import MemoryEntry, dump_entry, microseconds
 from tribal_mcp.stores.base import MemoryStore
 
@@ -219,13 +221,44 @@ class EarlierBundle:
         return result
 
 
-def read_since(text: str) -> datetime | None:
-    """The time that a text names, a date alone being its first instant; None if it names none."""
+async def read_since(
+    text: str,
+    folders: BundleFolders,
+    limits: Limits,
+    on_progress: Callable[[int, int], None],
+) -> SinceTime | EarlierBundle:
+    """What a text names: a time, a date alone being its first instant, or a bundle.
+
+    Args:
+        text: an ISO 8601 time, the path of a bundle, or the name of one in the default folder.
+        folders: where bundles may lie.
+        limits: what a bundle may hold.
+        on_progress: told, in a thread, (bytes read, bytes in all) of a bundle.
+
+    Raises:
+        UsageError: it is neither, or a bundle that holds only what changed.
+        PathNotAllowed: the bundle lies where none may.
+        BundleError: the bundle is damaged.
+    """
     try:
         moment = read_bound(text, whole_day=False)
     except ValueError:
-        return None
-    return moment if isinstance(moment, datetime) else None
+        moment = None
+    if isinstance(moment, datetime):
+        return SinceTime(moment)
+    if not text.lower().endswith(SUFFIXES):
+        raise UsageError(
+            f"since is {text[:80]!r}, which is neither an ISO 8601 time, such as 2026-01-15 or "
+            "2026-01-15T10:30:00+00:00, nor the path of an earlier bundle."
+        )
+    name = f"{text!r:.80}"
+    with folders.open_earlier(text, limits.file_bytes) as file:
+        try:
+            reader = BundleReader(file, limits, name=name)
+            return await anyio.to_thread.run_sync(EarlierBundle.read, reader, name, on_progress)
+        except BundleError as error:
+            problem = str(error).replace("Nothing was imported.", "No file was written.")
+            raise BundleError(f"since: {problem}") from None
 
 
 def _refuse_partial(manifest: EmbeddingManifest, name: str) -> None:

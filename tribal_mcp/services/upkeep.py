@@ -10,6 +10,7 @@ from tribal_mcp.portability.embedding_metadata import (
     EmbeddingManifest,
     EmbeddingMetadata,
 )
+from tribal_mcp.portability.tombstones import Tombstone
 from tribal_mcp.services.results import CheckResult, ProblemResult
 from tribal_mcp.stores.chroma import ChromaStore
 from tribal_mcp.stores.salvage import Salvage
@@ -54,6 +55,8 @@ async def rescue_store(store: ChromaStore, writer: partial[BundleWriter]) -> tup
         )
         for batch in salvage.lines(ids):
             bundle.write_lines(batch.lines)
+        forgotten = salvage.forgotten(set(ids))
+        bundle.write_deleted(Tombstone(*one) for one in forgotten.items())
         return bundle.finish().memory_count, salvage
 
     return await store.rescue(write)

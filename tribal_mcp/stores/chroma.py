@@ -347,7 +347,8 @@ class ChromaStore(Sessions):
                 begun = self._folder.journal.read()
                 batch = begun if begun and begun.collection == self._name else None
                 identity = _identity(next((c for c in found if c.name == self._name), None))
-                return use(Salvage(files, found, identity, batch))
+                tombstones = files.collection(forgotten_name(self._name))
+                return use(Salvage(files, found, identity, batch, tombstones))
 
         async with self.locked(when=self._folder.exists, recovering=False):
             return await in_thread(self._folder, reading)

@@ -9,7 +9,7 @@ stand alone.
 import pickle
 import pickletools
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from tribal_mcp.stores.chroma_files import ChromaFiles
 from tribal_mcp.stores.chroma_tables import RawCollection, RawRecord
 from tribal_mcp.stores.hnsw_files import LABELS, HnswFiles
 from tribal_mcp.stores.journal import Batch
-from tribal_mcp.stores.records import to_fields
+from tribal_mcp.stores.records import DELETED, to_fields
 
 T = TypeVar("T")
 
@@ -229,12 +229,25 @@ class Salvage:
         identity: the model of the vectors.
         batch: one that was written down and not finished; its memories count as those of the
             store, for their earlier versions may be gone already.
+        tombstones: the collection of what was forgotten.
     """
 
     files: SalvagedFiles
     collections: Sequence[RawCollection]
     identity: EmbeddingMetadata | None
     batch: Batch | None
+    tombstones: RawCollection | None = None
+
+    def forgotten(self, ids: Collection[str]) -> dict[str, int]:
+        """When what is not among these memories was forgotten, in microseconds UTC."""
+        found: dict[str, int] = {}
+        if self.tombstones:
+            for records in self.files.read(self.tombstones, None, BATCH, vectors=False):
+                found.update((r.id, r.metadata[DELETED]) for r in records if DELETED in r.metadata)
+        if self.batch:
+            found.update(self.batch.change.forget)
+            ids = {*ids, *self.batch.change.erase}
+        return {i: moment for i, moment in found.items() if i not in ids}
 
     @property
     def ids(self) -> list[str]:
