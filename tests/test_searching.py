@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import anyio
 import numpy as np
@@ -150,6 +151,13 @@ async def test_a_folder_whose_vectors_are_lost_is_not_searched_as_if_it_had_none
         await open_store(tmp_path).nearest(vector(1), 3)
 
 
+async def test_those_without_a_vector_can_be_told_from_the_others(filled: Filled) -> None:
+    store = await filled([memory(n, embedding=None if n % 2 else vector(n)) for n in range(6)])
+    assert await store.list_pending() == ["memory-1", "memory-3", "memory-5"]
+    until = ExportFilter(tags=["work"], date_to=memory(4).created_at)
+    assert await store.list_pending(until) == ["memory-1", "memory-3"]
+
+
 async def test_texts_are_read_in_the_order_asked_for(filled: Filled) -> None:
     store = await filled([memory(0), memory(1, content=""), memory(2, embedding=None)])
     wanted = ["memory-2", "none", "memory-1", "memory-0"]
@@ -192,7 +200,7 @@ async def test_who_corrects_a_memory_is_known_whether_it_is_here_or_not(filled: 
 
 
 async def test_memories_are_counted_by_tag_source_and_month(filled: Filled) -> None:
-    def dated(number: int, date: str, **more: object) -> MemoryEntry:
+    def dated(number: int, date: str, **more: Any) -> MemoryEntry:  # noqa: ANN401 - any field
         return memory(number, created_at=datetime.fromisoformat(date), **more)
 
     store = await filled(

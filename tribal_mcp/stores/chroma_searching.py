@@ -86,6 +86,14 @@ class ChromaSearching(Sessions):
                 self._vector(main, RawRecord(memory_id, None, {}, None))
         return {i: vectors[i] for i in here}
 
+    async def list_pending(self, filters: ExportFilter = EVERYTHING) -> list[str]:
+        """The ids of those without a vector that the filter takes, oldest insertion first."""
+        async with self.session():
+            pending = await self._read(
+                lambda files, cs: {i for c in cs if c.name != self._name for i in files.ids(c)}
+            )
+            return [i for i in await self.list_ids(filters) if i in pending] if pending else []
+
     async def read_texts(
         self, ids: Sequence[str], batch_size: int = BATCH
     ) -> AsyncIterator[dict[str, str]]:

@@ -67,6 +67,10 @@ class SearchableStore(MemoryStore, Protocol):
         """
         ...
 
+    async def list_pending(self, filters: ExportFilter = EVERYTHING) -> list[str]:
+        """The ids of those without a vector that the filter takes, oldest insertion first."""
+        ...
+
     def read_texts(
         self, ids: Sequence[str], batch_size: int = BATCH
     ) -> AsyncIterator[dict[str, str]]:
@@ -105,6 +109,10 @@ class SearchByReading:
         async for batch in self.read(await self.list_ids(filters)):
             found.look({e.id: e.embedding for e in batch if e.embedding is not None})
         return found.best(count)
+
+    async def list_pending(self: MemoryStore, filters: ExportFilter = EVERYTHING) -> list[str]:
+        """The ids of those without a vector that the filter takes, oldest insertion first."""
+        return [e.id async for e in _all(self, filters) if e.embedding is None]
 
     async def read_texts(
         self: MemoryStore, ids: Sequence[str], batch_size: int = BATCH
@@ -193,8 +201,10 @@ def _month(entry: MemoryEntry) -> str:
     return UNKNOWN if UNDATED in entry.extra else month_of(microseconds(entry.created_at))
 
 
-async def _all(store: MemoryStore) -> AsyncIterator[MemoryEntry]:
-    async for batch in store.read(await store.list_ids()):
+async def _all(
+    store: MemoryStore, filters: ExportFilter = EVERYTHING
+) -> AsyncIterator[MemoryEntry]:
+    async for batch in store.read(await store.list_ids(filters)):
         for entry in batch:
             yield entry
 
