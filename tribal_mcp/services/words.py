@@ -20,7 +20,7 @@ _SPACELESS = re.compile(rf"[{_WITHOUT_SPACES}]")
 
 _BEGUN = 0.5
 _BEGUN_LENGTH = 3
-"""A shorter word is the beginning of too many."""
+"""A shorter word is the beginning of too many; and 100 is no beginning of 1000."""
 _SATURATION, _LENGTH = 1.2, 0.75  # the usual k1 and b
 
 
@@ -103,7 +103,7 @@ def _count(text: str, term: str) -> float:
         if at == 0 or not _in_word(text[at - 1]):
             if end == len(text) or not _in_word(text[end]):
                 found += 1
-            elif len(term) >= _BEGUN_LENGTH:
+            elif len(term) >= _BEGUN_LENGTH and not term[-1].isdigit():
                 found += _BEGUN
         at = text.find(term, end)
     return found
