@@ -19,7 +19,7 @@ from tribal_mcp.services.words import WordSearch
 from tribal_mcp.stores.base import BATCH, UNDATED
 from tribal_mcp.stores.searching import SearchableStore
 
-MOST = 50
+MOST = 20
 """Memories in one answer."""
 QUERY = 2_000
 """Characters of a query."""
@@ -27,7 +27,7 @@ ANSWER_BYTES = 20_000
 """An answer as JSON: about half of what hosts give to a model without a warning."""
 _CONTENT_BYTES = 16_000
 _LEAST_BYTES = 40
-_TAGS, _TAG = 20, 80
+_TAGS_LENGTH = 200
 _DIGITS = 4
 _FORKS = 5
 """Corrections of one memory that are looked at: the latest."""
@@ -204,8 +204,15 @@ def _ranked(found: Sequence[Found], family: Family, filters: ExportFilter) -> li
 
 
 def _few(tags: list[str]) -> list[str]:
-    shown = [tag if len(tag) <= _TAG else f"{tag[:_TAG]}…" for tag in tags[:_TAGS]]
-    return shown if len(tags) <= _TAGS else [*shown, f"… and {len(tags) - _TAGS:,} more"]
+    """The first tags, as many as are read at a glance."""
+    shown: list[str] = []
+    room = _TAGS_LENGTH
+    for tag in tags:
+        if room < len(tag):
+            return [*shown, f"… and {len(tags) - len(shown):,} more"]
+        shown.append(tag)
+        room -= max(1, len(tag))
+    return shown
 
 
 def _fill(result: RecallResult, hits: list[Hit], filters: ExportFilter) -> None:
