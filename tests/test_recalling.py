@@ -119,7 +119,7 @@ async def test_what_has_no_vector_is_found_by_words_beside_the_others(
     assert found["memory-1"] == "meaning"
     assert result.searched_by == "meaning"
     [note] = result.notes
-    assert note.startswith("1 memory without a vector were searched by words only")
+    assert note.startswith("1 memory without a vector can only be found by words. ")
     assert "tribal_reembed" in note
 
 

@@ -136,9 +136,8 @@ async def recall(
     if why_not:
         result.notes.append(f"Searched by words only. {why_not}")
     elif state.pending:
-        words = "were" if state.has_vectors else "could be"
         result.notes.append(
-            f"{_memories(state.pending)} without a vector {words} searched by words only. "
+            f"{_memories(state.pending)} without a vector can only be found by words. "
             + (meaning.why_not or "tribal_reembed gives them one.")
         )
     if not family.complete:
