@@ -73,7 +73,7 @@ def _(result: StatsResult) -> Rows:
         found.append(
             (
                 "last export",
-                f"{last.at[:_DAY]}, {last.memory_count:,} of {last.filters}, {last.path}",
+                f"{last.at[:_DAY]}, {last.filters} ({last.memory_count:,}), {last.path}",
             )
         )
     return found
