@@ -122,11 +122,22 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         yield client
 
 
+@pytest.mark.parametrize("text", ['{"a": 1}', "123", "null", '["x"]', " x\u200b\n"])
+async def test_a_text_is_kept_as_it_is_even_if_it_looks_like_json(
+    server: Client, text: str
+) -> None:
+    said = await call(server, "tribal_remember", content=text, confidence=1)
+    [hit] = (await call(server, "tribal_recall", query=text))["hits"]
+    assert (hit["id"], hit["content"]) == (said["id"], text)
+
+
 @pytest.mark.parametrize(
     ("tool", "arguments", "why"),
     [
         ("tribal_remember", {}, "content is empty. Give the text to remember."),
         ("tribal_remember", {"content": "x", "confidence": 2}, "confidence"),
+        ("tribal_remember", {"content": "x", "confidence": "0.5"}, "confidence"),
+        ("tribal_recall", {"query": "x", "count": "5"}, "count"),
         ("tribal_remember", {"content": "x", "source_type": "rumour"}, "source_type"),
         (
             "tribal_remember",

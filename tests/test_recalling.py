@@ -371,10 +371,11 @@ def test_words_are_found_as_people_write_them(
 def test_rare_words_repeated_words_and_short_texts_count_more() -> None:
     common = [f"the filling number {n}" for n in range(20)]
     assert best("the tofu", *common, "tofu")[0] == "tofu"
+    assert best("the tofu", *common, "the", "some tofu with some rice")[0].startswith("some")
     assert best("tofu", "tofu and rice and so on", "tofu")[0] == "tofu"
     assert best("tofu", "tofu and rice", "tofu and tofu")[0] == "tofu and tofu"
     assert best("tofu rice", "tofu tofu tofu", "rice or tofu here")[0] == "rice or tofu here"
-    assert best("invoice", "invoices", "invoice")[0] == "invoice"
+    assert best("invoice", "invoiced", "invoice!")[0] == "invoice!"
 
 
 def test_what_one_recalls_can_be_put_in_a_result_of_any_host() -> None:

@@ -120,6 +120,8 @@ async def test_a_text_that_was_corrected_can_become_true_again(store: Searchable
     tea = await said(store, "Likes tea")
     coffee = await said(store, "Likes coffee", supersedes=tea.id)
     assert coffee.created
+    tea_after_all = await said(store, "Likes tea")
+    assert tea_after_all.created
     tea_again = await said(store, "Likes tea", supersedes=coffee.id)
     assert tea_again.created
     twice = await said(store, "Likes tea", supersedes=coffee.id)

@@ -115,6 +115,16 @@ async def test_equal_vectors_come_in_the_order_of_insertion(filled: Filled) -> N
     assert [i for i, _ in await store.nearest(vector(8), 9)] == ["memory-3", "memory-1", "memory-2"]
 
 
+async def test_equal_vectors_stay_equal_wherever_they_stand(tmp_path: Path) -> None:
+    """The last bits of a cosine depend on the place of its row in a batch."""
+    same = vector(8, 384)
+    store = open_store(tmp_path)
+    await store.upsert([memory(n, embedding=same) for n in range(1203)])
+    found = await store.nearest(vector(9, 384), 2000)
+    assert [i for i, _ in found] == [f"memory-{n}" for n in range(1203)]
+    assert len({cosine for _, cosine in found}) == 1
+
+
 async def test_vectors_without_direction_and_of_extreme_length_have_a_cosine(
     filled: Filled,
 ) -> None:

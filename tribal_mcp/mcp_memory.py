@@ -34,13 +34,17 @@ SourceType = Annotated[
         "user_explicit."
     ),
 ]
-Confidence = Annotated[float, Field(description="How sure it is, from 0 to 1.", ge=0, le=1)]
+Confidence = Annotated[
+    float, Field(description="How sure it is, from 0 to 1.", ge=0, le=1, strict=True)
+]
 Supersedes = Annotated[
     str, Field(description="The id of the memory that this one corrects; it is recalled behind it.")
 ]
 RelatedTo = Annotated[list[str], Field(description="Ids of memories that belong to it.")]
 Query = Annotated[str, Field(description="A question, or some words, in any language.")]
-Count = Annotated[int, Field(description="How many memories at most, up to 20.", ge=1, le=20)]
+Count = Annotated[
+    int, Field(description="How many memories at most, up to 20.", ge=1, le=20, strict=True)
+]
 Tags = Annotated[
     list[str],
     Field(description="Only memories with any of these tags; [] takes all."),
