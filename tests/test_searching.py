@@ -117,12 +117,14 @@ async def test_equal_vectors_come_in_the_order_of_insertion(filled: Filled) -> N
 
 async def test_equal_vectors_stay_equal_wherever_they_stand(tmp_path: Path) -> None:
     """The last bits of a cosine depend on the place of its row in a batch."""
-    same = vector(8, 384)
+    near, far = vector(8, 384), -vector(8, 384)
     store = open_store(tmp_path)
-    await store.upsert([memory(n, embedding=same) for n in range(1203)])
-    found = await store.nearest(vector(9, 384), 2000)
-    assert [i for i, _ in found] == [f"memory-{n}" for n in range(1203)]
-    assert len({cosine for _, cosine in found}) == 1
+    await store.upsert([memory(n, embedding=far if n % 3 else near) for n in range(1203)])
+    wanted = vector(8, 384) + vector(9, 384)
+    found = await store.nearest(wanted, 2000)
+    numbers = [*range(0, 1203, 3), *(n for n in range(1203) if n % 3)]
+    assert [i for i, _ in found] == [f"memory-{n}" for n in numbers]
+    assert len({cosine for _, cosine in found}) == 2
 
 
 async def test_vectors_without_direction_and_of_extreme_length_have_a_cosine(
