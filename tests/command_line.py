@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,10 @@ class Ran(NamedTuple):
     code: int
     out: str
     err: str
+
+
+Tribal = Callable[..., Ran]
+"""Runs `tribal-mcp …` in a folder of its own."""
 
 
 def rows(out: str) -> dict[str, str]:

@@ -1,9 +1,13 @@
 """What all tests share."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
+
+from tests.command_line import Ran, Tribal
+from tribal_mcp import cli
 
 
 @pytest.fixture
@@ -19,3 +23,22 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home" / "data"))
+
+
+@pytest.fixture
+def tribal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Tribal:
+    """Runs `tribal-mcp …` in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRIBAL_DATA_DIR", str(tmp_path / "store"))
+
+    def run(*arguments: str) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["tribal-mcp", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert end.value.code is None or isinstance(end.value.code, int)
+        return Ran(end.value.code or 0, out, err)
+
+    return run

@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -12,7 +10,7 @@ import pytest
 import typer.main
 from filelock import FileLock
 
-from tests.command_line import Ran, plain, rows, three_with_a_bad_one
+from tests.command_line import Tribal, plain, rows, three_with_a_bad_one
 from tests.examples import memories, memory
 from tests.mcp_client import write_bundle
 from tribal_mcp import cli, errors
@@ -22,26 +20,6 @@ from tribal_mcp.terminal import in_options
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined] # it is a group
-Tribal = Callable[..., Ran]
-
-
-@pytest.fixture
-def tribal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Tribal:
-    """Runs `tribal-mcp …` in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TRIBAL_DATA_DIR", str(tmp_path / "store"))
-
-    def run(*arguments: str) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["tribal-mcp", *arguments])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        out, err = capsys.readouterr()
-        assert end.value.code is None or isinstance(end.value.code, int)
-        return Ran(end.value.code or 0, out, err)
-
-    return run
 
 
 # What a person does

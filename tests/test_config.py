@@ -27,6 +27,7 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch) -> None
         "TRIBAL_EMBEDDING_DIMENSIONS": "384",
         "TRIBAL_EMBEDDING_PROVIDER": "onnx",
         "TRIBAL_BUNDLE_DIRS": os.pathsep.join(["~/one", "/srv/two"]),
+        "TRIBAL_INSTANCE": "desk",
         "TRIBAL_LOCK_TIMEOUT_S": "2.5",
         "TRIBAL_RESTORE_POINTS": "3",
         "TRIBAL_LIMIT_ENTRIES": "10",
@@ -42,6 +43,7 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch) -> None
         "embedding_dimensions": 384,
         "embedding_provider": "onnx",
         "bundle_dirs": variables["TRIBAL_BUNDLE_DIRS"],
+        "instance": "desk",
         "lock_timeout_s": 2.5,
         "restore_points": 3,
     }

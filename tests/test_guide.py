@@ -105,7 +105,10 @@ async def test_the_tool_calls_of_a_guide_export_preview_and_import(
             for name in arguments.keys() & {"input_path", "output_path"}:
                 arguments[name] = arguments[name].replace("/tmp", str(tmp_path))  # noqa: S108 - as written there
             results.append(await call(client, tool, **arguments))
-    exported, preview, real = results
+    exported, preview, real, *memories = results
     assert exported["memory_count"] == preview["total"] == real["total"] == 25
     assert (preview["dry_run"], real["dry_run"]) == (True, False)
     assert (tmp_path / "work.json").exists()
+    if memories:
+        remembered, recalled = memories
+        assert recalled["hits"][0]["id"] == remembered["id"]

@@ -24,8 +24,12 @@ FLOORS = {
     "files": 3,
     "services": 4,
     "tables": 5,
+    "tables_memory": 5,
     "terminal": 5,
     "mcp_tool": 5,
+    "mcp_memory": 5,
+    "command": 5,
+    "cli_memory": 5,
     "cli": 6,
     "mcp_server": 6,
 }

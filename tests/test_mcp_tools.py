@@ -69,6 +69,18 @@ async def test_the_hints_say_which_tool_can_change_what() -> None:
             "idempotentHint": True,
             "openWorldHint": False,
         },
+        "tribal_remember": {
+            "readOnlyHint": False,
+            "destructiveHint": False,
+            "openWorldHint": False,
+        },
+        "tribal_recall": {"readOnlyHint": True, "openWorldHint": False},
+        "tribal_forget": {
+            "readOnlyHint": False,
+            "destructiveHint": True,
+            "idempotentHint": True,
+            "openWorldHint": False,
+        },
         "tribal_stats": {"readOnlyHint": True, "openWorldHint": False},
     }
 

@@ -5,11 +5,12 @@ Without a command it is the stdio server.
 
 import sys
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from tribal_mcp import __version__
+from tribal_mcp import __version__, cli_memory
+from tribal_mcp.command import AsJson, memories, run, show
 from tribal_mcp.errors import PartialImport, StoreDamaged, TribalError
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
         StatsResult,
         UndoResult,
     )
-    from tribal_mcp.terminal import Result
 
 EXIT_CODES = """\
 Exit codes: 0 done, 1 a bug, 2 wrong usage, 3 the bundle is refused, 4 some entries were rejected,
@@ -36,6 +36,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.add_typer(cli_memory.app)
 
 
 class OnConflict(StrEnum):
@@ -54,9 +55,6 @@ class Embeddings(StrEnum):
     AUTO = "auto"
     KEEP = "keep"
     DROP = "drop"
-
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -149,8 +147,8 @@ def export_command(
         "since": since,
         "include_related": include_related,
     }
-    result = cast("ExportResult", _run("export", arguments))
-    _show(result, f"Exported {_memories(result.memory_count)} to {file}", as_json=as_json)
+    result = cast("ExportResult", run("export", arguments))
+    show(result, f"Exported {memories(result.memory_count)} to {file}", as_json=as_json)
 
 
 @app.command("import")
@@ -197,10 +195,10 @@ def import_command(
         "restore_deleted": restore_deleted,
         "write_plan": plan,
     }
-    result = cast("ImportResult", _run("import", arguments))
+    result = cast("ImportResult", run("import", arguments))
     done = "Dry run of importing" if dry_run else "Imported"
     entries = "1 entry" if result.total == 1 else f"{result.total:,} entries"
-    _show(result, f"{done} {file}: {entries}", as_json=as_json)
+    show(result, f"{done} {file}: {entries}", as_json=as_json)
     if result.errors:
         raise typer.Exit(PartialImport.exit_code)
 
@@ -208,8 +206,8 @@ def import_command(
 @app.command("stats")
 def stats_command(*, as_json: AsJson = False) -> None:
     """Say what is in the store."""
-    result = cast("StatsResult", _run("stats", {}))
-    _show(result, _memories(result.count), as_json=as_json)
+    result = cast("StatsResult", run("stats", {}))
+    show(result, memories(result.count), as_json=as_json)
 
 
 @app.command("undo")
@@ -228,9 +226,9 @@ def undo_command(
     as_json: AsJson = False,
 ) -> None:
     """Take back what an import, or another operation, changed."""
-    result = cast("UndoResult", _run("undo", {"point": point, "dry_run": dry_run}))
+    result = cast("UndoResult", run("undo", {"point": point, "dry_run": dry_run}))
     done = "Dry run of taking back" if dry_run else "Took back"
-    _show(result, f"{done} {result.operation} {result.source}", as_json=as_json)
+    show(result, f"{done} {result.operation} {result.source}", as_json=as_json)
 
 
 @app.command("history")
@@ -242,10 +240,10 @@ def history_command(
     as_json: AsJson = False,
 ) -> None:
     """List the operations that changed memories, the newest first."""
-    result = cast("HistoryResult", _run("history", {"memory_id": memory}))
+    result = cast("HistoryResult", run("history", {"memory_id": memory}))
     operations = len(result.operations)
     title = "1 operation" if operations == 1 else f"{operations:,} operations"
-    _show(result, title, as_json=as_json)
+    show(result, title, as_json=as_json)
 
 
 @app.command("check")
@@ -255,8 +253,8 @@ def check_command(
     as_json: AsJson = False,
 ) -> None:
     """Look for what is lost, damaged or left over in the store's folder."""
-    result = cast("CheckResult", _run("check", {"repair": repair}))
-    _show(result, "The store is sound" if result.sound else "The store is damaged", as_json=as_json)
+    result = cast("CheckResult", run("check", {"repair": repair}))
+    show(result, "The store is sound" if result.sound else "The store is damaged", as_json=as_json)
     if not result.sound:
         raise typer.Exit(StoreDamaged.exit_code)
 
@@ -272,36 +270,8 @@ def rescue_command(
 ) -> None:
     """Write what can be read of a damaged folder to a bundle; Chroma is not asked."""
     arguments = {"output_path": file, "overwrite": overwrite}
-    result = cast("RescueResult", _run("rescue", arguments))
-    _show(result, f"Rescued {_memories(result.memory_count)} to {file}", as_json=as_json)
-
-
-def _memories(count: int) -> str:
-    return "1 memory" if count == 1 else f"{count:,} memories"
-
-
-def _run(name: str, arguments: dict[str, Any]) -> "Result":
-    import anyio  # noqa: PLC0415 - a help page needs none of these
-
-    from tribal_mcp.config import load  # noqa: PLC0415
-    from tribal_mcp.services.jobs import Jobs  # noqa: PLC0415
-    from tribal_mcp.terminal import Progress, in_options, stopping  # noqa: PLC0415
-
-    settings, limits = load()
-    with Progress() as progress, stopping(progress) as stop:
-        jobs = Jobs(settings, limits, report=progress, stop=stop, trusted=True)
-        result = cast("Result", anyio.run(jobs.run, name, arguments))
-    result.next_step = in_options(result.next_step)
-    return result
-
-
-def _show(result: "Result", title: str, *, as_json: bool) -> None:
-    from tribal_mcp.terminal import show  # noqa: PLC0415 - a help page needs none of it
-
-    if as_json:
-        typer.echo(result.model_dump_json(indent=2))
-    else:
-        show(result, title)
+    result = cast("RescueResult", run("rescue", arguments))
+    show(result, f"Rescued {memories(result.memory_count)} to {file}", as_json=as_json)
 
 
 def main() -> None:

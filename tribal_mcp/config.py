@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     embedding_model: str = Field("", description="the model that makes the vectors")
     embedding_dimensions: int = Field(0, ge=0, description="numbers in its vectors")
     bundle_dirs: str = Field("", description="folders for bundles, separated like PATH")
+    instance: str = Field(
+        "tribal-mcp", min_length=1, description="who remembers: the source_instance of new memories"
+    )
     lock_timeout_s: float = Field(
         60.0, gt=0, description="seconds to wait while another process works on the folder"
     )

@@ -12,31 +12,31 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import anyio
 import anyio.to_thread
-from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
-from mcp.types import CallToolResult, ResourceLink, TextContent
+from mcp.types import CallToolResult, ResourceLink
 from pydantic import BeforeValidator, Field, StrictBool, WithJsonSchema
 
-from tribal_mcp import __version__
+from tribal_mcp import __version__, mcp_memory
 from tribal_mcp.config import load
 from tribal_mcp.errors import TribalError, UsageError
 from tribal_mcp.files import BundleFolders
-from tribal_mcp.mcp_tool import SentenceTool
+from tribal_mcp.mcp_tool import Ctx, SentenceTool, answer, ask
 from tribal_mcp.services.process import StoreProcesses
-from tribal_mcp.services.results import ExportResult, ImportResult, StatsResult, UndoResult
+from tribal_mcp.services.results import ExportResult, ImportResult, UndoResult
 
 INSTRUCTIONS = """\
-Moves long-term memories (what an agent has learned about its user and their work) between \
-machines, agents and embedding models, and backs them up, as portable JSON bundles.
-Use it when the user wants to export, back up, save, move, migrate, restore, import or merge \
-memories, or asks how many there are.
+Keeps long-term memories (what an agent has learned about its user and their work), finds them \
+again, and moves them between machines, agents and embedding models as portable JSON bundles.
+Use it when the user wants to remember, recall, correct or forget something, to export, back up, \
+save, move, migrate, restore, import or merge memories, or asks how many there are.
 Before an import, run tribal_import with dry_run=true and show the user the counts; then run it \
-with dry_run=false. tribal_undo takes an import back. Results hold counts and paths, and of the \
-changes of an import the first words.\
+with dry_run=false. tribal_undo takes an import, or a forgetting, back. Results hold counts and \
+paths, and of the changes of an import the first words; only tribal_recall gives whole memories.\
 """
 
 
@@ -49,7 +49,6 @@ def _as_text(value: object) -> str:
 
 
 Server = MCPServer[StoreProcesses]
-Ctx = Context[StoreProcesses, Any]
 
 Tags = Annotated[
     list[str], Field(description='Memories with any of these tags; [] takes all. E.g. ["work"].')
@@ -130,13 +129,6 @@ Point = Annotated[
 ]
 
 
-async def _call(ctx: Ctx, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    async def progress(percent: float, message: str) -> None:
-        await ctx.report_progress(percent, 100, message)
-
-    return await ctx.request_context.lifespan_context.call(name, arguments, progress)
-
-
 async def tribal_export(
     ctx: Ctx,
     *,
@@ -160,8 +152,8 @@ async def tribal_export(
         "since": since,
         "include_related": include_related,
     }
-    result = ExportResult(**await _call(ctx, "export", arguments))
-    answer = _answer(result)
+    result = ExportResult(**await ask(ctx, "export", arguments))
+    told = answer(result)
     if not output_path:
         name = Path(result.output_path).name
         link = ResourceLink(
@@ -171,8 +163,8 @@ async def tribal_export(
             mime_type="application/json",
             size=result.bytes,
         )
-        answer.content.append(link)
-    return answer
+        told.content.append(link)
+    return told
 
 
 async def tribal_import(
@@ -200,30 +192,17 @@ async def tribal_import(
         "restore_deleted": restore_deleted,
         "write_plan": write_plan,
     }
-    result = ImportResult(**await _call(ctx, "import", arguments))
-    answer = _answer(result)
-    answer.is_error = result.total > 0 and result.errors == result.total
-    return answer
+    result = ImportResult(**await ask(ctx, "import", arguments))
+    told = answer(result)
+    told.is_error = result.total > 0 and result.errors == result.total
+    return told
 
 
 async def tribal_undo(ctx: Ctx, *, point: Point = "", dry_run: DryRun = False) -> UndoResult:
     """Take back an import, or another operation that changed memories: all of them are again what
     they were before it. It can be taken back too, and the same call again changes nothing more.
     Run it with dry_run=true first and show the counts."""  # noqa: D205, D209 - as above
-    return UndoResult(**await _call(ctx, "undo", {"point": point, "dry_run": dry_run}))
-
-
-async def tribal_stats(ctx: Ctx) -> StatsResult:
-    """Say how many memories there are, how many lack a vector, and which embedding model made the
-    vectors."""  # noqa: D205, D209 - the description that a model reads
-    return StatsResult(**await _call(ctx, "stats", {}))
-
-
-def _answer(result: ExportResult | ImportResult) -> CallToolResult:
-    return CallToolResult(
-        content=[TextContent(type="text", text=result.model_dump_json())],
-        structured_content=result.model_dump(mode="json"),
-    )
+    return UndoResult(**await ask(ctx, "undo", {"point": point, "dry_run": dry_run}))
 
 
 async def bundle(name: str) -> str | bytes:
@@ -264,7 +243,7 @@ def build_server() -> Server:
     server = MCPServer[StoreProcesses](
         "tribal-mcp",
         title="Tribal memories",
-        instructions=INSTRUCTIONS,
+        instructions=INSTRUCTIONS + mcp_memory.INSTRUCTIONS,
         version=__version__,
         log_level="WARNING",
         lifespan=lifespan,
@@ -282,12 +261,12 @@ def build_server() -> Server:
             ),
             SentenceTool.of(
                 tribal_undo,
-                "Take back an import",
+                "Take back a change",
                 read_only_hint=False,
                 destructive_hint=True,
                 idempotent_hint=True,
             ),
-            SentenceTool.of(tribal_stats, "Count memories", read_only_hint=True),
+            *mcp_memory.TOOLS,
         ],
     )
     server.resource("tribal://bundles/{name}", title="A bundle", mime_type="application/json")(

@@ -12,11 +12,31 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.server.mcpserver.tools import Tool
 from mcp.types import CallToolResult, TextContent, ToolAnnotations
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tribal_mcp.errors import TribalError
+from tribal_mcp.services.process import StoreProcesses
 
 log = logging.getLogger(__name__)
+
+Ctx = Context[StoreProcesses, Any]
+
+
+async def ask(ctx: Ctx, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Have a store process do a job, and tell the client how far it is."""
+
+    async def progress(percent: float, message: str) -> None:
+        await ctx.report_progress(percent, 100, message)
+
+    return await ctx.request_context.lifespan_context.call(name, arguments, progress)
+
+
+def answer(result: BaseModel) -> CallToolResult:
+    """A result as its schema says, and the same as compact text."""
+    return CallToolResult(
+        content=[TextContent(type="text", text=result.model_dump_json())],
+        structured_content=result.model_dump(mode="json"),
+    )
 
 
 class SentenceTool(Tool):

@@ -12,7 +12,6 @@ from tribal_mcp.services.results import (
     HistoryResult,
     ImportResult,
     RescueResult,
-    StatsResult,
     UndoResult,
 )
 
@@ -29,14 +28,14 @@ def rows(_result: BaseModel) -> Rows:
 
 @rows.register
 def _(result: ExportResult) -> Rows:
-    table = [("taken", result.filters), ("model", _model(result.embedding))]
+    table = [("taken", result.filters), ("model", model(result.embedding))]
     if result.without_vector:
         table.append(("vectors", f"{result.without_vector:,} memories have none"))
     if result.related:
         table.append(("related", f"{result.related:,}, as others name them"))
     if result.deleted:
         table.append(("forgotten", f"{result.deleted:,}"))
-    return [*table, ("size", _size(result.bytes)), ("sha256", result.sha256)]
+    return [*table, ("size", size(result.bytes)), ("sha256", result.sha256)]
 
 
 @rows.register
@@ -105,16 +104,6 @@ def _of_operation(operation: HistoryEntry) -> str:
 
 
 @rows.register
-def _(result: StatsResult) -> Rows:
-    table = [("folder", result.data_dir), ("collection", result.collection)]
-    if result.embedding:
-        table.append(("model", _model(result.embedding)))
-    if result.without_vector:
-        table.append(("vectors", f"{result.without_vector:,} memories have none"))
-    return table
-
-
-@rows.register
 def _(result: CheckResult) -> Rows:
     found = [(problem.kind, problem.message) for problem in result.problems]
     return [*(("mended", sentence) for sentence in result.done), *found]
@@ -122,7 +111,7 @@ def _(result: CheckResult) -> Rows:
 
 @rows.register
 def _(result: RescueResult) -> Rows:
-    table = [("size", _size(result.bytes))]
+    table = [("size", size(result.bytes))]
     if result.lost_rows:
         table.append(("lost", f"{result.lost_rows:,} memories could not be read"))
     if result.lost_vectors:
@@ -134,12 +123,14 @@ def _parts(counts: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
 
 
-def _model(embedding: EmbeddingResult) -> str:
+def model(embedding: EmbeddingResult) -> str:
+    """A model in words."""
     provider = f", {embedding.provider}" if embedding.provider != "unknown" else ""
     return f"{embedding.model_name}, {embedding.dimensions:,} dimensions{provider}"
 
 
-def _size(count: float) -> str:
+def size(count: float) -> str:
+    """So many bytes, in three digits."""
     for unit in ("bytes", "kB", "MB"):
         if count < _KILO:
             return f"{count:.3g} {unit}"

@@ -21,7 +21,9 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+import tribal_mcp.tables_memory  # noqa: F401 - registers its tables
 from tribal_mcp.errors import Stopped
+from tribal_mcp.services.memory_results import ForgetResult, RecallResult, RememberResult
 from tribal_mcp.services.results import (
     ChangeResult,
     CheckResult,
@@ -42,6 +44,9 @@ Result = (
     | StatsResult
     | CheckResult
     | RescueResult
+    | RememberResult
+    | RecallResult
+    | ForgetResult
 )
 _WIDEST = 100
 _BAR = 24
@@ -52,6 +57,14 @@ _OPTIONS = {
     "tribal_import": "`tribal-mcp import`",
     "tribal_undo with point=": "`tribal-mcp undo` with ",
     "tribal_undo": "`tribal-mcp undo`",
+    "tribal_recall": "`tribal-mcp recall`",
+    "tribal_remember and supersedes=its id": "`tribal-mcp remember --supersedes ID`",
+    "tribal_remember": "`tribal-mcp remember`",
+    "tribal_forget": "`tribal-mcp forget`",
+    "with supersedes=this id": "with --supersedes and this id",
+    "what has superseded_by is": "those that are superseded are",
+    "count=1": "--count 1",
+    "leave supersedes out": "leave --supersedes out",
     "restore_deleted": "--restore-deleted",
     "conflict_resolution is": "--on-conflict is",
     "with dry_run=false": "without --dry-run",

@@ -108,3 +108,17 @@ def kind_of(value: object) -> str:
         list: "a list", dict: "an object", type(None): "null",
     }  # fmt: skip
     return kinds.get(type(value), f"a {type(value).__name__}")
+
+
+def cosines(vector: Vector, others: Vector) -> npt.NDArray[np.float64]:
+    """The cosine of a vector with each row of `others`, shape (n, dimensions), in float64.
+
+    A vector of zeros points nowhere: its cosine with anything is 0.
+    """
+    one, many = vector.astype(np.float64), others.astype(np.float64)
+    products = many @ one
+    norms = np.sqrt(np.einsum("ij,ij->i", many, many)) * np.sqrt(one @ one)
+    found: npt.NDArray[np.float64] = np.divide(
+        products, norms, out=np.zeros_like(products), where=norms > 0
+    )
+    return found.clip(-1.0, 1.0)

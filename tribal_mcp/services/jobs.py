@@ -30,13 +30,18 @@ from tribal_mcp.portability.conflicts import ConflictResolution
 from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata, ReembeddingStrategy
 from tribal_mcp.portability.filters import read_filter
 from tribal_mcp.portability.limits import Limits
+from tribal_mcp.services.counting import stats_of
 from tribal_mcp.services.exporting import Export
 from tribal_mcp.services.importing import import_entries
+from tribal_mcp.services.memory_jobs import MemoryRequest, run_memory_job
 from tribal_mcp.services.requests import (
     CheckRequest,
     ExportRequest,
+    ForgetRequest,
     HistoryRequest,
     ImportRequest,
+    RecallRequest,
+    RememberRequest,
     Request,
     UndoRequest,
 )
@@ -47,6 +52,7 @@ from tribal_mcp.services.results import (
     ExportResult,
     HistoryResult,
     ImportResult,
+    LastExport,
     RescueResult,
     StatsResult,
     UndoResult,
@@ -59,6 +65,7 @@ from tribal_mcp.services.undoing import history, undo
 from tribal_mcp.services.upkeep import check_store, rescue_store
 from tribal_mcp.stores.base import MemoryStore
 from tribal_mcp.stores.chroma import ChromaStore
+from tribal_mcp.stores.last_export import record_export
 from tribal_mcp.stores.restore_points import FOLDER, OpenPoint, RestorePoints
 
 if TYPE_CHECKING:
@@ -168,8 +175,15 @@ class Jobs:
                     vectors="base64" if request.compact_vectors else "numbers",
                 )
                 integrity = await export.write(store, writer, progress, self.stop)
-        written = file.path
-        taken = filters.in_words() + (since.in_words() if since else "")
+            written = file.path
+            taken = filters.in_words() + (since.in_words() if since else "")
+            last = LastExport(
+                at=datetime.now(UTC).isoformat(timespec="seconds"),
+                path=os.fspath(written.absolute()),
+                memory_count=integrity.memory_count,
+                filters=taken,
+            )
+            record_export(store.own_folder, self.settings.collection, last.model_dump())
         return ExportResult(
             memory_count=integrity.memory_count,
             output_path=request.output_path or os.fspath(written),
@@ -289,18 +303,7 @@ class Jobs:
     async def stats(self, _: Request) -> StatsResult:
         """Say what is in the store."""
         async with self._store() as store:
-            state = await store.state()
-        return StatsResult(
-            data_dir=os.fspath(self.settings.data_dir),
-            collection=self.settings.collection,
-            count=state.count,
-            without_vector=state.pending,
-            embedding=_embedding(state.identity) if state.identity else None,
-            notes=state.notes,
-            next_step="Back it up with tribal_export."
-            if state.count
-            else "The store is empty. Bring memories in with tribal_import.",
-        )
+            return await stats_of(store, self.settings)
 
     async def check(self, request: CheckRequest) -> CheckResult:
         """Say what is wrong with the folder, or mend it."""
@@ -328,6 +331,11 @@ class Jobs:
             "remove the damaged one.",
         )
 
+    async def with_memories(self, request: MemoryRequest) -> BaseModel:
+        """Remember, recall or forget."""
+        async with self._store() as store:
+            return await run_memory_job(request, store, self.settings, self.limits)
+
     def _configured_model(self) -> EmbeddingMetadata | None:
         settings = self.settings
         if not settings.embedding_model:
@@ -348,6 +356,9 @@ _JOBS: dict[str, tuple[str, type[Request]]] = {
     "history": ("history", HistoryRequest),
     "check": ("check", CheckRequest),
     "rescue": ("rescue", ExportRequest),
+    "remember": ("with_memories", RememberRequest),
+    "recall": ("with_memories", RecallRequest),
+    "forget": ("with_memories", ForgetRequest),
 }
 """The method of each job, and what it is asked."""
 

@@ -54,3 +54,32 @@ class CheckRequest(Request):
     """Whether to mend what is found."""
 
     repair: bool = False
+
+
+class RememberRequest(Request):
+    """What to remember; without a source type it is a correction, or what the user said."""
+
+    content: str = ""
+    tags: list[str] = []
+    context: str = ""
+    source_type: Literal["", "user_explicit", "auto_capture", "correction", "cross_instance"] = ""
+    confidence: float = 1.0
+    supersedes: str = ""
+    related_to: list[str] = []
+
+
+class RecallRequest(Request):
+    """What to find, and where to look."""
+
+    query: str = ""
+    count: int = 5
+    tags: list[str] = []
+    date_from: str = ""
+    date_to: str = ""
+
+
+class ForgetRequest(Request):
+    """What to delete."""
+
+    ids: list[str] = []
+    dry_run: bool = False

@@ -146,14 +146,32 @@ class HistoryResult(BaseModel):
     next_step: str = ""
 
 
+class LastExport(BaseModel):
+    """The latest export of a collection."""
+
+    at: str = Field(description="when, in UTC")
+    path: str = Field(description="the bundle")
+    memory_count: int = Field(description="memories in it")
+    filters: str = Field(description="what was taken, in words")
+
+
 class StatsResult(BaseModel):
     """What is in the store."""
 
     data_dir: str = Field(description="the Chroma folder")
     collection: str
     count: int = Field(description="memories")
-    without_vector: int = Field(description="of them without a vector")
+    without_vector: int = Field(description="of them without a vector: found by words only")
+    forgotten: int = Field(0, description="deleted memories that are remembered as deleted")
     embedding: EmbeddingResult | None = Field(description="the model that made the vectors")
+    tags: dict[str, int] = Field({}, description="memories by tag, the most frequent tags")
+    other_tags: int = Field(0, description="how many tags there are besides those")
+    sources: dict[str, int] = Field({}, description="memories by source type")
+    months: dict[str, int] = Field(
+        {}, description="memories by month of creation, the latest months; the rest is 'earlier'"
+    )
+    bytes: int | None = Field(None, description="size of the store's files; null if unknown")
+    last_export: LastExport | None = Field(None, description="the latest export from here")
     notes: list[str]
     next_step: str
 

@@ -34,12 +34,13 @@ from tribal_mcp.stores.chroma_folder import (
     forgotten_name,
     pending_name,
 )
+from tribal_mcp.stores.chroma_searching import ChromaSearching
 from tribal_mcp.stores.chroma_tables import RawCollection, RawRecord
 from tribal_mcp.stores.journal import Batch
 from tribal_mcp.stores.records import DELETED, to_entry, to_fields
 from tribal_mcp.stores.repair import Problem, check, repair
 from tribal_mcp.stores.salvage import Salvage, SalvagedFiles
-from tribal_mcp.stores.sessions import Sessions, in_thread, session_on
+from tribal_mcp.stores.sessions import in_thread, session_on
 
 T = TypeVar("T")
 
@@ -49,8 +50,8 @@ MODEL, DIMENSIONS, PROVIDER, SINCE = (
 _IDENTITY = {MODEL, DIMENSIONS, PROVIDER, SINCE}
 
 
-class ChromaStore(Sessions):
-    """A `MemoryStore` on one collection of a Chroma folder.
+class ChromaStore(ChromaSearching):
+    """A `SearchableStore` on one collection of a Chroma folder.
 
     `on_wait` is told, once a wait, when another process holds the folder.
     """

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tribal_mcp.stores.chroma_tables import RawCollection, RawRecord
-from tribal_mcp.stores.records import OTHER_TIMES, STORED
+from tribal_mcp.portability.memory import Vector
+from tribal_mcp.stores.chroma_tables import DOCUMENT, RawCollection, RawRecord
+from tribal_mcp.stores.records import CREATED, OTHER_TIMES, STORED
+from tribal_mcp.stores.searching import UNKNOWN, Tally, month_of, tally_of
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -30,6 +32,48 @@ class ApiFiles:
 
     def close(self) -> None:
         """The client belongs to the folder."""
+
+    def vectors(self, collection: RawCollection, ids: Sequence[str]) -> dict[str, Vector]:
+        """The vectors of those ids, each float32 of shape (dimension,)."""
+        return {
+            record.id: record.vector
+            for batch in self.read(collection, ids)
+            for record in batch
+            if record.vector is not None
+        }
+
+    def texts(self, collection: RawCollection, ids: Sequence[str]) -> dict[str, str]:
+        """The documents of those ids in that order; a missing one is left out."""
+        return {r.id: r.document or "" for r in self._rows(collection, ids)}
+
+    def with_value(
+        self, collection: RawCollection, key: str, values: Sequence[str]
+    ) -> list[tuple[str, str]]:
+        """The value and the id of each record that has one of the values there, oldest first."""
+        wanted = set(values)
+        found = (
+            (r.document if key == DOCUMENT else r.metadata.get(key), r.id)
+            for r in self._rows(collection)
+        )
+        return [(value, i) for value, i in found if isinstance(value, str) and value in wanted]
+
+    def tally(self, collections: Sequence[RawCollection]) -> Tally:
+        """Counts of the records of all the collections together."""
+        records = (record.metadata for c in collections for record in self._rows(c))
+        return tally_of(
+            (
+                record.get("tags", ()),
+                record.get("source_type", UNKNOWN),
+                month_of(record[CREATED]) if CREATED in record else UNKNOWN,
+            )
+            for record in records
+        )
+
+    def _rows(
+        self, collection: RawCollection, ids: Sequence[str] | None = None
+    ) -> Iterator[RawRecord]:
+        for batch in self.read(collection, ids, vectors=False):
+            yield from batch
 
     def _at(self, collection: RawCollection) -> "Collection":
         return self._client.get_collection(collection.name, embedding_function=None)

@@ -12,13 +12,8 @@ import numpy as np
 
 from tribal_mcp.errors import StoreDamaged
 from tribal_mcp.portability.memory import Vector
-from tribal_mcp.stores.chroma_tables import (
-    DOCUMENT,
-    ChromaTables,
-    RawCollection,
-    RawRecord,
-    places,
-)
+from tribal_mcp.stores.chroma_queries import ChromaQueries
+from tribal_mcp.stores.chroma_tables import DOCUMENT, RawCollection, RawRecord, places
 from tribal_mcp.stores.guard import Guard
 from tribal_mcp.stores.hnsw_files import LABELS, HnswFiles
 
@@ -38,7 +33,7 @@ class _Index:
     version: int = -1
 
 
-class ChromaFiles(ChromaTables):
+class ChromaFiles(ChromaQueries):
     """The files of one Chroma folder, open for reading; see `ChromaTables`."""
 
     def __init__(self, folder: Path, *, locked: bool = True) -> None:

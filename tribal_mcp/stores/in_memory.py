@@ -21,10 +21,11 @@ from tribal_mcp.stores.base import (
     check_identity,
     links_of,
 )
+from tribal_mcp.stores.searching import SearchByReading
 
 
-class InMemoryStore:
-    """A `MemoryStore` that ends with its process. Entries are copied on the way in and out.
+class InMemoryStore(SearchByReading):
+    """A `SearchableStore` that ends with its process. Entries are copied on the way in and out.
 
     Args:
         own_folder: where files about it may lie; without one it has no restore points.

@@ -1,0 +1,42 @@
+"""An embedder that needs nothing: each word adds a direction of its own, always the same."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from tribal_mcp.errors import EmbedderError
+from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
+from tribal_mcp.portability.memory import Vector, as_vector
+from tribal_mcp.stores.base import StoreState
+
+
+class BagOfWords:
+    """An `Embedder` whose texts are near if they share words; as `embedder_of` it gives itself."""
+
+    def __init__(self, name: str = "bag-of-words", dimensions: int = 64, fails: str = "") -> None:
+        self.identity = EmbeddingMetadata(name, dimensions, "tests", "2026-01-01T00:00:00+00:00")
+        self.fails = fails
+        self.asked: list[str] = []
+
+    def __call__(self, _state: StoreState) -> "BagOfWords":
+        return self
+
+    async def embed(self, texts: Sequence[str], *, query: bool = False) -> list[Vector]:  # noqa: ARG002 - questions are embedded as texts are
+        self.asked += texts
+        if self.fails:
+            raise EmbedderError(self.fails)
+        return [self.vector(text) for text in texts]
+
+    def vector(self, text: str) -> Vector:
+        """The vector of a text, of unit length."""
+        total = np.full(self.identity.dimensions, 1e-3)
+        for word in re.findall(r"\w+", text.casefold()):
+            seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "big")
+            total += np.random.default_rng(seed).normal(size=total.size)
+        return as_vector((total / np.linalg.norm(total)).astype(np.float32))
+
+
+def nothing(_state: StoreState) -> None:
+    """As `embedder_of`: no embedder can be had."""

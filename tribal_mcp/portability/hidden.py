@@ -1,0 +1,39 @@
+"""Characters that a person does not see and a model reads: named, and never taken out.
+
+Text that turns its direction, joins nothing, or spells out whole sentences in invisible letters is
+how instructions are smuggled into a memory. A memory comes and goes as it is; who shows one says
+what is hidden in it.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    "\u200b-\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164\ufeff\uffa0\ufff9-\ufffb\ue000-\uf8ff"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff\U000f0000-\U0010ffff]"
+)
+# A joiner within an emoji is part of what is seen; within a word some languages spell with it.
+_JOINED = re.compile(
+    "(?<=[\u2190-\u2bff\ufe0f\U0001f000-\U0001faff])\u200d(?=[\u2190-\u2bff\U0001f000-\U0001faff])"
+)
+
+
+def hidden_characters(text: str, kinds: int = 5) -> list[str]:
+    """What is hidden in a text, such as "U+200B ZERO WIDTH SPACE (3)"; the most frequent first.
+
+    Args:
+        text: any text.
+        kinds: how many kinds of characters to name; the rest is counted together.
+    """
+    if text.isascii() and text.isprintable():
+        return []
+    counts = Counter(_INVISIBLE.findall(_JOINED.sub("", text))).most_common()
+    named = [f"{_name(character)} ({count:,})" for character, count in counts[:kinds]]
+    rest = sum(count for _, count in counts[kinds:])
+    return [*named, f"{rest:,} of other kinds"] if rest else named
+
+
+def _name(character: str) -> str:
+    return f"U+{ord(character):04X} {unicodedata.name(character, '')}".rstrip()

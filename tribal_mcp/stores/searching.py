@@ -1,0 +1,217 @@
+"""What finds memories in a store other than by id, and how any store can do it by reading.
+
+`SearchableStore` is what remembering and recalling need beyond `MemoryStore`. `SearchByReading`
+makes one of any store: slow, in flat memory, and right; a store that has better means overrides
+what it can do better. One suite of tests holds for all of them.
+"""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from tribal_mcp.errors import UsageError
+from tribal_mcp.portability.filters import ExportFilter
+from tribal_mcp.portability.memory import (
+    MemoryEntry,
+    Vector,
+    from_microseconds,
+    microseconds,
+    source_text,
+)
+from tribal_mcp.portability.vectors import cosines
+from tribal_mcp.stores.base import BATCH, EVERYTHING, UNDATED, MemoryStore, StoreState
+
+UNKNOWN = "unknown"
+_ALIKE_DIGITS = 9
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of memories.
+
+    Attributes:
+        tags: memories by tag; the most frequent first.
+        sources: by source type; the most frequent first.
+        months: by month of creation in UTC, such as "2026-01"; the latest first, "unknown" last.
+        bytes: what the store takes on disk; None where that can't be seen.
+    """
+
+    tags: dict[str, int] = field(default_factory=dict)
+    sources: dict[str, int] = field(default_factory=dict)
+    months: dict[str, int] = field(default_factory=dict)
+    bytes: int | None = None
+
+
+class SearchableStore(MemoryStore, Protocol):
+    """A store whose memories can be found by what they say."""
+
+    async def nearest(
+        self, vector: Vector, count: int, filters: ExportFilter = EVERYTHING
+    ) -> list[tuple[str, float]]:
+        """The memories whose vectors are nearest, by exact cosine, best first.
+
+        Args:
+            vector: float32 of shape (dimensions,).
+            count: how many at most.
+            filters: which memories; those without a vector are never among them.
+
+        Returns:
+            Ids with cosines from -1 to 1; equal ones come in the order of insertion.
+
+        Raises:
+            UsageError: the store's vectors have other dimensions.
+        """
+        ...
+
+    async def list_pending(self, filters: ExportFilter = EVERYTHING) -> list[str]:
+        """The ids of those without a vector that the filter takes, oldest insertion first."""
+        ...
+
+    def read_texts(
+        self, ids: Sequence[str], batch_size: int = BATCH
+    ) -> AsyncIterator[dict[str, str]]:
+        """The contents of those ids in that order, in batches; an id that is gone is left out."""
+        ...
+
+    async def find_text(self, content: str) -> list[str]:
+        """The ids of the memories whose content is exactly this, oldest insertion first."""
+        ...
+
+    async def corrections(self, ids: Sequence[str]) -> dict[str, list[str]]:
+        """For each id that some memory supersedes: the ids of those, oldest insertion first.
+
+        Args:
+            ids: `BATCH` at the most; whether there are memories of those ids does not matter.
+        """
+        ...
+
+    async def tally(self) -> Tally:
+        """Counts of all memories; may be answered while another process writes."""
+        ...
+
+
+class SearchByReading:
+    """Makes a `SearchableStore` of a `MemoryStore` that inherits it.
+
+    The order of insertion is that of `list_ids`, in which those without a vector come last.
+    """
+
+    async def nearest(
+        self: MemoryStore, vector: Vector, count: int, filters: ExportFilter = EVERYTHING
+    ) -> list[tuple[str, float]]:
+        """The memories whose vectors are nearest, by exact cosine, best first."""
+        check_dimensions(vector, await self.state())
+        found = Nearest(vector)
+        async for batch in self.read(await self.list_ids(filters)):
+            found.look({e.id: e.embedding for e in batch if e.embedding is not None})
+        return found.best(count)
+
+    async def list_pending(self: MemoryStore, filters: ExportFilter = EVERYTHING) -> list[str]:
+        """The ids of those without a vector that the filter takes, oldest insertion first."""
+        return [e.id async for e in _all(self, filters) if e.embedding is None]
+
+    async def read_texts(
+        self: MemoryStore, ids: Sequence[str], batch_size: int = BATCH
+    ) -> AsyncIterator[dict[str, str]]:
+        """The contents of those ids in that order, in batches; an id that is gone is left out."""
+        async for batch in self.read(ids, batch_size):
+            yield {entry.id: entry.content for entry in batch}
+
+    async def find_text(self: MemoryStore, content: str) -> list[str]:
+        """The ids of the memories whose content is exactly this, oldest insertion first."""
+        return [e.id async for e in _all(self) if e.content == content]
+
+    async def corrections(self: MemoryStore, ids: Sequence[str]) -> dict[str, list[str]]:
+        """For each id that some memory supersedes: the ids of those, oldest insertion first."""
+        wanted, found = set(ids), dict[str, list[str]]()
+        async for entry in _all(self):
+            if entry.supersedes in wanted:
+                found.setdefault(str(entry.supersedes), []).append(entry.id)
+        return found
+
+    async def tally(self: MemoryStore) -> Tally:
+        """Counts of all memories."""
+        return tally_of(
+            [(entry.tags, source_text(entry), _month(entry)) async for entry in _all(self)]
+        )
+
+
+class Nearest:
+    """Ranks vectors by their cosine with one of them, in batches and flat memory."""
+
+    def __init__(self, vector: Vector) -> None:
+        self._vector = vector
+        self._ids: list[str] = []
+        self._cosines: list[npt.NDArray[np.float64]] = []
+
+    def look(self, vectors: dict[str, Vector]) -> None:
+        """Take a batch in."""
+        if vectors:
+            self._ids += vectors
+            self._cosines.append(cosines(self._vector, np.stack(list(vectors.values()))))
+
+    def best(self, count: int) -> list[tuple[str, float]]:
+        """The ids of the nearest with their cosines; equal ones in the order they came in."""
+        if not self._ids:
+            return []
+        # The last bits depend on a vector's place in its batch; equals shall stay equals.
+        found = np.concatenate(self._cosines).round(_ALIKE_DIGITS)
+        order = np.argsort(-found, kind="stable")[:count]
+        return [(self._ids[place], float(found[place])) for place in order.tolist()]
+
+
+def check_dimensions(vector: Vector, state: StoreState) -> None:
+    """Hold a vector to search with against those of the store.
+
+    Raises:
+        UsageError: it has other dimensions.
+    """
+    if state.has_vectors and vector.size != state.dimensions:
+        raise UsageError(
+            f"This store holds vectors of {state.dimensions} dimensions; nothing in it can be "
+            f"compared with one of {vector.size}."
+        )
+
+
+def tally_of(rows: Iterable[tuple[Iterable[str], str, str]]) -> Tally:
+    """Counts of what is given: the tags, the source and the month of each memory."""
+    tags, sources, months = Counter[str](), Counter[str](), Counter[str]()
+    for its_tags, source, month in rows:
+        tags.update(set(its_tags))
+        sources[source] += 1
+        months[month] += 1
+    return Tally(most_first(tags), most_first(sources), latest_first(months))
+
+
+def most_first(counts: Counter[str]) -> dict[str, int]:
+    """The counts, greatest first, equal ones by name."""
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def latest_first(months: Counter[str]) -> dict[str, int]:
+    """The counts by month, latest first and unknown ones last."""
+    return dict(sorted(months.items(), key=lambda item: (item[0] != UNKNOWN, item[0]))[::-1])
+
+
+def _month(entry: MemoryEntry) -> str:
+    return UNKNOWN if UNDATED in entry.extra else month_of(microseconds(entry.created_at))
+
+
+async def _all(
+    store: MemoryStore, filters: ExportFilter = EVERYTHING
+) -> AsyncIterator[MemoryEntry]:
+    async for batch in store.read(await store.list_ids(filters)):
+        for entry in batch:
+            yield entry
+
+
+def month_of(created_us: int) -> str:
+    """The month of a time in microseconds since 1970, such as "2026-01"; unknown out of years."""
+    try:
+        return from_microseconds(created_us).isoformat()[:7]
+    except OverflowError:  # before year 1 or after 9999
+        return UNKNOWN
