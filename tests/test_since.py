@@ -5,6 +5,7 @@ import json
 import random
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
@@ -124,6 +125,18 @@ async def test_a_filtered_export_carries_no_tombstones_and_a_whole_one_all(
     assert whole.deleted == [Tombstone("memory-3", 1), Tombstone("a", 2), Tombstone("b", 2)]
     assert whole.manifest.extra == {}
     assert (await export_memories(store, filters=ExportFilter(tags=["home"]))).deleted == []
+
+
+async def test_a_memory_that_is_forgotten_while_an_export_begins_is_in_it_once() -> None:
+    class Busy(InMemoryStore):
+        async def forgotten(self, ids: Sequence[str] | None = None) -> dict[str, int]:
+            return {"memory-1": 1, **await super().forgotten(ids)}
+
+    store = Busy()
+    await store.upsert(memories(2))
+    bundle = await export_memories(store)
+    assert (taken(bundle), bundle.deleted) == ({"memory-0", "memory-1"}, [])
+    PortableBundle.from_dict(bundle.to_dict())
 
 
 async def test_when_a_memory_was_written_here_shows_in_no_export(tmp_path: Path) -> None:

@@ -126,6 +126,9 @@ class Export:
         if include_related:
             ids = await with_related(store, ids)
         related = len(ids) - matching
+        # Where no lock holds, others may have forgotten a memory since its id was listed.
+        for memory_id in deleted.keys() & set(ids):
+            del deleted[memory_id]
         truncated = limit is not None and len(ids) > limit
         if truncated:
             notes.append(
