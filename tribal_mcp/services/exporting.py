@@ -126,9 +126,6 @@ class Export:
         if include_related:
             ids = await with_related(store, ids)
         related = len(ids) - matching
-        # Where no lock holds, others may have forgotten a memory since its id was listed.
-        for memory_id in deleted.keys() & set(ids):
-            del deleted[memory_id]
         truncated = limit is not None and len(ids) > limit
         if truncated:
             notes.append(
@@ -148,8 +145,10 @@ class Export:
     @property
     def tombstones(self) -> list[Tombstone]:
         """What was forgotten, in the order in which it was."""
-        order = sorted(self.deleted.items(), key=lambda one: (one[1], one[0]))
-        return [Tombstone(*one) for one in order]
+        # Where no lock holds, others may have forgotten a memory since its id was listed.
+        listed = set(self.ids)
+        order = sorted((moment, i) for i, moment in self.deleted.items() if i not in listed)
+        return [Tombstone(i, moment) for moment, i in order]
 
     async def write(
         self,
