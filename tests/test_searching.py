@@ -117,10 +117,11 @@ async def test_equal_vectors_come_in_the_order_of_insertion(filled: Filled) -> N
 
 async def test_equal_vectors_stay_equal_wherever_they_stand(tmp_path: Path) -> None:
     """The last bits of a cosine depend on the place of its row in a batch."""
-    near, far = vector(8, 384), -vector(8, 384)
+    wanted, near = vector(9, 384), vector(8, 384)
+    near *= np.sign(near @ wanted)
+    far = -near
     store = open_store(tmp_path)
     await store.upsert([memory(n, embedding=far if n % 3 else near) for n in range(1203)])
-    wanted = vector(8, 384) + vector(9, 384)
     found = await store.nearest(wanted, 2000)
     numbers = [*range(0, 1203, 3), *(n for n in range(1203) if n % 3)]
     assert [i for i, _ in found] == [f"memory-{n}" for n in numbers]
