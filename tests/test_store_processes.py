@@ -192,10 +192,10 @@ async def test_prints_and_logs_do_not_break_the_protocol(
 import logging, os, subprocess, sys
 from tribal_mcp.services import jobs, worker
 stats = jobs.Jobs.stats
-async def noisy(self):
+async def noisy(self, request):
     print("printed"); sys.stdout.flush(); os.write(1, b"written\\n")
     subprocess.run(["echo", "from a child"]); logging.getLogger("x").error("logged")
-    return await stats(self)
+    return await stats(self, request)
 jobs.Jobs.stats = noisy
 worker.main()
 """
