@@ -90,7 +90,11 @@ async def test_an_index_whose_writing_was_killed_is_built_anew(folder: Path, kee
     assert found == by_id(memories(COUNT))
     assert "built anew (55 vectors)" in notes[0]
     assert found_by_vector(folder) == COUNT
-    assert sorted(path.name for path in (folder / "tribal-mcp").iterdir()) == ["guard", "lock", "next"]
+    assert sorted(path.name for path in (folder / "tribal-mcp").iterdir()) == [
+        "guard",
+        "lock",
+        "next",
+    ]
 
 
 async def test_an_index_that_was_never_written_before_is_built_from_the_log(

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +26,7 @@ from tribal_mcp.config import load
 from tribal_mcp.errors import TribalError, UsageError
 from tribal_mcp.files import BundleFolders
 from tribal_mcp.mcp_tool import SentenceTool
+from tribal_mcp.services.permissions import READ_ONLY
 from tribal_mcp.services.process import StoreProcesses
 from tribal_mcp.services.results import ExportResult, ImportResult, StatsResult
 
@@ -106,7 +107,14 @@ async def _call(ctx: Ctx, name: str, arguments: dict[str, Any]) -> dict[str, Any
     async def progress(percent: float, message: str) -> None:
         await ctx.report_progress(percent, 100, message)
 
-    return await ctx.request_context.lifespan_context.call(name, arguments, progress)
+    request = ctx.request_context.request
+    return await ctx.request_context.lifespan_context.call(
+        name,
+        arguments,
+        progress,
+        # Over HTTP the gate has noted it; over stdio there is no request, and no limit.
+        read_only=request is not None and request.scope[READ_ONLY],
+    )
 
 
 async def tribal_export(
@@ -210,12 +218,16 @@ def _read_bundle(name: str) -> str | bytes:
         return data
 
 
-def build_server() -> Server:
-    """The server, with its store processes started when they are first needed."""
+def build_server(shared: StoreProcesses | None = None) -> Server:
+    """The server, with its store processes started when they are first needed.
+
+    Args:
+        shared: the processes of the door that it is part of; else it has its own.
+    """
 
     @asynccontextmanager
     async def lifespan(_: Server) -> AsyncIterator[StoreProcesses]:
-        async with StoreProcesses() as processes:
+        async with nullcontext(shared) if shared else StoreProcesses() as processes:
             yield processes
 
     server = MCPServer[StoreProcesses](

@@ -35,8 +35,10 @@ from tribal_mcp.portability.filters import read_filter
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.reading import RejectedEntry
+from tribal_mcp.services.arriving import unwrapped
 from tribal_mcp.services.exporting import Export
 from tribal_mcp.services.importing import import_entries
+from tribal_mcp.services.permissions import refuse_change
 from tribal_mcp.services.results import (
     CheckResult,
     EmbeddingResult,
@@ -48,6 +50,7 @@ from tribal_mcp.services.results import (
     after_import,
 )
 from tribal_mcp.services.upkeep import check_store, rescue_store
+from tribal_mcp.spool import Spool
 from tribal_mcp.stores.chroma import ChromaStore
 
 Report = Callable[[float, str], None]
@@ -67,6 +70,8 @@ class ExportRequest(BaseModel):
     output_path: str = ""
     overwrite: bool = False
     compact_vectors: bool = False
+    passing: str = ""
+    """The file of the spool that gets the bundle; `output_path` is then only its name."""
 
 
 class ImportRequest(BaseModel):
@@ -80,6 +85,8 @@ class ImportRequest(BaseModel):
     embedding_strategy: Literal["auto", "keep", "drop"] = "auto"
     dry_run: bool = False
     strict: bool = False
+    passing: str = ""
+    """The file of the spool that holds the bundle, alone or wrapped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +97,7 @@ class Jobs:
         report: told of progress; may be called from the event loop's thread only.
         stop: asked after each batch whether to stop there.
         trusted: the paths are a person's own, from a command line: any folder is allowed.
+        read_only: the caller may change nothing.
     """
 
     settings: Settings
@@ -97,6 +105,7 @@ class Jobs:
     report: Report = lambda _percent, _message: None
     stop: Callable[[], bool] = lambda: False
     trusted: bool = False
+    read_only: bool = False
 
     async def run(self, name: str, arguments: dict[str, Any]) -> BaseModel:
         """Carry out the job of that name.
@@ -104,11 +113,13 @@ class Jobs:
         Raises:
             TribalError: what kept it from being done, for its user.
         """
+        if self.read_only and name != "import":
+            refuse_change(name, arguments)
         match name:
             case "export":
                 return await self.export(ExportRequest(**arguments))
             case "import":
-                return await self.import_(ImportRequest(**arguments))
+                return await self._import_as_it_came(ImportRequest(**arguments))
             case "stats":
                 return await self.stats()
             case "check":
@@ -123,6 +134,10 @@ class Jobs:
         if self.trusted:
             return BundleFolders.anywhere(self.settings.bundle_dir)
         return BundleFolders(self.settings.allowed_dirs, self.settings.bundle_dir)
+
+    @property
+    def _spool(self) -> Spool:
+        return Spool(self.settings.data_dir)
 
     def _store(self) -> ChromaStore:
         return ChromaStore(
@@ -146,11 +161,15 @@ class Jobs:
 
         async with self._store() as store, store.session():
             export = await Export.plan(store, self._configured_model(), filters, None)
-            with self.folders.publish(
-                path,
-                overwrite=request.overwrite,
-                is_bundle=is_bundle,
-                numbered=not request.output_path,
+            with (
+                self._spool.writing(request.passing)
+                if request.passing
+                else self.folders.publish(
+                    path,
+                    overwrite=request.overwrite,
+                    is_bundle=is_bundle,
+                    numbered=not request.output_path,
+                )
             ) as file:
                 writer = BundleWriter(
                     file,
@@ -175,9 +194,17 @@ class Jobs:
             next_step=after_export(integrity.memory_count, filters.in_words() if filters else ""),
         )
 
+    async def _import_as_it_came(self, request: ImportRequest) -> ImportResult:
+        """Import a bundle, alone or wrapped; whether it is a dry run may stand beside it."""
+        async with unwrapped(request, self._spool, self.limits, self._still_wanted) as bare:
+            if self.read_only:
+                refuse_change("import", bare.model_dump())
+            return await self.import_(bare)
+
     async def import_(self, request: ImportRequest) -> ImportResult:
         """Bring a bundle into the store, or say what that would do."""
-        if bool(request.input_path) == bool(request.bundle_json):
+        given = (request.input_path, request.bundle_json, request.passing)
+        if sum(map(bool, given)) != 1:
             raise UsageError(
                 "Give either input_path (a file) or bundle_json (the bundle itself), and not both."
             )
@@ -211,17 +238,24 @@ class Jobs:
         if request.bundle_json:
             yield reader_of(request.bundle_json, self.limits)
             return
+        if request.passing:
+            with self._spool.reading(request.passing) as file:
+                yield BundleReader(file, self.limits)
+            return
         with self.folders.open_input(request.input_path, self.limits.file_bytes) as file:
             yield BundleReader(file, self.limits)
 
     def _verifying(self, done: int, total: int) -> None:
-        if self.stop():
-            raise Stopped("Stopped while the bundle was checked. Nothing was imported.")
+        self._still_wanted()
         anyio.from_thread.run_sync(
             self.report,
             _VERIFIED_PERCENT * min(1.0, done / total),
             f"Checked {done / 2**20:,.1f} of {total / 2**20:,.1f} MiB",
         )
+
+    def _still_wanted(self) -> None:
+        if self.stop():
+            raise Stopped("Stopped while the bundle was checked. Nothing was imported.")
 
     async def stats(self) -> StatsResult:
         """Say what is in the store."""
