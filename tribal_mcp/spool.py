@@ -18,7 +18,7 @@ from tribal_mcp.files import make_private
 from tribal_mcp.open_folder import Draft, OpenFolder, in_words
 
 _NAME = re.compile(r"\.tribal-[0-9a-f]{16}\.part")
-_SHOWN = "what passes through"
+_SHOWN = "a file on its way, below TRIBAL_DATA_DIR"
 
 
 @dataclass(frozen=True, slots=True)

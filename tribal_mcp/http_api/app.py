@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import anyio.to_thread
 from fastapi import Body, Depends, FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
+from mcp.server.transport_security import TransportSecuritySettings
 from pydantic import BaseModel
 from starlette.middleware.cors import CORSMiddleware
 
@@ -51,6 +52,7 @@ a problem (RFC 9457) with a `code` that stays and a sentence that says what to d
 """
 _MCP_BYTES = MIB
 _SMALL_BYTES = MIB
+_SESSIONS = 256
 
 
 async def _json_only(request: Request) -> None:
@@ -247,17 +249,24 @@ def build_app(settings: Settings, limits: Limits, http: HttpSettings, address: s
         limits: what a body may hold.
         http: who may call.
         address: what the server is bound to, as a Host names it.
+
+    Raises:
+        PathNotAllowed: nothing can be written below the store's folder.
     """
     processes = StoreProcesses()
-    calls = Calls(processes, Spool(settings.data_dir))
+    spool = Spool(settings.data_dir)
+    spool.sweep()
+    calls = Calls(processes, spool)
     mcp = build_server(processes)
     routes = mcp.streamable_http_app(
-        max_request_body_size=limits.inline_bytes + _MCP_BYTES, max_sessions=256
+        max_request_body_size=limits.inline_bytes + _MCP_BYTES,
+        max_sessions=_SESSIONS,
+        # The gate has done it, for all routes.
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     ).routes
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        calls.spool.sweep()
         async with processes, mcp.session_manager.run():
             yield
 

@@ -7,9 +7,9 @@ right. Only then is a body read, and no more of it than the route takes.
 
 import hmac
 import re
-import time
 from contextlib import suppress
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 import anyio
@@ -123,7 +123,7 @@ class Rules:
 
     def bounded(self, scope: Scope, receive: Receive) -> Receive:
         """The same body, refused once it is too large or too slow."""
-        began = time.monotonic()
+        began = monotonic()
         count = 0
         is_whole = False
 
@@ -131,7 +131,7 @@ class Rules:
             nonlocal count, is_whole
             if is_whole:
                 return await receive()
-            late_by = time.monotonic() - began - count / BODY_RATE
+            late_by = monotonic() - began - count / BODY_RATE
             with anyio.move_on_after(max(0.0, GRACE_S - late_by)) as waiting:
                 message = await receive()
             if waiting.cancelled_caught:
