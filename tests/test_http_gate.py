@@ -193,7 +193,7 @@ def test_without_a_setting_no_web_page_may_call(tmp_path: Path) -> None:
 
 
 ENTRY = {"manifest": {"schema_version": "1.0", "memory_count": 0}, "entries": []}
-CHANGES = {
+CHANGES: dict[str, tuple[str, dict[str, Any], str]] = {
     "an import": ("tribal_import", {"input_path": "few.json"}, "/v1/import"),
     "an import that says it is none": (
         "tribal_import",
@@ -201,7 +201,7 @@ CHANGES = {
         "/v1/import?dry_run=false",
     ),
 }
-READINGS = {
+READINGS: dict[str, tuple[str, dict[str, Any], str]] = {
     "a count": ("tribal_stats", {}, "/v1/stats"),
     "an export": ("tribal_export", {}, "/v1/export"),
     "a dry run": (

@@ -90,13 +90,19 @@ _BUNDLE = {
     "type": "object",
     "required": ["manifest", "entries"],
     "properties": {
-        "manifest": {"type": "object", "description": "the model behind the vectors, the count"},
+        "manifest": {
+            "type": ["object", "null"],
+            "description": "the model behind the vectors, the count",
+        },
         "entries": {
             "type": "array",
             "items": {"type": "object"},
             "description": "one memory each; docs/bundle-format.md has the fields",
         },
-        "integrity": {"type": "object", "description": "count and hashes, checked on import"},
+        "integrity": {
+            "type": ["object", "null"],
+            "description": "count and hashes, checked on import",
+        },
     },
     "description": "A bundle, as POST /v1/export answers with it.",
 }
