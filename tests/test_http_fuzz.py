@@ -47,13 +47,13 @@ class Fuzz:
     def request(self) -> tuple[bytes, bool]:
         """The bytes of a request, now and then not even HTTP; and whether it may not be whole."""
         pick = self.random.choice
-        method = pick(["POST", "POST", "POST", "GET", "PUT", "DELETE", "OPTIONS", "HEAD", "P\x00"])
+        method = pick([*["POST"] * 12, "GET", "PUT", "DELETE", "OPTIONS", "HEAD", "P\x00"])
         path = pick(["/v1/export", "/v1/import", "/v1/import", "/v1/stats", "/v1/health", "/mcp"])
-        path += pick(["", "", "", "/", "/../x", "%00", "?", "?dry_run=true", "?dry_run=", "?a=%ff"])
-        path += pick(["", "", "&tags=%ED%A0%80", "?tags=a&tags=b", "?conflict_resolution=merge"])
+        path += pick([*[""] * 12, "/", "/../x", "%00", "?", "?dry_run=true", "?dry_run=", "?a=%ff"])
+        path += pick([*[""] * 8, "&tags=%ED%A0%80", "?tags=a&tags=b", "?conflict_resolution=merge"])
         body = self._body()
-        lines = [f"{method} {path} HTTP/1.1", f"Host: {pick(['localhost'] * 9 + ['x', ''])}"]
-        kinds = ["application/json", "application/json", "text/plain", "application/gzip", "é", ""]
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {pick(['localhost'] * 20 + ['x', ''])}"]
+        kinds = [*["application/json"] * 8, "text/plain", "application/gzip", "é", ""]
         lines.append(f"Content-Type: {pick(kinds)}")
         for name, values in {
             "Accept": ["*/*", "text/event-stream", "application/json;q=x", ",;,", "*/*;q=0"],
@@ -67,9 +67,9 @@ class Fuzz:
             "Upgrade": ["websocket"],
             "X-Long": ["x" * 70_000],
         }.items():
-            if self.random.random() < 0.12:
+            if self.random.random() < 0.08:
                 lines.append(f"{name}: {pick(values)}")
-        declared = pick([len(body)] * 8 + [len(body) + 1, max(0, len(body) - 1), -1, "x", 10**30])
+        declared = pick([len(body)] * 20 + [len(body) + 1, max(0, len(body) - 1), -1, "x", 10**30])
         lines.append(f"Content-Length: {declared}")
         text = "\r\n".join([*lines, "Connection: close", "", ""]).encode("latin-1")
         sent = self._spoiled(text, 0.03)
