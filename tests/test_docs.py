@@ -12,7 +12,7 @@ import pytest
 
 from tests.examples import memory
 from tribal_mcp import open_store
-from tribal_mcp.config import Settings
+from tribal_mcp.config import HttpSettings, Settings
 from tribal_mcp.portability.embedding_metadata import create_embedding_metadata
 from tribal_mcp.portability.limits import Limits
 
@@ -49,6 +49,7 @@ def test_every_setting_and_limit_is_in_the_table_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `(TRIBAL_\w+)` \|\s*`?([^|`]*?)`?\s*\|", README, re.MULTILINE))
     defaults = {
         **{f"TRIBAL_{n}".upper(): f.default for n, f in Settings.model_fields.items()},
+        **{f"TRIBAL_HTTP_{n}".upper(): f.default for n, f in HttpSettings.model_fields.items()},
         **{f"TRIBAL_LIMIT_{n}".upper(): f.default for n, f in Limits.model_fields.items()},
     }
     assert rows.keys() == defaults.keys()

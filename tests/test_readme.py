@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FORMAT = ROOT / "docs" / "bundle-format.md"
-OTHER_PROGRAMS = {"claude", "cd", "git"}
+OTHER_PROGRAMS = {"claude", "cd", "curl", "git"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -29,7 +29,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def in_shell(page: Path) -> list[list[str]]:
     """The commands of a page's shell blocks, as words."""
-    lines = "".join(blocks(page, "sh")).splitlines()
+    lines = "".join(blocks(page, "sh")).replace("\\\n", " ").splitlines()
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 

@@ -274,6 +274,20 @@ def rescue_command(
     show(result, f"Rescued {memories(result.memory_count)} to {file}", as_json=as_json)
 
 
+@app.command("serve")
+def serve_command(
+    *,
+    host: Annotated[
+        str, typer.Option(help="The address to serve on; one that others reach needs a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes a free one.")] = 18790,
+) -> None:
+    """Serve over HTTP: /v1 for programs, /mcp for agents, /docs to read."""
+    from tribal_mcp.http_api.serving import serve_http  # noqa: PLC0415 - only the server needs it
+
+    serve_http(host, port)
+
+
 def main() -> None:
     """Run a command; a failure that its user can mend is one sentence and an exit code."""
     try:

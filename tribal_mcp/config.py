@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Self
 
 from platformdirs import user_data_path
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tribal_mcp.errors import UsageError
 from tribal_mcp.portability.limits import Limits
 
 _COLLECTION = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,498}[a-zA-Z0-9]")
+_TOKEN = re.compile(r"[!-~]+")
+_HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\]")
+_ORIGIN = re.compile(r"https?://[^\s/,*@]+")
 _ALIKE = 0.85
 
 
@@ -118,6 +121,68 @@ class Settings(BaseSettings):
         return dirs
 
 
+class HttpSettings(BaseSettings):
+    """Who may call `tribal-mcp serve`; each is `TRIBAL_HTTP_<NAME>` in the environment."""
+
+    # An empty token is not an unset one: it would open the door to everybody.
+    model_config = SettingsConfigDict(env_prefix="TRIBAL_HTTP_", frozen=True)
+
+    token: SecretStr | None = Field(None, description="the token of a caller who may do all")
+    read_token: SecretStr | None = Field(
+        None, description="the token of a caller who may only read: export, count, try"
+    )
+    hosts: str = Field("", description="further names that callers know the server by")
+    origins: str = Field("", description="web pages that may call it, such as https://a.example")
+
+    @field_validator("token", "read_token")
+    @classmethod
+    def _not_empty(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _TOKEN.fullmatch(value.get_secret_value()):
+            raise ValueError("A token is not empty and has no spaces, only printable ASCII")
+        return value
+
+    @model_validator(mode="after")
+    def _two_tokens(self) -> Self:
+        if self.read_token and (not self.token or self.token == self.read_token):
+            raise ValueError(
+                "TRIBAL_HTTP_READ_TOKEN goes with a TRIBAL_HTTP_TOKEN that is another. Set both"
+            )
+        _ = self.host_names, self.allowed_origins
+        return self
+
+    @cached_property
+    def host_names(self) -> frozenset[str]:
+        """The names in `hosts`, in lower case and without a port."""
+        return _listed("TRIBAL_HTTP_HOSTS", self.hosts.lower(), _HOST_NAME, "memories.example")
+
+    @cached_property
+    def allowed_origins(self) -> frozenset[str]:
+        """The origins in `origins`."""
+        return _listed("TRIBAL_HTTP_ORIGINS", self.origins, _ORIGIN, "https://app.example")
+
+
+def _listed(name: str, text: str, form: re.Pattern[str], example: str) -> frozenset[str]:
+    found = frozenset(part.strip() for part in text.split(",") if part.strip())
+    for part in sorted(found):
+        if not form.fullmatch(part):
+            raise ValueError(
+                f"{name} holds {part!r:.60}; write it as {example}, with commas between"
+            )
+    return found
+
+
+def load_http() -> HttpSettings:
+    """The settings of `tribal-mcp serve`.
+
+    Raises:
+        UsageError: a variable has a value that can't be; the message names it.
+    """
+    try:
+        return HttpSettings()
+    except ValidationError as error:
+        raise _refusal(error, "TRIBAL_HTTP_") from None
+
+
 def load() -> tuple[Settings, Limits]:
     """The settings and limits of this environment.
 
@@ -129,22 +194,30 @@ def load() -> tuple[Settings, Limits]:
         return Settings(), LimitSettings()
     except ValidationError as error:
         prefix = "TRIBAL_LIMIT_" if error.title == LimitSettings.__name__ else "TRIBAL_"
-        problems: list[str] = []
-        for problem in error.errors():
-            message = problem["msg"].removeprefix("Value error, ")
-            if problem["loc"]:
-                name = f"{prefix}{problem['loc'][0]}".upper()
-                message = f"{name} is {problem['input']!r:.60}: {message}"
-            problems.append(message)
-        raise UsageError(
-            f"{'. '.join(problems)}. Correct it, or unset it for its default."
-        ) from None
+        raise _refusal(error, prefix) from None
+
+
+def _refusal(error: ValidationError, prefix: str) -> UsageError:
+    problems: list[str] = []
+    for problem in error.errors():
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["loc"]:
+            name = f"{prefix}{problem['loc'][0]}".upper()
+            is_secret = name.endswith("TOKEN")
+            message = (
+                f"{name}: {message}"
+                if is_secret
+                else f"{name} is {problem['input']!r:.60}: {message}"
+            )
+        problems.append(message)
+    return UsageError(f"{'. '.join(problems)}. Correct it, or unset it for its default.")
 
 
 def _refuse_misspelt() -> None:
     """A setting that is nearly named as one of ours would be ignored: the wrong store, silently."""
     known = [f"TRIBAL_{name}".upper() for name in Settings.model_fields]
     known += [f"TRIBAL_LIMIT_{name}".upper() for name in Limits.model_fields]
+    known += [f"TRIBAL_HTTP_{name}".upper() for name in HttpSettings.model_fields]
     for name in sorted(set(map(str.upper, os.environ)) - set(known)):
         near = difflib.get_close_matches(name, known, n=1, cutoff=_ALIKE)
         if near and name.startswith("TRIBAL_"):

@@ -9,6 +9,7 @@ TribalError
 │   ├── StoreLocked        5   423   another process holds it
 │   └── StoreDamaged       5   503   its files are damaged or of an unknown layout
 ├── PathNotAllowed         6   403   a path is outside the allowed folders, or of a wrong kind
+├── NotPermitted           6   403   the caller may only read
 ├── NoSpace                7   507   the disk is full
 ├── EmbedderError          8   503   an embedder is missing or fails
 └── Stopped              130   499   the user stopped it; what was done is in the message
@@ -77,6 +78,13 @@ class StoreDamaged(StoreError):
 
 class PathNotAllowed(TribalError):
     """A path lies outside the allowed folders or is of a wrong kind."""
+
+    exit_code = 6
+    http_status = 403
+
+
+class NotPermitted(TribalError):
+    """The caller may only read, and this would change something."""
 
     exit_code = 6
     http_status = 403

@@ -180,7 +180,7 @@ class BundleFolders:
         base = self._base(target, path.name, shown)
         with in_words(shown):
             if create and target == self.default:
-                _make_private(target)
+                make_private(target)
             try:
                 folder = OpenFolder(base, target)
             except FileNotFoundError as error:
@@ -254,7 +254,7 @@ def _resolved(path: Path, shown: str) -> Path:
         raise PathNotAllowed(f"{shown} leads through too many links.") from error
 
 
-def _make_private(folder: Path) -> None:
+def make_private(folder: Path) -> None:
     """Makes a folder, and what is missing above it, for its owner alone."""
     missing = itertools.takewhile(lambda path: not path.exists(), (folder, *folder.parents))
     for path in reversed(list(missing)):

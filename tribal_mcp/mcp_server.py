@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -232,12 +232,16 @@ def _read_bundle(name: str) -> str | bytes:
         return data
 
 
-def build_server() -> Server:
-    """The server, with its store processes started when they are first needed."""
+def build_server(shared: StoreProcesses | None = None) -> Server:
+    """The server, with its store processes started when they are first needed.
+
+    Args:
+        shared: the processes of the door that it is part of; else it has its own.
+    """
 
     @asynccontextmanager
     async def lifespan(_: Server) -> AsyncIterator[StoreProcesses]:
-        async with StoreProcesses() as processes:
+        async with nullcontext(shared) if shared else StoreProcesses() as processes:
             yield processes
 
     server = MCPServer[StoreProcesses](

@@ -15,6 +15,7 @@ from mcp.types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import BaseModel, ValidationError
 
 from tribal_mcp.errors import TribalError
+from tribal_mcp.services.permissions import READ_ONLY
 from tribal_mcp.services.process import StoreProcesses
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,14 @@ async def ask(ctx: Ctx, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     async def progress(percent: float, message: str) -> None:
         await ctx.report_progress(percent, 100, message)
 
-    return await ctx.request_context.lifespan_context.call(name, arguments, progress)
+    request = ctx.request_context.request
+    return await ctx.request_context.lifespan_context.call(
+        name,
+        arguments,
+        progress,
+        # Over HTTP the gate has noted it; over stdio there is no request, and no limit.
+        read_only=request is not None and request.scope[READ_ONLY],
+    )
 
 
 def answer(result: BaseModel) -> CallToolResult:

@@ -1,4 +1,4 @@
-"""One open folder and what is safe to do in it. Only `files.py` uses it.
+"""One open folder and what is safe to do in it. Only `files.py` and `spool.py` use it.
 
 Names are reached through the folder's descriptor, so that nobody who renames a folder or swaps a
 link meanwhile can lead elsewhere. Windows has no such descriptors: there the path is used.
@@ -103,6 +103,12 @@ class OpenFolder:
             if os.fstat(raw.fileno()).st_nlink:
                 return name, Draft(raw, _BUFFER_BYTES)
             raw.close()  # swept between its making and its locking
+
+    def open_part(self, name: str, shown: str) -> Draft:
+        """Opens a temporary file that another process has made, to write to."""
+        raw = _RawDraft(self._open(name, os.O_RDWR), "wb")
+        raw.shown = shown
+        return Draft(raw, _BUFFER_BYTES)
 
     def sweep(self) -> None:
         """Removes the temporary files of killed processes: those whose lock nobody holds."""

@@ -30,10 +30,12 @@ from tribal_mcp.portability.conflicts import ConflictResolution
 from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata, ReembeddingStrategy
 from tribal_mcp.portability.filters import read_filter
 from tribal_mcp.portability.limits import Limits
+from tribal_mcp.services.arriving import unwrapped
 from tribal_mcp.services.counting import stats_of
 from tribal_mcp.services.exporting import Export
 from tribal_mcp.services.importing import import_entries
 from tribal_mcp.services.memory_jobs import MemoryRequest, run_memory_job
+from tribal_mcp.services.permissions import refuse_change
 from tribal_mcp.services.requests import (
     CheckRequest,
     ExportRequest,
@@ -63,6 +65,7 @@ from tribal_mcp.services.since import EarlierBundle, read_since
 from tribal_mcp.services.sources import VerifiedBundle
 from tribal_mcp.services.undoing import history, undo
 from tribal_mcp.services.upkeep import check_store, rescue_store
+from tribal_mcp.spool import Spool
 from tribal_mcp.stores.base import MemoryStore
 from tribal_mcp.stores.chroma import ChromaStore
 from tribal_mcp.stores.last_export import record_export
@@ -86,6 +89,7 @@ class Jobs:
         report: told of progress; may be called from the event loop's thread only.
         stop: asked after each batch whether to stop there.
         trusted: the paths are a person's own, from a command line: any folder is allowed.
+        read_only: the caller may change nothing.
     """
 
     settings: Settings
@@ -93,6 +97,7 @@ class Jobs:
     report: Report = lambda _percent, _message: None
     stop: Callable[[], bool] = lambda: False
     trusted: bool = False
+    read_only: bool = False
 
     async def run(self, name: str, arguments: dict[str, Any]) -> BaseModel:
         """Carry out the job of that name.
@@ -100,6 +105,8 @@ class Jobs:
         Raises:
             TribalError: what kept it from being done, for its user.
         """
+        if self.read_only and name != "import":
+            refuse_change(name, arguments)
         try:
             method, request = _JOBS[name]
         except KeyError:
@@ -113,6 +120,10 @@ class Jobs:
         if self.trusted:
             return BundleFolders.anywhere(self.settings.bundle_dir)
         return BundleFolders(self.settings.allowed_dirs, self.settings.bundle_dir)
+
+    @property
+    def _spool(self) -> Spool:
+        return Spool(self.settings.data_dir)
 
     def _store(self) -> ChromaStore:
         return ChromaStore(
@@ -161,11 +172,15 @@ class Jobs:
                 on_compared=compared,
                 stop=self.stop,
             )
-            with self.folders.publish(
-                path,
-                overwrite=request.overwrite,
-                is_bundle=is_bundle,
-                numbered=not request.output_path,
+            with (
+                self._spool.writing(request.passing)
+                if request.passing
+                else self.folders.publish(
+                    path,
+                    overwrite=request.overwrite,
+                    is_bundle=is_bundle,
+                    numbered=not request.output_path,
+                )
             ) as file:
                 writer = BundleWriter(
                     file,
@@ -205,9 +220,17 @@ class Jobs:
             exported_at=export.manifest.exported_at,
         )
 
+    async def import_as_it_came(self, request: ImportRequest) -> ImportResult:
+        """Import a bundle, alone or wrapped; whether it is a dry run may stand beside it."""
+        async with unwrapped(request, self._spool, self.limits, self._still_wanted) as bare:
+            if self.read_only:
+                refuse_change("import", bare.model_dump())
+            return await self.import_(bare)
+
     async def import_(self, request: ImportRequest) -> ImportResult:
         """Bring a bundle into the store, or say what that would do."""
-        if bool(request.input_path) == bool(request.bundle_json):
+        given = (request.input_path, request.bundle_json, request.passing)
+        if sum(map(bool, given)) != 1:
             raise UsageError(
                 "Give either input_path (a file) or bundle_json (the bundle itself), and not both."
             )
@@ -288,17 +311,24 @@ class Jobs:
         if request.bundle_json:
             yield reader_of(request.bundle_json, self.limits)
             return
+        if request.passing:
+            with self._spool.reading(request.passing) as file:
+                yield BundleReader(file, self.limits)
+            return
         with self.folders.open_input(request.input_path, self.limits.file_bytes) as file:
             yield BundleReader(file, self.limits)
 
     def _verifying(self, done: int, total: int, outcome: str = "Nothing was imported.") -> None:
-        if self.stop():
-            raise Stopped(f"Stopped while the bundle was checked. {outcome}")
+        self._still_wanted(outcome)
         anyio.from_thread.run_sync(
             self.report,
             _VERIFIED_PERCENT * min(1.0, done / total),
             f"Checked {done / 2**20:,.1f} of {total / 2**20:,.1f} MiB",
         )
+
+    def _still_wanted(self, outcome: str = "Nothing was imported.") -> None:
+        if self.stop():
+            raise Stopped(f"Stopped while the bundle was checked. {outcome}")
 
     async def stats(self, _: Request) -> StatsResult:
         """Say what is in the store."""
@@ -350,7 +380,7 @@ class Jobs:
 
 _JOBS: dict[str, tuple[str, type[Request]]] = {
     "export": ("export", ExportRequest),
-    "import": ("import_", ImportRequest),
+    "import": ("import_as_it_came", ImportRequest),
     "stats": ("stats", Request),
     "undo": ("undo", UndoRequest),
     "history": ("history", HistoryRequest),

@@ -127,11 +127,17 @@ class StoreProcesses:
                     group.start_soon(worker.end)
 
     async def call(
-        self, name: str, arguments: dict[str, Any], on_progress: OnProgress | None = None
+        self,
+        name: str,
+        arguments: dict[str, Any],
+        on_progress: OnProgress | None = None,
+        *,
+        read_only: bool = False,
     ) -> dict[str, Any]:
         """Carry out a job of `jobs.Jobs` and give its result as a dict.
 
-        Cancelled, it stops the job after the batch in hand before it returns.
+        Cancelled, it stops the job after the batch in hand before it returns. With `read_only`
+        the job is refused unless it only reads.
 
         Raises:
             TribalError: what kept the job from being done.
@@ -143,7 +149,9 @@ class StoreProcesses:
             usable = False
             try:
                 with anyio.CancelScope(shield=True):
-                    await worker.send({"call": name, "arguments": arguments})
+                    await worker.send(
+                        {"call": name, "arguments": arguments, "read_only": read_only}
+                    )
                 answer = await worker.answer(on_progress)
                 usable = True
             except _GONE:

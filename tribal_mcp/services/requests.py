@@ -22,6 +22,8 @@ class ExportRequest(Request):
     compact_vectors: bool = False
     since: str = ""
     include_related: bool = False
+    passing: str = ""
+    """The file of the spool that gets the bundle; `output_path` is then only its name."""
 
 
 class ImportRequest(Request):
@@ -35,6 +37,8 @@ class ImportRequest(Request):
     strict: bool = False
     restore_deleted: bool = False
     write_plan: bool = False
+    passing: str = ""
+    """The file of the spool that holds the bundle, alone or wrapped."""
 
 
 class UndoRequest(Request):

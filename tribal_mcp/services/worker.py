@@ -1,9 +1,9 @@
 """The process that does a server's work: it may be slow, freeze or die without its server.
 
-One JSON line in is a call, `{"call": name, "arguments": {…}}`, or `{"stop": true}` for the call at
-work. Lines out are `{"progress": [percent, message]}` and at the end of the call `{"result": {…}}`
-or `{"error": {"type": …, "message": …}}`. At the end of its input it finishes the batch in hand
-and ends; so it never outlives its server, however that ends.
+One JSON line in is a call, `{"call": name, "arguments": {…}, "read_only": false}`, or
+`{"stop": true}` for the call at work. Lines out are `{"progress": [percent, message]}` and at the
+end of the call `{"result": {…}}` or `{"error": {"type": …, "message": …}}`. At the end of its input
+it finishes the batch in hand and ends; so it never outlives its server, however that ends.
 """
 
 import json
@@ -106,7 +106,9 @@ async def _serve(calls: _Calls, out: BinaryIO) -> None:
 
 async def _answer(call: dict[str, Any], report: _Progress, calls: _Calls) -> dict[str, Any]:
     try:
-        jobs = Jobs(*load(), report=report, stop=calls.stopped)
+        jobs = Jobs(
+            *load(), report=report, stop=calls.stopped, read_only=call.get("read_only", False)
+        )
         result = await jobs.run(call["call"], call["arguments"])
         return {"result": result.model_dump(mode="json")}
     except TribalError as error:
