@@ -1,9 +1,12 @@
 """What all tests share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.chroma_servers import RealServer, real_server
 
 
 @pytest.fixture
@@ -19,3 +22,10 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home" / "data"))
+
+
+@pytest.fixture(scope="session")
+def chroma_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
+    """A real Chroma server for all tests that leave it alive; each uses collections of its own."""
+    with real_server(tmp_path_factory.mktemp("server") / "chroma") as server:
+        yield server

@@ -95,6 +95,7 @@ KEEPERS = {
     "chromadb": "stores.chroma_folder",
     "tribal_mcp.open_folder": "files",
     "pydantic_settings": "config",
+    "httpx": "stores.server_http",
 }
 
 

@@ -5,15 +5,19 @@ table.
 """
 
 import difflib
+import json
 import os
 import re
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tribal_mcp.errors import UsageError
@@ -21,6 +25,26 @@ from tribal_mcp.portability.limits import Limits
 
 _COLLECTION = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,498}[a-zA-Z0-9]")
 _ALIKE = 0.85
+_CLOUD = "https://api.trychroma.com"
+
+
+@dataclass(frozen=True, slots=True)
+class ChromaServer:
+    """Where a Chroma server is.
+
+    Attributes:
+        url: http or https, without a slash at the end.
+        tenant: whose database it is.
+        database: the database.
+        headers: sent with each request, and shown nowhere.
+        cloud: it is Chroma Cloud.
+    """
+
+    url: str
+    tenant: str = "default_tenant"
+    database: str = "default_database"
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    cloud: bool = False
 
 
 class LimitSettings(BaseSettings, Limits):
@@ -52,6 +76,13 @@ class Settings(BaseSettings):
     restore_points: int = Field(
         20, ge=1, description="operations of which what was before is kept, for undoing"
     )
+    chroma_url: str = Field("", description="a Chroma server, or `cloud`, instead of a folder")
+    chroma_tenant: str = Field("default_tenant", description="the tenant on the server")
+    chroma_database: str = Field("default_database", description="the tenant's database")
+    chroma_token: SecretStr = Field(SecretStr(""), description="sent to it as a bearer token")
+    chroma_headers: SecretStr = Field(
+        SecretStr(""), description="headers for it or a proxy before it, as a JSON object"
+    )
 
     @field_validator("data_dir")
     @classmethod
@@ -70,6 +101,24 @@ class Settings(BaseSettings):
                 "'-', and begins and ends with a letter or digit"
             )
         return value
+
+    @field_validator("chroma_url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if "@" in parts.netloc:
+            raise ValueError("A password has its place in TRIBAL_CHROMA_HEADERS")
+        whole = parts.scheme in ("http", "https") and parts.hostname and not parts.query
+        if value not in ("", "cloud") and not whole:
+            raise ValueError(
+                "Give the address of a server, such as http://localhost:8000, or cloud"
+            )
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _readable_headers(self) -> Self:
+        _headers(self)
+        return self
 
     @model_validator(mode="after")
     def _whole_model(self) -> Self:
@@ -98,6 +147,30 @@ class Settings(BaseSettings):
             if path != Path(path.anchor)
         )
 
+    @property
+    def place(self) -> str:
+        """The folder or the server that holds the memories, for people."""
+        return self.server.url if self.server else str(self.data_dir)
+
+    @cached_property
+    def server(self) -> ChromaServer | None:
+        """The Chroma server that holds the memories; None where a folder does.
+
+        Raises:
+            UsageError: Chroma Cloud's own variables are not set.
+        """
+        if self.chroma_url != "cloud":
+            tenant, database = self.chroma_tenant, self.chroma_database
+            url = self.chroma_url
+            return ChromaServer(url, tenant, database, _headers(self)) if url else None
+        names = ("CHROMA_API_KEY", "CHROMA_TENANT", "CHROMA_DATABASE")
+        key, tenant, database = (os.environ.get(name, "") for name in names)
+        if not (key and tenant and database):
+            raise UsageError(
+                f"For Chroma Cloud set {', '.join(names)}, as its dashboard shows them."
+            )
+        return ChromaServer(_CLOUD, tenant, database, {"x-chroma-token": key}, cloud=True)
+
     @cached_property
     def _set_dirs(self) -> tuple[Path, ...]:
         try:
@@ -113,6 +186,28 @@ class Settings(BaseSettings):
                     "Write each folder from the root, or with ~."
                 )
         return dirs
+
+
+def _headers(settings: Settings) -> dict[str, str]:
+    """The headers for a Chroma server; nothing of them stands in an error."""
+    found: object = {}
+    try:
+        if text := settings.chroma_headers.get_secret_value():
+            found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not all(type(value) is str for value in found.values()):
+        raise ValueError(
+            'TRIBAL_CHROMA_HEADERS is not a JSON object of texts, such as {"X-Key": "…"}'
+        )
+    if token := settings.chroma_token.get_secret_value():
+        found = {"Authorization": f"Bearer {token}"} | found
+    for name, value in found.items():
+        if not re.fullmatch(r"[\w-]+", name, re.ASCII) or not re.fullmatch(r"[ -~]*", value):
+            raise ValueError(
+                "TRIBAL_CHROMA_HEADERS or TRIBAL_CHROMA_TOKEN holds a character that no header may"
+            )
+    return found
 
 
 def load() -> tuple[Settings, Limits]:
@@ -131,7 +226,8 @@ def load() -> tuple[Settings, Limits]:
             message = problem["msg"].removeprefix("Value error, ")
             if problem["loc"]:
                 name = f"{prefix}{problem['loc'][0]}".upper()
-                message = f"{name} is {problem['input']!r:.60}: {message}"
+                shown = "" if "@" in str(problem["input"]) else f" is {problem['input']!r:.60}"
+                message = f"{name}{shown}: {message}"
             problems.append(message)
         raise UsageError(
             f"{'. '.join(problems)}. Correct it, or unset it for its default."

@@ -106,7 +106,8 @@ def _of_operation(operation: HistoryEntry) -> str:
 
 @rows.register
 def _(result: StatsResult) -> Rows:
-    table = [("folder", result.data_dir), ("collection", result.collection)]
+    place = "server" if "://" in result.data_dir else "folder"
+    table = [(place, result.data_dir), ("collection", result.collection)]
     if result.embedding:
         table.append(("model", _model(result.embedding)))
     if result.without_vector:
