@@ -2,10 +2,12 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.chroma_servers import RealServer, real_server
 from tests.command_line import Ran, Tribal
 from tribal_mcp import cli
 
@@ -42,3 +44,10 @@ def tribal(
         return Ran(end.value.code or 0, out, err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def chroma_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
+    """A real Chroma server for all tests that leave it alive; each uses collections of its own."""
+    with real_server(tmp_path_factory.mktemp("server") / "chroma") as server:
+        yield server

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from tribal_mcp.config import load
 from tribal_mcp.errors import UsageError
@@ -30,6 +31,11 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch) -> None
         "TRIBAL_INSTANCE": "desk",
         "TRIBAL_LOCK_TIMEOUT_S": "2.5",
         "TRIBAL_RESTORE_POINTS": "3",
+        "TRIBAL_CHROMA_URL": "https://chroma.example/base/",
+        "TRIBAL_CHROMA_TENANT": "mine",
+        "TRIBAL_CHROMA_DATABASE": "notes",
+        "TRIBAL_CHROMA_TOKEN": "t0ken",
+        "TRIBAL_CHROMA_HEADERS": '{"X-Key": "k3y"}',
         "TRIBAL_LIMIT_ENTRIES": "10",
     }
     for name, value in variables.items():
@@ -46,7 +52,19 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch) -> None
         "instance": "desk",
         "lock_timeout_s": 2.5,
         "restore_points": 3,
+        "chroma_url": "https://chroma.example/base",
+        "chroma_tenant": "mine",
+        "chroma_database": "notes",
+        "chroma_token": SecretStr("t0ken"),
+        "chroma_headers": SecretStr('{"X-Key": "k3y"}'),
     }
+    server = settings.server
+    assert server is not None
+    assert (server.url, server.tenant, server.database) == (settings.chroma_url, "mine", "notes")
+    assert server.headers == {"Authorization": "Bearer t0ken", "X-Key": "k3y"}
+    for shown in (repr(settings), repr(server), str(settings.model_dump())):
+        assert "t0ken" not in shown
+        assert "k3y" not in shown
     assert settings.allowed_dirs == (home / "one", Path("/srv/two"))
     assert settings.bundle_dir == home / "one"
     assert limits.entries == 10
@@ -67,6 +85,11 @@ WRONG = {
     "nobody's home": ({"TRIBAL_DATA_DIR": "~no-such-user/x"}, "TRIBAL_DATA_DIR is '~no-such-user"),
     "a model of no size": ({"TRIBAL_EMBEDDING_MODEL": "m"}, "TRIBAL_EMBEDDING_DIMENSIONS go toget"),
     "a size of no model": ({"TRIBAL_EMBEDDING_DIMENSIONS": "3"}, "TRIBAL_EMBEDDING_MODEL and"),
+    "a server of no address": ({"TRIBAL_CHROMA_URL": "localhost:8000"}, "http://localhost:8000"),
+    "a password in an address": ({"TRIBAL_CHROMA_URL": "http://me:s3cret@x"}, "CHROMA_HEADERS"),
+    "headers that are none": ({"TRIBAL_CHROMA_HEADERS": "X-Key: s3cret"}, "is not a JSON object"),
+    "headers that are lists": ({"TRIBAL_CHROMA_HEADERS": '{"a": ["s3cret"]}'}, "JSON object"),
+    "a token of two lines": ({"TRIBAL_CHROMA_TOKEN": "s3cret\nX: y"}, "a character that no"),
     "a slip of the keys": ({"TRIBAL_DATADIR": "/x"}, "TRIBAL_DATADIR is no setting; TRIBAL_DATA_D"),
     "a slip in a limit": ({"TRIBAL_LIMIT_ENTRY": "1"}, "TRIBAL_LIMIT_ENTRIES is"),
 }
@@ -82,6 +105,7 @@ def test_a_wrong_setting_is_one_sentence_that_names_it(
     with pytest.raises(UsageError) as raised:
         load()
     assert message in str(raised.value)
+    assert "s3cret" not in str(raised.value)
 
 
 def test_all_wrong_settings_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,3 +143,19 @@ def test_a_server_that_was_started_in_the_root_of_the_disk_may_not_use_all_of_it
     monkeypatch.chdir("/")
     settings, _ = load()
     assert Path("/") not in settings.allowed_dirs
+
+
+def test_the_cloud_has_variables_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIBAL_CHROMA_URL", "cloud")
+    monkeypatch.setenv("TRIBAL_CHROMA_TOKEN", "for another server")
+    settings, _ = load()
+    with pytest.raises(UsageError, match="CHROMA_API_KEY, CHROMA_TENANT, CHROMA_DATABASE"):
+        _ = settings.server
+    for name in ("CHROMA_API_KEY", "CHROMA_TENANT", "CHROMA_DATABASE"):
+        monkeypatch.setenv(name, name.lower())
+    server = load()[0].server
+    assert server is not None
+    assert (server.tenant, server.database) == ("chroma_tenant", "chroma_database")
+    assert server.headers == {"x-chroma-token": "chroma_api_key"}
+    assert server.url.startswith("https://")
+    assert "chroma_api_key" not in repr(server)

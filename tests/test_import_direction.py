@@ -107,6 +107,7 @@ KEEPERS = {
     "chromadb": {"stores.chroma_folder"},
     "tribal_mcp.open_folder": {"files", "spool"},
     "pydantic_settings": {"config"},
+    "httpx": {"stores.server_http"},
 }
 
 

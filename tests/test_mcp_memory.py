@@ -101,7 +101,7 @@ async def test_a_conversation_with_an_embedder_goes_by_meaning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Client
 ) -> None:
     async def in_this_process(
-        _: object, name: str, arguments: dict[str, Any], *_more: object
+        _: object, name: str, arguments: dict[str, Any], *_more: object, **_options: object
     ) -> dict[str, Any]:
         return (await Jobs(*load()).run(name, arguments)).model_dump(mode="json")
 

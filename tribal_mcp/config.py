@@ -5,12 +5,16 @@ table.
 """
 
 import difflib
+import json
 import os
 import re
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -24,6 +28,26 @@ _TOKEN = re.compile(r"[!-~]+")
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\]")
 _ORIGIN = re.compile(r"https?://[^\s/,*@]+")
 _ALIKE = 0.85
+_CLOUD = "https://api.trychroma.com"
+
+
+@dataclass(frozen=True, slots=True)
+class ChromaServer:
+    """Where a Chroma server is.
+
+    Attributes:
+        url: http or https, without a slash at the end.
+        tenant: whose database it is.
+        database: the database.
+        headers: sent with each request, and shown nowhere.
+        cloud: it is Chroma Cloud.
+    """
+
+    url: str
+    tenant: str = "default_tenant"
+    database: str = "default_database"
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    cloud: bool = False
 
 
 class LimitSettings(BaseSettings, Limits):
@@ -58,6 +82,13 @@ class Settings(BaseSettings):
     restore_points: int = Field(
         20, ge=1, description="operations of which what was before is kept, for undoing"
     )
+    chroma_url: str = Field("", description="a Chroma server, or `cloud`, instead of a folder")
+    chroma_tenant: str = Field("default_tenant", description="the tenant on the server")
+    chroma_database: str = Field("default_database", description="the tenant's database")
+    chroma_token: SecretStr = Field(SecretStr(""), description="sent to it as a bearer token")
+    chroma_headers: SecretStr = Field(
+        SecretStr(""), description="headers for it or a proxy before it, as a JSON object"
+    )
 
     @field_validator("data_dir")
     @classmethod
@@ -76,6 +107,24 @@ class Settings(BaseSettings):
                 "'-', and begins and ends with a letter or digit"
             )
         return value
+
+    @field_validator("chroma_url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if "@" in parts.netloc:
+            raise ValueError("A password has its place in TRIBAL_CHROMA_HEADERS")
+        whole = parts.scheme in ("http", "https") and parts.hostname and not parts.query
+        if value not in ("", "cloud") and not whole:
+            raise ValueError(
+                "Give the address of a server, such as http://localhost:8000, or cloud"
+            )
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _readable_headers(self) -> Self:
+        _headers(self)
+        return self
 
     @model_validator(mode="after")
     def _whole_model(self) -> Self:
@@ -103,6 +152,30 @@ class Settings(BaseSettings):
             for path in (self.bundle_dir, project, Path(tempfile.gettempdir()))
             if path != Path(path.anchor)
         )
+
+    @property
+    def place(self) -> str:
+        """The folder or the server that holds the memories, for people."""
+        return self.server.url if self.server else str(self.data_dir)
+
+    @cached_property
+    def server(self) -> ChromaServer | None:
+        """The Chroma server that holds the memories; None where a folder does.
+
+        Raises:
+            UsageError: Chroma Cloud's own variables are not set.
+        """
+        if self.chroma_url != "cloud":
+            tenant, database = self.chroma_tenant, self.chroma_database
+            url = self.chroma_url
+            return ChromaServer(url, tenant, database, _headers(self)) if url else None
+        names = ("CHROMA_API_KEY", "CHROMA_TENANT", "CHROMA_DATABASE")
+        key, tenant, database = (os.environ.get(name, "") for name in names)
+        if not (key and tenant and database):
+            raise UsageError(
+                f"For Chroma Cloud set {', '.join(names)}, as its dashboard shows them."
+            )
+        return ChromaServer(_CLOUD, tenant, database, {"x-chroma-token": key}, cloud=True)
 
     @cached_property
     def _set_dirs(self) -> tuple[Path, ...]:
@@ -171,6 +244,28 @@ def _listed(name: str, text: str, form: re.Pattern[str], example: str) -> frozen
     return found
 
 
+def _headers(settings: Settings) -> dict[str, str]:
+    """The headers for a Chroma server; nothing of them stands in an error."""
+    found: object = {}
+    try:
+        if text := settings.chroma_headers.get_secret_value():
+            found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not all(type(value) is str for value in found.values()):
+        raise ValueError(
+            'TRIBAL_CHROMA_HEADERS is not a JSON object of texts, such as {"X-Key": "…"}'
+        )
+    if token := settings.chroma_token.get_secret_value():
+        found = {"Authorization": f"Bearer {token}"} | found
+    for name, value in found.items():
+        if not re.fullmatch(r"[\w-]+", name, re.ASCII) or not re.fullmatch(r"[ -~]*", value):
+            raise ValueError(
+                "TRIBAL_CHROMA_HEADERS or TRIBAL_CHROMA_TOKEN holds a character that no header may"
+            )
+    return found
+
+
 def load_http() -> HttpSettings:
     """The settings of `tribal-mcp serve`.
 
@@ -203,7 +298,7 @@ def _refusal(error: ValidationError, prefix: str) -> UsageError:
         message = problem["msg"].removeprefix("Value error, ")
         if problem["loc"]:
             name = f"{prefix}{problem['loc'][0]}".upper()
-            is_secret = name.endswith("TOKEN")
+            is_secret = name.endswith("TOKEN") or "@" in str(problem["input"])
             message = (
                 f"{name}: {message}"
                 if is_secret

@@ -53,7 +53,8 @@ def _(result: ForgetResult) -> Rows:
 
 @rows.register
 def _(result: StatsResult) -> Rows:
-    found = [("folder", result.data_dir), ("collection", result.collection)]
+    place = "server" if "://" in result.data_dir else "folder"
+    found = [(place, result.data_dir), ("collection", result.collection)]
     if result.embedding:
         found.append(("model", model(result.embedding)))
     if result.without_vector:

@@ -1,6 +1,5 @@
 """What is in a store, in counts: quick for 100,000 memories, and while another process writes."""
 
-import os
 from collections import Counter
 
 from pydantic import ValidationError
@@ -23,7 +22,7 @@ async def stats_of(store: SearchableStore, settings: Settings) -> StatsResult:
     tally = await store.tally()
     identity = state.identity
     return StatsResult(
-        data_dir=os.fspath(settings.data_dir),
+        data_dir=settings.place,
         collection=settings.collection,
         count=state.count,
         without_vector=state.pending,

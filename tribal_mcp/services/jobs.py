@@ -69,6 +69,7 @@ from tribal_mcp.spool import Spool
 from tribal_mcp.stores.base import MemoryStore
 from tribal_mcp.stores.chroma import ChromaStore
 from tribal_mcp.stores.last_export import record_export
+from tribal_mcp.stores.opening import Store, folder_of, store_of
 from tribal_mcp.stores.restore_points import FOLDER, OpenPoint, RestorePoints
 
 if TYPE_CHECKING:
@@ -125,13 +126,11 @@ class Jobs:
     def _spool(self) -> Spool:
         return Spool(self.settings.data_dir)
 
-    def _store(self) -> ChromaStore:
-        return ChromaStore(
-            self.settings.data_dir,
-            self.settings.collection,
-            lock_timeout_s=self.settings.lock_timeout_s,
-            on_wait=partial(self.report, 0.0),
-        )
+    def _store(self) -> Store:
+        return store_of(self.settings, partial(self.report, 0.0))
+
+    def _folder(self) -> ChromaStore:
+        return folder_of(self.settings, partial(self.report, 0.0))
 
     async def export(self, request: ExportRequest) -> ExportResult:
         """Write what the filter takes to a bundle."""
@@ -337,7 +336,7 @@ class Jobs:
 
     async def check(self, request: CheckRequest) -> CheckResult:
         """Say what is wrong with the folder, or mend it."""
-        async with self._store() as store:
+        async with self._folder() as store:
             return await check_store(store, repair=request.repair)
 
     async def rescue(self, request: ExportRequest) -> RescueResult:
@@ -349,7 +348,7 @@ class Jobs:
             is_bundle=partial(looks_like_bundle, limits=self.limits),
         ) as file:
             writer = partial(BundleWriter, file, layout=layout, compression=compression)
-            count, salvage = await rescue_store(self._store(), writer)
+            count, salvage = await rescue_store(self._folder(), writer)
         return RescueResult(
             memory_count=count,
             output_path=request.output_path,

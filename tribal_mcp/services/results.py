@@ -158,7 +158,7 @@ class LastExport(BaseModel):
 class StatsResult(BaseModel):
     """What is in the store."""
 
-    data_dir: str = Field(description="the Chroma folder")
+    data_dir: str = Field(description="the Chroma folder, or the server's address")
     collection: str
     count: int = Field(description="memories")
     without_vector: int = Field(description="of them without a vector: found by words only")

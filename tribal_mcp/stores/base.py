@@ -2,13 +2,14 @@
 
 The contract, held by one test suite for all stores:
 - `apply` makes all of a change of up to `BATCH` ids or nothing of it, and what it has acknowledged
-  stays, whoever is killed. `upsert` and `delete` are changes.
+  stays, whoever is killed. `upsert` and `delete` are changes. On a server, where nobody can lock,
+  each memory is whole instead, and the same change again completes one that was interrupted.
 - A memory that is deleted leaves a tombstone: its id and when it was forgotten. It ends when a
   memory of that id comes in.
 - An entry comes back equal to what went in, its float32 vector bit by bit.
 - Entries with and without a vector are one store to every caller.
 - `session` makes what happens in it one step to all other users of the store; only `state` and
-  `count` may be answered from between two batches of another's session.
+  `count` may be answered from between two batches of another's session. Not so on a server.
 """
 
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
@@ -191,7 +192,10 @@ class MemoryStore(Protocol):
         ...
 
     async def list_ids(self, filters: ExportFilter = EVERYTHING) -> list[str]:
-        """The ids of what the filter takes, oldest insertion first, those without vector last."""
+        """The ids of what the filter takes, oldest insertion first, those without vector last.
+
+        A memory that was replaced stands where it stood or at the end.
+        """
         ...
 
     def read(self, ids: Sequence[str], batch_size: int = BATCH) -> AsyncIterator[list[MemoryEntry]]:

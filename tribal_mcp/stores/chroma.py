@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from tribal_mcp.errors import StoreDamaged, StoreError, StoreLocked
-from tribal_mcp.portability.embedding_metadata import UNKNOWN_MODEL, EmbeddingMetadata
+from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.memory import MemoryEntry, Vector, microseconds
 from tribal_mcp.stores.base import (
@@ -37,17 +37,19 @@ from tribal_mcp.stores.chroma_folder import (
 from tribal_mcp.stores.chroma_searching import ChromaSearching
 from tribal_mcp.stores.chroma_tables import RawCollection, RawRecord
 from tribal_mcp.stores.journal import Batch
-from tribal_mcp.stores.records import DELETED, to_entry, to_fields
+from tribal_mcp.stores.records import (
+    DELETED,
+    IDENTITY,
+    identity_of,
+    recorded,
+    to_entry,
+    to_fields,
+)
 from tribal_mcp.stores.repair import Problem, check, repair
 from tribal_mcp.stores.salvage import Salvage, SalvagedFiles
 from tribal_mcp.stores.sessions import in_thread, session_on
 
 T = TypeVar("T")
-
-MODEL, DIMENSIONS, PROVIDER, SINCE = (
-    "tribal_model", "tribal_dimensions", "tribal_provider", "tribal_model_since",
-)  # fmt: skip
-_IDENTITY = {MODEL, DIMENSIONS, PROVIDER, SINCE}
 
 
 class ChromaStore(ChromaSearching):
@@ -130,7 +132,7 @@ class ChromaStore(ChromaSearching):
             counts = {c.name: files.count(c) for c in collections}
             tombstones = self._tombstones(files)
             main = next((c for c in collections if c.name == self._name), None)
-            identity = _identity(main)
+            identity = identity_of(main.metadata) if main else None
             has_vectors = main is not None and counts[main.name]
             return StoreState(
                 identity=identity,
@@ -314,8 +316,8 @@ class ChromaStore(ChromaSearching):
         def write() -> None:
             collection = writable(self._folder, self._name)
             about = collection.metadata or {}
-            kept = {key: value for key, value in about.items() if key not in _IDENTITY}
-            collection.modify(metadata=kept | _recorded(identity))
+            kept = {key: value for key, value in about.items() if key not in IDENTITY}
+            collection.modify(metadata=kept | recorded(identity))
 
         async with self.session(writing=True):
             check_identity(identity, await self.state())
@@ -347,7 +349,8 @@ class ChromaStore(ChromaSearching):
                 found = self._at(files, lambda _, collections: collections)
                 begun = self._folder.journal.read()
                 batch = begun if begun and begun.collection == self._name else None
-                identity = _identity(next((c for c in found if c.name == self._name), None))
+                main = next((c for c in found if c.name == self._name), None)
+                identity = identity_of(main.metadata) if main else None
                 tombstones = files.collection(forgotten_name(self._name))
                 return use(Salvage(files, found, identity, batch, tombstones))
 
@@ -363,26 +366,3 @@ def open_store(path: str | Path, collection: str = "memories") -> ChromaStore:
         collection: the collection in it; at least three characters.
     """
     return ChromaStore(Path(path), collection)
-
-
-def _recorded(identity: EmbeddingMetadata | None) -> dict[str, str | int]:
-    if identity is None:
-        return {SINCE: ""}  # Chroma takes no empty metadata
-    return {
-        MODEL: identity.model_name,
-        DIMENSIONS: identity.dimensions,
-        PROVIDER: identity.provider,
-        SINCE: identity.created_at,
-    }
-
-
-def _identity(collection: RawCollection | None) -> EmbeddingMetadata | None:
-    if collection is None or MODEL not in collection.metadata:
-        return None
-    read = collection.metadata.get
-    return EmbeddingMetadata(
-        model_name=str(read(MODEL)),
-        dimensions=int(read(DIMENSIONS, 0)),
-        provider=str(read(PROVIDER, UNKNOWN_MODEL)),
-        created_at=str(read(SINCE, "")),
-    )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tribal_mcp.errors import NoSpace, StoreDamaged, StoreError
 
-_FULL = ("disk is full", "disk full", "no space left", "quota exceeded")
+FULL = ("disk is full", "disk full", "no space left", "quota exceeded")
 _FULL_ERRNO = {errno.ENOSPC, errno.EDQUOT}
 _FULL_BYTES = 1 << 20
 _DAMAGED = ("malformed", "not a database", "deserializing pickle", "hnsw segment reader")
@@ -48,7 +48,7 @@ def explained(folder: Path) -> Iterator[None]:
 
 
 def _is_full(error: BaseException, words: str, folder: Path) -> bool:
-    if getattr(error, "errno", None) in _FULL_ERRNO or any(w in words.lower() for w in _FULL):
+    if getattr(error, "errno", None) in _FULL_ERRNO or any(w in words.lower() for w in FULL):
         return True
     try:
         return shutil.disk_usage(folder).free < _FULL_BYTES

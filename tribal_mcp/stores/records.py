@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from tribal_mcp.portability.embedding_metadata import UNKNOWN_MODEL, EmbeddingMetadata
 from tribal_mcp.portability.memory import (
     EPOCH,
     MemoryEntry,
@@ -40,19 +41,32 @@ DELETED = "deleted_at_us"
 OTHER_TIMES = (CREATED, UPDATED, DELETED)
 """The latest of them counts for a record without `STORED`."""
 
-_FIELDS = frozenset(
+MODEL, DIMENSIONS, PROVIDER, SINCE = (
+    "tribal_model", "tribal_dimensions", "tribal_provider", "tribal_model_since",
+)  # fmt: skip
+IDENTITY = frozenset({MODEL, DIMENSIONS, PROVIDER, SINCE})
+"""Of a collection: which model made its vectors."""
+
+FIELDS = frozenset(
     {
         CREATED, UPDATED, AS_JSON, STORED, "created_at", "updated_at", "source_instance",
         "source_type", "tags", "context", "confidence", "supersedes", "related_to",
     }
 )  # fmt: skip
+"""The keys of a memory's record; others are its metadata."""
 _INT64 = 1 << 63
 _EXACT_DIGITS = 15
 _EXACT_EXPONENT = 22
 
 
-def to_metadata(entry: MemoryEntry) -> Metadata:  # noqa: C901 - one line a field
-    """The metadata of the entry's record, written now; the content is its document."""
+def to_metadata(entry: MemoryEntry, *, aside: bool = False) -> Metadata:  # noqa: C901 - one line a field
+    """The metadata of the entry's record, written now; the content is its document.
+
+    Args:
+        entry: the memory.
+        aside: its own metadata goes as JSON in any case, so that the record has no key beside
+            `FIELDS`.
+    """
     created, updated = microseconds(entry.created_at), microseconds(entry.updated_at)
     record: Metadata = {CREATED: created, UPDATED: updated, STORED: now_us()}
     for name, value in (("created_at", created), ("updated_at", updated)):
@@ -72,19 +86,19 @@ def to_metadata(entry: MemoryEntry) -> Metadata:  # noqa: C901 - one line a fiel
         record["context"] = entry.context
     if entry.supersedes is not None:
         record["supersedes"] = entry.supersedes
-    aside: Metadata = {}
+    as_json: Metadata = {}
     if entry.confidence != 1.0:
-        (record if _is_short(entry.confidence) else aside)["confidence"] = entry.confidence
+        (record if _is_short(entry.confidence) else as_json)["confidence"] = entry.confidence
     if entry.metadata:
-        beside = {k: v for k, v in entry.metadata.items() if not _holds(k, v)}
+        beside = {k: v for k, v in entry.metadata.items() if aside or not _holds(k, v)}
         record.update((k, v) for k, v in entry.metadata.items() if k not in beside)
         # The order of keys is lost on the way, and an export must come back byte by byte.
-        aside["metadata"] = beside
-        aside["order"] = list(entry.metadata)
+        as_json["metadata"] = beside
+        as_json["order"] = list(entry.metadata)
     if entry.extra:
-        aside["extra"] = entry.extra
-    if aside:
-        record[AS_JSON] = orjson.dumps(aside).decode()
+        as_json["extra"] = entry.extra
+    if as_json:
+        record[AS_JSON] = orjson.dumps(as_json).decode()
     return record
 
 
@@ -107,7 +121,7 @@ def _comes_back(text: str, moment: int) -> bool:
 
 def _holds(key: str, value: object) -> bool:
     """Whether Chroma gives this metadata back as it was."""
-    if not key or key in _FIELDS or key[0] in "#$" or key == "chroma:document":
+    if not key or key in FIELDS or key[0] in "#$" or key == "chroma:document":
         return False
     kind = type(value)
     if kind is list:
@@ -132,7 +146,7 @@ def to_fields(
     memory_id: str, document: str | None, record: Mapping[str, Any], vector: Vector | None
 ) -> dict[str, Any]:
     """The JSON form of a record, vector as an array: what its entry gives, without making one."""
-    if CREATED not in record or not record.keys() <= _FIELDS or AS_JSON in record:
+    if CREATED not in record or not record.keys() <= FIELDS or AS_JSON in record:
         return entry_fields(to_entry(memory_id, document, record, vector))
     read = record.get
     return {
@@ -168,9 +182,9 @@ def to_entry(
     confidence = record.get("confidence", 1.0)
     metadata: Metadata = {}
     extra: Metadata = {}
-    if AS_JSON in record or not record.keys() <= _FIELDS:
+    if AS_JSON in record or not record.keys() <= FIELDS:
         aside = orjson.loads(record.get(AS_JSON, "{}"))
-        known = {k: v for k, v in record.items() if k not in _FIELDS} | aside.get("metadata", {})
+        known = {k: v for k, v in record.items() if k not in FIELDS} | aside.get("metadata", {})
         order = aside.get("order", ())
         metadata = {k: known.pop(k) for k in order if k in known} | known
         extra = aside.get("extra", {})
@@ -214,4 +228,29 @@ def _foreign(
         created_at=EPOCH,
         metadata=dict(record),
         extra={UNDATED: True},
+    )
+
+
+def recorded(identity: EmbeddingMetadata | None) -> dict[str, str | int]:
+    """The metadata of a collection that says which model made its vectors."""
+    if identity is None:
+        return {SINCE: ""}  # Chroma takes no empty metadata
+    return {
+        MODEL: identity.model_name,
+        DIMENSIONS: identity.dimensions,
+        PROVIDER: identity.provider,
+        SINCE: identity.created_at,
+    }
+
+
+def identity_of(metadata: Mapping[str, Any]) -> EmbeddingMetadata | None:
+    """The model that a collection's metadata names."""
+    if MODEL not in metadata:
+        return None
+    read = metadata.get
+    return EmbeddingMetadata(
+        model_name=str(read(MODEL)),
+        dimensions=int(read(DIMENSIONS, 0)),
+        provider=str(read(PROVIDER, UNKNOWN_MODEL)),
+        created_at=str(read(SINCE, "")),
     )
