@@ -198,6 +198,15 @@ async def test_a_vector_alone_is_no_reason_for_a_copy(store: MemoryStore) -> Non
     }  # fmt: skip
 
 
+async def test_a_vector_that_is_added_leaves_the_links_here_as_they_are(store: MemoryStore) -> None:
+    await store.set_identity(MODEL)
+    mine = memory(2, embedding=None, related_to=["memory-0"])
+    await store.upsert([memory(0, content="mine"), mine])
+    bundle = bundle_of(memory(0), memory(2, related_to=["memory-0"]))
+    await dry_and_real(store, bundle, conflict_resolution=KEEP_BOTH)
+    assert await store.get("memory-2") == memory(2, related_to=["memory-0"])
+
+
 # Refused
 
 

@@ -164,8 +164,10 @@ class Planner:
                 under = beside.get(written.id)
                 if under is not None:  # the same import has been here before
                     decision = decide(under, written, ConflictResolution.SKIP)
-            elif self._copies and decision.action is not Action.SKIP:
+            elif self._copies and decision.action is Action.INSERT:
                 written = self._linked(entry)
+            elif self._copies and isinstance(under, MemoryEntry):  # it gets a vector, no more
+                written = replace(under, embedding=entry.embedding)
             self._count(decision, source, written)
             self._say(decision, entry.id, under, written)
             if decision.action in {Action.INSERT, Action.OVERWRITE}:
