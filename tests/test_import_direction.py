@@ -104,10 +104,10 @@ def importers_of(thing: str, *, at_run_time: bool = False) -> set[str]:
 
 
 KEEPERS = {
-    "chromadb": {"stores.chroma_folder"},
+    "chromadb": {"stores.chroma_folder", "embedding.by_chroma"},
     "tribal_mcp.open_folder": {"files", "spool"},
     "pydantic_settings": {"config"},
-    "httpx": {"stores.server_http"},
+    "httpx": {"stores.server_http", "embedding.over_http"},
 }
 
 
@@ -116,8 +116,9 @@ def test_only_its_keeper_imports(thing: str) -> None:
     assert importers_of(thing, at_run_time=True) == KEEPERS[thing]
 
 
-def test_only_the_stores_know_the_types_of_chroma() -> None:
-    assert {module.partition(".")[0] for module in importers_of("chromadb")} == {"stores"}
+def test_only_the_stores_and_the_embedders_know_the_types_of_chroma() -> None:
+    rooms = {module.partition(".")[0] for module in importers_of("chromadb")}
+    assert rooms == {"stores", "embedding"}
 
 
 OPENING = {"open", "read_text", "read_bytes", "write_text", "write_bytes"}

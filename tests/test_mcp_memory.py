@@ -8,7 +8,7 @@ import pytest
 from filelock import FileLock
 from mcp import Client
 
-from tests.embedders import BagOfWords
+from tests.embedding_server import embedding_server, words_vector
 from tests.examples import memory
 from tests.mcp_client import (
     ERAS,
@@ -20,11 +20,7 @@ from tests.mcp_client import (
     write_bundle,
     write_many,
 )
-from tribal_mcp.config import load
 from tribal_mcp.mcp_server import build_server
-from tribal_mcp.services import memory_jobs
-from tribal_mcp.services.jobs import Jobs
-from tribal_mcp.services.process import StoreProcesses
 from tribal_mcp.services.recalling import ANSWER_BYTES
 
 pytestmark = pytest.mark.anyio
@@ -97,23 +93,16 @@ async def test_a_conversation_without_an_embedder_goes_by_words(tmp_path: Path, 
     assert {entry["source_instance"] for entry in read_back(tmp_path).values()} == {"desk"}
 
 
-async def test_a_conversation_with_an_embedder_goes_by_meaning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Client
-) -> None:
-    async def in_this_process(
-        _: object, name: str, arguments: dict[str, Any], *_more: object, **_options: object
-    ) -> dict[str, Any]:
-        return (await Jobs(*load()).run(name, arguments)).model_dump(mode="json")
-
-    model = BagOfWords()
-    monkeypatch.setattr(StoreProcesses, "call", in_this_process)
-    monkeypatch.setattr(memory_jobs, "embedder_of", lambda _, state: model(state))
-    stats = await converse(server, "meaning")
+async def test_a_conversation_with_an_embedder_goes_by_meaning(tmp_path: Path) -> None:
+    with embedding_server() as model:
+        async with connected(tmp_path, **model.settings(384)) as client:
+            stats = await converse(client, "meaning")
     assert (stats["count"], stats["without_vector"]) == (2, 0)
-    assert stats["embedding"]["model_name"] == model.identity.model_name
+    assert stats["embedding"]["model_name"] == "words-384"
     stored = read_back(tmp_path)
     assert {e["content"]: e["embedding"] for e in stored.values()} == {
-        text: pytest.approx(model.vector(text)) for text in (e["content"] for e in stored.values())
+        text: pytest.approx(words_vector(text, 384))
+        for text in (e["content"] for e in stored.values())
     }
 
 

@@ -72,6 +72,7 @@ class Settings(BaseSettings):
     embedding_provider: str = Field("", description="who makes the vectors, such as openai")
     embedding_model: str = Field("", description="the model that makes the vectors")
     embedding_dimensions: int = Field(0, ge=0, description="numbers in its vectors")
+    embedding_url: str = Field("", description="where it is asked, if not where it usually is")
     bundle_dirs: str = Field("", description="folders for bundles, separated like PATH")
     instance: str = Field(
         "tribal-mcp", min_length=1, description="who remembers: the source_instance of new memories"
@@ -276,6 +277,11 @@ def load_http() -> HttpSettings:
         return HttpSettings()
     except ValidationError as error:
         raise _refusal(error, "TRIBAL_HTTP_") from None
+
+
+def secret(name: str) -> str:
+    """The key that stands in another program's variable; empty if it is not set."""
+    return os.environ.get(name, "").strip()
 
 
 def load() -> tuple[Settings, Limits]:

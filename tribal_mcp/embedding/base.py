@@ -1,10 +1,11 @@
-"""What everything that embeds does for the services."""
+"""What everything that embeds does for the services, and what is held against what comes back."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
+from tribal_mcp.errors import EmbedderError, EntryError
 from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
-from tribal_mcp.portability.memory import Vector
+from tribal_mcp.portability.memory import Vector, as_vector
 
 
 class Embedder(Protocol):
@@ -27,3 +28,33 @@ class Embedder(Protocol):
                 message says what to do.
         """
         ...
+
+
+def checked(
+    found: Sequence[Any], texts: Sequence[str], identity: EmbeddingMetadata
+) -> list[Vector]:
+    """What a model answered, as vectors.
+
+    Raises:
+        EmbedderError: it is not one finite vector of the right size for each text.
+    """
+    if len(found) != len(texts):
+        raise EmbedderError(
+            f"{identity.model_name} was asked for {len(texts)} vectors and gave {len(found)}. "
+            "Nothing of it was stored. Look at TRIBAL_EMBEDDING_URL and TRIBAL_EMBEDDING_MODEL."
+        )
+    vectors: list[Vector] = []
+    for numbers in found:
+        try:
+            vector = as_vector(numbers)
+        except EntryError as error:
+            raise EmbedderError(
+                f"What {identity.model_name} gave is no vector: {error}. Nothing of it was stored."
+            ) from None
+        if vector.size != identity.dimensions:
+            raise EmbedderError(
+                f"{identity.model_name} gave a vector of {vector.size} dimensions, not of "
+                f"{identity.dimensions}. Set TRIBAL_EMBEDDING_DIMENSIONS to what the model gives."
+            )
+        vectors.append(vector)
+    return vectors

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from tribal_mcp.config import Settings
 from tribal_mcp.embedding.base import Embedder
+from tribal_mcp.embedding.providers import embedder_of
 from tribal_mcp.errors import EntryError, UsageError
 from tribal_mcp.portability.filters import read_filter
 from tribal_mcp.portability.limits import Limits
@@ -70,8 +71,3 @@ async def run_memory_job(
         case ForgetRequest():
             points = RestorePoints.of(store, settings.restore_points)
             return await forget(store, request.ids, points, dry_run=request.dry_run)
-
-
-def embedder_of(settings: Settings, state: StoreState) -> Embedder | None:  # noqa: ARG001 - to come
-    """No provider yet: memories are found by words."""
-    return None

@@ -1,0 +1,120 @@
+"""A server on this machine that embeds as OpenAI's and Ollama's do, and can misbehave.
+
+Its vectors are bags of hashed words, of length one: texts that share words are near, and the same
+text has the same vector in every run. The model's name says the dimensions: `words-384`.
+"""
+
+import hashlib
+import json
+import re
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+
+
+def words_vector(text: str, dimensions: int) -> list[float]:
+    """The vector of a text: what it is about, by its words."""
+    numbers = np.zeros(dimensions)
+    for word in re.findall(r"\w+", text.lower()) or [""]:
+        digest = hashlib.sha256(word.encode()).digest()
+        numbers[int.from_bytes(digest[:4]) % dimensions] += 1 if digest[4] % 2 else -1
+    length = float(np.linalg.norm(numbers))
+    if not length:
+        numbers[0] = length = 1.0
+    return [float(number) for number in numbers / length]
+
+
+@dataclass
+class EmbeddingServer:
+    """What it is to do, and what it was asked.
+
+    Attributes:
+        port: where it is.
+        embedded: how often each text was embedded.
+        keys: the Authorization of each request.
+        fails: statuses of the next answers, before it answers again.
+        lie: "few" vectors, "short" ones, "nan", or no "json".
+        gone: models that it does not have.
+    """
+
+    port: int = 0
+    embedded: Counter[str] = field(default_factory=Counter)
+    keys: list[str] = field(default_factory=list)
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    fails: list[int] = field(default_factory=list)
+    lie: str = ""
+    gone: set[str] = field(default_factory=set)
+
+    @property
+    def url(self) -> str:
+        """For TRIBAL_EMBEDDING_URL, in OpenAI's form; Ollama's goes without the end."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def settings(self, dimensions: int = 8) -> dict[str, str]:
+        """The environment of a program that embeds here."""
+        return {
+            "TRIBAL_EMBEDDING_PROVIDER": "openai-compatible",
+            "TRIBAL_EMBEDDING_URL": self.url,
+            "TRIBAL_EMBEDDING_MODEL": f"words-{dimensions}",
+            "TRIBAL_EMBEDDING_DIMENSIONS": str(dimensions),
+        }
+
+    def answer(self, path: str, asked: dict[str, Any]) -> tuple[int, bytes]:
+        """The status and the body for a request."""
+        self.requests.append(asked)
+        if self.fails:
+            return self.fails.pop(0), b"{}"
+        if asked["model"] in self.gone:
+            return 404, b"{}"
+        dimensions = int(asked["model"].rpartition("-")[2]) - (self.lie == "short")
+        vectors = [words_vector(text, dimensions) for text in asked["input"]]
+        self.embedded.update(asked["input"])
+        if self.lie == "few":
+            vectors.pop()
+        if self.lie == "nan":
+            vectors[0][0] = float("nan")
+        if self.lie == "json":
+            return 200, b"<html>"
+        if path == "/api/embed":
+            return 200, json.dumps({"embeddings": vectors}).encode()
+        data = [{"index": n, "embedding": vector} for n, vector in enumerate(vectors)]
+        return 200, json.dumps({"data": data[::-1]}).encode()
+
+
+@contextmanager
+def embedding_server() -> Iterator[EmbeddingServer]:
+    """One that runs until the end of the block, on a port that the system chooses."""
+    state = EmbeddingServer()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            state.keys.append(self.headers.get("Authorization", ""))
+            known = self.path in {"/v1/embeddings", "/api/embed"}
+            status, body = state.answer(self.path, asked) if known else (404, b"{}")
+            self.send_response(status)
+            if status == 429:
+                self.send_header("Retry-After", "7")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    state.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield state
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
