@@ -63,6 +63,12 @@ async def test_the_hints_say_which_tool_can_change_what() -> None:
             "idempotentHint": True,
             "openWorldHint": False,
         },
+        "tribal_reembed": {
+            "readOnlyHint": False,
+            "destructiveHint": True,
+            "idempotentHint": True,
+            "openWorldHint": False,
+        },
         "tribal_undo": {
             "readOnlyHint": False,
             "destructiveHint": True,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         ExportResult,
         HistoryResult,
         ImportResult,
+        ReembedResult,
         RescueResult,
         StatsResult,
         UndoResult,
@@ -208,6 +209,24 @@ def stats_command(*, as_json: AsJson = False) -> None:
     """Say what is in the store."""
     result = cast("StatsResult", run("stats", {}))
     show(result, memories(result.count), as_json=as_json)
+
+
+@app.command("reembed")
+def reembed_command(
+    *,
+    everything: Annotated[
+        bool,
+        typer.Option("--all", help="Move every memory to the embedding model that is set."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say how many, how long and how many tokens.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make vectors for the memories that have none, or for all by another model."""
+    result = cast("ReembedResult", run("reembed", {"all": everything, "dry_run": dry_run}))
+    done = "Dry run of embedding" if dry_run else "Embedded"
+    show(result, f"{done} {memories(result.total)}", as_json=as_json)
 
 
 @app.command("undo")

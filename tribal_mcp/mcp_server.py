@@ -27,7 +27,7 @@ from tribal_mcp.errors import TribalError, UsageError
 from tribal_mcp.files import BundleFolders
 from tribal_mcp.mcp_tool import Ctx, SentenceTool, answer, ask
 from tribal_mcp.services.process import StoreProcesses
-from tribal_mcp.services.results import ExportResult, ImportResult, UndoResult
+from tribal_mcp.services.results import ExportResult, ImportResult, ReembedResult, UndoResult
 
 INSTRUCTIONS = """\
 Keeps long-term memories (what an agent has learned about its user and their work), finds them \
@@ -123,6 +123,7 @@ WritePlan = Annotated[
     StrictBool,
     Field(description="Also write a file that says what becomes of every entry (plan_path)."),
 ]
+All = Annotated[StrictBool, Field(description="Every memory, not only those without a vector.")]
 Point = Annotated[
     str,
     Field(description="The restore_point of an import or of another undo. Empty: the newest."),
@@ -198,6 +199,18 @@ async def tribal_import(
     return told
 
 
+async def tribal_reembed(
+    ctx: Ctx,
+    *,
+    all: All = False,  # noqa: A002 - as it is named for the model
+    dry_run: DryRun = False,
+) -> ReembedResult:
+    """Make vectors for the memories that have none, by the embedding model that is set; or, with
+    all=true, move every memory to that model. It can be interrupted: the same call goes on where it
+    was. Run it with dry_run=true first and show how many, how long and how many tokens."""  # noqa: D205, D209 - as above
+    return ReembedResult(**await ask(ctx, "reembed", {"all": all, "dry_run": dry_run}))
+
+
 async def tribal_undo(ctx: Ctx, *, point: Point = "", dry_run: DryRun = False) -> UndoResult:
     """Take back an import, or another operation that changed memories: all of them are again what
     they were before it. It can be taken back too, and the same call again changes nothing more.
@@ -259,6 +272,13 @@ def build_server(shared: StoreProcesses | None = None) -> Server:
             SentenceTool.of(
                 tribal_import,
                 "Import memories",
+                read_only_hint=False,
+                destructive_hint=True,
+                idempotent_hint=True,
+            ),
+            SentenceTool.of(
+                tribal_reembed,
+                "Make vectors anew",
                 read_only_hint=False,
                 destructive_hint=True,
                 idempotent_hint=True,

@@ -11,6 +11,7 @@ from tribal_mcp.services.results import (
     HistoryEntry,
     HistoryResult,
     ImportResult,
+    ReembedResult,
     RescueResult,
     UndoResult,
 )
@@ -94,6 +95,23 @@ def _(result: UndoResult) -> Rows:
 @rows.register
 def _(result: HistoryResult) -> Rows:
     return [(operation.point, _of_operation(operation)) for operation in result.operations]
+
+
+@rows.register
+def _(result: ReembedResult) -> Rows:
+    table = [("model", result.model), ("memories", f"{result.total:,}")]
+    if result.dry_run:
+        if result.about_seconds is not None:
+            table.append(("takes", f"about {result.about_seconds:,} s"))
+        if result.about_tokens is not None:
+            table.append(("tokens", f"about {result.about_tokens:,}"))
+        return table
+    table.append(("embedded", f"{result.embedded:,}"))
+    if result.failed:
+        table.append(("refused", f"{result.failed:,}"))
+    if result.restore_point:
+        table.append(("restore point", result.restore_point))
+    return table
 
 
 def _of_operation(operation: HistoryEntry) -> str:

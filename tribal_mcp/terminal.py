@@ -30,6 +30,7 @@ from tribal_mcp.services.results import (
     ExportResult,
     HistoryResult,
     ImportResult,
+    ReembedResult,
     RescueResult,
     StatsResult,
     UndoResult,
@@ -43,6 +44,7 @@ Result = (
     | HistoryResult
     | StatsResult
     | CheckResult
+    | ReembedResult
     | RescueResult
     | RememberResult
     | RecallResult
@@ -55,6 +57,9 @@ _STOPPING = "Stopping after the batch in hand; Ctrl-C again leaves at once"
 _OPTIONS = {
     "tribal_export": "`tribal-mcp export`",
     "tribal_import": "`tribal-mcp import`",
+    "tribal_reembed (all=true)": "`tribal-mcp reembed --all`",
+    "tribal_reembed": "`tribal-mcp reembed`",
+    "all=true": "--all",
     "tribal_undo with point=": "`tribal-mcp undo` with ",
     "tribal_undo": "`tribal-mcp undo`",
     "tribal_recall": "`tribal-mcp recall`",

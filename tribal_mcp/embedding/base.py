@@ -8,6 +8,10 @@ from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
 from tribal_mcp.portability.memory import Vector, as_vector
 
 
+class TextRefused(EmbedderError):
+    """The model takes no such text; it may take others."""
+
+
 class Embedder(Protocol):
     """A model that makes vectors of text."""
 

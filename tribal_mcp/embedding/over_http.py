@@ -11,7 +11,7 @@ from typing import Any, Literal
 import anyio
 import httpx
 
-from tribal_mcp.embedding.base import checked
+from tribal_mcp.embedding.base import TextRefused, checked
 from tribal_mcp.errors import EmbedderError
 from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
 from tribal_mcp.portability.memory import Vector
@@ -121,7 +121,7 @@ class HttpEmbedder:
                 f"{self.url} is busy or allows no more requests for now (status {status}). Run the "
                 "same again later; what is done is done."
             )
-        return EmbedderError(
+        return TextRefused(
             f"{self.url} refuses what it was asked (status {status}). Look at "
             "TRIBAL_EMBEDDING_MODEL and TRIBAL_EMBEDDING_DIMENSIONS; a text may be too long for it."
         )

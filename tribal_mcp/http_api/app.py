@@ -39,12 +39,13 @@ from tribal_mcp.http_api.shapes import (
     ExportFields,
     Health,
     ImportOptions,
+    ReembedFields,
     UndoFields,
 )
 from tribal_mcp.mcp_server import build_server
 from tribal_mcp.portability.limits import MIB, Limits
 from tribal_mcp.services.process import OnProgress, StoreProcesses
-from tribal_mcp.services.results import ImportResult, StatsResult, UndoResult
+from tribal_mcp.services.results import ImportResult, ReembedResult, StatsResult, UndoResult
 from tribal_mcp.spool import Spool
 
 DESCRIPTION = """\
@@ -158,7 +159,10 @@ class Job:
     summary: str
 
 
-JOBS = (Job("undo", UndoFields, UndoResult, "Take an import back"),)
+JOBS = (
+    Job("undo", UndoFields, UndoResult, "Take an import back"),
+    Job("reembed", ReembedFields, ReembedResult, "Vectors anew"),
+)
 """Each is `POST /v1/<name>`."""
 
 

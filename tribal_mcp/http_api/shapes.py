@@ -79,6 +79,15 @@ class ImportOptions(BaseModel):
     )
 
 
+class ReembedFields(BaseModel):
+    """Which memories get a new vector."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    all: Flag = Field(False, description="every memory, not only those without a vector")
+    dry_run: Flag = Field(False, description="only say how many, how long and how many tokens")
+
+
 class UndoFields(BaseModel):
     """What to take back."""
 

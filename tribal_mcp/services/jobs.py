@@ -5,6 +5,7 @@ the permission is the same through every door.
 """
 
 import os
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ import anyio.to_thread
 from pydantic import BaseModel
 
 from tribal_mcp.config import Settings
-from tribal_mcp.errors import BundleError, Stopped, UsageError
+from tribal_mcp.embedding.providers import embedder_of, is_paid
+from tribal_mcp.errors import BundleError, EmbedderError, Stopped, UsageError
 from tribal_mcp.files import BundleFolders, dated_name
 from tribal_mcp.portability.bundle import (
     BundleReader,
@@ -36,6 +38,14 @@ from tribal_mcp.services.exporting import Export
 from tribal_mcp.services.importing import import_entries
 from tribal_mcp.services.memory_jobs import MemoryRequest, run_memory_job
 from tribal_mcp.services.permissions import refuse_change
+from tribal_mcp.services.reembedding import (
+    Work,
+    embed_missing,
+    move_all,
+    next_step,
+    preview,
+    refuse_other_model,
+)
 from tribal_mcp.services.requests import (
     CheckRequest,
     ExportRequest,
@@ -43,6 +53,7 @@ from tribal_mcp.services.requests import (
     HistoryRequest,
     ImportRequest,
     RecallRequest,
+    ReembedRequest,
     RememberRequest,
     Request,
     UndoRequest,
@@ -55,6 +66,7 @@ from tribal_mcp.services.results import (
     HistoryResult,
     ImportResult,
     LastExport,
+    ReembedResult,
     RescueResult,
     StatsResult,
     UndoResult,
@@ -300,6 +312,40 @@ class Jobs:
                 stop=self.stop,
             )
 
+    async def reembed(self, request: ReembedRequest) -> ReembedResult:
+        """Make vectors anew, or say what that would take."""
+        begin = time.monotonic()
+
+        def progress(done: int, total: int, left: str) -> None:
+            self.report(
+                100 * done / total, f"Embedded {done:,} of {total:,} memories, about {left} left"
+            )
+
+        async with self._store() as store:
+            embedder = embedder_of(self.settings, await store.state())
+            if embedder is None:
+                raise EmbedderError(
+                    "No embedding model is set. Set TRIBAL_EMBEDDING_PROVIDER; "
+                    "docs/embedding.md lists who can be set."
+                )
+            result = ReembedResult(model=str(embedder.identity), dry_run=request.dry_run)
+            work = Work(embedder, result, progress, self.stop)
+            if request.dry_run:
+                if not request.all:
+                    refuse_other_model(embedder, await store.state())
+                await preview(store, work, everything=request.all, paid=is_paid(embedder))
+            elif request.all:
+                points = RestorePoints.of(store, self.settings.restore_points)
+                assert points is not None  # noqa: S101 - every store of the settings has a folder
+                point = points.begin("reembed", f"to {embedder.identity}")
+                await move_all(store, work, points, point)
+                result.restore_point = point.finish({"embedded": result.total})
+            else:
+                await embed_missing(store, work)
+        result.duration_ms = round((time.monotonic() - begin) * 1000)
+        result.next_step = next_step(result, everything=request.all)
+        return result
+
     async def history(self, request: HistoryRequest) -> HistoryResult:
         """List the operations that changed memories, or one memory."""
         points = RestorePoints.of(self._store())
@@ -382,6 +428,7 @@ _JOBS: dict[str, tuple[str, type[Request]]] = {
     "import": ("import_as_it_came", ImportRequest),
     "stats": ("stats", Request),
     "undo": ("undo", UndoRequest),
+    "reembed": ("reembed", ReembedRequest),
     "history": ("history", HistoryRequest),
     "check": ("check", CheckRequest),
     "rescue": ("rescue", ExportRequest),

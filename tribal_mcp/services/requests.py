@@ -48,6 +48,13 @@ class UndoRequest(Request):
     dry_run: bool = False
 
 
+class ReembedRequest(Request):
+    """Which memories get a new vector: those without one, or all by the model that is set."""
+
+    all: bool = False
+    dry_run: bool = False
+
+
 class HistoryRequest(Request):
     """Which operations to list: all, or those that changed one memory."""
 

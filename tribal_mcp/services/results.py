@@ -155,6 +155,27 @@ class LastExport(BaseModel):
     filters: str = Field(description="what was taken, in words")
 
 
+class ReembedResult(BaseModel):
+    """Vectors that were made anew, or in a dry run what that would be."""
+
+    model: str = Field(description="the model that makes the vectors")
+    total: int = Field(0, description="memories in question")
+    embedded: int = Field(0, description="memories that got a vector by this call")
+    failed: int = Field(0, description="memories whose text the model refuses: without a vector")
+    failures: list[str] = Field([], description="the first 100 of them, and why")
+    about_seconds: float | None = Field(
+        None, description="of a dry run: how long it may take, by a few of them; null: unknown"
+    )
+    about_tokens: int | None = Field(
+        None, description="of a dry run with a paid provider: about how many tokens"
+    )
+    dry_run: bool = False
+    restore_point: str = Field("", description="what takes a move to another model back")
+    duration_ms: int = 0
+    notes: list[str] = []
+    next_step: str = Field("", description="what to do now")
+
+
 class StatsResult(BaseModel):
     """What is in the store."""
 
@@ -239,7 +260,7 @@ def after_import(result: ImportResult) -> str:
     if result.needs_reembedding:
         steps.append(
             f"{result.without_vector:,} memories have no vector: they are kept and exported, but "
-            "no search finds them until they are embedded again."
+            "no search by meaning finds them until they are embedded again (tribal_reembed)."
         )
     if result.conflicts:
         steps.append(

@@ -13,6 +13,7 @@ import anyio.to_thread
 from tribal_mcp.errors import Stopped, TribalError, UsageError
 from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry, dump_entry
+from tribal_mcp.services.reembedding import switch_back
 from tribal_mcp.services.results import HistoryEntry, HistoryResult, UndoResult
 from tribal_mcp.stores.base import Change, MemoryStore
 from tribal_mcp.stores.restore_points import Held, OpenPoint, Point, RestorePoints, Saved, stamp
@@ -52,6 +53,8 @@ async def undo(
     result = UndoResult(
         point=about.id, operation=about.operation, source=about.source, dry_run=dry_run
     )
+    if about.kept or (about.operation == "reembed" and about.undone):
+        return await switch_back(store, points, about, dry_run=dry_run)
     total = await anyio.to_thread.run_sync(lambda: sum(1 for _ in points.before(about)))
     point = None if dry_run else points.begin("undo", about.id, about.id)
     saved = points.before(about)

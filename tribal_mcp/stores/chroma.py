@@ -48,6 +48,7 @@ from tribal_mcp.stores.records import (
 from tribal_mcp.stores.repair import Problem, check, repair
 from tribal_mcp.stores.salvage import Salvage, SalvagedFiles
 from tribal_mcp.stores.sessions import in_thread, session_on
+from tribal_mcp.stores.switching import drop, put_in_place
 
 T = TypeVar("T")
 
@@ -322,6 +323,25 @@ class ChromaStore(ChromaSearching):
         async with self.session(writing=True):
             check_identity(identity, await self.state())
             await in_thread(self._folder, write)
+
+    def beside(self, name: str) -> Self:
+        """The store on another collection of the same folder."""
+        return type(self)(
+            self._folder.path, name, lock_timeout_s=self._timeout_s, on_wait=self._on_wait
+        )
+
+    @property
+    def name(self) -> str:
+        """The collection."""
+        return self._name
+
+    async def replace_by(self, other: Self, keep_as: str) -> None:
+        """Have the memories of another collection in the place of these, which get that name."""
+        await self._run(partial(put_in_place, self._folder, self._name, other.name, keep_as))
+
+    async def drop(self) -> None:
+        """Delete the collection itself, and what it holds without a trace."""
+        await self._run(partial(drop, self._folder, self._name))
 
     async def check(self) -> list[Problem]:
         """What is lost, left over or at odds with itself. Nothing is changed."""

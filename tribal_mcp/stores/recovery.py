@@ -24,6 +24,8 @@ from tribal_mcp.stores.chroma_folder import ChromaFolder
 from tribal_mcp.stores.chroma_tables import RawCollection
 from tribal_mcp.stores.failures import explained
 from tribal_mcp.stores.hnsw_files import HnswFiles
+from tribal_mcp.stores.switching import FILE as SWITCH
+from tribal_mcp.stores.switching import finish_switch
 
 REBUILD = "rebuild"
 """Where the vectors of an index lie while it is built anew."""
@@ -43,10 +45,12 @@ def recover(folder: ChromaFolder) -> None:
     """
     writer = folder.lock.writer()
     rebuilds = folder.own / REBUILD
-    if writer is None and not rebuilds.exists() and not folder.journal.exists():
+    begun = any(path.exists() for path in (rebuilds, folder.own / SWITCH))
+    if writer is None and not begun and not folder.journal.exists():
         return
     with folder.at_risk():
         done = _recover(folder) if folder.exists else []
+        done += finish_switch(folder)
         done += finish_batch(folder)
     folder.lock.unmark()
     if done:

@@ -53,6 +53,7 @@ class Point(BaseModel):
         complete: it came to its end.
         undone: it was taken back.
         emptied: its contents were removed, as it is old.
+        kept: the collection that holds all memories as they were before, if it replaced them.
         identity: the model of the store's vectors, before it and after it, if it changed that.
     """
 
@@ -65,6 +66,7 @@ class Point(BaseModel):
     complete: bool = False
     undone: bool = False
     emptied: bool = False
+    kept: str = ""
     identity: tuple[dict[str, Any] | None, dict[str, Any] | None] | None = None
 
     @property

@@ -1,0 +1,304 @@
+"""Vectors made anew: the missing ones, or all by another model, stopped and killed on the way."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from tests.embedding_server import embedding_server, words_vector
+from tests.examples import memory
+from tests.mcp_client import call, connected, read_back, write_bundle
+from tribal_mcp.embedding.base import TextRefused
+from tribal_mcp.errors import EmbedderError, Stopped, UsageError
+from tribal_mcp.portability.embedding_metadata import create_embedding_metadata
+from tribal_mcp.portability.memory import MemoryEntry, Vector, as_vector
+from tribal_mcp.services import reembedding
+from tribal_mcp.services.reembedding import Work, embed_missing, move_all, preview
+from tribal_mcp.services.results import ReembedResult
+from tribal_mcp.services.undoing import undo
+from tribal_mcp.stores import switching
+from tribal_mcp.stores.chroma import ChromaStore, open_store
+from tribal_mcp.stores.chroma_folder import ChromaFolder
+from tribal_mcp.stores.restore_points import RestorePoints
+
+pytestmark = pytest.mark.anyio
+
+COUNT = 150
+
+
+class Model:
+    """An embedder of a number of dimensions, which notes what it embeds."""
+
+    def __init__(self, dimensions: int) -> None:
+        self.identity = create_embedding_metadata(f"words-{dimensions}", dimensions, "tests")
+        self.embedded: Counter[str] = Counter()
+        self.ends_after = -1
+
+    async def embed(self, texts: Sequence[str], *, query: bool = False) -> list[Vector]:  # noqa: ARG002
+        if any("refuse" in text for text in texts):
+            raise TextRefused("too long")
+        if self.ends_after == 0:
+            raise EmbedderError("The embedding server can't be reached.")
+        self.ends_after -= 1
+        self.embedded.update(texts)
+        return [as_vector(words_vector(text, self.identity.dimensions)) for text in texts]
+
+
+def texts(count: int) -> list[MemoryEntry]:
+    return [memory(n, content=f"fact {n} of many", embedding=None) for n in range(count)]
+
+
+def work(model: Model, **more: Any) -> Work:  # noqa: ANN401
+    return Work(model, ReembedResult(model=str(model.identity)), **more)
+
+
+async def move(store: ChromaStore, model: Model, **more: Any) -> tuple[ReembedResult, str]:  # noqa: ANN401
+    points = RestorePoints.of(store)
+    assert points is not None
+    doing, point = work(model, **more), points.begin("reembed", f"to {model.identity}")
+    await move_all(store, doing, points, point)
+    return doing.result, point.finish({"embedded": doing.result.total})
+
+
+async def held(store: ChromaStore) -> dict[str, MemoryEntry]:
+    return await store.get_many(await store.list_ids())
+
+
+async def assert_of(store: ChromaStore, model: Model, count: int) -> None:
+    """All are there, each with the vector that the model gives its text."""
+    state = await store.state()
+    assert state.identity == model.identity
+    assert (state.count, state.pending) == (count, 0)
+    for entry in (await held(store)).values():
+        assert entry.embedding is not None
+        expected = np.array(words_vector(entry.content, model.identity.dimensions), np.float32)
+        assert entry.embedding.tobytes() == expected.tobytes()
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> ChromaStore:
+    store = open_store(tmp_path / "store")
+    await store.upsert(texts(COUNT))
+    return store
+
+
+async def test_what_has_no_vector_gets_one_and_an_empty_store_the_model(store: ChromaStore) -> None:
+    model = Model(8)
+    told: list[tuple[int, int, str]] = []
+    doing = work(model, on_progress=lambda *how: told.append(how))
+    await embed_missing(store, doing)
+    await assert_of(store, model, COUNT)
+    assert (doing.result.embedded, doing.result.total) == (COUNT, COUNT)
+    assert [done for done, _, _ in told] == [64, 128, 150]
+    await embed_missing(store, again := work(model))
+    assert (again.result.total, max(model.embedded.values())) == (0, 1)
+
+
+async def test_a_model_that_goes_away_leaves_what_is_done_and_the_same_goes_on(
+    store: ChromaStore,
+) -> None:
+    model = Model(8)
+    model.ends_after = 1
+    with pytest.raises(EmbedderError):
+        await embed_missing(store, work(model))
+    assert (await store.state()).pending == COUNT - 64
+    model.ends_after = -1
+    await embed_missing(store, work(model))
+    await assert_of(store, model, COUNT)
+    assert max(model.embedded.values()) == 1
+
+
+async def test_a_text_that_the_model_refuses_is_named_and_the_rest_goes_on(
+    store: ChromaStore,
+) -> None:
+    await store.upsert([memory(3, content="refuse this", embedding=None)])
+    model = Model(8)
+    doing = work(model)
+    await embed_missing(store, doing)
+    assert (doing.result.failed, doing.result.embedded) == (1, COUNT - 1)
+    assert doing.result.failures == ["memory-3: too long"]
+    assert (await store.state()).pending == 1
+
+
+async def test_what_changed_while_its_text_was_embedded_keeps_no_old_vector(
+    store: ChromaStore, tmp_path: Path
+) -> None:
+    other = open_store(tmp_path / "store")
+
+    class Slow(Model):
+        async def embed(self, texts: Sequence[str], *, query: bool = False) -> list[Vector]:
+            await other.upsert([memory(0, content="changed meanwhile", embedding=None)])
+            await other.delete(["memory-1"])
+            return await super().embed(texts, query=query)
+
+    await embed_missing(store, work(Slow(8)))
+    found = await held(store)
+    assert found["memory-0"].content == "changed meanwhile"
+    assert found["memory-0"].embedding is None
+    assert "memory-1" not in found
+
+
+async def test_vectors_of_two_models_never_stand_side_by_side(store: ChromaStore) -> None:
+    await embed_missing(store, work(Model(8)))
+    await store.upsert([memory(900, embedding=None)])
+    with pytest.raises(UsageError, match=r"words-8 .* all=true"):
+        await embed_missing(store, work(Model(16)))
+
+
+async def test_all_memories_move_to_another_model_and_back(store: ChromaStore) -> None:
+    one, two = Model(8), Model(16)
+    await embed_missing(store, work(one))
+    await store.delete(["memory-5"])
+    before, forgotten = await held(store), await store.forgotten()
+    result, point = await move(store, two)
+    assert (result.embedded, result.total) == (COUNT - 1, COUNT - 1)
+    await assert_of(store, two, COUNT - 1)
+    assert await store.forgotten() == forgotten
+
+    await store.upsert([memory(800, content="new since", embedding=None)])
+    await store.delete(["memory-6"])
+    back = await undo(store, point)
+    now = await held(store)
+    assert now.pop("memory-800").content == "new since"
+    del before["memory-6"]
+    assert now == before
+    assert (back.put_back, back.changed_since) == (COUNT - 2, 1)
+    assert (await store.state()).identity == one.identity
+
+    await undo(store, back.restore_point)
+    assert (await store.state()).identity == two.identity
+    assert (await held(store)).keys() == {*now, "memory-800"}
+    assert await store.check() == []
+
+
+async def test_moving_to_the_same_model_embeds_nothing_twice(store: ChromaStore) -> None:
+    model = Model(8)
+    await move(store, model)
+    await move(store, model)
+    assert max(model.embedded.values()) == 1
+
+
+async def test_only_the_collection_before_is_kept(store: ChromaStore, tmp_path: Path) -> None:
+    points = [(await move(store, Model(dimensions)))[1] for dimensions in (8, 16, 24)]
+    with ChromaFolder.at(tmp_path / "store").files() as files:  # type: ignore[union-attr]
+        names = [c.name for c in files.collections()]
+    assert [name for name in names if ".before-" in name and "pending" not in name] == [
+        f"memories.before-{points[2]}"
+    ]
+    assert "memories.reembedding" not in names
+
+
+async def test_a_move_that_was_stopped_goes_on_where_it_was(store: ChromaStore) -> None:
+    model = Model(16)
+    with pytest.raises(Stopped, match="64 of 150"):
+        await move(store, model, stop=lambda: True)
+    assert (await store.state()).identity is None
+    await move(store, model)
+    await assert_of(store, model, COUNT)
+    assert max(model.embedded.values()) == 1
+
+
+async def test_what_changes_during_a_move_is_caught_up_before_the_switch(
+    store: ChromaStore, tmp_path: Path
+) -> None:
+    other = open_store(tmp_path / "store")
+    model = Model(16)
+
+    async def meanwhile() -> None:
+        await other.upsert([memory(0, content="changed"), memory(999, content="came")])
+        await other.delete(["memory-1"])
+
+    class Once(Model):
+        async def embed(self, texts: Sequence[str], *, query: bool = False) -> list[Vector]:
+            if len(self.embedded) > 100 and "came" not in self.embedded:
+                self.embedded["came"] = 0
+                await meanwhile()
+            return await super().embed(texts, query=query)
+
+    await move(store, model := Once(16))
+    await assert_of(store, model, COUNT)
+    found = await held(store)
+    assert found["memory-0"].content == "changed"
+    assert "memory-999" in found
+    assert "memory-1" not in found
+
+
+@pytest.mark.parametrize("renamed", [0, 1, 2, 3])
+async def test_a_switch_that_is_killed_is_completed_by_whoever_comes_next(
+    store: ChromaStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renamed: int
+) -> None:
+    one, two = Model(8), Model(16)
+    await embed_missing(store, work(one))
+    await store.upsert([memory(700, content="refuse this", embedding=None)])  # pending stays, too
+    rename = switching._rename
+
+    def killed(folder: ChromaFolder, names: dict[str, str]) -> None:
+        rename(folder, dict(list(names.items())[:renamed]))
+        path = folder.own / switching.FILE
+        path.write_bytes(orjson.dumps(names))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(switching, "_rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        await move(store, two)
+    monkeypatch.undo()
+    await store.close()
+    found = open_store(tmp_path / "store")
+    state = await found.state()
+    assert (state.identity, state.count, state.pending) == (two.identity, COUNT + 1, 1)
+    assert not (tmp_path / "store" / "tribal-mcp" / switching.FILE).exists()
+    assert await found.check() == []
+    await undo(found)
+    assert (await found.state()).identity == one.identity
+
+
+async def test_a_dry_run_says_how_many_how_long_and_what_it_costs(store: ChromaStore) -> None:
+    before = await held(store)
+    for everything in (False, True):
+        for paid in (False, True):
+            doing = work(Model(8))
+            await preview(store, doing, everything=everything, paid=paid)
+            assert doing.result.total == COUNT
+            characters = sum(len(e.content) for e in before.values())
+            assert doing.result.about_tokens == (characters // 4 if paid else None)
+            assert (doing.result.about_seconds is None) is paid
+    assert await held(store) == before
+
+
+async def test_a_store_in_memory_says_that_a_move_takes_a_folder() -> None:
+    from tribal_mcp.stores.in_memory import InMemoryStore  # noqa: PLC0415
+
+    store = InMemoryStore()
+    with pytest.raises(UsageError, match="takes a folder"):
+        await move_all(store, work(Model(8)), None, None)  # type: ignore[arg-type]
+
+
+async def test_a_bundle_of_another_model_comes_in_is_embedded_anew_and_found(
+    tmp_path: Path,
+) -> None:
+    write_bundle(
+        tmp_path / "other.json",
+        [memory(0, content="The office is in Bern"), memory(1, content="Likes green tea")],
+    )
+    with embedding_server() as server:
+        async with connected(tmp_path, **server.settings(384)) as client:
+            await call(client, "tribal_remember", content="Works with Ada")
+            came = await call(client, "tribal_import", input_path="other.json")
+            assert (came["vectors_dropped"], came["needs_reembedding"]) == (2, True)
+            assert "tribal_reembed" in came["next_step"]
+            dry = await call(client, "tribal_reembed", dry_run=True)
+            assert (dry["total"], dry["embedded"]) == (2, 0)
+            done = await call(client, "tribal_reembed")
+            assert (done["embedded"], done["failed"]) == (2, 0)
+            found = await call(client, "tribal_recall", query="where is the office")
+            assert found["searched_by"] == "meaning"
+            assert found["hits"][0]["content"] == "The office is in Bern"
+    assert all(len(entry["embedding"]) == 384 for entry in read_back(tmp_path).values())
+
+
+def test_the_batch_in_hand_is_small() -> None:
+    assert reembedding.BATCH <= 64
