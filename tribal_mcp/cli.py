@@ -16,6 +16,7 @@ from tribal_mcp.errors import PartialImport, StoreDamaged, TribalError
 if TYPE_CHECKING:
     from tribal_mcp.services.results import (
         CheckResult,
+        CopyResult,
         ExportResult,
         HistoryResult,
         ImportResult,
@@ -209,6 +210,40 @@ def stats_command(*, as_json: AsJson = False) -> None:
     """Say what is in the store."""
     result = cast("StatsResult", run("stats", {}))
     show(result, memories(result.count), as_json=as_json)
+
+
+@app.command("copy")
+def copy_command(
+    *,
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="PLACE",
+            help="A folder, a server's address or `cloud`, then #collection; unsaid: as set.",
+        ),
+    ] = "",
+    target: Annotated[
+        str, typer.Option("--to", metavar="PLACE", help="Where the memories go, said likewise.")
+    ] = "",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace other versions of the memories there.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would happen; copy nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Copy the memories into another folder, server or cloud, and compare both sides."""
+    arguments = {
+        "source": source,
+        "target": target,
+        "overwrite": overwrite,
+        "dry_run": dry_run,
+    }
+    result = cast("CopyResult", run("copy", arguments))
+    done = "Dry run of copying" if dry_run else "Copied"
+    show(result, f"{done} {memories(result.total)}", as_json=as_json)
 
 
 @app.command("reembed")

@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from tribal_mcp.services.results import (
     CheckResult,
+    CopyResult,
     EmbeddingResult,
     ExportResult,
     HistoryEntry,
@@ -95,6 +96,24 @@ def _(result: UndoResult) -> Rows:
 @rows.register
 def _(result: HistoryResult) -> Rows:
     return [(operation.point, _of_operation(operation)) for operation in result.operations]
+
+
+@rows.register
+def _(result: CopyResult) -> Rows:
+    table = [
+        ("from", result.source),
+        ("to", result.target),
+        ("new there", f"{result.copied:,}"),
+        ("replaced", f"{result.replaced:,}"),
+        ("the same", f"{result.identical:,}"),
+    ]
+    if result.others:
+        table.append(("others there", f"{result.others:,}, which stay"))
+    if result.forgotten:
+        table.append(("forgotten", f"{result.forgotten:,}"))
+    if result.sha256:
+        table.append(("sha256", result.sha256))
+    return table
 
 
 @rows.register

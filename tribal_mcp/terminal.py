@@ -27,6 +27,7 @@ from tribal_mcp.services.memory_results import ForgetResult, RecallResult, Remem
 from tribal_mcp.services.results import (
     ChangeResult,
     CheckResult,
+    CopyResult,
     ExportResult,
     HistoryResult,
     ImportResult,
@@ -44,6 +45,7 @@ Result = (
     | HistoryResult
     | StatsResult
     | CheckResult
+    | CopyResult
     | ReembedResult
     | RescueResult
     | RememberResult
@@ -81,6 +83,7 @@ _OPTIONS = {
     "embedding_strategy": "--embeddings",
     'Use "merge" or "overwrite"': "Use --on-conflict merge or overwrite",
     "ask to overwrite": "use --overwrite",
+    "or say overwrite": "or say --overwrite",
     "in error_details": "above",
     "as error_details says": "as said above",
 }

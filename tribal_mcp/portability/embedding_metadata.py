@@ -49,6 +49,7 @@ class ReembeddingStrategy(StrEnum):
     KEEP = "keep"
     """Keep them whatever the model."""
     DROP = "drop"
+    REEMBED = "reembed"
     """Drop them."""
 
 

@@ -33,6 +33,7 @@ from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata, Reembed
 from tribal_mcp.portability.filters import read_filter
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.services.arriving import unwrapped
+from tribal_mcp.services.copying import copy_store, settings_of
 from tribal_mcp.services.counting import stats_of
 from tribal_mcp.services.exporting import Export
 from tribal_mcp.services.importing import import_entries
@@ -48,6 +49,7 @@ from tribal_mcp.services.reembedding import (
 )
 from tribal_mcp.services.requests import (
     CheckRequest,
+    CopyRequest,
     ExportRequest,
     ForgetRequest,
     HistoryRequest,
@@ -61,6 +63,7 @@ from tribal_mcp.services.requests import (
 from tribal_mcp.services.results import (
     ChangeResult,
     CheckResult,
+    CopyResult,
     EmbeddingResult,
     ExportResult,
     HistoryResult,
@@ -346,6 +349,31 @@ class Jobs:
         result.next_step = next_step(result, everything=request.all)
         return result
 
+    async def copy(self, request: CopyRequest) -> CopyResult:
+        """Copy a store into another, or say what that would do."""
+        if not self.trusted:  # a place is a path, and any address
+            raise UsageError("Stores are copied on the command line: `tribal-mcp copy`.")
+        here, there = (settings_of(p, self.settings) for p in (request.source, request.target))
+        if (here.place, here.collection) == (there.place, there.collection):
+            raise UsageError("Source and target are the same store. Give another with --to.")
+        result = CopyResult(source=here.place, target=there.place, dry_run=request.dry_run)
+        waiting = partial(self.report, 0.0)
+        async with store_of(here, waiting) as source, store_of(there, waiting) as target:
+            await copy_store(
+                source,
+                target,
+                result,
+                overwrite=request.overwrite,
+                report=self.report,
+                stop=self.stop,
+            )
+        result.next_step = (
+            "Nothing was copied. Run it again without --dry-run to do this."
+            if request.dry_run
+            else "Both sides hold the same. Set TRIBAL_DATA_DIR or TRIBAL_CHROMA_URL to the target."
+        )
+        return result
+
     async def history(self, request: HistoryRequest) -> HistoryResult:
         """List the operations that changed memories, or one memory."""
         points = RestorePoints.of(self._store())
@@ -429,6 +457,7 @@ _JOBS: dict[str, tuple[str, type[Request]]] = {
     "stats": ("stats", Request),
     "undo": ("undo", UndoRequest),
     "reembed": ("reembed", ReembedRequest),
+    "copy": ("copy", CopyRequest),
     "history": ("history", HistoryRequest),
     "check": ("check", CheckRequest),
     "rescue": ("rescue", ExportRequest),

@@ -168,9 +168,7 @@ async def move_all(
     model = work.embedder.identity
     state = await store.state()
     if state.identity is not None and state.identity.is_compatible_with(model):
-        work.result.notes.append(
-            f"The vectors here are of {model} already; missing ones were made."
-        )
+        work.result.notes.append(f"The vectors are of {model} already; missing ones were made.")
         await embed_missing(store, work)
         return
     found = (await coming.state()).identity

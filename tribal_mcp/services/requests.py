@@ -55,6 +55,15 @@ class ReembedRequest(Request):
     dry_run: bool = False
 
 
+class CopyRequest(Request):
+    """From where to where; empty is the store of the settings."""
+
+    source: str = ""
+    target: str = ""
+    overwrite: bool = False
+    dry_run: bool = False
+
+
 class HistoryRequest(Request):
     """Which operations to list: all, or those that changed one memory."""
 

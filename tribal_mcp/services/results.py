@@ -155,6 +155,25 @@ class LastExport(BaseModel):
     filters: str = Field(description="what was taken, in words")
 
 
+class CopyResult(BaseModel):
+    """A store that was copied into another, or in a dry run what that would be."""
+
+    source: str = Field(description="where the memories are")
+    target: str = Field(description="where they go")
+    total: int = Field(0, description="memories of the source")
+    copied: int = Field(0, description="of them: not in the target before")
+    replaced: int = Field(0, description="of them: in another version in the target before")
+    identical: int = Field(0, description="of them: in the target already")
+    others: int = Field(0, description="memories that only the target has")
+    written: int = Field(0, description="memories that this call wrote")
+    forgotten: int = Field(0, description="tombstones")
+    sha256: str = Field("", description="the same over both sides, in the order of the ids")
+    dry_run: bool = False
+    duration_ms: int = 0
+    notes: list[str] = []
+    next_step: str = ""
+
+
 class ReembedResult(BaseModel):
     """Vectors that were made anew, or in a dry run what that would be."""
 

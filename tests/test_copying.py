@@ -1,0 +1,100 @@
+"""A store goes from a folder to a real Chroma server and on to a folder, and stays the same."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.chroma_servers import RealServer
+from tests.command_line import Tribal
+from tests.examples import memories, memory
+from tests.mcp_client import write_bundle
+from tribal_mcp.errors import Stopped, UsageError
+from tribal_mcp.portability.memory import dump_entry
+from tribal_mcp.services import copying
+from tribal_mcp.services.copying import copy_store
+from tribal_mcp.services.results import CopyResult
+from tribal_mcp.stores.base import MemoryStore
+from tribal_mcp.stores.in_memory import InMemoryStore
+
+pytestmark = pytest.mark.anyio
+
+
+async def state_of(store: MemoryStore) -> tuple[dict[str, bytes], dict[str, int]]:
+    found = await store.get_many(await store.list_ids())
+    return {i: dump_entry(e) for i, e in found.items()}, await store.forgotten()
+
+
+async def filled() -> InMemoryStore:
+    store = InMemoryStore()
+    await store.upsert([*memories(7), memory(7, embedding=None)])
+    await store.delete(["memory-3"])
+    return store
+
+
+def result() -> CopyResult:
+    return CopyResult(source="one", target="two")
+
+
+async def test_all_is_there_afterwards_and_again_writes_nothing() -> None:
+    source, target = await filled(), InMemoryStore()
+    await copy_store(source, target, first := result())
+    assert await state_of(target) == await state_of(source)
+    assert (first.copied, first.written, first.forgotten) == (7, 7, 1)
+    await copy_store(source, target, again := result())
+    assert (again.identical, again.written, again.sha256) == (7, 0, first.sha256)
+
+
+async def test_a_copy_that_was_stopped_goes_on_where_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(copying, "BATCH", 2)
+    source, target = await filled(), InMemoryStore()
+    with pytest.raises(Stopped, match="2 of 7"):
+        await copy_store(source, target, result(), stop=lambda: True)
+    await copy_store(source, target, rest := result())
+    assert (rest.identical, rest.written) == (2, 5)
+    assert await state_of(target) == await state_of(source)
+
+
+async def test_a_target_with_other_memories_is_refused_unless_told() -> None:
+    source, target = await filled(), InMemoryStore()
+    await target.upsert([memory(0, content="other"), memory(3), memory(50)])
+    before = await state_of(target)
+    with pytest.raises(UsageError, match=r"2 other memories and 1 other versions .*'memory-0'"):
+        await copy_store(source, target, result())
+    assert await state_of(target) == before
+    await copy_store(source, target, done := result(), overwrite=True)
+    held, gone = await state_of(target)
+    expected, forgotten = await state_of(source)
+    assert held == expected | {"memory-50": before[0]["memory-50"]}
+    assert gone == forgotten
+    assert (done.copied, done.replaced, done.others) == (6, 1, 1)
+
+
+async def test_a_dry_run_counts_and_writes_nothing() -> None:
+    source, target = await filled(), InMemoryStore()
+    dry = CopyResult(source="one", target="two", dry_run=True)
+    await copy_store(source, target, dry)
+    assert (dry.copied, dry.written, await target.count()) == (7, 0, 0)
+
+
+def test_a_folder_goes_to_a_server_and_on_to_another_folder(
+    tribal: Tribal, chroma_server: RealServer, tmp_path: Path
+) -> None:
+    write_bundle(tmp_path / "some.json", [*memories(40), memory(40, embedding=None)])
+    assert tribal("import", "some.json").code == 0
+    assert tribal("forget", "memory-5").code == 0
+    place = f"{chroma_server.url}#copied-here"
+    dry = tribal("copy", "--to", place, "--dry-run")
+    assert (dry.code, "new there   40" in dry.out) == (0, True)
+    there = tribal("copy", "--to", place)
+    assert there.code == 0, there.err
+    assert "Both sides hold the same." in there.out
+    back = tribal("copy", "--from", place, "--to", f"{tmp_path / 'other'}#memories")
+    assert back.code == 0, back.err
+    first = tribal("export", "first.json", "--json")
+    second = tribal("copy", "--from", f"{tmp_path / 'other'}#memories", "--to", place)
+    assert (first.code, second.code) == (0, 0)
+    assert "the same    40" in second.out
+    same = tribal("copy", "--to", "#memories")
+    assert (same.code, "are the same store" in same.err) == (2, True)

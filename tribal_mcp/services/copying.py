@@ -1,0 +1,160 @@
+"""Copies a store into another: a folder, a server or the cloud, either way round.
+
+What is there already is left alone, so a copy that was stopped is completed by the same again. At
+the end both sides are read, and compared by count and checksum.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+
+from tribal_mcp.config import Settings
+from tribal_mcp.errors import Stopped, StoreError, UsageError
+from tribal_mcp.portability.memory import MemoryEntry, dump_entry
+from tribal_mcp.services.results import CopyResult
+from tribal_mcp.stores.base import Change, MemoryStore
+
+BATCH = 500
+"""Memories that are copied and acknowledged together."""
+
+_COPIED_PERCENT = 60.0
+_EXAMPLES = 5
+
+Report = Callable[[float, str], None]
+
+
+def settings_of(place: str, settings: Settings) -> Settings:
+    """The settings with another place: a folder, the address of a server or `cloud`, and `#name`.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    where, marked, collection = place.partition("#")
+    changes: dict[str, object] = {"collection": collection or settings.collection}
+    if marked and not collection:
+        raise UsageError(f"{place!r:.200} ends in '#'. Write the collection's name behind it.")
+    if where == "cloud" or "://" in where:
+        changes["chroma_url"] = where
+    elif where:
+        changes |= {"chroma_url": "", "data_dir": where}
+    else:
+        changes |= {"chroma_url": settings.chroma_url, "data_dir": settings.data_dir}
+    try:
+        return Settings(**changes)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise UsageError(f"{place!r:.200} is no place for memories: {error}") from None
+
+
+async def copy_store(
+    source: MemoryStore,
+    target: MemoryStore,
+    result: CopyResult,
+    *,
+    overwrite: bool = False,
+    report: Report = lambda _percent, _message: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Bring all memories and tombstones of one store into another; `result` counts.
+
+    Raises:
+        UsageError: the target holds other memories, and `overwrite` is not said.
+        StoreError: the two sides differ at the end.
+        Stopped: `stop` said so; the same again goes on there.
+    """
+    begin = time.monotonic()
+    ids = await source.list_ids()
+    gone = await source.forgotten()
+    result.total = len(ids)
+    await _compare(ids, gone, source, target, result, overwrite=overwrite)
+    if not result.dry_run:
+        here, there = await source.state(), await target.state()
+        if here.identity is not None and there.identity is None:
+            await target.set_identity(here.identity)
+        for start in range(0, len(ids), BATCH):
+            await _bring(ids[start : start + BATCH], source, target, result)
+            done = min(start + BATCH, len(ids))
+            report(_COPIED_PERCENT * done / len(ids), f"Copied {done:,} of {len(ids):,} memories")
+            if stop():
+                raise Stopped(
+                    f"Stopped after {done:,} of {len(ids):,} memories. The same again goes on."
+                )
+        known = await target.forgotten(list(gone))
+        late = {i: moment for i, moment in gone.items() if known.get(i, 0) < moment}
+        await target.apply(Change(forget=late))
+        result.forgotten = len(gone)
+        result.sha256 = await _checked(sorted(ids), source, target, report)
+    result.duration_ms = round((time.monotonic() - begin) * 1000)
+
+
+async def _compare(
+    ids: Sequence[str],
+    gone: dict[str, int],
+    source: MemoryStore,
+    target: MemoryStore,
+    result: CopyResult,
+    *,
+    overwrite: bool,
+) -> None:
+    """Look at what the target has of these memories, and of others."""
+    there = await target.list_ids()
+    wanted = set(ids)
+    others = [i for i in there if i not in wanted]
+    common = [i for i in there if i in wanted]
+    result.others = len([i for i in others if i not in gone])
+    differing: list[str] = []
+    for start in range(0, len(common), BATCH):
+        part = common[start : start + BATCH]
+        ours, theirs = await source.get_many(part), await target.get_many(part)
+        differing += [i for i in part if not _same(ours.get(i), theirs.get(i))]
+    result.replaced = len(differing)
+    result.identical = len(common) - len(differing)
+    result.copied = len(ids) - len(common)
+    if (others or differing) and not overwrite:
+        examples = ", ".join(map(repr, [*differing, *others][:_EXAMPLES]))
+        raise UsageError(
+            f"The target holds {len(others):,} other memories and {len(differing):,} other "
+            f"versions of these ({examples}, …). Nothing was copied. Copy into an empty place, "
+            "or say overwrite: what the source has replaces what the target has of it."
+        )
+
+
+async def _bring(
+    ids: Sequence[str], source: MemoryStore, target: MemoryStore, result: CopyResult
+) -> None:
+    ours, theirs = await source.get_many(ids), await target.get_many(ids)
+    missing = [entry for i, entry in ours.items() if not _same(entry, theirs.get(i))]
+    try:
+        await target.apply(Change(missing))
+    except UsageError as error:
+        raise UsageError(f"The target can't hold these memories: {error}") from None
+    result.written += len(missing)
+
+
+def _same(one: MemoryEntry | None, two: MemoryEntry | None) -> bool:
+    return one is not None and two is not None and dump_entry(one) == dump_entry(two)
+
+
+async def _checked(
+    ids: Sequence[str], source: MemoryStore, target: MemoryStore, report: Report
+) -> str:
+    """The checksum of the memories, in the order of their ids, the same on both sides."""
+    sums = hashlib.sha256(), hashlib.sha256()
+    counts = [0, 0]
+    for start in range(0, len(ids), BATCH):
+        part = ids[start : start + BATCH]
+        for side, store in enumerate((source, target)):
+            found = await store.get_many(part)
+            counts[side] += len(found)
+            for memory_id in part:
+                if memory_id in found:
+                    sums[side].update(dump_entry(found[memory_id]) + b"\n")
+        done = start + len(part)
+        percent = _COPIED_PERCENT + (100 - _COPIED_PERCENT) * done / len(ids)
+        report(percent, f"Compared {done:,} of {len(ids):,} memories")
+    one, two = (checksum.hexdigest() for checksum in sums)
+    if counts[0] != counts[1] or one != two:
+        raise StoreError(
+            f"The two sides differ: {counts[0]:,} memories here, {counts[1]:,} there, or other "
+            "contents. Somebody may have changed them meanwhile. Run the same again."
+        )
+    return one
