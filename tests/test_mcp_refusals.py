@@ -67,7 +67,7 @@ IMPORTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "an unknown embedding strategy": (
         {"input_path": "good.json", "embedding_strategy": "all"},
-        ["embedding_strategy", "'auto', 'keep' or 'drop'"],
+        ["embedding_strategy", "'auto', 'keep', 'drop' or 'reembed'"],
     ),
     "a flag in quotes": (
         {"input_path": "good.json", "dry_run": "true"},

@@ -14,15 +14,23 @@ from tests.examples import memory
 from tests.mcp_client import call, connected, read_back, write_bundle
 from tribal_mcp.embedding.base import TextRefused
 from tribal_mcp.errors import EmbedderError, Stopped, UsageError
-from tribal_mcp.portability.embedding_metadata import create_embedding_metadata
+from tribal_mcp.portability.conflicts import ConflictResolution
+from tribal_mcp.portability.embedding_metadata import (
+    EmbeddingManifest,
+    PortableBundle,
+    ReembeddingStrategy,
+    create_embedding_metadata,
+)
 from tribal_mcp.portability.memory import MemoryEntry, Vector, as_vector
 from tribal_mcp.services import reembedding
+from tribal_mcp.services.import_export import import_memories
 from tribal_mcp.services.reembedding import Work, embed_missing, move_all, preview
-from tribal_mcp.services.results import ReembedResult
+from tribal_mcp.services.results import ImportSummary, ReembedResult
 from tribal_mcp.services.undoing import undo
 from tribal_mcp.stores import switching
 from tribal_mcp.stores.chroma import ChromaStore, open_store
 from tribal_mcp.stores.chroma_folder import ChromaFolder
+from tribal_mcp.stores.in_memory import InMemoryStore
 from tribal_mcp.stores.restore_points import RestorePoints
 
 pytestmark = pytest.mark.anyio
@@ -270,8 +278,6 @@ async def test_a_dry_run_says_how_many_how_long_and_what_it_costs(store: ChromaS
 
 
 async def test_a_store_in_memory_says_that_a_move_takes_a_folder() -> None:
-    from tribal_mcp.stores.in_memory import InMemoryStore  # noqa: PLC0415
-
     store = InMemoryStore()
     with pytest.raises(UsageError, match="takes a folder"):
         await move_all(store, work(Model(8)), None, None)  # type: ignore[arg-type]
@@ -298,6 +304,54 @@ async def test_a_bundle_of_another_model_comes_in_is_embedded_anew_and_found(
             assert found["searched_by"] == "meaning"
             assert found["hits"][0]["content"] == "The office is in Bern"
     assert all(len(entry["embedding"]) == 384 for entry in read_back(tmp_path).values())
+
+
+@pytest.mark.parametrize("strategy", list(ConflictResolution)[:4])
+@pytest.mark.parametrize("kind", ["in memory", "chroma folder"])
+async def test_an_import_makes_the_vectors_on_its_way_and_once(
+    tmp_path: Path, kind: str, strategy: ConflictResolution
+) -> None:
+    here = InMemoryStore() if kind == "in memory" else open_store(tmp_path / "s")
+    model = Model(8)
+    await here.set_identity(model.identity)
+    await here.upsert([memory(0, embedding=None), memory(1, 8, content="mine")])
+    other = create_embedding_metadata("other", 4)
+    arriving = [memory(n, 4) for n in range(4)] + [memory(4, content="refuse", embedding=None)]
+    bundle = PortableBundle(EmbeddingManifest(other), arriving)
+
+    async def bring(*, dry_run: bool) -> ImportSummary:
+        return await import_memories(
+            bundle, here, None, strategy, ReembeddingStrategy.REEMBED,
+            embedder=model, dry_run=dry_run,
+        )  # fmt: skip
+
+    dry = await bring(dry_run=True)
+    assert not model.embedded
+    real = await bring(dry_run=False)
+    counts = {"imported", "overwritten", "skipped", "identical", "vectors_kept"}
+    assert dry.model_dump(include=counts) == real.model_dump(include=counts)
+    assert (dry.vectors_reembedded, real.vectors_failed) == (real.vectors_reembedded + 1, 1)
+    assert (real.without_vector, real.needs_reembedding) == (1, True)
+    for entry in (await here.get_many(["memory-2", "memory-3"])).values():
+        assert entry.embedding is not None
+        assert entry.embedding.tobytes() == as_vector(words_vector(entry.content, 8)).tobytes()
+    before = Counter(model.embedded)
+    again = await bring(dry_run=False)
+    assert (again.imported, again.overwritten) == (0, 0)
+    assert set(model.embedded - before) <= {"Memory number 0", "Memory number 1"}
+
+
+async def test_an_import_that_is_to_embed_needs_a_model_that_fits() -> None:
+    bundle = PortableBundle(EmbeddingManifest(create_embedding_metadata("o", 4)), [memory(0, 4)])
+    store = InMemoryStore()
+    with pytest.raises(UsageError, match="No embedding model is set"):
+        await import_memories(bundle, store, embedding_strategy=ReembeddingStrategy.REEMBED)
+    await store.set_identity(create_embedding_metadata("another", 8))
+    with pytest.raises(UsageError, match="tribal_reembed"):
+        await import_memories(
+            bundle, store, embedding_strategy=ReembeddingStrategy.REEMBED, embedder=Model(16)
+        )
+    assert await store.count() == 0
 
 
 def test_the_batch_in_hand_is_small() -> None:

@@ -8,7 +8,7 @@ from tribal_mcp.portability.embedding_metadata import (
     ReembeddingStrategy,
     create_embedding_metadata,
 )
-from tribal_mcp.services.importing import VectorPlan, plan_vectors
+from tribal_mcp.services.importing_vectors import VectorPlan, plan_vectors
 from tribal_mcp.stores.base import StoreState
 
 MINI = create_embedding_metadata("all-MiniLM-L6-v2", 384, "onnx")

@@ -57,6 +57,7 @@ class Embeddings(StrEnum):
     AUTO = "auto"
     KEEP = "keep"
     DROP = "drop"
+    REEMBED = "reembed"
 
 
 def _print_version(wanted: bool) -> None:
@@ -168,7 +169,7 @@ def import_command(
         Embeddings,
         typer.Option(
             help="The bundle's vectors: keep them if the embedding models match, keep them in any "
-            "case, or drop them."
+            "case, drop them, or make those anew that don't match."
         ),
     ] = Embeddings.AUTO,
     dry_run: Annotated[

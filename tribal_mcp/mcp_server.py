@@ -91,10 +91,11 @@ OnConflict = Annotated[
     ),
 ]
 Embeddings = Annotated[
-    Literal["auto", "keep", "drop"],
+    Literal["auto", "keep", "drop", "reembed"],
     Field(
         description="Vectors of the bundle: auto keeps them if the embedding models match and "
-        "drops them if not, keep always keeps, drop always drops."
+        "drops them if not, keep always keeps, drop always drops, reembed makes those anew that "
+        "auto would drop, and those that are missing."
     ),
 ]
 Since = Annotated[

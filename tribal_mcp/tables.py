@@ -51,6 +51,7 @@ def _(result: ImportResult) -> Rows:
     skipped["different here"] = result.skipped - sum(skipped.values())
     vectors = {
         "kept": result.vectors_kept,
+        "made anew": result.vectors_reembedded,
         "dropped": result.vectors_dropped,
         "not in the bundle": result.without_vector - result.vectors_dropped,
     }
@@ -70,7 +71,7 @@ def _(result: ImportResult) -> Rows:
         table.append(("brought back", f"{result.brought_back:,} that were forgotten here"))
     if result.deletions:
         table.append(("forgotten there", f"{result.deletions:,}, of them here {result.deleted:,}"))
-    if result.vectors_kept + result.without_vector:
+    if result.vectors_kept + result.vectors_reembedded + result.without_vector:
         table.append(("vectors", _parts(vectors)))
     if result.plan_path:
         table.append(("plan", result.plan_path))

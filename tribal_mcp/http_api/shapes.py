@@ -68,9 +68,10 @@ class ImportOptions(BaseModel):
         description="where an id is here already: keep the memory here, take the bundle's, take "
         "the one with the newer updated_at, add the bundle's under a new id, or refuse all",
     )
-    embedding_strategy: Literal["auto", "keep", "drop"] = Field(
+    embedding_strategy: Literal["auto", "keep", "drop", "reembed"] = Field(
         "auto",
-        description="the bundle's vectors: keep them if the models match, in any case, or never",
+        description="the bundle's vectors: keep them if the models match, in any case, never, or "
+        "make those anew that don't match",
     )
     dry_run: Flag = Field(False, description="only say what would happen")
     strict: Flag = Field(False, description="refuse the whole bundle if one entry is bad")

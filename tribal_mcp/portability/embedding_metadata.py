@@ -49,8 +49,9 @@ class ReembeddingStrategy(StrEnum):
     KEEP = "keep"
     """Keep them whatever the model."""
     DROP = "drop"
-    REEMBED = "reembed"
     """Drop them."""
+    REEMBED = "reembed"
+    """Keep them when the models match; make the others, and those that are missing, anew."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ which do the work for both.
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 
+from tribal_mcp.embedding.base import Embedder
 from tribal_mcp.portability.conflicts import ConflictResolution
 from tribal_mcp.portability.embedding_metadata import (
     EmbeddingMetadata,
@@ -117,6 +118,7 @@ async def import_memories(
     *,
     dry_run: bool = False,
     restore_deleted: bool = False,
+    embedder: Embedder | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ImportSummary:
     """Bring a bundle into a store.
@@ -134,6 +136,7 @@ async def import_memories(
         dry_run: plan only, write nothing.
         restore_deleted: bring back what was forgotten in the store; else only what is newer than
             its forgetting comes back.
+        embedder: makes the vectors with REEMBED; what it makes is `target_metadata` then.
         on_progress: called with (entries done, entries in all) after each batch.
 
     Returns:
@@ -150,11 +153,12 @@ async def import_memories(
     return await import_entries(
         HeldBundle(bundle),
         store,
-        target_metadata,
+        embedder.identity if embedder else target_metadata,
         ConflictResolution(conflict_resolution),
         ReembeddingStrategy(embedding_strategy),
         dry_run=dry_run,
         restore_deleted=restore_deleted,
+        embedder=embedder,
         point=points.begin("import", "a bundle in memory") if points else None,
         on_progress=on_progress,
     )

@@ -7,109 +7,30 @@ what the plan was made on. What it changes is first saved in a restore point.
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
 from functools import partial
 
 import anyio.to_thread
 
-from tribal_mcp.errors import Stopped, TribalError, UsageError
+from tribal_mcp.embedding.base import Embedder
+from tribal_mcp.errors import Stopped, TribalError
 from tribal_mcp.portability.conflicts import ConflictResolution
 from tribal_mcp.portability.embedding_metadata import (
     EmbeddingMetadata,
     ReembeddingStrategy,
 )
 from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.services.importing_vectors import plan_vectors
 from tribal_mcp.services.links import Links
+from tribal_mcp.services.new_vectors import NewVectors
 from tribal_mcp.services.planning import Planner, Step
-from tribal_mcp.services.results import ChangeResult, ImportSummary
+from tribal_mcp.services.reembedding import Work
+from tribal_mcp.services.results import ChangeResult, ImportSummary, ReembedResult
 from tribal_mcp.services.sources import EntrySource
-from tribal_mcp.stores.base import MemoryStore, StoreState
+from tribal_mcp.stores.base import MemoryStore
 from tribal_mcp.stores.restore_points import OpenPoint
 
 IMPORT_BATCH = 500
 """Entries that are planned, written and acknowledged together."""
-
-
-@dataclass(frozen=True, slots=True)
-class VectorPlan:
-    """What becomes of a bundle's vectors.
-
-    Attributes:
-        keep: they come along; else they are dropped.
-        adopt: the model that the store takes over with them.
-        note: why, for the user; empty where it goes without saying.
-    """
-
-    keep: bool
-    adopt: EmbeddingMetadata | None = None
-    note: str = ""
-
-    def arriving(self, entry: MemoryEntry) -> MemoryEntry:
-        """The entry as the store is to get it."""
-        return entry if self.keep else replace(entry, embedding=None)
-
-
-def plan_vectors(
-    source: EmbeddingMetadata | None,
-    dimensions: int,
-    store: StoreState,
-    target: EmbeddingMetadata | None,
-    strategy: ReembeddingStrategy,
-) -> VectorPlan:
-    """Hold the bundle's model against the store's.
-
-    Args:
-        source: the model that the bundle names.
-        dimensions: of the vectors in it; 0 if there are none.
-        store: what it is now. The model that it recorded comes before `target`.
-        target: the model that the caller says the store embeds with.
-        strategy: what the caller wants.
-
-    Raises:
-        UsageError: vectors are to be kept that the store can't hold.
-    """
-    if strategy is ReembeddingStrategy.DROP or not dimensions:
-        return VectorPlan(keep=False)
-    known = source if source is not None and source.known else None
-    here = store.identity or target
-    compatible = known is not None and here is not None and known.is_compatible_with(here)
-    if strategy is ReembeddingStrategy.KEEP:
-        return _keep(known, dimensions, store, here, compatible=compatible)
-    if here is None and not store.has_vectors:
-        return VectorPlan(keep=True, adopt=known)
-    if compatible and (store.dimensions in (0, dimensions) or not store.has_vectors):
-        return VectorPlan(keep=True, adopt=None if store.identity else here)
-    return VectorPlan(
-        keep=False,
-        adopt=None if store.identity or store.has_vectors else target,
-        note=f"The bundle's vectors were made by {source or 'an unknown model'} and this store "
-        f"holds those of {here or 'an unknown model'}, so they are dropped.",
-    )
-
-
-def _keep(
-    known: EmbeddingMetadata | None,
-    dimensions: int,
-    store: StoreState,
-    here: EmbeddingMetadata | None,
-    *,
-    compatible: bool,
-) -> VectorPlan:
-    if not store.has_vectors:
-        return VectorPlan(keep=True, adopt=known)
-    if store.dimensions != dimensions:
-        raise UsageError(
-            f"The bundle's vectors have {dimensions} dimensions and the store's "
-            f"{store.count - store.pending:,} have {store.dimensions}; one collection can't hold "
-            'both. Use embedding_strategy "auto" or "drop", or import into another collection.'
-        )
-    if compatible:
-        return VectorPlan(keep=True)
-    return VectorPlan(
-        keep=True,
-        note=f"Vectors of {known or 'an unknown model'} were kept beside those of "
-        f"{here or 'an unknown model'}: searches compare what can't be compared.",
-    )
 
 
 async def import_entries(
@@ -121,6 +42,7 @@ async def import_entries(
     *,
     dry_run: bool = False,
     restore_deleted: bool = False,
+    embedder: Embedder | None = None,
     point: OpenPoint | None = None,
     tell: Callable[[ChangeResult], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -147,12 +69,17 @@ async def import_entries(
     planner = Planner(store, conflict_resolution, vectors.arriving, summary, restore_deleted, tell)
     if planner.looks_ahead:
         await planner.look_ahead(source.batches(IMPORT_BATCH), source.tombstones(IMPORT_BATCH))
+    new: NewVectors | None = None
+    if embedding_strategy is ReembeddingStrategy.REEMBED and embedder is not None:
+        work = Work(embedder, ReembedResult(model=str(embedder.identity)))
+        new = NewVectors(store, vectors, work, dry_run)
+        planner.arriving = _as_it_is
     links = Links()
     adopt = None if dry_run else vectors.adopt
     total = source.total + source.deletions
     done = 0
     try:
-        async for plan, size in _planned(source, planner, links):
+        async for plan, size in _planned(source, planner, links, new):
             async with store.session(writing=not dry_run):
                 step = await plan()
                 links.remove(step.change.forget)
@@ -166,14 +93,15 @@ async def import_entries(
                 raise Stopped("Stopped.")
     except TribalError as error:
         raise type(error)(f"{error} {_so_far(summary, done, point)}") from error
-    if point:
-        counts = summary.model_dump(include={"imported", "overwritten", "deleted"})
-        summary.restore_point = await anyio.to_thread.run_sync(point.finish, counts)
     summary.dangling = await links.dangling(store)
-    _add_notes(summary)
+    await _finish(summary, point, new)
     summary.needs_reembedding = summary.without_vector > 0
     summary.duration_ms = round((time.monotonic() - begin) * 1000)
     return summary
+
+
+def _as_it_is(entry: MemoryEntry) -> MemoryEntry:
+    return entry
 
 
 async def _carry_out(
@@ -188,7 +116,13 @@ async def _carry_out(
     await store.apply(step.change)
 
 
-def _add_notes(summary: ImportSummary) -> None:
+async def _finish(summary: ImportSummary, point: OpenPoint | None, new: NewVectors | None) -> None:
+    if point:
+        counts = summary.model_dump(include={"imported", "overwritten", "deleted"})
+        summary.restore_point = await anyio.to_thread.run_sync(point.finish, counts)
+    if new is not None:
+        summary.vectors_failed = new.work.result.failed
+        summary.notes += new.work.result.failures
     if summary.dangling:
         summary.notes.append(
             f"Links (supersedes, related_to) to memories that are neither in the bundle nor here: "
@@ -202,7 +136,7 @@ def _add_notes(summary: ImportSummary) -> None:
 
 
 async def _planned(
-    source: EntrySource, planner: Planner, links: Links
+    source: EntrySource, planner: Planner, links: Links, new: NewVectors | None
 ) -> AsyncIterator[tuple[Callable[[], Awaitable[Step]], int]]:
     """The batches of the bundle with the call that plans each: what was forgotten comes first."""
     tombstones = source.tombstones(IMPORT_BATCH)
@@ -211,6 +145,9 @@ async def _planned(
     batches = source.batches(IMPORT_BATCH)
     while batch := await anyio.to_thread.run_sync(next, batches, None):
         links.add(entry for entry in batch if isinstance(entry, MemoryEntry))
+        if new is not None:
+            batch = await new.of(batch)
+            planner.made = new.made
         yield partial(planner.entries, batch), len(batch)
 
 

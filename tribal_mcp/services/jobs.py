@@ -260,14 +260,18 @@ class Jobs:
 
             async with self._store() as store, self._plan_file(request) as plan:
                 point = None if request.dry_run else self._begin_import(store, request, verified)
+                embedder = None
+                if request.embedding_strategy == "reembed":
+                    embedder = embedder_of(self.settings, await store.state())
                 summary = await import_entries(
                     VerifiedBundle(reader, verified),
                     store,
-                    self._configured_model(),
+                    embedder.identity if embedder else self._configured_model(),
                     ConflictResolution(request.conflict_resolution),
                     ReembeddingStrategy(request.embedding_strategy),
                     dry_run=request.dry_run,
                     restore_deleted=request.restore_deleted,
+                    embedder=embedder,
                     point=point,
                     tell=partial(_write_line, plan) if plan else None,
                     on_progress=progress,

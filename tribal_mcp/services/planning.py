@@ -78,6 +78,8 @@ class Planner:
     summary: ImportSummary
     restore_deleted: bool = False
     tell: Callable[[ChangeResult], None] | None = None
+    made: set[str] = field(default_factory=set)
+    """Entries of the batch whose vectors were made for this import."""
     _copies: dict[str, str] = field(default_factory=dict, init=False)
     """New ids of entries that are kept beside those here, by their ids in the bundle."""
     _future: int = field(default_factory=lambda: time.time_ns() // 1000 + _DAY_US, init=False)
@@ -239,7 +241,9 @@ class Planner:
         summary.overwritten += decision.action is Action.OVERWRITE
         summary.kept_both += reason is Reason.KEPT_BOTH
         summary.brought_back += reason is Reason.BROUGHT_BACK
-        summary.vectors_kept += written.embedding is not None
+        made = written.embedding is not None and source.id in self.made
+        summary.vectors_reembedded += made
+        summary.vectors_kept += written.embedding is not None and not made
         summary.vectors_dropped += written.embedding is None and source.embedding is not None
         summary.without_vector += written.embedding is None
 

@@ -32,7 +32,7 @@ class ImportRequest(Request):
     input_path: str = ""
     bundle_json: str = ""
     conflict_resolution: Literal["skip", "overwrite", "merge", "keep_both", "fail"] = "skip"
-    embedding_strategy: Literal["auto", "keep", "drop"] = "auto"
+    embedding_strategy: Literal["auto", "keep", "drop", "reembed"] = "auto"
     dry_run: bool = False
     strict: bool = False
     restore_deleted: bool = False

@@ -88,6 +88,8 @@ class ImportSummary(BaseModel):
     restore_point: str = Field("", description="what tribal_undo takes back; empty: no change")
     vectors_kept: int = Field(0, description="of the new and replaced: with their vector")
     vectors_dropped: int = Field(0, description="of the new and replaced: vector dropped")
+    vectors_reembedded: int = Field(0, description="of the new and replaced: vector made anew")
+    vectors_failed: int = Field(0, description="entries whose text the model refuses")
     without_vector: int = Field(0, description="of the new and replaced: without a vector now")
     notes: list[str] = Field([], description="what else to know")
 
