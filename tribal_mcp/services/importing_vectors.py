@@ -80,8 +80,8 @@ def _reembed(
     elif store.identity is None or not target.is_compatible_with(store.identity):
         raise UsageError(
             f"The vectors here were made by {store.identity or 'a model that nobody recorded'}, "
-            f"and {target} is set to embed with. Set that model, or move all memories to the new one "
-            "first, with tribal_reembed (all=true)."
+            f"and {target} is set to embed with. Set that model, or move all memories to the new "
+            "one first, with tribal_reembed (all=true)."
         )
     else:
         adopt = None
