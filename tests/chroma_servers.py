@@ -54,10 +54,17 @@ class RealServer:
         except urllib.error.URLError:
             return False
 
+    def stop(self) -> None:
+        """End it as its user would."""
+        self._end(signal.SIGTERM)
+
     def kill(self) -> None:
         """End it at once."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: signal.Signals) -> None:
         if self._process is not None:
-            os.kill(self._process.pid, signal.SIGKILL)
+            os.kill(self._process.pid, number)
             self._process.wait()
             self._process = None
 
