@@ -354,5 +354,47 @@ async def test_an_import_that_is_to_embed_needs_a_model_that_fits() -> None:
     assert await store.count() == 0
 
 
+def labelled(model: Model, *, right: bool) -> PortableBundle:
+    entries = [
+        memory(
+            n,
+            content=(text := f"fact {n} of many"),
+            embedding=as_vector(words_vector(text if right else f"other {n * 7}", 8)),
+        )
+        for n in range(20)
+    ]
+    return PortableBundle(EmbeddingManifest(model.identity), entries)
+
+
+@pytest.mark.parametrize("dry_run", [True, False], ids=["dry run", "for real"])
+async def test_vectors_that_are_not_of_the_model_they_name_are_found_out(dry_run: bool) -> None:
+    model = Model(8)
+    for strategy, right, kept in (
+        (ReembeddingStrategy.AUTO, True, 20),
+        (ReembeddingStrategy.AUTO, False, 0),
+        (ReembeddingStrategy.KEEP, False, 20),
+        (ReembeddingStrategy.REEMBED, False, 0),
+    ):
+        summary = await import_memories(
+            labelled(model, right=right),
+            InMemoryStore(),
+            embedding_strategy=strategy,
+            embedder=model,
+            dry_run=dry_run,
+        )
+        assert summary.vectors_kept == kept
+        assert ("they are of another model" in " ".join(summary.notes)) is not right
+        made = 20 if strategy is ReembeddingStrategy.REEMBED else 0
+        assert summary.vectors_reembedded == made
+
+
+async def test_a_model_that_can_not_be_asked_checks_nothing_and_says_so() -> None:
+    model = Model(8)
+    model.ends_after = 0
+    summary = await import_memories(labelled(model, right=True), InMemoryStore(), embedder=model)
+    assert summary.vectors_kept == 20
+    assert "could not be checked" in " ".join(summary.notes)
+
+
 def test_the_batch_in_hand_is_small() -> None:
     assert reembedding.BATCH <= 64

@@ -136,7 +136,8 @@ async def import_memories(
         dry_run: plan only, write nothing.
         restore_deleted: bring back what was forgotten in the store; else only what is newer than
             its forgetting comes back.
-        embedder: makes the vectors with REEMBED; what it makes is `target_metadata` then.
+        embedder: makes the vectors with REEMBED; what it makes is `target_metadata` then. It also
+            checks whether a bundle's vectors are of the model that it names, if that is its own.
         on_progress: called with (entries done, entries in all) after each batch.
 
     Returns:
@@ -153,7 +154,9 @@ async def import_memories(
     return await import_entries(
         HeldBundle(bundle),
         store,
-        embedder.identity if embedder else target_metadata,
+        embedder.identity
+        if embedder and embedding_strategy == ReembeddingStrategy.REEMBED
+        else target_metadata,
         ConflictResolution(conflict_resolution),
         ReembeddingStrategy(embedding_strategy),
         dry_run=dry_run,

@@ -20,6 +20,7 @@ from tribal_mcp.portability.embedding_metadata import (
 )
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.services.importing_vectors import plan_vectors
+from tribal_mcp.services.labels import wrong_label
 from tribal_mcp.services.links import Links
 from tribal_mcp.services.new_vectors import NewVectors
 from tribal_mcp.services.planning import Planner, Step
@@ -31,6 +32,7 @@ from tribal_mcp.stores.restore_points import OpenPoint
 
 IMPORT_BATCH = 500
 """Entries that are planned, written and acknowledged together."""
+_BY_MODEL = {ReembeddingStrategy.AUTO, ReembeddingStrategy.REEMBED}
 
 
 async def import_entries(
@@ -58,14 +60,18 @@ async def import_entries(
     """
     begin = time.monotonic()
     state = await store.state()
+    is_wrong, said = await wrong_label(source, embedder)
     vectors = plan_vectors(
-        source.manifest.embedding, source.dimensions, state, target_metadata, embedding_strategy
+        None if is_wrong and embedding_strategy in _BY_MODEL else source.manifest.embedding,
+        source.dimensions,
+        state,
+        target_metadata or (embedder.identity if embedder and is_wrong else None),
+        embedding_strategy,
     )
     summary = ImportSummary(
         total=source.total, dry_run=dry_run, notes=[*state.notes, *source.notes]
     )
-    if vectors.note:
-        summary.notes.append(vectors.note)
+    summary.notes += filter(None, (said, vectors.note))
     planner = Planner(store, conflict_resolution, vectors.arriving, summary, restore_deleted, tell)
     if planner.looks_ahead:
         await planner.look_ahead(source.batches(IMPORT_BATCH), source.tombstones(IMPORT_BATCH))

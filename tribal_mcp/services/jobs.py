@@ -18,6 +18,7 @@ import anyio.to_thread
 from pydantic import BaseModel
 
 from tribal_mcp.config import Settings
+from tribal_mcp.embedding.base import Embedder
 from tribal_mcp.embedding.providers import embedder_of, is_paid
 from tribal_mcp.errors import BundleError, EmbedderError, Stopped, UsageError
 from tribal_mcp.files import BundleFolders, dated_name
@@ -260,13 +261,13 @@ class Jobs:
 
             async with self._store() as store, self._plan_file(request) as plan:
                 point = None if request.dry_run else self._begin_import(store, request, verified)
-                embedder = None
-                if request.embedding_strategy == "reembed":
-                    embedder = embedder_of(self.settings, await store.state())
+                embedder = await self._embedder(store, request.embedding_strategy)
                 summary = await import_entries(
                     VerifiedBundle(reader, verified),
                     store,
-                    embedder.identity if embedder else self._configured_model(),
+                    embedder.identity
+                    if embedder and request.embedding_strategy == "reembed"
+                    else self._configured_model(),
                     ConflictResolution(request.conflict_resolution),
                     ReembeddingStrategy(request.embedding_strategy),
                     dry_run=request.dry_run,
@@ -281,6 +282,15 @@ class Jobs:
         result.plan_path = os.fspath(plan.path) if plan else ""
         result.next_step = after_import(result)
         return result
+
+    async def _embedder(self, store: MemoryStore, strategy: str) -> Embedder | None:
+        """Who is to embed, or may check what a bundle says of its vectors."""
+        try:
+            return embedder_of(self.settings, await store.state())
+        except EmbedderError:
+            if strategy == "reembed":
+                raise
+            return None  # vectors come along without one
 
     @asynccontextmanager
     async def _plan_file(self, request: ImportRequest) -> AsyncIterator["Draft | None"]:
