@@ -8,7 +8,6 @@ import numpy as np
 from tribal_mcp.embedding.base import Embedder
 from tribal_mcp.errors import EmbedderError
 from tribal_mcp.portability.memory import MemoryEntry, Vector
-from tribal_mcp.portability.reading import Item
 from tribal_mcp.services.sources import EntrySource
 
 SAMPLES = 5
@@ -27,7 +26,7 @@ async def wrong_label(source: EntrySource, embedder: Embedder | None) -> tuple[b
     if embedder is None or named is None or not named.is_compatible_with(embedder.identity):
         return False, ""
     batches = source.batches(_FIRST)
-    first: list[Item] = await anyio.to_thread.run_sync(lambda: next(batches, []))
+    first = await anyio.to_thread.run_sync(lambda: list(next(batches, [])))
     able = [
         entry
         for entry in first
