@@ -69,6 +69,7 @@ class HttpServer:
             env={**os.environ, **settings(folder, **more)},
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=_hear_ctrl_c,  # noqa: PLW1509 - no thread is about
         )
         assert self.process.stderr is not None
         said = self.process.stderr.readline()
@@ -114,6 +115,11 @@ class HttpServer:
         pid = self.process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
         return [int(child) for child in children.split()]
+
+
+def _hear_ctrl_c() -> None:
+    """Tests that were started in the background have it ignored, and so would their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextmanager

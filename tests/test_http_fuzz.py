@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.campaigns.processes import FULL
+from tests.embedding_server import embedding_server
 from tests.http_client import HttpServer, passing, serving
 from tests.mcp_client import write_many
 
@@ -156,10 +157,13 @@ expected-statuses = ["2xx", 400, 406, 415, 422]
 
 
 @pytest.mark.campaign
-def test_the_server_does_what_its_openapi_document_says(
-    server: HttpServer, folder: Path, tmp_path: Path
-) -> None:
-    server.ask("POST", "/v1/import", (folder / "many.json").read_bytes())
+def test_the_server_does_what_its_openapi_document_says(folder: Path, tmp_path: Path) -> None:
+    with embedding_server() as model, serving(tmp_path, **model.settings()) as server:
+        server.ask("POST", "/v1/import", (folder / "many.json").read_bytes())
+        _hold_against_its_document(server, tmp_path)
+
+
+def _hold_against_its_document(server: HttpServer, tmp_path: Path) -> None:
     (tmp_path / "st.toml").write_text(CONFIG)
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", "st.toml", "run"]
     options = ["--checks", "all", "--max-examples", str(EXAMPLES), "--seed", "1"]
