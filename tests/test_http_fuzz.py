@@ -157,9 +157,10 @@ expected-statuses = ["2xx", 400, 406, 415, 422]
 
 
 @pytest.mark.campaign
-def test_the_server_does_what_its_openapi_document_says(folder: Path, tmp_path: Path) -> None:
+def test_the_server_does_what_its_openapi_document_says(tmp_path: Path) -> None:
+    write_many(tmp_path / "many.json", COUNT)
     with embedding_server() as model, serving(tmp_path, **model.settings()) as server:
-        server.ask("POST", "/v1/import", (folder / "many.json").read_bytes())
+        server.ask("POST", "/v1/import", (tmp_path / "many.json").read_bytes())
         _hold_against_its_document(server, tmp_path)
 
 
