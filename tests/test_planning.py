@@ -94,6 +94,17 @@ async def test_a_memory_that_was_forgotten_here_comes_back_only_if_it_is_newer_o
     assert (summary.skipped, summary.forgotten) == (not comes, not comes)
 
 
+async def test_what_stays_forgotten_is_said_with_what_brings_it_back(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "some.json", [memory(1), memory(2)])
+    async with connected(tmp_path) as client:
+        await call(client, "tribal_import", input_path="some.json")
+        await call(client, "tribal_forget", ids=["memory-1"])
+        again = await call(client, "tribal_import", input_path="some.json")
+    assert (again["forgotten"], again["identical"]) == (1, 1)
+    assert "1 were forgotten here since" in again["next_step"]
+    assert "differ" not in again["next_step"]
+
+
 # Forgotten there
 
 

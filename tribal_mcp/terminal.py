@@ -72,6 +72,7 @@ _OPTIONS = {
     "what has superseded_by is": "those that are superseded are",
     "count=1": "--count 1",
     "leave supersedes out": "leave --supersedes out",
+    "restore_deleted=true": "--restore-deleted",
     "restore_deleted": "--restore-deleted",
     "conflict_resolution is": "--on-conflict is",
     "with dry_run=false": "without --dry-run",

@@ -288,7 +288,12 @@ def after_import(result: ImportResult) -> str:
             f"{result.conflicts:,} memories have other content at the same updated_at; those here "
             "stayed. Decide by hand."
         )
-    kept = result.skipped - result.identical - result.older - result.conflicts
+    if result.forgotten:
+        steps.append(
+            f"{result.forgotten:,} were forgotten here since and stay so; restore_deleted=true "
+            "brings them back."
+        )
+    kept = result.skipped - result.identical - result.older - result.conflicts - result.forgotten
     if kept:
         steps.append(
             f"{kept:,} memories here differ from the bundle's and stayed as they are; "
