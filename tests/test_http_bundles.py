@@ -276,6 +276,7 @@ def test_nothing_that_passed_through_is_left(server: HttpServer, folder: Path) -
     server.ask("POST", "/v1/export", Accept_Encoding="gzip")
     server.ask("POST", "/v1/import", b"nonsense")
     assert passing(folder) == []
+    assert server.ask("GET", "/v1/stats").json["last_export"]["path"] == "over HTTP"
 
 
 def test_what_a_killed_server_left_is_gone_at_the_next_start(tmp_path: Path) -> None:
