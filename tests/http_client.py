@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,9 +73,14 @@ class HttpServer:
             preexec_fn=_hear_ctrl_c,  # noqa: PLW1509 - no thread is about
         )
         assert self.process.stderr is not None
-        said = self.process.stderr.readline()
-        found = re.search(r"http://\S+:(\d+):", said)
-        assert found, said + self.process.stderr.read()
+        first = self.process.stderr.readline()
+        # Read on, or it would wait for ever once the pipe is full.
+        self._said: list[str] = []
+        self._reader = threading.Thread(target=self._said.extend, args=(self.process.stderr,))
+        self._reader.start()
+        found = re.search(r"http://\S+:(\d+):", first)
+        if not found:
+            raise AssertionError(first + self.end())
         self.port = int(found[1])
         self.url = f"http://127.0.0.1:{self.port}"
 
@@ -107,8 +113,17 @@ class HttpServer:
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
         """End it with a signal: its exit code and what it said on the way."""
         self.process.send_signal(number)
-        _, said = self.process.communicate(timeout=4 * END_S)
-        return self.process.returncode, said
+        self.process.wait(timeout=4 * END_S)
+        return self.process.returncode, self.end()
+
+    def end(self) -> str:
+        """Kill it, if it is still there: what it said."""
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        return "".join(self._said)
 
     def workers(self) -> list[int]:
         """Its store processes."""
@@ -131,8 +146,7 @@ def serving(
     try:
         yield server
     finally:
-        server.process.kill()
-        server.process.communicate()
+        server.end()
 
 
 def passing(folder: Path) -> list[Path]:

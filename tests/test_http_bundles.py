@@ -193,6 +193,10 @@ BUNDLE = {"manifest": {"schema_version": "1.0", "memory_count": 0}, "entries": [
         ("/v1/export", None, {"Accept": "text/html"}, (406, "not_acceptable")),
         ("/v1/export", b" " * 2_000_000, {}, (413, "too_large")),
         ("/v1/import?dry_run=yes", BUNDLE, {}, (422, "invalid_request")),
+        ("/v1/export", {"include_related": 1}, {}, (422, "invalid_request")),
+        ("/v1/undo", {"dry_run": 0}, {}, (422, "invalid_request")),
+        ("/v1/undo", {"dryrun": True}, {}, (422, "invalid_request")),
+        ("/v1/export", {"since": "backup.json"}, {}, (422, "invalid_request")),
         ("/v1/import?dryrun=true", BUNDLE, {}, (422, "invalid_request")),
         ("/v1/import?input_path=many.json", BUNDLE, {}, (422, "invalid_request")),
         ("/v1/import?conflict_resolution=", BUNDLE, {}, (422, "invalid_request")),
@@ -276,6 +280,7 @@ def test_nothing_that_passed_through_is_left(server: HttpServer, folder: Path) -
     server.ask("POST", "/v1/export", Accept_Encoding="gzip")
     server.ask("POST", "/v1/import", b"nonsense")
     assert passing(folder) == []
+    assert server.ask("GET", "/v1/stats").json["last_export"]["path"] == "over HTTP"
 
 
 def test_what_a_killed_server_left_is_gone_at_the_next_start(tmp_path: Path) -> None:

@@ -153,6 +153,12 @@ CONFIG = """
 [checks.positive_data_acceptance]
 # That a date is one and that a bundle is whole, no schema can say.
 expected-statuses = ["2xx", 400, 406, 415, 422]
+
+[[operations]]
+include-path = "/v1/reembed"
+# Nobody here embeds, and so it says.
+checks.not_a_server_error.expected-statuses = ["2xx", "4xx", 503]
+checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 415, 422, 503]
 """
 
 

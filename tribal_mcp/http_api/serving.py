@@ -105,6 +105,7 @@ def serve_http(host: str, port: int) -> None:
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # not a line for each odd request
     with _bound(host, port) as listening:
         address, port = listening.getsockname()[:2]
         _check_token(address, http)

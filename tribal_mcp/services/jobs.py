@@ -150,7 +150,7 @@ class Jobs(StoreJobs):
             taken = filters.in_words() + (since.in_words() if since else "")
             last = LastExport(
                 at=datetime.now(UTC).isoformat(timespec="seconds"),
-                path=os.fspath(written.absolute()),
+                path="over HTTP" if request.passing else os.fspath(written.absolute()),
                 memory_count=integrity.memory_count,
                 filters=taken,
             )

@@ -152,7 +152,7 @@ class LastExport(BaseModel):
     """The latest export of a collection."""
 
     at: str = Field(description="when, in UTC")
-    path: str = Field(description="the bundle")
+    path: str = Field(description="the bundle, or `over HTTP` for one that was an answer")
     memory_count: int = Field(description="memories in it")
     filters: str = Field(description="what was taken, in words")
 
