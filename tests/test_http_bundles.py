@@ -18,7 +18,7 @@ from tests.http_client import Answer, HttpServer, passing, serving
 from tests.mcp_client import read_back, write_bundle, write_many
 from tribal_mcp.portability.bundle import BundleReader
 
-GUIDE = Path("/work/shared/GUIDE.md")
+GUIDE = Path(__file__).parents[2] / "shared" / "GUIDE.md"
 PAGE = Path(__file__).parents[1] / "docs" / "http.md"
 COUNT = 12
 
