@@ -31,6 +31,7 @@ _TOO_LARGE = 413
 _REDIRECTS = 300
 _BAD = 400
 _FAILED = 500
+_NOT_YET = "hnsw segment reader: Nothing found on disk"
 _WORDS = 300
 
 
@@ -106,7 +107,9 @@ class ServerHttp:
             response = self._client.request(method, url, content=content)
         except httpx.TransportError as error:
             raise _Away(self._plain(str(error)) or type(error).__name__) from None
-        if response.status_code in _MAY_PASS:
+        # An index that another call is just making is told of as a failure.
+        being_made = response.status_code == _FAILED and _NOT_YET in response.text
+        if response.status_code in _MAY_PASS or being_made:
             after = response.headers.get("retry-after", "")
             words = self._words(response)
             raise _Away(
