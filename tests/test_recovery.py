@@ -153,6 +153,25 @@ async def test_a_batch_that_was_begun_is_completed(folder: Path) -> None:
     assert (await everything(folder))[0] == expected
 
 
+async def test_a_batch_stays_written_down_when_its_completion_is_killed_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arriving = [memory(1, content="after"), memory(2, embedding=None)]
+    Journal(folder / "tribal-mcp" / "journal.jsonl").write(Batch("memories", Change(arriving)))
+    with chroma(folder) as client:  # the first of its steps was made
+        client.get_collection("memories", embedding_function=None).delete(["memory-1", "memory-2"])
+    leave_mark(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("tribal_mcp.stores.journal.dump_entry", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            await everything(folder)
+    assert (await everything(folder))[0] == by_id(memories(COUNT)) | by_id(arriving)
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 async def test_a_batch_that_was_not_written_down_whole_was_never_begun(folder: Path) -> None:
     journal = folder / "tribal-mcp" / "journal.jsonl"
     Journal(journal).write(Batch("memories", Change([memory(1, content="after"), memory(2)])))

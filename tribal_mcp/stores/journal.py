@@ -48,12 +48,15 @@ class Journal:
             "erase": list(batch.change.erase),
             "metadata": batch.metadata,
         }
-        with self._path.open("wb") as file:
+        part = self._path.with_suffix(".part")
+        with part.open("wb") as file:
             file.write(orjson.dumps(head) + b"\n")
             file.writelines(dump_entry(entry) + b"\n" for entry in batch.change.entries)
             file.write(b"%d\n" % len(batch.change.entries))
             file.flush()
             os.fsync(file.fileno())
+        # A recovery writes down the batch that it completes: the one before stays until it has.
+        part.replace(self._path)
 
     def read(self) -> Batch | None:
         """The batch that was not finished; None if there is none."""
