@@ -19,6 +19,7 @@ from tribal_mcp.portability.embedding_metadata import (
 from tribal_mcp.portability.memory import MemoryEntry, microseconds
 from tribal_mcp.portability.tombstones import Tombstone
 from tribal_mcp.services.import_export import import_memories
+from tribal_mcp.services.planning import Planner
 from tribal_mcp.services.results import ImportSummary
 from tribal_mcp.stores.base import Change, MemoryStore
 from tribal_mcp.stores.chroma import open_store
@@ -233,6 +234,23 @@ async def test_any_difference_refuses_the_whole_import(
     with pytest.raises(ImportConflict, match=r"1 memories here differ .*'memory-(1|699)'"):
         await import_memories(bundle, store, MODEL, FAIL, dry_run=dry_run)
     assert await contents(store) == before
+
+
+async def test_what_is_changed_here_while_it_is_imported_refuses_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = InMemoryStore()
+    await store.upsert(memories(2))
+    look_ahead = Planner.look_ahead
+
+    async def and_then_it_is_changed(*arguments: Any) -> None:  # noqa: ANN401 - passed on
+        await look_ahead(*arguments)
+        await store.upsert([memory(1, content="changed meanwhile")])
+
+    monkeypatch.setattr(Planner, "look_ahead", and_then_it_is_changed)
+    with pytest.raises(ImportConflict, match="'memory-1' was changed here since the import began"):
+        await import_memories(bundle_of(*memories(2)), store, MODEL, FAIL)
+    assert (await contents(store))["memory-1"] == "changed meanwhile"
 
 
 async def test_no_difference_is_no_reason_to_refuse(store: MemoryStore) -> None:

@@ -33,9 +33,8 @@ from tribal_mcp.portability.reading import (
     RejectedEntry,
 )
 from tribal_mcp.portability.settling import READ_VERSIONS, AsRead, Verified, settle
-from tribal_mcp.portability.strict_json import VALUES, parse_line
+from tribal_mcp.portability.strict_json import VALUES, parse_again, parse_line
 from tribal_mcp.portability.tombstones import Tombstone, TombstoneReader
-from tribal_mcp.portability.vectors import pack_vector
 
 __all__ = [
     "READ_VERSIONS",
@@ -195,11 +194,9 @@ class BundleReader:
 
     def _trusted(self) -> Iterator[Item]:
         """The entries of a file of which every one has been taken: not checked once more."""
-        for _, _, value in self._again(orjson.loads):
+        for _, _, value in self._again(parse_again):
             if type(value) is Deleted:
                 continue
-            if type(value.get("embedding")) is list:
-                value["embedding"] = pack_vector(value["embedding"])
             yield entry_from_dict(value, self._limits)
 
     def _items(self) -> Iterator[Item]:

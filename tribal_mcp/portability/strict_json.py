@@ -10,13 +10,14 @@ slow and exact way, which also finds the words.
 import json
 import math
 import re
+import secrets
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import orjson
 
 from tribal_mcp.errors import EntryError
-from tribal_mcp.portability.vectors import pack_vector
+from tribal_mcp.portability.vectors import read_numbers
 
 STRING = rb'"(?:[^"\\]++|\\.)*+"'
 """Matches a JSON string, in memory that does not grow with it."""
@@ -29,6 +30,8 @@ _INT64 = 1 << 63
 _SMALL = float(1 << 62)
 _STRINGS = re.compile(STRING, re.DOTALL)
 _VECTOR = re.compile(rb'[{,] ?"embedding": ?\[')
+_MARK = secrets.token_hex()  # so that no text can hold it
+_MARK_TEXT = b'"%b"' % _MARK.encode()
 _GAP = re.compile(rb'"[ \t\r\n]+:')
 
 
@@ -50,11 +53,21 @@ def parse_line(line: bytes, nesting: int, values: int = VALUES) -> Any:  # noqa:
         EntryError: it is not strict JSON; the message says why.
     """
     _refuse_many(line, values)
+    bare, numbers = _without_vector(line)
     try:
-        value = orjson.loads(line)
+        value = orjson.loads(bare)
     except orjson.JSONDecodeError:
         return parse(line, nesting, values)
-    return value if _proven(line, value, nesting) else parse(line, nesting, values)
+    if _proven(bare, value, nesting - bool(numbers)) and _with_vector(value, numbers):
+        return value
+    return parse(line, nesting, values)
+
+
+def parse_again(line: bytes) -> Any:  # noqa: ANN401 - any JSON
+    """What `parse_line` gave of that line when it was first read, without another look at it."""
+    bare, numbers = _without_vector(line)
+    value = orjson.loads(bare)
+    return value if _with_vector(value, numbers) else orjson.loads(line)
 
 
 def parse(data: bytes, nesting: int, values: int = VALUES) -> Any:  # noqa: ANN401 - any JSON value
@@ -144,36 +157,41 @@ def _proven(line: bytes, value: object, nesting: int) -> bool:
     """
     if type(value) is not dict:
         return False
-    line, is_vector = _without_vector(line)
     objects = line.count(b"{")
-    if (
-        objects + line.count(b"[") > nesting
-        or line.count(b'":') != (len(value) if objects == 1 else _keys(value))
-        or _GAP.search(line)
-        or not _are_small(value.values())
-    ):
-        return False
-    if is_vector and objects == 1:  # so that it is the entry's own, and not one in its metadata
-        try:
-            value["embedding"] = pack_vector(value["embedding"])
-        except OverflowError:
-            return False
-    return True
+    return (
+        objects + line.count(b"[") <= nesting
+        and line.count(b'":') == (len(value) if objects == 1 else _keys(value))
+        and not _GAP.search(line)
+        and _are_small(value.values())
+    )
 
 
-def _without_vector(line: bytes) -> tuple[bytes, bool]:
-    """The line without the numbers of its vector, which are most of it, and whether it has some.
+def _without_vector(line: bytes) -> tuple[bytes, bytes]:
+    """The line with a mark in place of its vector, which is most of it, and the vector's text.
 
     No text can hold what is looked for, as a quote within a text has a backslash before it.
     """
     if found := _VECTOR.search(line):
-        begin = found.end()
-        end = line.find(b"]", begin)
+        begin = found.end() - 1
+        end = line.find(b"]", begin) + 1
         numbers = line[begin:end]
-        # Nothing that is counted may be lost, and "true", "false" and "null" are no numbers.
-        if numbers and not any(mark in numbers for mark in (b'"', b"[", b"{", b"u", b"a")):
-            return line[:begin] + line[end:], True
-    return line, False
+        if b"[" not in numbers[1:] and b'"' not in numbers:
+            return line[:begin] + _MARK_TEXT + line[end:], numbers
+    return line, b""
+
+
+def _with_vector(value: object, numbers: bytes) -> bool:
+    """Put the vector where its mark is; False where that is not the entry's own vector.
+
+    It may have stood in the metadata.
+    """
+    if not numbers:
+        return True
+    if type(value) is not dict or value.get("embedding") != _MARK:
+        return False
+    vector = read_numbers(numbers)
+    value["embedding"] = vector
+    return vector is not None
 
 
 def _keys(value: object) -> int:
@@ -189,8 +207,7 @@ def _are_small(values: Iterable[Any]) -> bool:
         if kind is str or value is None:
             continue
         if kind is list:
-            is_vector = value and type(value[0]) is float
-            small = _all_small(value) if is_vector else _are_small(value)
+            small = _are_small(value)
         elif kind is dict:
             small = _are_small(value.values())
         else:

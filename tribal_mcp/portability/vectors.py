@@ -8,10 +8,18 @@ from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 from tribal_mcp.errors import EntryError
 
+try:
+    from simdjson import Parser
+except ImportError:  # where it has no wheel: the same, slower
+    Parser = None  # type: ignore[assignment, misc]
+
 Vector = npt.NDArray[np.float32]
+
+_SMALL = float(1 << 124)  # as a square; a larger number may be a whole one beyond 64 bits
 
 
 def is_vector(value: object) -> TypeGuard[Vector]:
@@ -71,6 +79,28 @@ def pack_vector(numbers: Sequence[float]) -> Vector:
         return np.frombuffer(struct.pack(f"{len(numbers)}f", *numbers), dtype=np.float32)
     except struct.error as error:
         raise OverflowError(str(error)) from None  # a whole number that no float can hold
+
+
+def read_numbers(text: bytes) -> Vector | None:
+    """The vector of a JSON list of numbers; None for what takes a closer look.
+
+    That is an empty list, one that holds other values, and a number beyond float32.
+    """
+    try:
+        if Parser is not None:
+            # Doubles first, as every reader of JSON: rounded to float32 at once, some would differ.
+            numbers = np.frombuffer(Parser().parse(text).as_buffer(of_type="d"))  # type: ignore[union-attr]
+        elif b"u" in text:  # true and null; numpy would take true for 1
+            return None
+        else:
+            numbers = np.array(orjson.loads(text))
+    except (ValueError, TypeError, RuntimeError):
+        return None
+    if not numbers.size or numbers.dtype != np.float64 or not numbers.dot(numbers) < _SMALL:
+        return None
+    vector = numbers.astype(np.float32)
+    vector.setflags(write=False)
+    return vector
 
 
 def vector_to_base64(vector: Vector) -> str:

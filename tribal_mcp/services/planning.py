@@ -7,6 +7,7 @@ writes it; so a dry run and the real run go the same way and differ in the writi
 import hashlib
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -36,6 +37,13 @@ _LINKS = {"supersedes", "related_to", "embedding"}
 _WORDS = 60
 _EXAMPLES = 5
 _STRATEGIES_AHEAD = {ConflictResolution.KEEP_BOTH, ConflictResolution.FAIL}
+_SKIPPED = {
+    Reason.IDENTICAL: "identical",
+    Reason.OLDER: "older",
+    Reason.SAME_TIME: "conflicts",
+    Reason.FORGOTTEN_HERE: "forgotten",
+}
+_WRITTEN = {Reason.KEPT_BOTH: "kept_both", Reason.BROUGHT_BACK: "brought_back"}
 _COPY = uuid.UUID("5f0a9d7e-6c1b-5d36-9c0e-2f1f6d1a7b44")
 """The namespace of the ids that `keep_both` gives."""
 
@@ -82,6 +90,8 @@ class Planner:
     """Entries of the batch whose vectors were made for this import."""
     _copies: dict[str, str] = field(default_factory=dict, init=False)
     """New ids of entries that are kept beside those here, by their ids in the bundle."""
+    _counts: Counter[str] = field(default_factory=Counter, init=False)
+    """Of the batch in hand, by the summary's names."""
     _future: int = field(default_factory=lambda: time.time_ns() // 1000 + _DAY_US, init=False)
 
     @property
@@ -144,13 +154,16 @@ class Planner:
         """Plan a batch of entries."""
         entries = [self.arriving(e) if isinstance(e, MemoryEntry) else e for e in batch]
         here = await self._held([e.id for e in entries if isinstance(e, MemoryEntry)])
-        copies = {
-            e.id: copy
-            for e in entries
-            if isinstance(e, MemoryEntry)
-            and self._decide(here.get(e.id), e).reason is Reason.KEPT_BOTH
-            for copy in [self._copies.setdefault(e.id, _id_of_copy(e))]
-        }
+        copies = (
+            {
+                e.id: self._copies.setdefault(e.id, _id_of_copy(e))
+                for e in entries
+                if isinstance(e, MemoryEntry)
+                and self._decide(here.get(e.id), e).reason is Reason.KEPT_BOTH
+            }
+            if self.strategy is ConflictResolution.KEEP_BOTH
+            else {}
+        )
         beside = await self._held(list(copies.values())) if copies else {}
         coming: list[MemoryEntry] = []
         before: dict[str, Held] = {}
@@ -160,6 +173,11 @@ class Planner:
                 continue
             assert isinstance(source, MemoryEntry)  # noqa: S101 - of which this entry was made
             decision = self._decide(here.get(entry.id), entry)
+            if decision.action is Action.REFUSE:
+                raise ImportConflict(
+                    f"The memory {entry.id!r:.80} was changed here since the import began, and "
+                    'conflict_resolution is "fail".'
+                )
             written, under = entry, here.get(entry.id)
             if entry.id in copies:
                 written = replace(self._linked(entry), id=copies[entry.id])
@@ -175,6 +193,7 @@ class Planner:
             if decision.action in {Action.INSERT, Action.OVERWRITE}:
                 coming.append(written)
                 before[written.id] = under
+        self._add_up()
         return Step(Change(coming), before)
 
     async def tombstones(self, deleted: Mapping[str, int]) -> Step:
@@ -228,24 +247,28 @@ class Planner:
             self.tell(ChangeResult(id=entry.id or "", action="reject", reason=str(entry)))
 
     def _count(self, decision: Decision, source: MemoryEntry, written: MemoryEntry) -> None:
-        summary, reason = self.summary, decision.reason
-        summary.from_the_future += microseconds(source.updated_at) > self._future
+        counts, reason = self._counts, decision.reason
+        if microseconds(source.updated_at) > self._future:
+            counts["from_the_future"] += 1
         if decision.action is Action.SKIP:
-            summary.skipped += 1
-            summary.identical += reason is Reason.IDENTICAL
-            summary.older += reason is Reason.OLDER
-            summary.conflicts += reason is Reason.SAME_TIME
-            summary.forgotten += reason is Reason.FORGOTTEN_HERE
+            counts["skipped"] += 1
+            if name := _SKIPPED.get(reason):
+                counts[name] += 1
             return
-        summary.imported += decision.action is Action.INSERT
-        summary.overwritten += decision.action is Action.OVERWRITE
-        summary.kept_both += reason is Reason.KEPT_BOTH
-        summary.brought_back += reason is Reason.BROUGHT_BACK
-        made = written.embedding is not None and source.id in self.made
-        summary.vectors_reembedded += made
-        summary.vectors_kept += written.embedding is not None and not made
-        summary.vectors_dropped += written.embedding is None and source.embedding is not None
-        summary.without_vector += written.embedding is None
+        counts["imported" if decision.action is Action.INSERT else "overwritten"] += 1
+        if name := _WRITTEN.get(reason):
+            counts[name] += 1
+        if written.embedding is None:
+            counts["without_vector"] += 1
+            counts["vectors_dropped"] += source.embedding is not None
+        else:
+            counts["vectors_reembedded" if source.id in self.made else "vectors_kept"] += 1
+
+    def _add_up(self) -> None:
+        """Bring what was counted into the summary; setting a field of that is slow."""
+        for name, count in self._counts.items():
+            setattr(self.summary, name, getattr(self.summary, name) + count)
+        self._counts.clear()
 
     def _say(
         self, decision: Decision, memory_id: str, here: Held, written: MemoryEntry | None

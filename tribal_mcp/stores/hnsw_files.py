@@ -26,6 +26,8 @@ FILES = ("header.bin", "data_level0.bin", "length.bin", "link_lists.bin", LABELS
 _HEADER = struct.Struct("<i6Qii3QdQ")
 _LABEL_BYTES = 8
 _DELETED_BYTE = 2
+_MAPPED_BYTES = 16 * 1024 * 1024
+_DONT_NEED = getattr(mmap, "MADV_DONTNEED", None)  # not everywhere
 _LEGACY = "chromadb.segment.impl.vector.local_persistent_hnsw", "PersistentData"
 """The class as which Chroma 0.x pickled the labels."""
 
@@ -95,6 +97,7 @@ class HnswFiles:
         self._stamps = stamps(folder)
         self._labels: dict[str, int] = {}
         self._map: mmap.mmap | None = None
+        self._bytes = 0
         self._given = 0
         self._deleted = np.empty(0, np.uint64)
         if labels is not None:
@@ -118,11 +121,16 @@ class HnswFiles:
                 return
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         elements = np.ndarray((count, size), np.uint8, self._map, strides=(size, 1))
-        labels = elements[:, label_offset:].copy().view("<u8").ravel()
+        labels = np.empty(count, "<u8")
+        self._alive = np.empty(count, np.bool_)
+        step = max(1, _MAPPED_BYTES // size)
+        for part in (slice(start, start + step) for start in range(0, count, step)):
+            labels[part] = elements[part, label_offset:].copy().view("<u8").ravel()
+            self._alive[part] = elements[part, _DELETED_BYTE] & 1 == 0
+            self._touched(_MAPPED_BYTES)
         # An element that was made room for and never written has label 0: the first one counts.
         self._order = np.argsort(labels, kind="stable")
         self._sorted = labels[self._order]
-        self._alive = elements[:, _DELETED_BYTE] & 1 == 0
         self._deleted = labels[~self._alive]
         self._vectors = np.ndarray(
             (count, (label_offset - data_offset) // 4),
@@ -136,6 +144,14 @@ class HnswFiles:
             self._norms = np.full(count, np.nan, np.float32)
             self._norms[: norms.size] = norms
             self._alive &= ~np.isnan(self._norms)
+
+    def _touched(self, count: int) -> None:
+        """Let the system have the pages back that were read, so that the index takes no memory."""
+        self._bytes += count
+        if self._bytes >= _MAPPED_BYTES and self._map is not None:
+            self._bytes = 0
+            if _DONT_NEED is not None:
+                self._map.madvise(_DONT_NEED)
 
     def close(self) -> None:
         """Give the files back."""
@@ -180,6 +196,7 @@ class HnswFiles:
             return {}
         places = list(found.values())
         vectors = self._vectors[places]
+        self._touched(len(places) * self._vectors.strides[0])
         if self._normalized:
             vectors *= self._norms[places, None]
         vectors.setflags(write=False)
