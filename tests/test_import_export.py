@@ -249,11 +249,11 @@ async def test_the_same_import_again_changes_nothing(store: MemoryStore) -> None
     ("model", "strategy", "kept"),
     [
         (MODEL, ReembeddingStrategy.AUTO, True),
+        (MODEL, ReembeddingStrategy.KEEP, True),
         (OTHER, ReembeddingStrategy.AUTO, False),
-        (OTHER, ReembeddingStrategy.KEEP, True),
         (MODEL, ReembeddingStrategy.DROP, False),
     ],
-    ids=["auto, same model", "auto, another", "keep, another", "drop"],
+    ids=["auto, same model", "keep, same model", "auto, another", "drop"],
 )
 async def test_vectors_are_kept_or_dropped_as_asked(
     store: MemoryStore, model: object, strategy: ReembeddingStrategy, kept: bool

@@ -67,7 +67,9 @@ def test_a_drop_nobody_asked_for_is_explained() -> None:
 
 def test_a_mix_of_models_is_said_to_be_one() -> None:
     assert "can't be compared" in plan_vectors(BGE, 384, HOLDS_MINI, None, KEEP).note
-    assert plan_vectors(SAME, 384, HOLDS_MINI, None, KEEP) == VectorPlan(keep=True)
+    assert plan_vectors(SAME, 384, HOLDS_MINI, None, KEEP) == VectorPlan(
+        keep=True, here=MINI, mix=True
+    )
 
 
 def test_vectors_that_the_store_cant_hold_are_refused_with_the_counts() -> None:

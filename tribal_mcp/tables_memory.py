@@ -57,6 +57,8 @@ def _(result: StatsResult) -> Rows:
     found = [(place, result.data_dir), ("collection", result.collection)]
     if result.embedding:
         found.append(("model", model(result.embedding)))
+    if result.other_models:
+        found.append(("other models", _counts(result.other_models)))
     if result.without_vector:
         found.append(("vectors", f"{result.without_vector:,} memories have none"))
     if result.forgotten:

@@ -8,7 +8,7 @@ that two stores that take each other's bundles end alike, in whatever order.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tribal_mcp.portability.memory import MemoryEntry, microseconds, same_vector
+from tribal_mcp.portability.memory import MemoryEntry, microseconds
 
 
 class ConflictResolution(StrEnum):
@@ -100,9 +100,9 @@ def decide(  # noqa: PLR0911 - one return for each row of the table
     if isinstance(existing, int):
         newer = microseconds(incoming.updated_at) > existing
         return _BROUGHT_BACK if newer or restore_deleted else _FORGOTTEN_HERE
-    same = existing.same_but_for_vector(incoming)
-    if same and same_vector(existing.embedding, incoming.embedding):
+    if existing == incoming:
         return _IDENTICAL
+    same = existing.same_but_for_vector(incoming)
     if strategy is ConflictResolution.OVERWRITE:
         return _REPLACED
     if strategy is ConflictResolution.SKIP:

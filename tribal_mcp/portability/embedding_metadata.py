@@ -131,14 +131,18 @@ def create_embedding_metadata(
 
 
 def same_model(a: str, b: str) -> bool:
-    """Whether two spellings name one model: case, `:latest` and a left-out owner don't count."""
+    """Whether two spellings name one model.
+
+    Case, `:latest`, `models/` before it and an owner that one of them leaves out don't count.
+    """
     owner_a, name_a = _spelling(a)
     owner_b, name_b = _spelling(b)
     return name_a == name_b and (owner_a == owner_b or not owner_a or not owner_b)
 
 
 def _spelling(model_name: str) -> tuple[str, str]:
-    owner, _, name = model_name.strip().casefold().removesuffix(":latest").rpartition("/")
+    plain = model_name.strip().casefold().removesuffix(":latest").removeprefix("models/")
+    owner, _, name = plain.rpartition("/")
     return owner, name
 
 

@@ -31,6 +31,7 @@ from tribal_mcp.portability.vectors import (
 
 __all__ = [
     "EPOCH",
+    "MADE_BY",
     "MemoryEntry",
     "MemorySource",
     "Vector",
@@ -50,6 +51,9 @@ __all__ = [
 ]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+MADE_BY = "embedding_model"
+"""The field of a memory whose vector another model made than its bundle or store names."""
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -130,19 +134,26 @@ class MemoryEntry:
         """Whether all values are the same; a date is compared as a point in time."""
         if not isinstance(other, MemoryEntry):
             return NotImplemented
-        return self.same_but_for_vector(other) and same_vector(self.embedding, other.embedding)
+        return (
+            self.same_but_for_vector(other)
+            and same_vector(self.embedding, other.embedding)
+            and self.extra == other.extra
+        )
 
     __hash__ = None  # type: ignore[assignment]
 
     def same_but_for_vector(self, other: "MemoryEntry") -> bool:
-        """Whether all values but the vector are the same; a date is compared as a time."""
+        """Whether all values but the vector and its model are the same; a date is a time."""
         return self._values() == other._values()  # noqa: SLF001 - of the same class
 
     def _values(self) -> tuple[object, ...]:
+        extra = self.extra
+        if type(extra.get(MADE_BY)) is str:
+            extra = {key: value for key, value in extra.items() if key != MADE_BY}
         return (
             self.id, self.content, self.source_instance, source_text(self), self.created_at,
             self.updated_at, self.tags, self.context, self.confidence, self.supersedes,
-            self.related_to, self.metadata, self.extra,
+            self.related_to, self.metadata, extra,
         )  # fmt: skip
 
 

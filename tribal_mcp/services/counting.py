@@ -5,6 +5,7 @@ from collections import Counter
 from pydantic import ValidationError
 
 from tribal_mcp.config import Settings
+from tribal_mcp.services.mixes import counted, others_in
 from tribal_mcp.services.results import EmbeddingResult, LastExport, StatsResult
 from tribal_mcp.stores.base import StoreState
 from tribal_mcp.stores.last_export import last_export
@@ -34,6 +35,7 @@ async def stats_of(store: SearchableStore, settings: Settings) -> StatsResult:
         )
         if identity
         else None,
+        other_models=_most(counted((await others_in(store, identity)).values())),
         tags=_most(tally.tags),
         other_tags=max(0, len(tally.tags) - _NAMES),
         sources=_most(tally.sources),

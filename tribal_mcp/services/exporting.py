@@ -19,6 +19,7 @@ from tribal_mcp.portability.embedding_metadata import (
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.tombstones import Tombstone
 from tribal_mcp.services.links import with_related
+from tribal_mcp.services.mixes import about_mix
 from tribal_mcp.services.since import Since
 from tribal_mcp.stores.base import MemoryStore
 
@@ -134,11 +135,13 @@ class Export:
             )
             log.warning(notes[-1])
             del ids[limit:]
+        others, said = await about_mix(store, ids, embedding)
+        notes += said
         manifest = EmbeddingManifest(
             embedding,
             len(ids),
             datetime.now(UTC).isoformat(),
-            extra=since.about() if since else {},
+            extra=(since.about() if since else {}) | others,
         )
         return cls(ids, manifest, deleted, related, truncated, notes)
 

@@ -89,6 +89,7 @@ async def import_entries(
             async with store.session(writing=not dry_run):
                 step = await plan()
                 links.remove(step.change.forget)
+                summary.vectors_of_others += sum(map(vectors.is_other, step.change.entries))
                 if step.before and not dry_run:
                     await _carry_out(step, store, point, adopt)
                     adopt = None
@@ -101,6 +102,7 @@ async def import_entries(
         raise type(error)(f"{error} {_so_far(summary, done, point)}") from error
     summary.dangling = await links.dangling(store)
     await _finish(summary, point, new)
+    summary.notes += filter(None, [vectors.afterthought(summary)])
     summary.needs_reembedding = summary.without_vector > 0
     summary.duration_ms = round((time.monotonic() - begin) * 1000)
     return summary

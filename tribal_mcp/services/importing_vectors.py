@@ -1,10 +1,19 @@
-"""What becomes of a bundle's vectors: its model is held against the store's."""
+"""What becomes of a bundle's vectors: its model is held against the store's.
 
-from dataclasses import dataclass, replace
+A memory that names the model of its vector itself goes by that one, whatever the bundle says.
+"""
+
+from dataclasses import dataclass
 
 from tribal_mcp.errors import UsageError
-from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata, ReembeddingStrategy
+from tribal_mcp.portability.embedding_metadata import (
+    UNKNOWN_MODEL,
+    EmbeddingMetadata,
+    ReembeddingStrategy,
+)
 from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.portability.mixes import own_model, with_vector
+from tribal_mcp.services.results import ImportSummary
 from tribal_mcp.stores.base import StoreState
 
 
@@ -13,18 +22,66 @@ class VectorPlan:
     """What becomes of a bundle's vectors.
 
     Attributes:
-        keep: they come along; else they are dropped.
+        keep: those of the bundle's model come along; else they are dropped.
         adopt: the model that the store takes over with them.
         note: why, for the user; empty where it goes without saying.
+        here: the store's model from then on: vectors of entries that name it match.
+        mix: vectors of entries that name another model come along, too.
+        named: what entries of the bundle's model name from now on, where the store has another.
     """
 
     keep: bool
     adopt: EmbeddingMetadata | None = None
     note: str = ""
+    here: EmbeddingMetadata | None = None
+    mix: bool = False
+    named: str | None = None
 
     def arriving(self, entry: MemoryEntry) -> MemoryEntry:
         """The entry as the store is to get it."""
-        return entry if self.keep else replace(entry, embedding=None)
+        own = own_model(entry)
+        if own is None:
+            if not self.keep:
+                return with_vector(entry, None)
+            return entry if self.named is None else self._naming(entry, self.named)
+        if self._is_here(entry, own):
+            # Of the store's model, which is not the bundle's, it is one like all others now.
+            return entry if self.keep and self.named is None else self._naming(entry, None)
+        return entry if self.mix else with_vector(entry, None)
+
+    def is_other(self, entry: MemoryEntry) -> bool:
+        """Whether its vector is of another model than the store's."""
+        own = own_model(entry)
+        return own is not None and not self._is_here(entry, own)
+
+    def _is_here(self, entry: MemoryEntry, own: str) -> bool:
+        assert entry.embedding is not None  # noqa: S101 - only of a vector a model is named
+        made_by = EmbeddingMetadata(own, entry.embedding.size)
+        return self.here is not None and made_by.is_compatible_with(self.here)
+
+    @staticmethod
+    def _naming(entry: MemoryEntry, model: str | None) -> MemoryEntry:
+        return entry if entry.embedding is None else with_vector(entry, entry.embedding, model)
+
+    def afterthought(self, summary: ImportSummary) -> str:
+        """What the entries that name a model themselves came to, for the user; empty if nothing."""
+        if self.keep and summary.vectors_dropped and not self.mix:
+            return (
+                f"The bundle is a mix: {summary.vectors_dropped:,} vectors of other models than "
+                f'{self.here or "its own"} were dropped. "keep" would keep them as they are.'
+            )
+        if not self.keep and summary.vectors_kept:
+            return (
+                f"The bundle is a mix: {summary.vectors_kept:,} of its vectors are of {self.here} "
+                "and were kept."
+            )
+        if summary.vectors_of_others and not self.note:
+            return (
+                f"{summary.vectors_of_others:,} of the vectors were made by other models than the "
+                "others: searches compare what can't be compared. tribal_reembed (all=true) makes "
+                "them anew."
+            )
+        return ""
 
 
 def plan_vectors(
@@ -56,14 +113,15 @@ def plan_vectors(
     if strategy is ReembeddingStrategy.KEEP:
         return _keep(known, dimensions, store, here, compatible=compatible)
     if here is None and not store.has_vectors:
-        return VectorPlan(keep=True, adopt=known)
+        return VectorPlan(keep=True, adopt=known, here=known)
     if compatible and (store.dimensions in (0, dimensions) or not store.has_vectors):
-        return VectorPlan(keep=True, adopt=None if store.identity else here)
+        return VectorPlan(keep=True, adopt=None if store.identity else here, here=here)
     return VectorPlan(
         keep=False,
         adopt=None if store.identity or store.has_vectors else target,
         note=f"The bundle's vectors were made by {source or 'an unknown model'} and this store "
         f"holds those of {here or 'an unknown model'}, so they are dropped.",
+        here=here,
     )
 
 
@@ -86,7 +144,7 @@ def _reembed(
     else:
         adopt = None
     alike = source is not None and source.is_compatible_with(target)
-    return VectorPlan(keep=alike and dimensions == target.dimensions, adopt=adopt)
+    return VectorPlan(keep=alike and dimensions == target.dimensions, adopt=adopt, here=target)
 
 
 def _keep(
@@ -97,8 +155,8 @@ def _keep(
     *,
     compatible: bool,
 ) -> VectorPlan:
-    if not store.has_vectors:
-        return VectorPlan(keep=True, adopt=known)
+    if not store.has_vectors and (known or store.identity is None):
+        return VectorPlan(keep=True, adopt=known, here=known, mix=True)
     if store.dimensions != dimensions:
         raise UsageError(
             f"The bundle's vectors have {dimensions} dimensions and the store's "
@@ -106,9 +164,13 @@ def _keep(
             'both. Use embedding_strategy "auto" or "drop", or import into another collection.'
         )
     if compatible:
-        return VectorPlan(keep=True)
+        return VectorPlan(keep=True, here=here, mix=True)
+    nameless = None if store.identity is None else UNKNOWN_MODEL
     return VectorPlan(
         keep=True,
+        here=here,
+        mix=True,
+        named=known.model_name if known else nameless,
         note=f"Vectors of {known or 'an unknown model'} were kept beside those of "
         f"{here or 'an unknown model'}: searches compare what can't be compared.",
     )

@@ -8,6 +8,7 @@ import numpy as np
 from tribal_mcp.embedding.base import Embedder
 from tribal_mcp.errors import EmbedderError
 from tribal_mcp.portability.memory import MemoryEntry, Vector
+from tribal_mcp.portability.mixes import own_model
 from tribal_mcp.services.sources import EntrySource
 
 SAMPLES = 5
@@ -30,7 +31,10 @@ async def wrong_label(source: EntrySource, embedder: Embedder | None) -> tuple[b
     able = [
         entry
         for entry in first
-        if isinstance(entry, MemoryEntry) and entry.embedding is not None and entry.content.strip()
+        if isinstance(entry, MemoryEntry)
+        and entry.embedding is not None
+        and entry.content.strip()
+        and own_model(entry) is None
     ]
     sample = able[:: max(1, len(able) // SAMPLES)][:SAMPLES]
     if not sample:

@@ -1,11 +1,12 @@
 """Makes the vectors of what an import brings in, batch by batch, before the store is touched."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from tribal_mcp.portability.memory import MemoryEntry, Vector
+from tribal_mcp.portability.mixes import own_model, with_vector
 from tribal_mcp.portability.reading import RejectedEntry
 from tribal_mcp.services.importing_vectors import VectorPlan
 from tribal_mcp.services.reembedding import Work
@@ -37,19 +38,19 @@ class NewVectors:
         ready = [self.plan.arriving(i) if isinstance(i, MemoryEntry) else i for i in batch]
         bare = [e for e in ready if isinstance(e, MemoryEntry) and e.embedding is None]
         here = await self.store.get_many([entry.id for entry in bare])
-        vectors: dict[str, Vector | None] = {}
+        vectors: dict[str, tuple[Vector | None, str | None]] = {}
         wanting: list[MemoryEntry] = []
         for entry in bare:
             known = here.get(entry.id)
             if known and known.embedding is not None and known.same_but_for_vector(entry):
-                vectors[entry.id] = known.embedding
+                vectors[entry.id] = known.embedding, own_model(known)
             else:
                 wanting.append(entry)
         new = [self._nothing] * len(wanting) if self.dry_run else await self.work.vectors(wanting)
         self.made = {e.id for e, vector in zip(wanting, new, strict=True) if vector is not None}
-        vectors |= {e.id: vector for e, vector in zip(wanting, new, strict=True)}
+        vectors |= {e.id: (vector, None) for e, vector in zip(wanting, new, strict=True)}
         return [
-            replace(item, embedding=vectors[item.id])
+            with_vector(item, *vectors[item.id])
             if isinstance(item, MemoryEntry) and item.id in vectors
             else item
             for item in ready

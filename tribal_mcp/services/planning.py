@@ -23,7 +23,14 @@ from tribal_mcp.portability.conflicts import (
     decide,
     decide_deleted,
 )
-from tribal_mcp.portability.memory import MemoryEntry, dump_fields, entry_fields, microseconds
+from tribal_mcp.portability.memory import (
+    MADE_BY,
+    MemoryEntry,
+    dump_fields,
+    entry_fields,
+    microseconds,
+)
+from tribal_mcp.portability.mixes import own_model, with_vector
 from tribal_mcp.portability.reading import RejectedEntry
 from tribal_mcp.services.results import DETAILS, ChangeResult, ImportSummary
 from tribal_mcp.stores.base import Change, MemoryStore
@@ -33,7 +40,7 @@ PREVIEW = 10
 """Changes that a result spells out; a plan file has all."""
 
 _DAY_US = 24 * 60 * 60 * 1_000_000
-_LINKS = {"supersedes", "related_to", "embedding"}
+_LINKS = {"supersedes", "related_to", "embedding", MADE_BY}
 _WORDS = 60
 _EXAMPLES = 5
 _STRATEGIES_AHEAD = {ConflictResolution.KEEP_BOTH, ConflictResolution.FAIL}
@@ -187,7 +194,7 @@ class Planner:
             elif self._copies and decision.action is Action.INSERT:
                 written = self._linked(entry)
             elif self._copies and isinstance(under, MemoryEntry):  # it gets a vector, no more
-                written = replace(under, embedding=entry.embedding)
+                written = with_vector(under, entry.embedding, own_model(entry))
             self._count(decision, source, written)
             self._say(decision, entry.id, under, written)
             if decision.action in {Action.INSERT, Action.OVERWRITE}:
@@ -299,7 +306,7 @@ class Planner:
 
 def _id_of_copy(entry: MemoryEntry) -> str:
     """The new id of an entry, the same whenever the same entry is imported."""
-    digest = hashlib.sha256(dump_fields({**entry_fields(entry), "embedding": None})).hexdigest()
+    digest = hashlib.sha256(dump_fields(entry_fields(with_vector(entry, None)))).hexdigest()
     return str(uuid.uuid5(_COPY, digest))
 
 

@@ -8,14 +8,16 @@ Stopped or killed at any point, the same call goes on where it was.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import anyio.to_thread
 
 from tribal_mcp.embedding.base import Embedder, TextRefused
 from tribal_mcp.errors import Stopped, StoreError, UsageError
 from tribal_mcp.portability.memory import MemoryEntry, Vector
+from tribal_mcp.portability.mixes import own_model, with_vector
 from tribal_mcp.services.meaning import fits
+from tribal_mcp.services.mixes import others_in
 from tribal_mcp.services.results import DETAILS, ReembedResult, UndoResult
 from tribal_mcp.stores.base import Change, MemoryStore, StoreState
 from tribal_mcp.stores.chroma import ChromaStore
@@ -107,31 +109,45 @@ async def preview(store: SearchableStore, work: Work, *, everything: bool, paid:
         result.about_seconds = round((time.monotonic() - begin) / len(first) * len(ids), 1)
 
 
-async def embed_missing(store: SearchableStore, work: Work) -> None:
+async def embed_missing(store: SearchableStore, work: Work, mixed: OpenPoint | None = None) -> None:
     """Give the memories without a vector one.
+
+    Args:
+        store: where they are.
+        work: makes the vectors.
+        mixed: those with a vector of another model get one, too; the old ones are saved here.
 
     Raises:
         UsageError: the model is not that of the store's vectors.
         EmbedderError: it can't be asked any more; what is done is done.
     """
     refuse_other_model(work.embedder, await store.state())
-    ids = await store.list_pending()
+    others = await others_in(store, work.embedder.identity) if mixed else {}
+    ids = [*others, *await store.list_pending()]
     work.result.total = len(ids)
     for start in range(0, len(ids), BATCH):
         part = ids[start : start + BATCH]
-        entries = [e for e in (await store.get_many(part)).values() if e.embedding is None]
+        entries = [
+            entry
+            for entry in (await store.get_many(part)).values()
+            if entry.embedding is None or (entry.id in others and own_model(entry) is not None)
+        ]
         made = dict(zip([e.id for e in entries], await work.vectors(entries), strict=True))
         async with store.session(writing=True):
             refuse_other_model(work.embedder, state := await store.state())
             now = await store.get_many(list(made))
             fresh = [
-                replace(entry, embedding=made[entry.id])
+                with_vector(entry, made[entry.id])
                 for entry in entries
                 if made[entry.id] is not None and now.get(entry.id) == entry
             ]
             if fresh and state.identity is None:
                 await store.set_identity(work.embedder.identity)
-            await store.apply(Change(fresh))
+            change = Change(fresh)
+            if mixed and fresh:
+                before = {entry.id: now[entry.id] for entry in fresh}
+                await anyio.to_thread.run_sync(mixed.save, before, change)
+            await store.apply(change)
         work.result.embedded += len(fresh)
         work.done(start + len(part), len(ids))
 
@@ -168,8 +184,11 @@ async def move_all(
     model = work.embedder.identity
     state = await store.state()
     if state.identity is not None and state.identity.is_compatible_with(model):
-        work.result.notes.append(f"The vectors are of {model} already; missing ones were made.")
-        await embed_missing(store, work)
+        work.result.notes.append(
+            f"The vectors are of {model} already; missing ones were made, "
+            "and those of other models anew."
+        )
+        await embed_missing(store, work, mixed=point)
         return
     found = (await coming.state()).identity
     if found is not None and not found.is_compatible_with(model):
@@ -206,9 +225,7 @@ async def _bring(ids: Sequence[str], store: ChromaStore, coming: ChromaStore, wo
         if entry.id not in there or not there[entry.id].same_but_for_vector(entry)
     ]
     vectors = await work.vectors(entries) if entries else []
-    await coming.apply(
-        Change([replace(e, embedding=v) for e, v in zip(entries, vectors, strict=True)])
-    )
+    await coming.apply(Change([with_vector(e, v) for e, v in zip(entries, vectors, strict=True)]))
     work.result.embedded += sum(vector is not None for vector in vectors)
 
 
@@ -250,7 +267,7 @@ async def switch_back(
             part = ids[start : start + BATCH]
             now, then = await store.get_many(part), await old.get_many(part)
             newer = [
-                replace(entry, embedding=None)
+                with_vector(entry, None)
                 for entry in now.values()
                 if entry.id not in then or not then[entry.id].same_but_for_vector(entry)
             ]

@@ -91,6 +91,9 @@ class ImportSummary(BaseModel):
     vectors_reembedded: int = Field(0, description="of the new and replaced: vector made anew")
     vectors_failed: int = Field(0, description="entries whose text the model refuses")
     without_vector: int = Field(0, description="of the new and replaced: without a vector now")
+    vectors_of_others: int = Field(
+        0, description="of the kept vectors: made by another model than the store's"
+    )
     notes: list[str] = Field([], description="what else to know")
 
 
@@ -206,6 +209,9 @@ class StatsResult(BaseModel):
     without_vector: int = Field(description="of them without a vector: found by words only")
     forgotten: int = Field(0, description="deleted memories that are remembered as deleted")
     embedding: EmbeddingResult | None = Field(description="the model that made the vectors")
+    other_models: dict[str, int] = Field(
+        {}, description="vectors by model that other models made than that one"
+    )
     tags: dict[str, int] = Field({}, description="memories by tag, the most frequent tags")
     other_tags: int = Field(0, description="how many tags there are besides those")
     sources: dict[str, int] = Field({}, description="memories by source type")

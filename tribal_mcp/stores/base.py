@@ -218,6 +218,10 @@ class MemoryStore(Protocol):
         """What was written to this store from that time on, whatever its own dates are."""
         ...
 
+    async def other_models(self) -> dict[str, str]:
+        """The memories that themselves name the model of their vectors: its name, by id."""
+        ...
+
     async def links(self, ids: Sequence[str]) -> list[str]:
         """The ids that the memories of those ids name in `supersedes` and `related_to`."""
         ...

@@ -275,6 +275,12 @@ class ChromaStore(ChromaSearching):
 
         return await self._read(read)
 
+    async def other_models(self) -> dict[str, str]:
+        """The memories that themselves name the model of their vectors: its name, by id."""
+        return await self._glance(
+            lambda files, cs: {i: m for c in cs for i, m in files.other_models(c).items()}
+        )
+
     async def links(self, ids: Sequence[str]) -> list[str]:
         """The ids that the memories of those ids name in `supersedes` and `related_to`."""
 

@@ -12,7 +12,14 @@ import numpy as np
 
 from tribal_mcp.portability.memory import Vector
 from tribal_mcp.stores.chroma_tables import DOCUMENT, RawCollection, RawRecord
-from tribal_mcp.stores.records import CREATED, OTHER_TIMES, STORED
+from tribal_mcp.stores.records import (
+    AS_JSON,
+    CREATED,
+    OTHER_MODEL,
+    OTHER_TIMES,
+    STORED,
+    named_model,
+)
 from tribal_mcp.stores.searching import UNKNOWN, Tally, month_of, tally_of
 
 if TYPE_CHECKING:
@@ -142,6 +149,13 @@ class ApiFiles:
         dated = self._where(collection, {"$or": [{t: {"$lt": moment_us}} for t in OTHER_TIMES]})
         dated -= self._where(collection, {"$or": [{t: {"$gte": moment_us}} for t in OTHER_TIMES]})
         return [i for i in self.ids(collection) if i in after or i not in before | dated]
+
+    def other_models(self, collection: RawCollection) -> dict[str, str]:
+        """The models that records name for their vectors, by id."""
+        found = self._where(collection, {OTHER_MODEL: {"$gte": 1}})
+        return {
+            r.id: named_model(r.metadata[AS_JSON]) for r in self._rows(collection, sorted(found))
+        }
 
     def unrecorded(self, collection: RawCollection) -> int:
         """How many records don't say when they were written."""

@@ -294,6 +294,15 @@ class ChromaServerStore(SearchByReading):
 
         return await self._run(work)
 
+    async def other_models(self) -> dict[str, str]:
+        """The memories that themselves name the model of their vectors: its name, by id."""
+
+        def work() -> dict[str, str]:
+            main = self._collection(0)
+            return self._api.other_models(main) if main else {}
+
+        return await self._run(work)
+
     async def links(self, ids: Sequence[str]) -> list[str]:
         """The ids that the memories of those ids name in `supersedes` and `related_to`."""
 

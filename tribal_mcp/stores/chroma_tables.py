@@ -21,7 +21,7 @@ from tribal_mcp.stores.chroma_layout import (
     check_layout,
 )
 from tribal_mcp.stores.chroma_log import play_rows
-from tribal_mcp.stores.records import OTHER_TIMES, STORED
+from tribal_mcp.stores.records import AS_JSON, OTHER_MODEL, OTHER_TIMES, STORED, named_model
 
 __all__ = ["DOCUMENT", "ChromaTables", "RawCollection", "RawRecord", "UnknownLayout", "places"]
 
@@ -242,6 +242,16 @@ class ChromaTables:
                 [segment, STORED, json.dumps(OTHER_TIMES), moment_us, moment_us],
             )
         ]
+
+    def other_models(self, collection: RawCollection) -> dict[str, str]:
+        """The models that records name for their vectors, by id."""
+        rows = self._sql.execute(
+            "SELECT embedding_id, j.string_value FROM embedding_metadata m JOIN embeddings e "
+            "ON e.id = m.id JOIN embedding_metadata j ON j.id = m.id AND j.key = ? "
+            "WHERE m.key = ? AND m.int_value = 1 AND e.segment_id = ? ORDER BY e.id",
+            (AS_JSON, OTHER_MODEL, self._segment(collection, "METADATA")),
+        )
+        return {memory_id: named_model(as_json) for memory_id, as_json in rows}
 
     def unrecorded(self, collection: RawCollection) -> int:
         """How many records don't say when they were written."""

@@ -10,6 +10,7 @@ from typing import Self
 from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.memory import MemoryEntry, entry_fields
+from tribal_mcp.portability.mixes import own_model
 from tribal_mcp.stores.base import (
     BATCH,
     EVERYTHING,
@@ -112,6 +113,11 @@ class InMemoryStore(SearchByReading):
         ids = {i for i, moment in self._stored.items() if moment >= moment_us}
         forgotten = {i: moment for i, moment in self._forgotten.items() if i in ids}
         return Stored(ids - forgotten.keys(), forgotten)
+
+    async def other_models(self) -> dict[str, str]:
+        """The memories that themselves name the model of their vectors: its name, by id."""
+        models = ((entry.id, own_model(entry)) for entry in self._entries.values())
+        return {memory_id: model for memory_id, model in models if model is not None}
 
     async def links(self, ids: Sequence[str]) -> list[str]:
         """The ids that the memories of those ids name in `supersedes` and `related_to`."""

@@ -17,6 +17,7 @@ import orjson
 from tribal_mcp.portability.embedding_metadata import UNKNOWN_MODEL, EmbeddingMetadata
 from tribal_mcp.portability.memory import (
     EPOCH,
+    MADE_BY,
     MemoryEntry,
     MemorySource,
     Vector,
@@ -27,6 +28,7 @@ from tribal_mcp.portability.memory import (
     read_date,
     source_text,
 )
+from tribal_mcp.portability.mixes import own_model
 from tribal_mcp.stores.base import UNDATED
 
 Metadata = dict[str, Any]
@@ -36,6 +38,8 @@ UPDATED = "updated_at_us"
 AS_JSON = "tribal_json"
 STORED = "tribal_stored_at_us"
 """When the record was written here, in microseconds since 1970 UTC; it is in no entry."""
+OTHER_MODEL = "tribal_other_model"
+"""1 where the memory itself names the model of its vector, so that the database finds those."""
 DELETED = "deleted_at_us"
 """Of a tombstone: when its memory was forgotten."""
 OTHER_TIMES = (CREATED, UPDATED, DELETED)
@@ -49,8 +53,9 @@ IDENTITY = frozenset({MODEL, DIMENSIONS, PROVIDER, SINCE})
 
 FIELDS = frozenset(
     {
-        CREATED, UPDATED, AS_JSON, STORED, "created_at", "updated_at", "source_instance",
-        "source_type", "tags", "context", "confidence", "supersedes", "related_to",
+        CREATED, UPDATED, AS_JSON, STORED, OTHER_MODEL, "created_at", "updated_at",
+        "source_instance", "source_type", "tags", "context", "confidence", "supersedes",
+        "related_to",
     }
 )  # fmt: skip
 """The keys of a memory's record; others are its metadata."""
@@ -97,9 +102,15 @@ def to_metadata(entry: MemoryEntry, *, aside: bool = False) -> Metadata:  # noqa
         as_json["order"] = list(entry.metadata)
     if entry.extra:
         as_json["extra"] = entry.extra
+        record |= {} if own_model(entry) is None else {OTHER_MODEL: 1}
     if as_json:
         record[AS_JSON] = orjson.dumps(as_json).decode()
     return record
+
+
+def named_model(as_json: str) -> str:
+    """The model that a record with `OTHER_MODEL` names, of its `AS_JSON`."""
+    return str(orjson.loads(as_json)["extra"][MADE_BY])
 
 
 def to_tombstone(deleted_at_us: int) -> Metadata:
