@@ -66,7 +66,9 @@ def test_a_drop_nobody_asked_for_is_explained() -> None:
 
 
 def test_a_mix_of_models_is_said_to_be_one() -> None:
-    assert "can't be compared" in plan_vectors(BGE, 384, HOLDS_MINI, None, KEEP).note
+    mix = plan_vectors(BGE, 384, HOLDS_MINI, None, KEEP)
+    assert "BAAI/bge-small-en-v1.5" in mix.note
+    assert mix.named == "BAAI/bge-small-en-v1.5"
     assert plan_vectors(SAME, 384, HOLDS_MINI, None, KEEP) == VectorPlan(
         keep=True, here=MINI, mix=True
     )

@@ -65,21 +65,16 @@ class VectorPlan:
 
     def afterthought(self, summary: ImportSummary) -> str:
         """What the entries that name a model themselves came to, for the user; empty if nothing."""
-        if self.keep and summary.vectors_dropped and not self.mix:
-            return (
-                f"The bundle is a mix: {summary.vectors_dropped:,} vectors of other models than "
-                f'{self.here or "its own"} were dropped. "keep" would keep them as they are.'
-            )
         if not self.keep and summary.vectors_kept:
             return (
                 f"The bundle is a mix: {summary.vectors_kept:,} of its vectors are of {self.here} "
                 "and were kept."
             )
-        if summary.vectors_of_others and not self.note:
+        if summary.vectors_of_others:
             return (
-                f"{summary.vectors_of_others:,} of the vectors were made by other models than the "
-                "others: searches compare what can't be compared. tribal_reembed (all=true) makes "
-                "them anew."
+                f"{summary.vectors_of_others:,} of the vectors are of other models than "
+                f"{self.here or 'the others'}: those memories are found by words only, until "
+                "tribal_reembed (all=true) makes their vectors anew."
             )
         return ""
 
@@ -113,9 +108,9 @@ def plan_vectors(
     if strategy is ReembeddingStrategy.KEEP:
         return _keep(known, dimensions, store, here, compatible=compatible)
     if here is None and not store.has_vectors:
-        return VectorPlan(keep=True, adopt=known, here=known)
+        return VectorPlan(keep=True, adopt=known, here=known, mix=True)
     if compatible and (store.dimensions in (0, dimensions) or not store.has_vectors):
-        return VectorPlan(keep=True, adopt=None if store.identity else here, here=here)
+        return VectorPlan(keep=True, adopt=None if store.identity else here, here=here, mix=True)
     return VectorPlan(
         keep=False,
         adopt=None if store.identity or store.has_vectors else target,
@@ -172,5 +167,5 @@ def _keep(
         mix=True,
         named=known.model_name if known else nameless,
         note=f"Vectors of {known or 'an unknown model'} were kept beside those of "
-        f"{here or 'an unknown model'}: searches compare what can't be compared.",
+        f"{here or 'an unknown model'}; each of the memories says so.",
     )

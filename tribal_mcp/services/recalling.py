@@ -5,7 +5,7 @@ vector is found by words in either case. Contents are others' text: they are cut
 and what is hidden in them is named.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,6 +15,7 @@ from tribal_mcp.portability.hidden import hidden_characters
 from tribal_mcp.portability.memory import MemoryEntry, Vector, date_text
 from tribal_mcp.services.meaning import EmbedderOf, fits, meaning_of
 from tribal_mcp.services.memory_results import Hit, RecallResult
+from tribal_mcp.services.mixes import others_in
 from tribal_mcp.services.words import WordSearch
 from tribal_mcp.stores.base import BATCH, UNDATED
 from tribal_mcp.stores.searching import SearchableStore
@@ -117,6 +118,7 @@ async def recall(
     state = await store.state()
     meaning = meaning_of(state, embedder_of)
     vector, why_not = None, ""
+    others: Collection[str] = ()
     if state.has_vectors:
         vector, why_not = await meaning.vector(query, query=True)
     async with store.session():
@@ -130,7 +132,8 @@ async def recall(
         if vector is None:
             found = await _by_words(store, query, await store.list_ids(filters), 2 * count)
         else:
-            found = await _by_meaning(store, vector, query, count, filters)
+            others = await others_in(store, state.identity)
+            found = await _by_meaning(store, vector, query, count, filters, others=others)
         family = await Family.of(store, [hit.id for hit in found])
     result = RecallResult(searched_by="words" if vector is None else "meaning")
     if why_not:
@@ -139,6 +142,11 @@ async def recall(
         result.notes.append(
             f"{_memories(state.pending)} without a vector can only be found by words. "
             + (meaning.why_not or "tribal_reembed gives them one.")
+        )
+    if others:
+        result.notes.append(
+            f"{_memories(len(others))} with a vector of another model than {state.identity} can "
+            "only be found by words. tribal_reembed (all=true) makes those vectors anew."
         )
     if not family.complete:
         result.notes.append("Not all corrections of corrections were looked at: they are too many.")
@@ -168,15 +176,26 @@ async def _by_words(
 
 
 async def _by_meaning(
-    store: SearchableStore, vector: Vector, query: str, count: int, filters: ExportFilter
+    store: SearchableStore,
+    vector: Vector,
+    query: str,
+    count: int,
+    filters: ExportFilter,
+    *,
+    others: Collection[str],
 ) -> list[Found]:
-    """The nearest; of those without a vector the best by words take up to half of the places."""
-    near = [
-        Found(i, "meaning", score) for i, score in await store.nearest(vector, 2 * count, filters)
-    ]
-    words = await _by_words(store, query, await store.list_pending(filters), count)
+    """The nearest; of those that have no vector to compare the best by words take half the places.
+
+    `others` are the memories whose vectors are of another model.
+    """
+    near = await store.nearest(vector, 2 * count, filters, without=others)
+    bare = await store.list_pending(filters)
+    if others:
+        bare += [i for i in await store.list_ids(filters) if i in others]
+    words = await _by_words(store, query, bare, count)
     first = count - min(len(words), count // 2)
-    return near[:first] + words + near[first:]
+    hits = [Found(i, "meaning", score) for i, score in near]
+    return hits[:first] + words + hits[first:]
 
 
 def _ranked(found: Sequence[Found], family: Family, filters: ExportFilter) -> list[Hit]:

@@ -8,7 +8,7 @@ first.
 import os
 import re
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -55,13 +55,18 @@ class ChromaSearching(Sessions):
         """The ids of what the filter takes."""
 
     async def nearest(
-        self, vector: Vector, count: int, filters: ExportFilter = EVERYTHING
+        self,
+        vector: Vector,
+        count: int,
+        filters: ExportFilter = EVERYTHING,
+        *,
+        without: Collection[str] = (),
     ) -> list[tuple[str, float]]:
         """The memories whose vectors are nearest, by exact cosine, best first."""
         found = Nearest(vector)
         async with self.session():
             check_dimensions(vector, await self.state())
-            ids = await self.list_ids(filters)
+            ids = [i for i in await self.list_ids(filters) if i not in without]
             for start in range(0, len(ids), BATCH):
                 part = ids[start : start + BATCH]
                 found.look(await self._read(partial(self._vectors, part)))

@@ -6,7 +6,7 @@ what it can do better. One suite of tests holds for all of them.
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -50,7 +50,12 @@ class SearchableStore(MemoryStore, Protocol):
     """A store whose memories can be found by what they say."""
 
     async def nearest(
-        self, vector: Vector, count: int, filters: ExportFilter = EVERYTHING
+        self,
+        vector: Vector,
+        count: int,
+        filters: ExportFilter = EVERYTHING,
+        *,
+        without: Collection[str] = (),
     ) -> list[tuple[str, float]]:
         """The memories whose vectors are nearest, by exact cosine, best first.
 
@@ -58,6 +63,7 @@ class SearchableStore(MemoryStore, Protocol):
             vector: float32 of shape (dimensions,).
             count: how many at most.
             filters: which memories; those without a vector are never among them.
+            without: ids of which the vectors are not to be compared.
 
         Returns:
             Ids with cosines from -1 to 1; equal ones come in the order of insertion.
@@ -101,12 +107,18 @@ class SearchByReading:
     """
 
     async def nearest(
-        self: MemoryStore, vector: Vector, count: int, filters: ExportFilter = EVERYTHING
+        self: MemoryStore,
+        vector: Vector,
+        count: int,
+        filters: ExportFilter = EVERYTHING,
+        *,
+        without: Collection[str] = (),
     ) -> list[tuple[str, float]]:
         """The memories whose vectors are nearest, by exact cosine, best first."""
         check_dimensions(vector, await self.state())
         found = Nearest(vector)
-        async for batch in self.read(await self.list_ids(filters)):
+        ids = [i for i in await self.list_ids(filters) if i not in without]
+        async for batch in self.read(ids):
             found.look({e.id: e.embedding for e in batch if e.embedding is not None})
         return found.best(count)
 
