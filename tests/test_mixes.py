@@ -193,7 +193,7 @@ async def test_all_anew_ends_the_mix_and_can_be_taken_back(tmp_path: Path) -> No
     before = await state_of(store)
     points = RestorePoints.of(store)
     assert points is not None
-    point = points.begin("reembed", "to one")
+    point = points.begin("reembed", "to one", model=await store.identity())
     work = Work(ONE, ReembedResult(model="one"))
     await move_all(store, work, points, point)
     point.finish({})

@@ -1,10 +1,12 @@
 """Vectors made anew: the missing ones, or all by another model, stopped and killed on the way."""
 
+import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import anyio.from_thread
 import numpy as np
 import orjson
 import pytest
@@ -13,7 +15,7 @@ from tests.embedding_server import embedding_server, words_vector
 from tests.examples import memory
 from tests.mcp_client import call, connected, read_back, write_bundle
 from tribal_mcp.embedding.base import TextRefused
-from tribal_mcp.errors import EmbedderError, Stopped, UsageError
+from tribal_mcp.errors import EmbedderError, Stopped, StoreError, UsageError
 from tribal_mcp.portability.conflicts import ConflictResolution
 from tribal_mcp.portability.embedding_metadata import (
     EmbeddingManifest,
@@ -22,12 +24,14 @@ from tribal_mcp.portability.embedding_metadata import (
     create_embedding_metadata,
 )
 from tribal_mcp.portability.memory import MemoryEntry, Vector, as_vector
-from tribal_mcp.services import reembedding
+from tribal_mcp.services import importing, reembedding
 from tribal_mcp.services.import_export import import_memories
 from tribal_mcp.services.reembedding import Work, embed_missing, move_all, preview
 from tribal_mcp.services.results import ImportSummary, ReembedResult
+from tribal_mcp.services.sources import HeldBundle
 from tribal_mcp.services.undoing import undo
-from tribal_mcp.stores import switching
+from tribal_mcp.stores import batches, switching
+from tribal_mcp.stores import chroma as chroma_store
 from tribal_mcp.stores.chroma import ChromaStore, open_store
 from tribal_mcp.stores.chroma_folder import ChromaFolder
 from tribal_mcp.stores.in_memory import InMemoryStore
@@ -67,7 +71,8 @@ def work(model: Model, **more: Any) -> Work:  # noqa: ANN401
 async def move(store: ChromaStore, model: Model, **more: Any) -> tuple[ReembedResult, str]:  # noqa: ANN401
     points = RestorePoints.of(store)
     assert points is not None
-    doing, point = work(model, **more), points.begin("reembed", f"to {model.identity}")
+    doing = work(model, **more)
+    point = points.begin("reembed", f"to {model.identity}", model=await store.identity())
     await move_all(store, doing, points, point)
     return doing.result, point.finish({"embedded": doing.result.total})
 
@@ -197,7 +202,7 @@ async def test_only_the_collection_before_is_kept(store: ChromaStore, tmp_path: 
     assert [name for name in names if ".before-" in name and "pending" not in name] == [
         f"memories.before-{points[2]}"
     ]
-    assert "memories.reembedding" not in names
+    assert not [name for name in names if ".reembedding-" in name]
 
 
 async def test_a_move_that_was_stopped_goes_on_where_it_was(store: ChromaStore) -> None:
@@ -262,6 +267,161 @@ async def test_a_switch_that_is_killed_is_completed_by_whoever_comes_next(
     assert await found.check() == []
     await undo(found)
     assert (await found.state()).identity == one.identity
+
+
+STEPS = [
+    (chroma_store, "carry_out"), (chroma_store, "put_in_place"), (chroma_store, "drop"),
+    (switching, "_rename"), (RestorePoints, "save"), (ChromaFolder, "at_name"),
+    (batches, "_add"),
+]  # fmt: skip
+
+
+def killed_at(step: int, when: str, patch: pytest.MonkeyPatch) -> None:
+    """Have the process end before or after that step of all that change something."""
+    left = step
+
+    def ending(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:  # noqa: ANN401 - passed on
+            nonlocal left
+            left -= 1
+            ends = left == 0
+            if ends and when == "before":
+                raise KeyboardInterrupt
+            found = real(*arguments)
+            if ends:
+                raise KeyboardInterrupt
+            return found
+
+        return call
+
+    for place, name in STEPS:
+        patch.setattr(place, name, ending(getattr(place, name)))
+
+
+async def assert_nothing_is_lost(store: ChromaStore, count: int) -> None:
+    """All are there, and no vector is of another model than the store says."""
+    model = await store.identity()
+    found = await held(store)
+    assert len(found) == count
+    for entry in found.values():
+        if entry.embedding is not None:
+            assert model is not None
+            expected = np.array(words_vector(entry.content, model.dimensions), np.float32)
+            assert entry.embedding.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_move_that_is_killed_at_any_step_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    monkeypatch.setattr(reembedding, "BATCH", 4)
+    one, two, three = Model(8), Model(16), Model(24)
+    prepared = open_store(tmp_path / "prepared")
+    await prepared.upsert(texts(6))
+    await embed_missing(prepared, work(three))
+    await move(prepared, one)  # so that a collection is kept already
+    await prepared.close()
+    step = 0
+    while True:
+        step += 1
+        paths = [tmp_path / f"{kind}-{step}" for kind in ("again", "undone")]
+        store = open_store(shutil.copytree(tmp_path / "prepared", paths[0]))
+        with monkeypatch.context() as patch:
+            killed_at(step, when, patch)
+            try:
+                await move(store, two)
+                break
+            except KeyboardInterrupt:
+                await store.close()
+        shutil.copytree(paths[0], paths[1])
+        await assert_nothing_is_lost(store, 6)
+        await move(store, two)
+        await assert_of(store, two, 6)
+        await undo(store)
+        taken_back = open_store(paths[1])
+        moved = await taken_back.identity() == two.identity
+        result = await undo(taken_back)
+        await assert_nothing_is_lost(taken_back, 6)
+        assert (await taken_back.state()).pending == 0, (step, result)
+        if moved:
+            await assert_of(taken_back, one, 6)
+        await assert_of(store, one, 6)
+        for each in (store, taken_back):
+            await each.close()
+    assert step > 10
+
+
+async def test_what_is_not_kept_any_more_is_not_put_back(store: ChromaStore) -> None:
+    await embed_missing(store, work(Model(8)))
+    _, first = await move(store, Model(16))
+    await move(store, last := Model(24))
+    with pytest.raises(UsageError, match="not kept any more"):
+        await undo(store, first)
+    await assert_of(store, last, COUNT)
+
+
+async def test_an_older_import_that_is_taken_back_brings_no_vector_of_the_model_before(
+    store: ChromaStore,
+) -> None:
+    one, two = Model(16), Model(16)
+    two.identity = create_embedding_metadata("other-words", 16, "tests")
+    await embed_missing(store, work(one))
+    over = memory(0, content="over", embedding=as_vector(words_vector("over", 16)))
+    bundle = PortableBundle(EmbeddingManifest(one.identity), [over])
+    imported = await import_memories(bundle, store, None, ConflictResolution.OVERWRITE)
+    await move(store, two)
+    result = await undo(store, imported.restore_point)
+    found = (await held(store))["memory-0"]
+    assert (found.content, found.embedding) == ("fact 0 of many", None)
+    assert "moved to another model since" in " ".join(result.notes)
+    await embed_missing(store, work(two))
+    assert (await store.state()).pending == 0
+
+
+async def test_an_import_stops_when_the_store_moves_to_another_model_meanwhile(
+    store: ChromaStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "IMPORT_BATCH", 2)
+    one, two = Model(16), Model(16)
+    two.identity = create_embedding_metadata("other-words", 16, "tests")
+    await embed_missing(store, work(one))
+    vector = as_vector(words_vector("new", 16))
+    new = [memory(n, content="new", embedding=vector) for n in range(200, 204)]
+    batches_of = HeldBundle.batches
+
+    def and_it_moves(*arguments: Any) -> Iterator[Any]:  # noqa: ANN401 - passed on
+        for number, batch in enumerate(batches_of(*arguments)):
+            if number == 1:
+                anyio.from_thread.run(move, open_store(store.own_folder.parent), two)
+            yield batch
+
+    monkeypatch.setattr(HeldBundle, "batches", and_it_moves)
+    bundle = PortableBundle(EmbeddingManifest(one.identity), new)
+    with pytest.raises(StoreError, match="changed this store's model to other-words"):
+        await import_memories(bundle, store)
+    assert len(await held(store)) == COUNT + 2
+
+
+async def test_two_that_move_a_store_at_once_end_with_one_of_the_models(
+    store: ChromaStore, tmp_path: Path
+) -> None:
+    await embed_missing(store, work(Model(8)))
+    other = open_store(tmp_path / "store")
+    two = Model(16)
+
+    class Meanwhile(Model):
+        async def embed(self, texts: Sequence[str], *, query: bool = False) -> list[Vector]:
+            if not self.embedded:
+                self.embedded.update(texts)
+                await move(other, two)
+            return await super().embed(texts, query=query)
+
+    await move(store, same := Meanwhile(16))
+    await assert_of(store, two, COUNT)
+    assert sum(same.embedded.values()) < COUNT
+    await move(store, Meanwhile(24))
+    assert (await store.state()).dimensions == 24
+    await assert_nothing_is_lost(store, COUNT)
 
 
 async def test_a_dry_run_says_how_many_how_long_and_what_it_costs(store: ChromaStore) -> None:

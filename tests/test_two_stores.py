@@ -288,7 +288,13 @@ class TwoStores(RuleBasedStateMachine):
 
         points = RestorePoints.of(store)
         assert points is not None
-        point = points.begin("import", "some.json", str(id(bundle)), f"{strategy} {restore}")
+        point = points.begin(
+            "import",
+            "some.json",
+            str(id(bundle)),
+            f"{strategy} {restore}",
+            model=self.run(store.identity()),
+        )
         return self.run(
             import_entries(
                 HeldBundle(bundle), store, None, strategy, ReembeddingStrategy.AUTO,

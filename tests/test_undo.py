@@ -185,7 +185,9 @@ async def test_an_import_that_was_stopped_and_completed_is_taken_back_in_one_cal
     fail = _fails_at(store, 2, monkeypatch)
 
     async def run() -> Any:  # noqa: ANN401
-        point = points_of(store).begin("import", "some.json", "a hash")
+        point = points_of(store).begin(
+            "import", "some.json", "a hash", model=await store.identity()
+        )
         return await import_entries(
             HeldBundle(bundle), store, None, OVERWRITE, ReembeddingStrategy.AUTO,
             point=point,

@@ -162,6 +162,8 @@ async def import_memories(
         dry_run=dry_run,
         restore_deleted=restore_deleted,
         embedder=embedder,
-        point=points.begin("import", "a bundle in memory") if points else None,
+        point=points.begin("import", "a bundle in memory", model=await store.identity())
+        if points
+        else None,
         on_progress=on_progress,
     )

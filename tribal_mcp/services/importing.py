@@ -12,7 +12,7 @@ from functools import partial
 import anyio.to_thread
 
 from tribal_mcp.embedding.base import Embedder
-from tribal_mcp.errors import Stopped, TribalError
+from tribal_mcp.errors import Stopped, StoreError, TribalError
 from tribal_mcp.portability.conflicts import ConflictResolution
 from tribal_mcp.portability.embedding_metadata import (
     EmbeddingMetadata,
@@ -82,11 +82,14 @@ async def import_entries(
         planner.arriving = _as_it_is
     links = Links()
     adopt = None if dry_run else vectors.adopt
+    expected = adopt or state.identity
     total = source.total + source.deletions
     done = 0
     try:
         async for plan, size in _planned(source, planner, links, new):
             async with store.session(writing=not dry_run):
+                if not dry_run:
+                    await _refuse_new_model(store, state.identity if adopt else expected)
                 step = await plan()
                 links.remove(step.change.forget)
                 summary.vectors_of_others += sum(map(vectors.is_other, step.change.entries))
@@ -112,6 +115,16 @@ def _as_it_is(entry: MemoryEntry) -> MemoryEntry:
     return entry
 
 
+async def _refuse_new_model(store: MemoryStore, expected: EmbeddingMetadata | None) -> None:
+    """Hold the store's model against the one that the vectors were planned for."""
+    now = await store.identity()
+    if now != expected and not (now and expected and now.is_compatible_with(expected)):
+        raise StoreError(
+            f"Another process has changed this store's model to {now or 'an unknown one'} since "
+            "this import began. Run the same import again: it will go by the new model."
+        )
+
+
 async def _carry_out(
     step: Step, store: MemoryStore, point: OpenPoint | None, adopt: EmbeddingMetadata | None
 ) -> None:
@@ -119,6 +132,7 @@ async def _carry_out(
         if point:
             point.note_identity((await store.state()).identity, adopt)
         await store.set_identity(adopt)
+        await _refuse_new_model(store, adopt)  # where no lock holds, two may adopt at once
     if point:
         await anyio.to_thread.run_sync(point.save, step.before, step.change)
     await store.apply(step.change)

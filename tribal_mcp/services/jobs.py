@@ -201,7 +201,9 @@ class Jobs(StoreJobs):
                 self.report(part, f"{verb} {done:,} of {total:,} entries")
 
             async with self._store() as store, self._plan_file(request) as plan:
-                point = None if request.dry_run else self._begin_import(store, request, verified)
+                point = (
+                    None if request.dry_run else await self._begin_import(store, request, verified)
+                )
                 embedder = await self._embedder(store, request.embedding_strategy)
                 summary = await import_entries(
                     VerifiedBundle(reader, verified),
@@ -245,13 +247,16 @@ class Jobs(StoreJobs):
         ) as draft:
             yield draft
 
-    def _begin_import(
+    async def _begin_import(
         self, store: MemoryStore, request: ImportRequest, verified: Verified
     ) -> OpenPoint | None:
         points = RestorePoints.of(store, self.settings.restore_points)
         how = f"{request.conflict_resolution}, {request.embedding_strategy}"
         source = os.path.basename(request.input_path) or "inline bundle"  # noqa: PTH119 - text only
-        return points.begin("import", source, verified.sha256, how) if points else None
+        if points is None:
+            return None
+        model = await store.identity()
+        return points.begin("import", source, verified.sha256, how, model=model)
 
     @contextmanager
     def _bundle(self, request: ImportRequest) -> Iterator[BundleReader]:

@@ -6,6 +6,8 @@ the old one, which takes its place once it is whole; the old one is kept, and un
 Stopped or killed at any point, the same call goes on where it was.
 """
 
+import hashlib
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ import anyio.to_thread
 
 from tribal_mcp.embedding.base import Embedder, TextRefused
 from tribal_mcp.errors import Stopped, StoreError, UsageError
+from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry, Vector
 from tribal_mcp.portability.mixes import own_model, with_vector
 from tribal_mcp.services.meaning import fits
@@ -27,6 +30,8 @@ from tribal_mcp.stores.searching import SearchableStore
 BATCH = 64
 """Memories that are embedded and acknowledged together."""
 
+_BESIDE = re.compile(r"\.reembedding-[0-9a-f]{8}|\.before-\d{8}-\d{6}-\d{6}")
+"""How the collections are named that a move makes, behind the name of the store's own."""
 _PROBE = 8
 _CHARACTERS_PER_TOKEN = 4
 _MINUTE_S = 60
@@ -180,40 +185,58 @@ async def move_all(
             "Moving all memories to another model takes a folder. Copy them into one with "
             "`tribal-mcp copy`, move them there, and copy them back."
         )
-    coming = store.beside(f"{store.name}.reembedding")
-    model = work.embedder.identity
-    state = await store.state()
-    if state.identity is not None and state.identity.is_compatible_with(model):
-        work.result.notes.append(
-            f"The vectors are of {model} already; missing ones were made, "
-            "and those of other models anew."
-        )
-        await embed_missing(store, work, mixed=point)
-        return
-    found = (await coming.state()).identity
-    if found is not None and not found.is_compatible_with(model):
-        await coming.drop()  # of an earlier move, to a model that is not wanted any more
-        found = None
-    if found is None:
-        await coming.set_identity(model)
+    coming = store.beside(_name_of_move(store.name, work.embedder.identity))
     ids = await store.list_ids()
     work.result.total = len(ids)
     for start in range(0, len(ids), BATCH):
+        if await _is_moved(store, work):
+            break
         await _bring(ids[start : start + BATCH], store, coming, work)
         work.done(start + len(ids[start : start + BATCH]), len(ids))
     async with store.session(writing=True):
-        ids = await store.list_ids()  # others may have written meanwhile
-        for start in range(0, len(ids), BATCH):
-            await _bring(ids[start : start + BATCH], store, coming, work)
-        await coming.apply(Change(erase=sorted(set(await coming.list_ids()) - set(ids))))
-        if await coming.count() != len(ids):
-            raise StoreError(
-                f"{len(ids):,} memories were to be moved and {await coming.count():,} are there. "
-                "Nothing was switched. Run `tribal-mcp check`, and the same again."
-            )
-        work.result.total = len(ids)
-        kept = f"{store.name}.before-{point.about.id}"
-        await _switch(store, coming, kept, points, point)
+        if await _is_moved(store, work):
+            await coming.drop()  # what another process has brought while this one did
+        else:
+            await _end_move(store, coming, work, points, point)
+            return
+    work.result.notes.append(
+        f"The vectors are of {work.embedder.identity} already; missing ones were made, and those "
+        "of other models anew."
+    )
+    await embed_missing(store, work, mixed=point)
+
+
+def _name_of_move(name: str, model: EmbeddingMetadata) -> str:
+    """The collection for a move to that model: two moves at once don't share it."""
+    digest = hashlib.sha256(str(model).casefold().encode()).hexdigest()
+    return f"{name}.reembedding-{digest[:8]}"
+
+
+async def _is_moved(store: ChromaStore, work: Work) -> bool:
+    model = await store.identity()
+    return model is not None and model.is_compatible_with(work.embedder.identity)
+
+
+async def _end_move(
+    store: ChromaStore,
+    coming: ChromaStore,
+    work: Work,
+    points: RestorePoints | None,
+    point: OpenPoint,
+) -> None:
+    """Bring what others have written meanwhile, count, and switch; the lock is in hand."""
+    ids = await store.list_ids()
+    for start in range(0, len(ids), BATCH):
+        await _bring(ids[start : start + BATCH], store, coming, work)
+    await coming.apply(Change(erase=sorted(set(await coming.list_ids()) - set(ids))))
+    await coming.set_identity(work.embedder.identity)
+    if await coming.count() != len(ids):
+        raise StoreError(
+            f"{len(ids):,} memories were to be moved and {await coming.count():,} are there. "
+            "Nothing was switched. Run `tribal-mcp check`, and the same again."
+        )
+    work.result.total = len(ids)
+    await _switch(store, coming, points, point)
 
 
 async def _bring(ids: Sequence[str], store: ChromaStore, coming: ChromaStore, work: Work) -> None:
@@ -230,21 +253,23 @@ async def _bring(ids: Sequence[str], store: ChromaStore, coming: ChromaStore, wo
 
 
 async def _switch(
-    store: ChromaStore,
-    coming: ChromaStore,
-    kept: str,
-    points: RestorePoints | None,
-    point: OpenPoint,
+    store: ChromaStore, coming: ChromaStore, points: RestorePoints | None, point: OpenPoint
 ) -> None:
-    """Have one collection in the place of the other, and only the one before it kept."""
-    point.about.kept = kept
+    """Have one collection in the place of the other, and of those before only the last one kept.
+
+    What is dropped is dropped last: until the names have changed hands, all is as it was.
+    """
+    point.about.kept = kept = f"{store.name}.before-{point.about.id}"
+    point.about.kept_ids = await store.collection_ids()
     await anyio.to_thread.run_sync(point.save, {}, Change())
-    for earlier in points.all() if points else []:
-        if earlier.kept and earlier.kept not in {kept, coming.name} and not earlier.emptied:
-            await store.beside(earlier.kept).drop()
-            earlier.emptied = True
-            points.save(earlier)  # type: ignore[union-attr]  # there is one
     await store.replace_by(coming, kept)
+    for name in await store.names_beside(_BESIDE):
+        if name != kept:
+            await store.beside(name).drop()
+    for earlier in points.all() if points else []:
+        if earlier.kept and earlier.id != point.about.id:
+            earlier.kept, earlier.emptied = "", True
+            points.save(earlier)  # type: ignore[union-attr]  # there is one
 
 
 async def switch_back(
@@ -252,22 +277,39 @@ async def switch_back(
 ) -> UndoResult:
     """Put the collection back that a move to another model had kept.
 
-    What has come in, changed or been forgotten since stays so; it has no vector of the old model.
+    What has come in, changed or been forgotten since stays so. It has no vector of the old model,
+    unless its text is what it was.
+
+    Raises:
+        UsageError: it is not kept any more.
     """
     result = UndoResult(
         point=about.id, operation=about.operation, source=about.source, dry_run=dry_run
     )
+    nothing_to_do = "All is as it was before that operation."
     if about.undone or not isinstance(store, ChromaStore):
-        result.next_step = "All is as it was before that operation."
+        result.next_step = nothing_to_do
         return result
     old = store.beside(about.kept)
     async with store.session(writing=not dry_run):
+        if about.kept_ids and (not about.kept or await old.collection_ids() != about.kept_ids):
+            if await store.collection_ids() != about.kept_ids:
+                raise UsageError(
+                    f"What was here before {about.id} is not kept any more: another move has come "
+                    "after it. Nothing was changed. Move to that model again with tribal_reembed "
+                    "(all=true)."
+                )
+            result.next_step = nothing_to_do  # it was stopped before the names changed hands
+            if not dry_run:
+                about.undone = True
+                points.save(about)
+            return result
         ids, before = await store.list_ids(), set(await old.list_ids())
         for start in range(0, len(ids), BATCH):
             part = ids[start : start + BATCH]
             now, then = await store.get_many(part), await old.get_many(part)
             newer = [
-                with_vector(entry, None)
+                _as_text_was(entry, then.get(entry.id))
                 for entry in now.values()
                 if entry.id not in then or not then[entry.id].same_but_for_vector(entry)
             ]
@@ -279,13 +321,20 @@ async def switch_back(
             result.next_step = "Nothing was changed. Run it again with dry_run=false to do this."
             return result
         await old.apply(Change(erase=sorted(before - set(ids))))
-        point = points.begin("undo", about.id)
-        await _switch(store, old, f"{store.name}.before-{point.about.id}", points, point)
+        point = points.begin("undo", about.id, model=await store.identity())
+        await _switch(store, old, points, point)
     about.undone, about.kept = True, ""
     points.save(about)
     result.restore_point = point.finish({"put_back": result.put_back})
     result.next_step = f"Done. tribal_undo with point={result.restore_point!r} takes this back."
     return result
+
+
+def _as_text_was(entry: MemoryEntry, then: MemoryEntry | None) -> MemoryEntry:
+    """The memory with the vector that its text had; without one if that has changed since."""
+    if then is None or then.content != entry.content:
+        return with_vector(entry, None)
+    return with_vector(entry, then.embedding, own_model(then))
 
 
 def next_step(result: ReembedResult, *, everything: bool) -> str:

@@ -167,7 +167,7 @@ async def _delete(
 ) -> str:
     """Delete the memories; the name of the restore point that holds them."""
     change = Change(forget=dict.fromkeys(here, time.time_ns() // 1000))
-    point = points.begin("forget", "by id") if points else None
+    point = points.begin("forget", "by id", model=await store.identity()) if points else None
     if point is None:
         await store.apply(change)
         return ""

@@ -140,7 +140,8 @@ class StoreJobs:
             elif request.all:
                 points = RestorePoints.of(store, self.settings.restore_points)
                 assert points is not None  # noqa: S101 - every store of the settings has a folder
-                point = points.begin("reembed", f"to {embedder.identity}")
+                model = await store.identity()
+                point = points.begin("reembed", f"to {embedder.identity}", model=model)
                 await move_all(store, work, points, point)
                 result.restore_point = point.finish({"embedded": result.total})
             else:

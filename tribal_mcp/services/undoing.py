@@ -13,6 +13,7 @@ import anyio.to_thread
 from tribal_mcp.errors import Stopped, TribalError, UsageError
 from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry, dump_entry
+from tribal_mcp.portability.mixes import with_vector
 from tribal_mcp.services.reembedding import switch_back
 from tribal_mcp.services.results import HistoryEntry, HistoryResult, UndoResult
 from tribal_mcp.stores.base import Change, MemoryStore
@@ -53,16 +54,18 @@ async def undo(
     result = UndoResult(
         point=about.id, operation=about.operation, source=about.source, dry_run=dry_run
     )
-    if about.kept or (about.operation == "reembed" and about.undone):
+    if about.kept or about.kept_ids or (about.operation == "reembed" and about.undone):
         return await switch_back(store, points, about, dry_run=dry_run)
     total = await anyio.to_thread.run_sync(lambda: sum(1 for _ in points.before(about)))
-    point = None if dry_run else points.begin("undo", about.id, about.id)
+    model = await store.identity()
+    point = None if dry_run else points.begin("undo", about.id, about.id, model=model)
     saved = points.before(about)
     done = 0
     try:
         while batch := await anyio.to_thread.run_sync(_next, saved):
             async with store.session(writing=not dry_run):
-                change, before = await _plan(batch, store, result)
+                fits = about.is_of(await store.identity())
+                change, before = await _plan(batch, store, result, vectors=fits)
                 if before and point:
                     await anyio.to_thread.run_sync(point.save, before, change)
                     await store.apply(change)
@@ -77,6 +80,11 @@ async def undo(
     if point:
         await _identity_back(store, about, point)
         result.restore_point = await anyio.to_thread.run_sync(_finish, points, about, point, result)
+    if not about.is_of(model):
+        result.notes.append(
+            "The store has moved to another model since, so what is put back has no vector. "
+            "tribal_reembed gives it one."
+        )
     result.duration_ms = round((time.monotonic() - begin) * 1000)
     result.next_step = _next_step(result)
     return result
@@ -87,7 +95,7 @@ def _next(saved: Iterator[Saved]) -> list[Saved]:
 
 
 async def _plan(
-    batch: Sequence[Saved], store: MemoryStore, result: UndoResult
+    batch: Sequence[Saved], store: MemoryStore, result: UndoResult, *, vectors: bool
 ) -> tuple[Change, dict[str, Held]]:
     ids = [saved.id for saved in batch]
     here: dict[str, Held] = {**await store.forgotten(ids)}
@@ -98,6 +106,10 @@ async def _plan(
     before: dict[str, Held] = {}
     for saved in batch:
         now, was = here.get(saved.id), saved.was
+        if not vectors and isinstance(was, MemoryEntry):
+            was = with_vector(was, None)
+            if isinstance(now, MemoryEntry) and now.same_but_for_vector(was):
+                was = now
         if _same(now, was):
             result.unchanged += 1
             continue

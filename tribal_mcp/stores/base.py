@@ -179,6 +179,10 @@ class MemoryStore(Protocol):
         """What the store is at the moment."""
         ...
 
+    async def identity(self) -> EmbeddingMetadata | None:
+        """The model of its vectors, as far as it is recorded; sooner told than all of `state`."""
+        ...
+
     async def count(self) -> int:
         """How many memories are in it."""
         ...

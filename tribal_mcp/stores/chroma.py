@@ -4,6 +4,7 @@ Three collections are one store: `<name>` holds the memories with a vector, `<na
 without, and `<name>.forgotten` the tombstones, each under a constant vector that no search meets.
 """
 
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from functools import partial
@@ -148,6 +149,12 @@ class ChromaStore(ChromaSearching):
             )
 
         return await self._glance(read)
+
+    async def identity(self) -> EmbeddingMetadata | None:
+        """The model of its vectors, as far as it is recorded."""
+        return await self._read(
+            lambda _, cs: next((identity_of(c.metadata) for c in cs if c.name == self._name), None)
+        )
 
     async def count(self) -> int:
         """How many memories are in it."""
@@ -340,6 +347,19 @@ class ChromaStore(ChromaSearching):
     def name(self) -> str:
         """The collection."""
         return self._name
+
+    async def collection_ids(self) -> list[str]:
+        """Chroma's own ids of this collection and its pending sibling, which no name changes."""
+        return await self._read(lambda _, collections: [c.id for c in collections])
+
+    async def names_beside(self, suffix: re.Pattern[str]) -> list[str]:
+        """The collections of this folder that are named as this one, with such a suffix.
+
+        Pending siblings are not named on their own.
+        """
+        ours = re.compile(f"({re.escape(self._name)}(?:{suffix.pattern}))(?:{pending_name('')})?")
+        found = await self._read(lambda files, _: [c.name for c in files.collections()])
+        return sorted({match[1] for match in map(ours.fullmatch, found) if match})
 
     async def replace_by(self, other: Self, keep_as: str) -> None:
         """Have the memories of another collection in the place of these, which get that name."""

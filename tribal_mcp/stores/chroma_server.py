@@ -166,6 +166,16 @@ class ChromaServerStore(SearchByReading):
         main = self._collection(0)
         return _dimensions(main, self._api.count(main) if main else 0)
 
+    async def identity(self) -> EmbeddingMetadata | None:
+        """The model of its vectors, as far as it is recorded."""
+
+        def work() -> EmbeddingMetadata | None:
+            self._known.pop(self._names[0], None)  # another process may have changed it
+            main = self._collection(0)
+            return identity_of(main.metadata) if main else None
+
+        return await self._run(work)
+
     async def count(self) -> int:
         """How many memories are in it."""
         return (await self.state()).count

@@ -65,6 +65,10 @@ class InMemoryStore(SearchByReading):
         vectors = (e.embedding.size for e in self._entries.values() if e.embedding is not None)
         return next(vectors, self._identity.dimensions if self._identity else 0)
 
+    async def identity(self) -> EmbeddingMetadata | None:
+        """The model of its vectors, as far as it is recorded."""
+        return self._identity
+
     async def count(self) -> int:
         """How many memories are in it."""
         return len(self._entries)

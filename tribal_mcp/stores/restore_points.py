@@ -54,6 +54,8 @@ class Point(BaseModel):
         undone: it was taken back.
         emptied: its contents were removed, as it is old.
         kept: the collection that holds all memories as they were before, if it replaced them.
+        kept_ids: Chroma's ids of that collection and its sibling.
+        model: the model of the vectors that it saved.
         identity: the model of the store's vectors, before it and after it, if it changed that.
     """
 
@@ -67,12 +69,23 @@ class Point(BaseModel):
     undone: bool = False
     emptied: bool = False
     kept: str = ""
+    kept_ids: list[str] = Field([])
+    model: dict[str, Any] | None = None
     identity: tuple[dict[str, Any] | None, dict[str, Any] | None] | None = None
 
     @property
     def made_at(self) -> datetime:
         """When it began."""
         return datetime.strptime(self.id, _NAME).replace(tzinfo=UTC)
+
+    def is_of(self, model: EmbeddingMetadata | None) -> bool:
+        """Whether the vectors that it saved may stand beside those of that model."""
+        its = [self.model, self.identity[1] if self.identity else self.model]
+        if model is None:
+            return None in its
+        return any(
+            one and EmbeddingMetadata.from_dict(one).is_compatible_with(model) for one in its
+        )
 
 
 _NAME = "%Y%m%d-%H%M%S-%f"
@@ -154,8 +167,24 @@ class RestorePoints:
         """Those of a store; None if it has no place for any."""
         return None if store.own_folder is None else cls(store.own_folder / FOLDER, keep)
 
-    def begin(self, operation: str, source: str = "", sha256: str = "", how: str = "") -> OpenPoint:
-        """A point for an operation; one that was interrupted goes on where it was."""
+    def begin(
+        self,
+        operation: str,
+        source: str = "",
+        sha256: str = "",
+        how: str = "",
+        *,
+        model: EmbeddingMetadata | None = None,
+    ) -> OpenPoint:
+        """A point for an operation; one that was interrupted goes on where it was.
+
+        Args:
+            operation: what it is.
+            source: of what bundle or point.
+            sha256: of the bundle's entries; only then an interrupted one goes on.
+            how: its arguments, in words.
+            model: the model of the store's vectors.
+        """
         last = next(iter(self.all()), None)
         same = (operation, source, sha256, how)
         if (
@@ -163,11 +192,17 @@ class RestorePoints:
             and not (last.complete or last.undone or last.emptied)
             and sha256
             and same == (last.operation, last.source, last.sha256, last.how)
+            and last.is_of(model)
         ):
             return OpenPoint(self, last)
         now = datetime.now(UTC)
         about = Point(
-            id=now.strftime(_NAME), operation=operation, source=source, sha256=sha256, how=how
+            id=now.strftime(_NAME),
+            operation=operation,
+            source=source,
+            sha256=sha256,
+            how=how,
+            model=model.to_dict() if model else None,
         )
         return OpenPoint(self, about)
 
@@ -244,7 +279,7 @@ class RestorePoints:
     def empty_old(self) -> None:
         """Remove the contents of all but the newest points; the ids stay."""
         for point in self.all()[self.keep :]:
-            if point.emptied:
+            if point.emptied or point.kept:  # a whole collection is kept until the next one is
                 continue
             path = self.changes(point.id)
             part = path.with_suffix(".part")
