@@ -37,6 +37,7 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch) -> None
         "TRIBAL_CHROMA_DATABASE": "notes",
         "TRIBAL_CHROMA_TOKEN": "t0ken",
         "TRIBAL_CHROMA_HEADERS": '{"X-Key": "k3y"}',
+        "TRIBAL_COPY_TOKEN": "oth3r",
         "TRIBAL_LIMIT_ENTRIES": "10",
     }
     for name, value in variables.items():
@@ -58,6 +59,7 @@ def test_each_variable_sets_its_setting(monkeypatch: pytest.MonkeyPatch) -> None
         "chroma_tenant": "mine",
         "chroma_database": "notes",
         "chroma_token": SecretStr("t0ken"),
+        "copy_token": SecretStr("oth3r"),
         "chroma_headers": SecretStr('{"X-Key": "k3y"}'),
     }
     server = settings.server

@@ -3,12 +3,15 @@
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from tests.chroma_servers import RealServer
 from tests.command_line import Tribal
 from tests.examples import memories, memory
 from tests.mcp_client import write_bundle
+from tribal_mcp.config import Settings, elsewhere
 from tribal_mcp.errors import Stopped, UsageError
+from tribal_mcp.portability.embedding_metadata import create_embedding_metadata
 from tribal_mcp.portability.memory import dump_entry
 from tribal_mcp.services import copying
 from tribal_mcp.services.copying import copy_store
@@ -76,6 +79,66 @@ async def test_a_dry_run_counts_and_writes_nothing() -> None:
     dry = CopyResult(source="one", target="two", dry_run=True)
     await copy_store(source, target, dry)
     assert (dry.copied, dry.written, await target.count()) == (7, 0, 0)
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_vectors_of_two_models_are_not_copied_together(dry_run: bool) -> None:
+    source, target = await filled(), InMemoryStore()
+    await source.set_identity(create_embedding_metadata("one", 8))
+    await target.upsert([memory(0)])
+    for model, said in ((None, "nobody recorded"), (create_embedding_metadata("two", 8), "two")):
+        await target.set_identity(model)
+        before = await state_of(target)
+        with pytest.raises(UsageError, match=f"of one .* target's of .*{said}"):
+            await copy_store(
+                source, target, CopyResult(source="1", target="2", dry_run=dry_run), overwrite=True
+            )
+        assert await state_of(target) == before
+
+
+async def test_a_place_without_vectors_gets_the_model_with_the_memories() -> None:
+    source, target = await filled(), InMemoryStore()
+    await source.set_identity(one := create_embedding_metadata("one", 8))
+    await target.set_identity(create_embedding_metadata("two", 16))
+    await copy_store(source, target, result())
+    assert (await target.state()).identity == one
+
+
+HOME = Settings(
+    chroma_url="https://Home.example:8443/base",
+    chroma_token=SecretStr("s3cret"),
+    chroma_headers=SecretStr('{"X-Key": "k3y"}'),
+    copy_token=SecretStr("oth3r"),
+)
+
+
+@pytest.mark.parametrize(
+    ("place", "sent"),
+    [
+        ("#other", {"Authorization": "Bearer s3cret", "X-Key": "k3y"}),
+        ("https://home.example:8443/elsewhere", {"Authorization": "Bearer s3cret", "X-Key": "k3y"}),
+        ("https://home.example", {"Authorization": "Bearer oth3r"}),
+        ("http://home.example:8443", {"Authorization": "Bearer oth3r"}),
+        ("https://home.example.evil:8443", {"Authorization": "Bearer oth3r"}),
+    ],
+)
+def test_what_opens_one_server_is_not_sent_to_another(
+    place: str, sent: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIBAL_CHROMA_TOKEN", "s3cret")
+    server = elsewhere(HOME, place).server
+    assert server is not None
+    assert server.headers == sent
+
+
+@pytest.mark.parametrize(
+    "place", ["https://me:s3cret@a.example", "ftp://me:s3cret@a.example#x", "a#"]
+)
+def test_a_place_that_is_none_is_refused_without_its_password(place: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        elsewhere(HOME, place)
+    assert "s3cret" not in str(refused.value)
+    assert "k3y" not in str(refused.value)
 
 
 def test_a_folder_goes_to_a_server_and_on_to_another_folder(

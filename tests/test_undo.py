@@ -247,6 +247,9 @@ async def test_a_line_that_was_cut_off_by_a_kill_was_not_acted_on(store: MemoryS
     await store.upsert([memory(0, content="new")])
     with points.changes(point.name).open("ab") as file:
         file.write(b'{"id":"memory-7","now":5,"was":nul')
+    beside = points.begin("import", "some.json", "a hash")
+    assert beside.about.id != point.name  # which is still being written
+    point.close()
     resumed = points.begin("import", "some.json", "a hash")
     resumed.save({"memory-1": None}, Change([memory(1)]))
     await store.upsert([memory(1)])

@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -89,6 +90,10 @@ class Settings(BaseSettings):
     chroma_token: SecretStr = Field(SecretStr(""), description="sent to it as a bearer token")
     chroma_headers: SecretStr = Field(
         SecretStr(""), description="headers for it or a proxy before it, as a JSON object"
+    )
+
+    copy_token: SecretStr = Field(
+        SecretStr(""), description="as a bearer token to a server that is only copied to or from"
     )
 
     @field_validator("data_dir")
@@ -265,6 +270,41 @@ def _headers(settings: Settings) -> dict[str, str]:
                 "TRIBAL_CHROMA_HEADERS or TRIBAL_CHROMA_TOKEN holds a character that no header may"
             )
     return found
+
+
+def elsewhere(settings: Settings, place: str) -> Settings:
+    """The same settings with another place; what opens one server is not sent to another.
+
+    Args:
+        settings: those of this environment.
+        place: a folder, the address of a server or `cloud`, and `#` with a collection's name.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    where, marked, collection = place.partition("#")
+    shown = re.sub(r"//[^/]*@", "//…@", f"{place!r:.200}")
+    if marked and not collection:
+        raise UsageError(f"{shown} ends in '#'. Write the collection's name behind it.")
+    changes: dict[str, object] = {"collection": collection or settings.collection}
+    if where == "cloud" or "://" in where:
+        changes["chroma_url"] = where
+        if _origin(where) != _origin(settings.chroma_url):
+            changes |= {"chroma_token": settings.copy_token, "chroma_headers": SecretStr("")}
+    elif where:
+        changes |= {"chroma_url": "", "data_dir": where}
+    try:
+        return Settings(**(dict(settings) | changes))
+    except ValidationError as error:
+        reasons = ". ".join(p["msg"].removeprefix("Value error, ") for p in error.errors())
+        raise UsageError(f"{shown} is no place for memories: {reasons}.") from None
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    with suppress(ValueError):  # the port is none; the settings will say so
+        return parts.scheme, parts.hostname, parts.port
+    return url, None, None
 
 
 def load_http() -> HttpSettings:

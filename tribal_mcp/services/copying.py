@@ -8,11 +8,10 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 
-from tribal_mcp.config import Settings
 from tribal_mcp.errors import Stopped, StoreError, UsageError
 from tribal_mcp.portability.memory import MemoryEntry, dump_entry
 from tribal_mcp.services.results import CopyResult
-from tribal_mcp.stores.base import Change, MemoryStore
+from tribal_mcp.stores.base import Change, MemoryStore, StoreState
 
 BATCH = 500
 """Memories that are copied and acknowledged together."""
@@ -21,28 +20,6 @@ _COPIED_PERCENT = 60.0
 _EXAMPLES = 5
 
 Report = Callable[[float, str], None]
-
-
-def settings_of(place: str, settings: Settings) -> Settings:
-    """The settings with another place: a folder, the address of a server or `cloud`, and `#name`.
-
-    Raises:
-        UsageError: it is none of these.
-    """
-    where, marked, collection = place.partition("#")
-    changes: dict[str, object] = {"collection": collection or settings.collection}
-    if marked and not collection:
-        raise UsageError(f"{place!r:.200} ends in '#'. Write the collection's name behind it.")
-    if where == "cloud" or "://" in where:
-        changes["chroma_url"] = where
-    elif where:
-        changes |= {"chroma_url": "", "data_dir": where}
-    else:
-        changes |= {"chroma_url": settings.chroma_url, "data_dir": settings.data_dir}
-    try:
-        return Settings(**changes)  # type: ignore[arg-type]
-    except ValueError as error:
-        raise UsageError(f"{place!r:.200} is no place for memories: {error}") from None
 
 
 async def copy_store(
@@ -57,18 +34,20 @@ async def copy_store(
     """Bring all memories and tombstones of one store into another; `result` counts.
 
     Raises:
-        UsageError: the target holds other memories, and `overwrite` is not said.
+        UsageError: the target has vectors of another model; or it holds other memories, and
+            `overwrite` is not said.
         StoreError: the two sides differ at the end.
         Stopped: `stop` said so; the same again goes on there.
     """
     begin = time.monotonic()
+    here, there = await source.state(), await target.state()
+    _refuse_other_model(here, there)
     ids = await source.list_ids()
     gone = await source.forgotten()
     result.total = len(ids)
     await _compare(ids, gone, source, target, result, overwrite=overwrite)
     if not result.dry_run:
-        here, there = await source.state(), await target.state()
-        if here.identity is not None and there.identity is None:
+        if here.identity is not None and not there.has_vectors:
             await target.set_identity(here.identity)
         for start in range(0, len(ids), BATCH):
             await _bring(ids[start : start + BATCH], source, target, result)
@@ -84,6 +63,18 @@ async def copy_store(
         result.forgotten = len(gone)
         result.sha256 = await _checked(sorted(ids), source, target, report)
     result.duration_ms = round((time.monotonic() - begin) * 1000)
+
+
+def _refuse_other_model(here: StoreState, there: StoreState) -> None:
+    one, two = here.identity, there.identity
+    if here.has_vectors and there.has_vectors and one != two:
+        if one is not None and two is not None and one.is_compatible_with(two):
+            return
+        raise UsageError(
+            f"The vectors here are of {one or 'a model that nobody recorded'}, and the target's of "
+            f"{two or 'a model that nobody recorded'}. Nothing was copied. Copy into an empty "
+            "place, or export here and import there, which goes by the models."
+        )
 
 
 async def _compare(

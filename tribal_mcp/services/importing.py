@@ -103,6 +103,9 @@ async def import_entries(
                 raise Stopped("Stopped.")
     except TribalError as error:
         raise type(error)(f"{error} {_so_far(summary, done, point)}") from error
+    finally:
+        if point:
+            point.close()
     summary.dangling = await links.dangling(store)
     await _finish(summary, point, new)
     summary.notes += filter(None, [vectors.afterthought(summary)])

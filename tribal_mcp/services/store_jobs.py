@@ -13,7 +13,7 @@ import anyio.from_thread
 import anyio.to_thread
 from pydantic import BaseModel
 
-from tribal_mcp.config import Settings
+from tribal_mcp.config import Settings, elsewhere
 from tribal_mcp.embedding.providers import embedder_of, is_paid
 from tribal_mcp.errors import BundleError, EmbedderError, UsageError
 from tribal_mcp.files import BundleFolders
@@ -23,7 +23,7 @@ from tribal_mcp.portability.bundle import (
     layout_of,
 )
 from tribal_mcp.portability.limits import Limits
-from tribal_mcp.services.copying import copy_store, settings_of
+from tribal_mcp.services.copying import copy_store
 from tribal_mcp.services.counting import stats_of
 from tribal_mcp.services.memory_jobs import MemoryRequest, run_memory_job
 from tribal_mcp.services.reembedding import (
@@ -154,7 +154,7 @@ class StoreJobs:
         """Copy a store into another, or say what that would do."""
         if not self.trusted:  # a place is a path, and any address
             raise UsageError("Stores are copied on the command line: `tribal-mcp copy`.")
-        here, there = (settings_of(p, self.settings) for p in (request.source, request.target))
+        here, there = (elsewhere(self.settings, p) for p in (request.source, request.target))
         if (here.place, here.collection) == (there.place, there.collection):
             raise UsageError("Source and target are the same store. Give another with --to.")
         result = CopyResult(source=here.place, target=there.place, dry_run=request.dry_run)

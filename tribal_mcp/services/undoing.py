@@ -6,6 +6,7 @@ killed and repeated, and it has a restore point of its own.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from itertools import islice
 
 import anyio.to_thread
@@ -61,22 +62,25 @@ async def undo(
     point = None if dry_run else points.begin("undo", about.id, about.id, model=model)
     saved = points.before(about)
     done = 0
-    try:
-        while batch := await anyio.to_thread.run_sync(_next, saved):
-            async with store.session(writing=not dry_run):
-                fits = about.is_of(await store.identity())
-                change, before = await _plan(batch, store, result, vectors=fits)
-                if before and point:
-                    await anyio.to_thread.run_sync(point.save, before, change)
-                    await store.apply(change)
-            done += len(batch)
-            if on_progress:
-                on_progress(done, total)
-            if stop() and done < total:
-                raise Stopped("Stopped.")
-    except TribalError as error:
-        so_far = "Nothing was changed." if dry_run else f"{done:,} of {total:,} memories were done."
-        raise type(error)(f"{error} {so_far} The same again completes it.") from error
+    with closing(point) if point else nullcontext():
+        try:
+            while batch := await anyio.to_thread.run_sync(_next, saved):
+                async with store.session(writing=not dry_run):
+                    fits = about.is_of(await store.identity())
+                    change, before = await _plan(batch, store, result, vectors=fits)
+                    if before and point:
+                        await anyio.to_thread.run_sync(point.save, before, change)
+                        await store.apply(change)
+                done += len(batch)
+                if on_progress:
+                    on_progress(done, total)
+                if stop() and done < total:
+                    raise Stopped("Stopped.")
+        except TribalError as error:
+            so_far = (
+                "Nothing was changed." if dry_run else f"{done:,} of {total:,} memories were done."
+            )
+            raise type(error)(f"{error} {so_far} The same again completes it.") from error
     if point:
         await _identity_back(store, about, point)
         result.restore_point = await anyio.to_thread.run_sync(_finish, points, about, point, result)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import orjson
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, Field
 
 from tribal_mcp.errors import UsageError
@@ -102,10 +103,15 @@ class Saved:
 
 @dataclass(slots=True)
 class OpenPoint:
-    """A point that an operation writes; nothing is made before the first change."""
+    """A point that an operation writes; nothing is made before the first change.
+
+    `close` it at the end of the operation, however that comes.
+    """
 
     points: "RestorePoints"
     about: Point
+    _lock: FileLock
+    """Held until the end, so that nobody goes on with a point that is being written."""
     _begun: bool = field(default=False, init=False)
 
     def save(self, before: Mapping[str, Held], change: Change) -> None:
@@ -114,6 +120,7 @@ class OpenPoint:
         with explained(path.parent):
             if not self._begun:
                 self.points.save(self.about)
+                _taken(self._lock)
                 _cut_torn_line(path)
                 self._begun = True
             with path.open("ab") as file:
@@ -143,6 +150,10 @@ class OpenPoint:
             self.points.save(self.about)
             self.points.empty_old()
         return self.about.id
+
+    def close(self) -> None:
+        """Leave it to whoever goes on with it."""
+        self._lock.release()
 
     @property
     def name(self) -> str:
@@ -193,8 +204,9 @@ class RestorePoints:
             and sha256
             and same == (last.operation, last.source, last.sha256, last.how)
             and last.is_of(model)
+            and _taken(lock := self._lock_of(last.id))
         ):
-            return OpenPoint(self, last)
+            return OpenPoint(self, last, lock)
         now = datetime.now(UTC)
         about = Point(
             id=now.strftime(_NAME),
@@ -204,7 +216,10 @@ class RestorePoints:
             how=how,
             model=model.to_dict() if model else None,
         )
-        return OpenPoint(self, about)
+        return OpenPoint(self, about, self._lock_of(about.id))
+
+    def _lock_of(self, name: str) -> FileLock:
+        return FileLock(self.folder / name / "writing.lock", thread_local=False)
 
     def all(self) -> list[Point]:
         """All points, the newest first."""
@@ -288,6 +303,15 @@ class RestorePoints:
             point.emptied = True
             self.save(point)
             part.replace(path)
+
+
+def _taken(lock: FileLock) -> bool:
+    """Take the lock if nobody has it; whether that was so."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    return True
 
 
 def stamp(held: Held) -> int | None:
