@@ -284,10 +284,14 @@ def entry_from_dict(data: object, limits: Limits = DEFAULT_LIMITS) -> MemoryEntr
     rest: dict[str, Any] = dict(data)
     verbatim: dict[str, str] = {}
     entry = object.__new__(MemoryEntry)  # all is checked here, and not once more
+    created = rest.get("created_at")
     entry.created_at = _date(rest, "created_at", verbatim)
-    entry.updated_at = (
-        _date(rest, "updated_at", verbatim) if "updated_at" in rest else entry.created_at
-    )
+    if rest.get("updated_at", created) != created:
+        entry.updated_at = _date(rest, "updated_at", verbatim)
+    else:  # as for most memories
+        entry.updated_at = entry.created_at
+        if rest.pop("updated_at", None) is not None and "created_at" in verbatim:
+            verbatim["updated_at"] = verbatim["created_at"]
     source = _text(rest, "source_type", "unknown")
     entry.source_type = MemorySource.read(source)
     if entry.source_type != source:

@@ -29,6 +29,7 @@ _FEW_BYTES = 1 << 18  # a shorter text can't hold enough values to matter
 _INT64 = 1 << 63
 _SMALL = float(1 << 62)
 _STRINGS = re.compile(STRING, re.DOTALL)
+_VECTOR_TEXT = b',"embedding":['
 _VECTOR = re.compile(rb'[{,] ?"embedding": ?\[')
 _MARK = secrets.token_hex()  # so that no text can hold it
 _MARK_TEXT = b'"%b"' % _MARK.encode()
@@ -171,13 +172,16 @@ def _without_vector(line: bytes) -> tuple[bytes, bytes]:
 
     No text can hold what is looked for, as a quote within a text has a backslash before it.
     """
-    if found := _VECTOR.search(line):
+    at = line.find(_VECTOR_TEXT)  # as we write it
+    begin = at + len(_VECTOR_TEXT) - 1
+    if at < 0:
+        if (found := _VECTOR.search(line)) is None:
+            return line, b""
         begin = found.end() - 1
-        end = line.find(b"]", begin) + 1
-        numbers = line[begin:end]
-        if b"[" not in numbers[1:] and b'"' not in numbers:
-            return line[:begin] + _MARK_TEXT + line[end:], numbers
-    return line, b""
+    end = line.find(b"]", begin) + 1
+    if line.find(b"[", begin + 1, end) >= 0 or line.find(b'"', begin, end) >= 0:
+        return line, b""
+    return line[:begin] + _MARK_TEXT + line[end:], line[begin:end]
 
 
 def _with_vector(value: object, numbers: bytes) -> bool:

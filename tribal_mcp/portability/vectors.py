@@ -19,7 +19,7 @@ except ImportError:  # where it has no wheel: the same, slower
 
 Vector = npt.NDArray[np.float32]
 
-_SMALL = float(1 << 124)  # as a square; a larger number may be a whole one beyond 64 bits
+_SMALL = float(1 << 62)  # a larger number may have been a whole one beyond 64 bits
 
 
 def is_vector(value: object) -> TypeGuard[Vector]:
@@ -96,7 +96,7 @@ def read_numbers(text: bytes) -> Vector | None:
             numbers = np.array(orjson.loads(text))
     except (ValueError, TypeError, RuntimeError):
         return None
-    if not numbers.size or numbers.dtype != np.float64 or not numbers.dot(numbers) < _SMALL:
+    if not numbers.size or numbers.dtype != np.float64 or np.abs(numbers).max() >= _SMALL:
         return None
     vector = numbers.astype(np.float32)
     vector.setflags(write=False)
