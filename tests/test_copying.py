@@ -132,7 +132,15 @@ def test_what_opens_one_server_is_not_sent_to_another(
 
 
 @pytest.mark.parametrize(
-    "place", ["https://me:s3cret@a.example", "ftp://me:s3cret@a.example#x", "a#"]
+    "place",
+    [
+        "https://me:s3cret@a.example",
+        "ftp://me:s3cret@a.example#x",
+        "https://me:s3cret/more@a.example",
+        f"https://me:s3cret{'x' * 300}@a.example",
+        "https://me:s3cret@[::1",
+        "a#",
+    ],
 )
 def test_a_place_that_is_none_is_refused_without_its_password(place: str) -> None:
     with pytest.raises(UsageError) as refused:

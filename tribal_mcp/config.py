@@ -118,7 +118,7 @@ class Settings(BaseSettings):
     @classmethod
     def _address(cls, value: str) -> str:
         parts = urlsplit(value)
-        if "@" in parts.netloc:
+        if "@" in value:  # anywhere: a '/' in a password ends what counts as the host
             raise ValueError("A password has its place in TRIBAL_CHROMA_HEADERS")
         whole = parts.scheme in ("http", "https") and parts.hostname and not parts.query
         if value not in ("", "cloud") and not whole:
@@ -283,7 +283,7 @@ def elsewhere(settings: Settings, place: str) -> Settings:
         UsageError: it is none of these.
     """
     where, marked, collection = place.partition("#")
-    shown = re.sub(r"//[^/]*@", "//…@", f"{place!r:.200}")
+    shown = f"{re.sub('//.*@', '//…@', place)!r:.200}"
     if marked and not collection:
         raise UsageError(f"{shown} ends in '#'. Write the collection's name behind it.")
     changes: dict[str, object] = {"collection": collection or settings.collection}
@@ -301,8 +301,8 @@ def elsewhere(settings: Settings, place: str) -> Settings:
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    with suppress(ValueError):  # the port is none; the settings will say so
+    with suppress(ValueError):  # no host or no port; the settings will say so
+        parts = urlsplit(url)
         return parts.scheme, parts.hostname, parts.port
     return url, None, None
 
