@@ -240,6 +240,24 @@ async def authorised(server: HttpServer, token: str, mode: str) -> AsyncIterator
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("tribal_export", {"output_path": "mine.json"}),
+        ("tribal_import", {"input_path": "few.json", "dry_run": True, "write_plan": True}),
+    ],
+)
+async def test_who_may_only_read_writes_no_file_of_a_chosen_name(
+    guarded: HttpServer, folder: Path, tool: str, arguments: dict[str, Any], mode: str
+) -> None:
+    before = sorted(folder.rglob("*.json*"))  # noqa: ASYNC240 - the server is another process
+    said = await through(mode, guarded, folder, (tool, arguments, ""))
+    assert "you may only read" in said
+    assert sorted(folder.rglob("*.json*")) == before  # noqa: ASYNC240
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("door", ["v1", "auto", "legacy"])
 @pytest.mark.parametrize("what", [*CHANGES, *READINGS])
 async def test_who_may_only_read_changes_nothing_through_any_door(

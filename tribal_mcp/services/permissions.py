@@ -15,11 +15,19 @@ _CHANGING = ("overwrite", "repair")
 
 
 def refuse_change(job: str, arguments: Mapping[str, object]) -> None:
-    """Refuse what would change the store, or replace a file.
+    """Refuse what would change the store, or write a file of a name or place of its own.
+
+    An export without a path goes into the server's own folder for bundles, under a new name.
 
     Raises:
         NotPermitted: the job does more than read.
     """
+    names_file = arguments.get("output_path") and not arguments.get("passing")
+    if names_file or arguments.get("write_plan"):
+        raise NotPermitted(
+            "With this token you may only read, and this would write a file of its own. Nothing "
+            "was written. Leave output_path and write_plan out, or use a token that may write."
+        )
     if arguments.get("dry_run") is True:
         return
     if job not in READING or any(arguments.get(flag) for flag in _CHANGING):
