@@ -13,9 +13,12 @@ import anyio.lowlevel
 import pytest
 
 from tests.examples import memories, memory
-from tribal_mcp.errors import NoSpace, StoreError, StoreLocked
+from tribal_mcp.config import Settings
+from tribal_mcp.errors import NoSpace, Stopped, StoreError, StoreLocked
 from tribal_mcp.portability.embedding_metadata import PortableBundle
+from tribal_mcp.portability.limits import Limits
 from tribal_mcp.services.import_export import export_memories, import_memories
+from tribal_mcp.services.jobs import Jobs
 from tribal_mcp.stores import chroma_folder, chroma_layout
 from tribal_mcp.stores.chroma import ChromaStore, open_store
 from tribal_mcp.stores.chroma_api import ApiFiles
@@ -127,8 +130,29 @@ async def test_counting_does_not_wait_for_another_process_and_reading_says_who_h
         assert (await store.state()).count == 3
         with pytest.raises(StoreLocked, match=rf"process {pid} .*TRIBAL_LOCK_TIMEOUT_S"):
             await store.get("memory-1")
-        assert [str(pid) in message for message in told] == [True]
+        assert {str(pid) in message for message in told} == {True}
     assert await store.get("memory-1") == memory(1)  # the lock of the dead is free
+
+
+async def test_who_waits_for_another_process_can_stop_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tribal_mcp.stores.lock._SAY_SO_AFTER_S", 0)
+    folder = tmp_path / "store"
+    async with ChromaStore(folder) as store:
+        await store.upsert(memories(1))
+    told: list[str] = []
+    jobs = Jobs(
+        Settings(data_dir=folder),
+        Limits(),
+        report=lambda _, message: told.append(message),
+        stop=lambda: bool(told),
+        trusted=True,
+    )
+    with held(folder) as pid, pytest.raises(Stopped, match=f"process {pid}"):
+        await jobs.run("export", {"output_path": str(tmp_path / "out.json")})
+    assert len(told) == 1
+    assert not (tmp_path / "out.json").exists()
 
 
 async def test_counting_waits_while_a_batch_of_another_process_is_half_done(

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from tribal_mcp.config import Settings, elsewhere
 from tribal_mcp.embedding.providers import embedder_of, is_paid
-from tribal_mcp.errors import BundleError, EmbedderError, UsageError
+from tribal_mcp.errors import BundleError, EmbedderError, Stopped, UsageError
 from tribal_mcp.files import BundleFolders
 from tribal_mcp.portability.bundle import (
     BundleReader,
@@ -93,10 +93,22 @@ class StoreJobs:
         return Spool(self.settings.data_dir)
 
     def _store(self) -> Store:
-        return store_of(self.settings, partial(self.report, 0.0))
+        return store_of(self.settings, self._waiting())
 
     def _folder(self) -> ChromaStore:
-        return folder_of(self.settings, partial(self.report, 0.0))
+        return folder_of(self.settings, self._waiting())
+
+    def _waiting(self) -> Callable[[str], None]:
+        told: set[str] = set()
+
+        def waiting(why: str) -> None:
+            if self.stop():
+                raise Stopped(f"Stopped. {why}.")
+            if why not in told:
+                told.add(why)
+                self.report(0.0, why)
+
+        return waiting
 
     async def undo(self, request: UndoRequest) -> UndoResult:
         """Take back what an operation changed, or say what that would do."""
@@ -158,7 +170,7 @@ class StoreJobs:
         if (here.place, here.collection) == (there.place, there.collection):
             raise UsageError("Source and target are the same store. Give another with --to.")
         result = CopyResult(source=here.place, target=there.place, dry_run=request.dry_run)
-        waiting = partial(self.report, 0.0)
+        waiting = self._waiting()
         async with store_of(here, waiting) as source, store_of(there, waiting) as target:
             await copy_store(
                 source,

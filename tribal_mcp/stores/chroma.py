@@ -57,7 +57,8 @@ T = TypeVar("T")
 class ChromaStore(ChromaSearching):
     """A `SearchableStore` on one collection of a Chroma folder.
 
-    `on_wait` is told, once a wait, when another process holds the folder.
+    `on_wait` is told, again and again, that another process holds the folder; what it raises ends
+    the waiting.
     """
 
     def __init__(

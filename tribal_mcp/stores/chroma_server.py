@@ -78,7 +78,7 @@ class ChromaServerStore(SearchByReading):
         collection: the collection.
         own_folder: where this program's own files about the store lie; nobody else's do.
         patience_s: how long to wait for the server while it is away.
-        on_wait: told, once a wait, why.
+        on_wait: told why, again and again; what it raises ends the waiting.
     """
 
     def __init__(

@@ -92,13 +92,15 @@ class FolderLock:
         self._next = _OneAtATime(self._own / "next")
 
     async def acquire(self, timeout_s: float, on_wait: Callable[[str], None] | None = None) -> None:
-        """Wait for the lock; after two seconds `on_wait` is told, once, who has it.
+        """Wait for the lock; after two seconds `on_wait` is told who has it, until it is free.
+
+        What `on_wait` raises ends the waiting.
 
         Raises:
             StoreLocked: `timeout_s` have passed.
         """
         start = time.monotonic()
-        told = is_next = False
+        is_next = False
         try:
             while True:
                 is_next = is_next or self._next.take()
@@ -111,8 +113,7 @@ class FolderLock:
                         "Try again when that has ended, or wait longer with "
                         "TRIBAL_LOCK_TIMEOUT_S."
                     )
-                if waited > _SAY_SO_AFTER_S and not told and on_wait:
-                    told = True
+                if waited > _SAY_SO_AFTER_S and on_wait:
                     on_wait(f"Waiting for the memory store, in use by {self._holder()}")
                 await anyio.sleep(_POLL_S)
         finally:

@@ -22,7 +22,7 @@ def store_of(settings: Settings, on_wait: OnWait = lambda _why: None) -> Store:
 
     Args:
         settings: where it is.
-        on_wait: told, once a wait, why it waits.
+        on_wait: told why it waits, again and again; what it raises ends the waiting.
 
     Raises:
         UsageError: settings of Chroma Cloud are missing.

@@ -49,7 +49,7 @@ class ServerHttp:
     Args:
         server: its address.
         patience_s: how long to wait for it while it is away.
-        on_wait: told, once a wait, why.
+        on_wait: told why, before each pause; what it raises ends the waiting.
     """
 
     def __init__(
@@ -93,8 +93,7 @@ class ServerHttp:
                 pause = away.pause_s or _PAUSES_S[min(attempt, len(_PAUSES_S) - 1)]
                 if time.monotonic() - begin + pause > patience:
                     raise StoreError(self._away(str(away))) from None
-                if not attempt:
-                    self._on_wait(f"The Chroma server is away ({away}); waiting for it")
+                self._on_wait(f"The Chroma server is away ({away}); waiting for it")
             time.sleep(pause)
         raise AssertionError
 

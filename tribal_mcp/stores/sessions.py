@@ -41,7 +41,7 @@ class Sessions:
     Args:
         folder: the Chroma folder.
         timeout_s: how long to wait for its lock.
-        on_wait: told, once a wait, who has it.
+        on_wait: told who has it, again and again; what it raises ends the waiting.
     """
 
     def __init__(
