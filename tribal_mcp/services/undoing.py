@@ -14,8 +14,7 @@ import anyio.to_thread
 from tribal_mcp.errors import Stopped, TribalError, UsageError
 from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry, dump_entry
-from tribal_mcp.portability.mixes import with_vector
-from tribal_mcp.services.reembedding import switch_back
+from tribal_mcp.services.reembedding import as_text_was, switch_back
 from tribal_mcp.services.results import HistoryEntry, HistoryResult, UndoResult
 from tribal_mcp.stores.base import Change, MemoryStore
 from tribal_mcp.stores.restore_points import Held, OpenPoint, Point, RestorePoints, Saved, stamp
@@ -51,11 +50,12 @@ async def undo(
     points = points or RestorePoints.of(store)
     if points is None:
         raise UsageError("This store has no folder for restore points, so nothing can be undone.")
-    about = await anyio.to_thread.run_sync(points.find, name)
+    async with store.session():  # a move that was killed in its last step is completed first
+        about = await anyio.to_thread.run_sync(points.find, name)
     result = UndoResult(
         point=about.id, operation=about.operation, source=about.source, dry_run=dry_run
     )
-    if about.kept or about.kept_ids or (about.operation == "reembed" and about.undone):
+    if about.kept_ids:
         return await switch_back(store, points, about, dry_run=dry_run)
     total = await anyio.to_thread.run_sync(lambda: sum(1 for _ in points.before(about)))
     model = await store.identity()
@@ -111,9 +111,7 @@ async def _plan(
     for saved in batch:
         now, was = here.get(saved.id), saved.was
         if not vectors and isinstance(was, MemoryEntry):
-            was = with_vector(was, None)
-            if isinstance(now, MemoryEntry) and now.same_but_for_vector(was):
-                was = now
+            was = as_text_was(was, now if isinstance(now, MemoryEntry) else None)
         if _same(now, was):
             result.unchanged += 1
             continue
