@@ -282,6 +282,7 @@ async def _end_move(store: ChromaStore, coming: ChromaStore, work: Work, point: 
         await coming.set_identity(work.embedder.identity)
         await _switch(store, coming, point)
         return
+    await coming.drop()
     point.note_identity(await store.identity(), work.embedder.identity)
     await anyio.to_thread.run_sync(point.save, {}, Change())
     await store.set_identity(work.embedder.identity)
