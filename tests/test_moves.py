@@ -95,6 +95,26 @@ async def test_taking_a_move_back_that_is_killed_at_any_step_loses_nothing(
     assert step > 10
 
 
+async def test_a_move_that_was_killed_in_its_last_step_is_what_undo_takes_back(
+    store: ChromaStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await move(store, Model(16))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(switching, "_rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            await move(store, Model(24))
+    await store.close()
+    assert "unfinished" in {problem.kind for problem in await store.check()}
+    await undo(store)
+    assert await store.check() == []
+    assert (await store.state()).dimensions == 16
+    await assert_nothing_is_lost(store, COUNT)
+
+
 async def test_a_move_whose_undoing_was_undone_can_be_taken_back_again(store: ChromaStore) -> None:
     two = Model(16)
     _, point = await move(store, two)
