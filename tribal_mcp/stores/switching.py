@@ -6,6 +6,7 @@ next has the lock and finds that carries it out. Until it is written down, nothi
 """
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 
 import orjson
@@ -63,7 +64,12 @@ def _rename(folder: ChromaFolder, names: Mapping[str, str]) -> None:
 def drop(folder: ChromaFolder, name: str) -> None:
     """Delete a collection and its pending sibling; the lock is in hand."""
     for one in (name, pending_name(name)):
-        if folder.raw(one) is not None:
+        raw = folder.raw(one)
+        if raw is not None:
+            segment, _ = folder.direct().vector_segment(raw)
             folder.shield(one)
             with folder.at_risk():
                 folder.client().delete_collection(one)
+            # Chroma leaves the index of a collection that it has not opened itself.
+            shutil.rmtree(folder.path / segment, ignore_errors=True)
+            folder.guard.forget(segment)
