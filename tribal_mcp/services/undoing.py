@@ -63,6 +63,7 @@ async def undo(
     saved = points.before(about)
     done = 0
     with closing(point) if point else nullcontext():
+        await _identity_back(store, about, point)  # that of vectors that are put back
         try:
             while batch := await anyio.to_thread.run_sync(_next, saved):
                 async with store.session(writing=not dry_run):
@@ -82,7 +83,7 @@ async def undo(
             )
             raise type(error)(f"{error} {so_far} The same again completes it.") from error
     if point:
-        await _identity_back(store, about, point)
+        await _identity_back(store, about, point)  # that of before vectors came in
         result.restore_point = await anyio.to_thread.run_sync(_finish, points, about, point, result)
     if not about.is_of(model):
         result.notes.append(
@@ -136,12 +137,13 @@ def _same(now: Held, was: Held) -> bool:
     return now == was
 
 
-async def _identity_back(store: MemoryStore, about: Point, point: OpenPoint) -> None:
-    """Give the store the model again that it had, if nobody has changed that since."""
-    if about.identity is None:
+async def _identity_back(store: MemoryStore, about: Point, point: OpenPoint | None) -> None:
+    """Give the store the model again that it had, unless it holds vectors of the present one."""
+    if about.identity is None or point is None:
         return
     before, after = (data and EmbeddingMetadata.from_dict(data) for data in about.identity)
-    if (await store.state()).identity == after:
+    state = await store.state()
+    if state.identity == after and not state.has_vectors:
         point.note_identity(after or None, before or None)
         await anyio.to_thread.run_sync(point.save, {}, Change())
         await store.set_identity(before or None)
