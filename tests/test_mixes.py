@@ -195,7 +195,7 @@ async def test_all_anew_ends_the_mix_and_can_be_taken_back(tmp_path: Path) -> No
     assert points is not None
     point = points.begin("reembed", "to one", model=await store.identity())
     work = Work(ONE, ReembedResult(model="one"))
-    await move_all(store, work, points, point)
+    await move_all(store, work, point)
     point.finish({})
     assert work.result.embedded == 1
     found = await held(store)
@@ -211,7 +211,7 @@ async def test_a_move_to_a_third_model_leaves_no_trace_of_the_mix(tmp_path: Path
     await mix(store)
     points = RestorePoints.of(store)
     assert points is not None
-    await move_all(store, Work(THREE, ReembedResult(model="three")), points, points.begin("r", "x"))
+    await move_all(store, Work(THREE, ReembedResult(model="three")), points.begin("r", "x"))
     found = await held(store)
     assert makers(found) == dict.fromkeys(found)
     assert same_vector(found["memory-2"].embedding, THREE.vector(FISH))

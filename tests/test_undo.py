@@ -166,6 +166,32 @@ async def test_what_others_changed_afterwards_is_counted_and_can_be_had_again(
     assert await store.get("memory-0") == mine
 
 
+async def test_the_model_that_an_import_brought_stays_with_the_vectors_that_others_have_of_it(
+    store: MemoryStore,
+) -> None:
+    other = create_embedding_metadata("other", 8)
+    await store.set_identity(other)
+    await import_memories(bundle_of(memory(1)), store, None, OVERWRITE, ReembeddingStrategy.KEEP)
+    assert await store.identity() == MODEL
+    await store.upsert([memory(2)])
+    await undo(store)
+    assert (await store.existing(["memory-1", "memory-2"]), await store.identity()) == (
+        {"memory-2"}, MODEL,
+    )  # fmt: skip
+
+
+async def test_the_model_goes_and_comes_back_with_the_vectors_of_an_import(
+    store: MemoryStore,
+) -> None:
+    await import_memories(bundle_of(memory(1)), store)
+    before = await state_of(store)
+    result = await undo(store)
+    assert await store.identity() is None
+    await undo(store, result.restore_point)
+    assert await state_of(store) == before
+    assert before[2] == MODEL
+
+
 async def test_nothing_is_kept_of_an_import_that_changed_nothing(store: MemoryStore) -> None:
     await import_memories(bundle_of(memory(1)), store)
     again = await import_memories(bundle_of(memory(1)), store)

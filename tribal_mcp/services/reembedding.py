@@ -7,9 +7,11 @@ Stopped or killed at any point, the same call goes on where it was.
 """
 
 import hashlib
+import math
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import anyio.to_thread
@@ -46,12 +48,14 @@ class Work:
         result: counts.
         on_progress: told (memories done, in all, how long it may take still).
         stop: asked after each batch whether to stop there.
+        refused: the ids of the memories whose text the model refuses.
     """
 
     embedder: Embedder
     result: ReembedResult
     on_progress: Callable[[int, int, str], None] = lambda _done, _total, _left: None
     stop: Callable[[], bool] = lambda: False
+    refused: set[str] = field(default_factory=set)
     _begin: float = field(default_factory=time.monotonic)
 
     def done(self, done: int, total: int) -> None:
@@ -79,6 +83,7 @@ class Work:
         try:
             [vector] = await self.embedder.embed([entry.content])
         except TextRefused as error:
+            self.refused.add(entry.id)
             self.result.failed += 1
             if len(self.result.failures) < DETAILS:
                 self.result.failures.append(f"{entry.id}: {error}")
@@ -97,7 +102,11 @@ def in_words(seconds: float) -> str:
 
 async def preview(store: SearchableStore, work: Work, *, everything: bool, paid: bool) -> None:
     """Say how many there are to do, how long that may take, and what it may cost."""
-    ids = await (store.list_ids() if everything else store.list_pending())
+    if everything and not fits(work.embedder, await store.state()):
+        ids = await store.list_ids()
+    else:
+        others = await others_in(store, work.embedder.identity) if everything else {}
+        ids = [*others, *await store.list_pending()]
     result = work.result
     result.total = len(ids)
     characters = 0
@@ -108,9 +117,11 @@ async def preview(store: SearchableStore, work: Work, *, everything: bool, paid:
     if paid:
         result.about_tokens = characters // _CHARACTERS_PER_TOKEN
     elif first:
-        await work.embedder.embed(first[:1])  # a model may have to be loaded
+        with suppress(TextRefused):
+            await work.embedder.embed(first[:1])  # a model may have to be loaded
         begin = time.monotonic()
-        await work.embedder.embed(first)
+        with suppress(TextRefused):
+            await work.embedder.embed(first)
         result.about_seconds = round((time.monotonic() - begin) / len(first) * len(ids), 1)
 
 
@@ -171,9 +182,7 @@ def refuse_other_model(embedder: Embedder, state: StoreState) -> None:
         )
 
 
-async def move_all(
-    store: MemoryStore, work: Work, points: RestorePoints | None, point: OpenPoint
-) -> None:
+async def move_all(store: MemoryStore, work: Work, point: OpenPoint) -> None:
     """Give every memory a vector of another model, all at once in the end.
 
     Raises:
@@ -186,19 +195,26 @@ async def move_all(
             "`tribal-mcp copy`, move them there, and copy them back."
         )
     coming = store.beside(_name_of_move(store.name, work.embedder.identity))
-    ids = await store.list_ids()
-    work.result.total = len(ids)
-    for start in range(0, len(ids), BATCH):
-        if await _is_moved(store, work):
-            break
-        await _bring(ids[start : start + BATCH], store, coming, work)
-        work.done(start + len(ids[start : start + BATCH]), len(ids))
-    async with store.session(writing=True):
-        if await _is_moved(store, work):
-            await coming.drop()  # what another process has brought while this one did
-        else:
-            await _end_move(store, coming, work, points, point)
+    ids, behind = await store.list_ids(), math.inf
+    work.result.total = total = len(ids)
+    while not await _is_moved(store, work):
+        for start in range(0, len(ids), BATCH):
+            if await _is_moved(store, work):
+                break
+            await _bring(ids[start : start + BATCH], store, coming, work)
+            done = min(start + BATCH, len(ids))
+            work.done(total - len(ids) + done, total)
+        async with store.session(writing=True):
+            if await _is_moved(store, work):
+                break
+            ids = await _behind(store, coming, work)  # others may have written meanwhile
+            if BATCH < len(ids) < behind:
+                behind, total = len(ids), await store.count()
+                continue  # nobody is to wait for so many
+            await _bring(ids, store, coming, work)
+            await _end_move(store, coming, work, point)
             return
+    await coming.drop()  # what another process has brought while this one did
     work.result.notes.append(
         f"The vectors are of {work.embedder.identity} already; missing ones were made, and those "
         "of other models anew."
@@ -217,59 +233,93 @@ async def _is_moved(store: ChromaStore, work: Work) -> bool:
     return model is not None and model.is_compatible_with(work.embedder.identity)
 
 
-async def _end_move(
-    store: ChromaStore,
-    coming: ChromaStore,
-    work: Work,
-    points: RestorePoints | None,
-    point: OpenPoint,
-) -> None:
-    """Bring what others have written meanwhile, count, and switch; the lock is in hand."""
+async def _behind(store: ChromaStore, coming: ChromaStore, work: Work) -> list[str]:
     ids = await store.list_ids()
-    for start in range(0, len(ids), BATCH):
-        await _bring(ids[start : start + BATCH], store, coming, work)
+    return [
+        entry.id
+        for start in range(0, len(ids), BATCH)
+        for entry, _ in await _to_bring(ids[start : start + BATCH], store, coming, work)
+    ]
+
+
+async def _to_bring(
+    ids: Sequence[str], store: ChromaStore, coming: ChromaStore, work: Work
+) -> list[tuple[MemoryEntry, MemoryEntry | None]]:
+    """Those that are not there yet as they are here, and what is there instead."""
+    here, there = await store.get_many(ids), await coming.get_many(ids)
+    pairs = [(entry, there.get(entry.id)) for entry in here.values()]
+    return [
+        (entry, other)
+        for entry, other in pairs
+        if other is None
+        or not other.same_but_for_vector(entry)
+        or (other.embedding is None and entry.id not in work.refused)
+    ]
+
+
+async def _bring(ids: Sequence[str], store: ChromaStore, coming: ChromaStore, work: Work) -> None:
+    """Embed those that are not there yet as they are here; a text that is there is not again."""
+    pairs = await _to_bring(ids, store, coming, work)
+    known = [as_text_was(entry, other) for entry, other in pairs]
+    entries = [entry for entry in known if entry.embedding is None]
+    vectors = await work.vectors(entries) if entries else []
+    fresh = [with_vector(e, v) for e, v in zip(entries, vectors, strict=True)]
+    await coming.apply(Change([*(e for e in known if e.embedding is not None), *fresh]))
+    work.result.embedded += sum(vector is not None for vector in vectors)
+
+
+async def _end_move(store: ChromaStore, coming: ChromaStore, work: Work, point: OpenPoint) -> None:
+    """Count, and switch; the lock is in hand, and all is there."""
+    ids = await store.list_ids()
     await coming.apply(Change(erase=sorted(set(await coming.list_ids()) - set(ids))))
-    await coming.set_identity(work.embedder.identity)
     if await coming.count() != len(ids):
         raise StoreError(
             f"{len(ids):,} memories were to be moved and {await coming.count():,} are there. "
             "Nothing was switched. Run `tribal-mcp check`, and the same again."
         )
     work.result.total = len(ids)
-    await _switch(store, coming, points, point)
-
-
-async def _bring(ids: Sequence[str], store: ChromaStore, coming: ChromaStore, work: Work) -> None:
-    """Embed those that are not there yet as they are here."""
-    here, there = await store.get_many(ids), await coming.get_many(ids)
-    entries = [
-        entry
-        for entry in here.values()
-        if entry.id not in there or not there[entry.id].same_but_for_vector(entry)
-    ]
-    vectors = await work.vectors(entries) if entries else []
-    await coming.apply(Change([with_vector(e, v) for e, v in zip(entries, vectors, strict=True)]))
-    work.result.embedded += sum(vector is not None for vector in vectors)
+    if ids:
+        await coming.set_identity(work.embedder.identity)
+        await _switch(store, coming, point)
+        return
+    await coming.drop()
+    point.note_identity(await store.identity(), work.embedder.identity)
+    await anyio.to_thread.run_sync(point.save, {}, Change())
+    await store.set_identity(work.embedder.identity)
 
 
 async def _switch(
-    store: ChromaStore, coming: ChromaStore, points: RestorePoints | None, point: OpenPoint
+    store: ChromaStore, other: ChromaStore, point: OpenPoint, undone: Point | None = None
 ) -> None:
     """Have one collection in the place of the other, and of those before only the last one kept.
 
-    What is dropped is dropped last: until the names have changed hands, all is as it was.
+    The names and what the restore points say change in one step; until then, all is as it was.
+    What is not kept any more is dropped last.
     """
-    point.about.kept = kept = f"{store.name}.before-{point.about.id}"
-    point.about.kept_ids = await store.collection_ids()
+    about = point.about
+    about.kept, about.complete = f"{store.name}.before-{about.id}", True
+    about.kept_ids, about.kept_count = await store.collection_ids(), await store.count()
+    others = {each.id: each for each in point.points.all() if each.id != about.id}
+    changed = [about]
+    in_effect = False
+    while undone and (undone := others.pop(undone.id, None)):
+        undone.undone, undone.kept = not in_effect, about.kept if in_effect else ""
+        undone.kept_ids, undone.kept_count = about.kept_ids, about.kept_count
+        undone.emptied = False
+        changed.append(undone)
+        if undone.operation != "undo":
+            break
+        in_effect = not in_effect  # taking back an undoing brings back what that had undone
+        undone = others.get(undone.source)
+    for each in others.values():
+        if each.kept:
+            each.kept, each.emptied = "", True
+            changed.append(each)
+    await store.replace_by(other, about.kept, changed)
     await anyio.to_thread.run_sync(point.save, {}, Change())
-    await store.replace_by(coming, kept)
     for name in await store.names_beside(_BESIDE):
-        if name != kept:
+        if name != about.kept:
             await store.beside(name).drop()
-    for earlier in points.all() if points else []:
-        if earlier.kept and earlier.id != point.about.id:
-            earlier.kept, earlier.emptied = "", True
-            points.save(earlier)  # type: ignore[union-attr]  # there is one
 
 
 async def switch_back(
@@ -286,30 +336,32 @@ async def switch_back(
     result = UndoResult(
         point=about.id, operation=about.operation, source=about.source, dry_run=dry_run
     )
-    nothing_to_do = "All is as it was before that operation."
     if about.undone or not isinstance(store, ChromaStore):
-        result.next_step = nothing_to_do
+        result.next_step = "All is as it was before that operation."
         return result
     old = store.beside(about.kept)
     async with store.session(writing=not dry_run):
-        if about.kept_ids and (not about.kept or await old.collection_ids() != about.kept_ids):
-            if await store.collection_ids() != about.kept_ids:
-                raise UsageError(
-                    f"What was here before {about.id} is not kept any more: another move has come "
-                    "after it. Nothing was changed. Move to that model again with tribal_reembed "
-                    "(all=true)."
-                )
-            result.next_step = nothing_to_do  # it was stopped before the names changed hands
-            if not dry_run:
-                about.undone = True
-                points.save(about)
-            return result
+        if not about.kept or not {*about.kept_ids} <= {*await old.collection_ids()}:
+            raise UsageError(
+                f"What was here before {about.id} is not kept any more: another move has come "
+                "after it. Nothing was changed. Move to that model again with tribal_reembed "
+                "(all=true)."
+            )
+        if about.kept_count not in {None, count := await old.count()}:
+            raise UsageError(
+                f"{about.kept_count:,} memories were kept in the collection {about.kept!r}, and "
+                f"{count:,} are there: others have changed it. Nothing was changed. Move to that "
+                "model again with tribal_reembed (all=true)."
+            )
+        if not dry_run:
+            about.kept_count = None  # stopped from here on, the same goes on
+            points.save(about)
         ids, before = await store.list_ids(), set(await old.list_ids())
         for start in range(0, len(ids), BATCH):
             part = ids[start : start + BATCH]
             now, then = await store.get_many(part), await old.get_many(part)
             newer = [
-                _as_text_was(entry, then.get(entry.id))
+                as_text_was(entry, then.get(entry.id))
                 for entry in now.values()
                 if entry.id not in then or not then[entry.id].same_but_for_vector(entry)
             ]
@@ -322,15 +374,13 @@ async def switch_back(
             return result
         await old.apply(Change(erase=sorted(before - set(ids))))
         point = points.begin("undo", about.id, model=await store.identity())
-        await _switch(store, old, points, point)
-    about.undone, about.kept = True, ""
-    points.save(about)
+        await _switch(store, old, point, about)
     result.restore_point = point.finish({"put_back": result.put_back})
     result.next_step = f"Done. tribal_undo with point={result.restore_point!r} takes this back."
     return result
 
 
-def _as_text_was(entry: MemoryEntry, then: MemoryEntry | None) -> MemoryEntry:
+def as_text_was(entry: MemoryEntry, then: MemoryEntry | None) -> MemoryEntry:
     """The memory with the vector that its text had; without one if that has changed since."""
     if then is None or then.content != entry.content:
         return with_vector(entry, None)

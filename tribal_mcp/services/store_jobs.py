@@ -57,7 +57,7 @@ from tribal_mcp.services.upkeep import check_store, rescue_store
 from tribal_mcp.spool import Spool
 from tribal_mcp.stores.chroma import ChromaStore
 from tribal_mcp.stores.opening import Store, folder_of, store_of
-from tribal_mcp.stores.restore_points import FOLDER, RestorePoints
+from tribal_mcp.stores.restore_points import RestorePoints
 
 Report = Callable[[float, str], None]
 """Told how far the work is, in percent, and what is being done."""
@@ -117,7 +117,7 @@ class StoreJobs:
             self.report(100 * done / total, f"Looked at {done:,} of {total:,} memories")
 
         async with self._store() as store:
-            points = RestorePoints(store.own_folder / FOLDER, self.settings.restore_points)
+            points = RestorePoints.of(store, self.settings.restore_points)
             return await undo(
                 store,
                 request.point,
@@ -154,7 +154,7 @@ class StoreJobs:
                 assert points is not None  # noqa: S101 - every store of the settings has a folder
                 model = await store.identity()
                 point = points.begin("reembed", f"to {embedder.identity}", model=model)
-                await move_all(store, work, points, point)
+                await move_all(store, work, point)
                 result.restore_point = point.finish({"embedded": result.total})
             else:
                 await embed_missing(store, work)

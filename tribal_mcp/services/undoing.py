@@ -14,8 +14,7 @@ import anyio.to_thread
 from tribal_mcp.errors import Stopped, TribalError, UsageError
 from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry, dump_entry
-from tribal_mcp.portability.mixes import with_vector
-from tribal_mcp.services.reembedding import switch_back
+from tribal_mcp.services.reembedding import as_text_was, switch_back
 from tribal_mcp.services.results import HistoryEntry, HistoryResult, UndoResult
 from tribal_mcp.stores.base import Change, MemoryStore
 from tribal_mcp.stores.restore_points import Held, OpenPoint, Point, RestorePoints, Saved, stamp
@@ -51,11 +50,12 @@ async def undo(
     points = points or RestorePoints.of(store)
     if points is None:
         raise UsageError("This store has no folder for restore points, so nothing can be undone.")
-    about = await anyio.to_thread.run_sync(points.find, name)
+    async with store.session():  # a move that was killed in its last step is completed first
+        about = await anyio.to_thread.run_sync(points.find, name)
     result = UndoResult(
         point=about.id, operation=about.operation, source=about.source, dry_run=dry_run
     )
-    if about.kept or about.kept_ids or (about.operation == "reembed" and about.undone):
+    if about.kept_ids:
         return await switch_back(store, points, about, dry_run=dry_run)
     total = await anyio.to_thread.run_sync(lambda: sum(1 for _ in points.before(about)))
     model = await store.identity()
@@ -63,6 +63,7 @@ async def undo(
     saved = points.before(about)
     done = 0
     with closing(point) if point else nullcontext():
+        await _identity_back(store, about, point)  # that of vectors that are put back
         try:
             while batch := await anyio.to_thread.run_sync(_next, saved):
                 async with store.session(writing=not dry_run):
@@ -82,7 +83,7 @@ async def undo(
             )
             raise type(error)(f"{error} {so_far} The same again completes it.") from error
     if point:
-        await _identity_back(store, about, point)
+        await _identity_back(store, about, point)  # that of before vectors came in
         result.restore_point = await anyio.to_thread.run_sync(_finish, points, about, point, result)
     if not about.is_of(model):
         result.notes.append(
@@ -111,9 +112,7 @@ async def _plan(
     for saved in batch:
         now, was = here.get(saved.id), saved.was
         if not vectors and isinstance(was, MemoryEntry):
-            was = with_vector(was, None)
-            if isinstance(now, MemoryEntry) and now.same_but_for_vector(was):
-                was = now
+            was = as_text_was(was, now if isinstance(now, MemoryEntry) else None)
         if _same(now, was):
             result.unchanged += 1
             continue
@@ -138,12 +137,13 @@ def _same(now: Held, was: Held) -> bool:
     return now == was
 
 
-async def _identity_back(store: MemoryStore, about: Point, point: OpenPoint) -> None:
-    """Give the store the model again that it had, if nobody has changed that since."""
-    if about.identity is None:
+async def _identity_back(store: MemoryStore, about: Point, point: OpenPoint | None) -> None:
+    """Give the store the model again that it had, unless it holds vectors of the present one."""
+    if about.identity is None or point is None:
         return
     before, after = (data and EmbeddingMetadata.from_dict(data) for data in about.identity)
-    if (await store.state()).identity == after:
+    state = await store.state()
+    if state.identity == after and not state.has_vectors:
         point.note_identity(after or None, before or None)
         await anyio.to_thread.run_sync(point.save, {}, Change())
         await store.set_identity(before or None)

@@ -47,8 +47,10 @@ from tribal_mcp.stores.records import (
     to_fields,
 )
 from tribal_mcp.stores.repair import Problem, check, repair
+from tribal_mcp.stores.restore_points import Point
 from tribal_mcp.stores.salvage import Salvage, SalvagedFiles
 from tribal_mcp.stores.sessions import in_thread, session_on
+from tribal_mcp.stores.switching import FILE as SWITCH
 from tribal_mcp.stores.switching import drop, put_in_place
 
 T = TypeVar("T")
@@ -110,15 +112,19 @@ class ChromaStore(ChromaSearching):
         """What `_read` does, for work on the rows only: it does not wait for another's batch.
 
         While another process has the lock, its mark and its log are its own affair, and the rows
-        are whole but for a batch that takes several steps, which the journal tells.
+        are whole but for a batch or a switch that takes several steps, which a file tells.
         """
         folder = self._folder
 
+        def refuse_half_done() -> None:
+            if folder.journal.exists() or (folder.own / SWITCH).exists():
+                raise StoreLocked("A step is half done.")
+
         def glance() -> T:
+            refuse_half_done()  # it may be done before the second look
             with ChromaFiles(folder.path, locked=False) as files, files.snapshot():
                 result = self._at(files, work)
-                if folder.journal.exists():
-                    raise StoreLocked("A batch is half done.")
+                refuse_half_done()
                 return result
 
         if not session_on(folder) and folder.exists and folder.lock.is_elsewhere():
@@ -362,9 +368,13 @@ class ChromaStore(ChromaSearching):
         found = await self._read(lambda files, _: [c.name for c in files.collections()])
         return sorted({match[1] for match in map(ours.fullmatch, found) if match})
 
-    async def replace_by(self, other: Self, keep_as: str) -> None:
-        """Have the memories of another collection in the place of these, which get that name."""
-        await self._run(partial(put_in_place, self._folder, self._name, other.name, keep_as))
+    async def replace_by(self, other: Self, keep_as: str, points: Sequence[Point]) -> None:
+        """Have the memories of another collection in the place of these, which get that name.
+
+        The restore points are saved in the same step.
+        """
+        names = self._name, other.name, keep_as
+        await self._run(partial(put_in_place, self._folder, *names, points))
 
     async def drop(self) -> None:
         """Delete the collection itself, and what it holds without a trace."""

@@ -23,6 +23,7 @@ from tribal_mcp.stores.journal import Batch
 from tribal_mcp.stores.records import DELETED, to_entry
 from tribal_mcp.stores.recovery import REBUILD, Building, rebuild, recover
 from tribal_mcp.stores.salvage import SalvagedFiles
+from tribal_mcp.stores.switching import FILE as SWITCH
 
 _EXAMPLES = 5
 
@@ -76,6 +77,8 @@ def _unfinished(folder: ChromaFolder) -> Iterator[Problem]:
         yield Problem("unfinished", f"{writer} ended in mid-write.")
     if folder.journal.exists():
         yield Problem("unfinished", "A batch was begun and not completed.")
+    if (folder.own / SWITCH).exists():
+        yield Problem("unfinished", "A change of collections was begun and not completed.")
     rebuilds = folder.own / REBUILD
     if rebuilds.exists():
         names = sorted(path.name for path in rebuilds.iterdir())

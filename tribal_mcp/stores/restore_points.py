@@ -56,6 +56,8 @@ class Point(BaseModel):
         emptied: its contents were removed, as it is old.
         kept: the collection that holds all memories as they were before, if it replaced them.
         kept_ids: Chroma's ids of that collection and its sibling.
+        kept_count: how many memories they hold; None when an undoing has begun to change them.
+        collection: the collection of the folder that it is about.
         model: the model of the vectors that it saved.
         identity: the model of the store's vectors, before it and after it, if it changed that.
     """
@@ -71,6 +73,8 @@ class Point(BaseModel):
     emptied: bool = False
     kept: str = ""
     kept_ids: list[str] = Field([])
+    kept_count: int | None = None
+    collection: str = ""
     model: dict[str, Any] | None = None
     identity: tuple[dict[str, Any] | None, dict[str, Any] | None] | None = None
 
@@ -168,15 +172,19 @@ class RestorePoints:
     Attributes:
         folder: where they lie.
         keep: how many keep their contents.
+        collection: the one that they are about, where several share the folder.
     """
 
     folder: Path
     keep: int = KEEP
+    collection: str = ""
 
     @classmethod
     def of(cls, store: MemoryStore, keep: int = KEEP) -> Self | None:
         """Those of a store; None if it has no place for any."""
-        return None if store.own_folder is None else cls(store.own_folder / FOLDER, keep)
+        if store.own_folder is None:
+            return None
+        return cls(store.own_folder / FOLDER, keep, getattr(store, "name", ""))
 
     def begin(
         self,
@@ -215,6 +223,7 @@ class RestorePoints:
             sha256=sha256,
             how=how,
             model=model.to_dict() if model else None,
+            collection=self.collection,
         )
         return OpenPoint(self, about, self._lock_of(about.id))
 
@@ -227,7 +236,7 @@ class RestorePoints:
         for path in sorted(self.folder.glob("*/point.json"), reverse=True):
             with suppress(ValueError):  # killed before its first line was whole: nothing changed
                 found.append(Point.model_validate_json(path.read_bytes()))
-        return found
+        return [point for point in found if point.collection == self.collection]
 
     def find(self, name: str) -> Point:
         """The point of that name; with "" the newest, but for those that only undo.
