@@ -174,11 +174,13 @@ def mutated(data: bytes, dice: random.Random) -> bytes:
 
 
 LINE_PARTS = {"manifest", "deleted", "integrity"}
-BAD_MARKS = (
+BAD_TEXT = (
     "\ufffd",
-    "NaN",
     "\\ud800",
     "a key stands twice",
+)
+BAD_NUMBERS = (
+    "NaN",
     "9223372036854775808",
     "e999",
     "1" * 20,
@@ -209,7 +211,11 @@ def independent_entries(data: bytes) -> list[Any]:
             value = None
         is_part = isinstance(value, dict) and len(value) == 1 and value.keys() <= LINE_PARTS
         # a part that can't be taken is counted as a bad line
-        if not is_part or any(mark in line + str(value) for mark in BAD_MARKS):
+        bare = re.sub(r'"(?:[^"\\]|\\.)*"', "", line)
+        is_bad = any(mark in line + str(value) for mark in BAD_TEXT) or any(
+            mark in bare for mark in BAD_NUMBERS
+        )
+        if not is_part or is_bad:
             found.append(value)
     return found
 
