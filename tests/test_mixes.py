@@ -19,7 +19,8 @@ from tribal_mcp.portability.embedding_metadata import (
 )
 from tribal_mcp.portability.memory import MemoryEntry, entry_to_dict, same_vector
 from tribal_mcp.services.import_export import export_memories, import_memories
-from tribal_mcp.services.reembedding import Work, move_all
+from tribal_mcp.services.moving import move_all
+from tribal_mcp.services.reembedding import Work
 from tribal_mcp.services.results import ImportSummary, ReembedResult
 from tribal_mcp.services.undoing import undo
 from tribal_mcp.stores.chroma import ChromaStore, open_store

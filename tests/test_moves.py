@@ -22,7 +22,7 @@ from tests.test_reembedding import (
 )
 from tribal_mcp.errors import Stopped, UsageError
 from tribal_mcp.portability.memory import Vector
-from tribal_mcp.services import reembedding
+from tribal_mcp.services import moving
 from tribal_mcp.services.reembedding import embed_missing, preview
 from tribal_mcp.services.undoing import history, undo
 from tribal_mcp.stores import switching
@@ -58,7 +58,7 @@ def names(store: ChromaStore) -> list[str]:
 async def test_taking_a_move_back_that_is_killed_at_any_step_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, again: bool
 ) -> None:
-    monkeypatch.setattr(reembedding, "BATCH", 4)
+    monkeypatch.setattr(moving, "BATCH", 4)
     before, after = Model(8), Model(16)
     prepared = open_store(tmp_path / "prepared")
     await prepared.upsert(texts(6))

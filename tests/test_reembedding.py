@@ -23,9 +23,10 @@ from tribal_mcp.portability.embedding_metadata import (
     create_embedding_metadata,
 )
 from tribal_mcp.portability.memory import MemoryEntry, Vector, as_vector
-from tribal_mcp.services import importing, reembedding
+from tribal_mcp.services import importing, moving, reembedding
 from tribal_mcp.services.import_export import import_memories
-from tribal_mcp.services.reembedding import Work, embed_missing, move_all, preview
+from tribal_mcp.services.moving import move_all
+from tribal_mcp.services.reembedding import Work, embed_missing, preview
 from tribal_mcp.services.results import ImportSummary, ReembedResult
 from tribal_mcp.services.sources import HeldBundle
 from tribal_mcp.services.undoing import undo
@@ -311,7 +312,7 @@ async def assert_nothing_is_lost(store: ChromaStore, count: int) -> None:
 async def test_a_move_that_is_killed_at_any_step_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    monkeypatch.setattr(reembedding, "BATCH", 4)
+    monkeypatch.setattr(moving, "BATCH", 4)
     one, two, three = Model(8), Model(16), Model(24)
     prepared = open_store(tmp_path / "prepared")
     await prepared.upsert(texts(6))

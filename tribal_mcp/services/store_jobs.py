@@ -26,10 +26,10 @@ from tribal_mcp.portability.limits import Limits
 from tribal_mcp.services.copying import copy_store
 from tribal_mcp.services.counting import stats_of
 from tribal_mcp.services.memory_jobs import MemoryRequest, run_memory_job
+from tribal_mcp.services.moving import move_all
 from tribal_mcp.services.reembedding import (
     Work,
     embed_missing,
-    move_all,
     next_step,
     preview,
     refuse_other_model,

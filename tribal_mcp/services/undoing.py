@@ -14,7 +14,7 @@ import anyio.to_thread
 from tribal_mcp.errors import Stopped, TribalError, UsageError
 from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry, dump_entry
-from tribal_mcp.services.reembedding import as_text_was, switch_back
+from tribal_mcp.services.moving import as_text_was, switch_back
 from tribal_mcp.services.results import HistoryEntry, HistoryResult, UndoResult
 from tribal_mcp.stores.base import Change, MemoryStore
 from tribal_mcp.stores.restore_points import Held, OpenPoint, Point, RestorePoints, Saved, stamp
