@@ -1,27 +1,22 @@
 """The product on a real Chroma server: over stdio, two at once, and while the server is away."""
 
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.to_thread
 import pytest
 from mcp import Client
 
 from tests.chroma_servers import RealServer, real_server
 from tests.command_line import Tribal
 from tests.examples import memories, memory
-from tests.mcp_client import ERAS, call, connected, write_bundle, write_many
+from tests.mcp_client import ERAS, call, connected, write_bundle
 from tribal_mcp.config import ChromaServer
 from tribal_mcp.errors import StoreError
 from tribal_mcp.portability.bundle import BundleReader
 from tribal_mcp.stores.chroma_server import ChromaServerStore
 
 pytestmark = pytest.mark.anyio
-
-COUNT = 3000
 
 
 def store_on(server: RealServer, collection: str, folder: Path) -> ChromaServerStore:
@@ -88,28 +83,6 @@ async def test_two_servers_of_ours_on_one_of_chroma_lose_nothing(
         assert sorted(ids) == sorted({f"memory-{n}" for n in range(1000)})
         found = await store.get_many(ids)
     assert all(found[f"memory-{n}"] == memory(n) for n in range(1000))
-
-
-async def test_an_import_goes_on_when_the_server_was_stopped_and_started(tmp_path: Path) -> None:
-    write_many(tmp_path / "many.json", COUNT)
-    with real_server(tmp_path / "chroma") as server:
-        environment = {
-            **os.environ,
-            "TRIBAL_CHROMA_URL": server.url,
-            "TRIBAL_DATA_DIR": str(tmp_path / "data"),
-        }
-        command = [sys.executable, "-m", "tribal_mcp", "import", str(tmp_path / "many.json")]
-        importing = await anyio.open_process(command, env=environment, stdout=None, stderr=None)
-        async with store_on(server, "memories", tmp_path) as store:
-            while importing.returncode is None and not await store.count():  # noqa: ASYNC110 - of another process
-                await anyio.sleep(0.01)
-            await anyio.to_thread.run_sync(server.stop)
-            await anyio.to_thread.run_sync(server.start)
-            assert await importing.wait() == 0
-            ids = await store.list_ids()
-            assert sorted(ids) == sorted(f"memory-{n}" for n in range(COUNT))
-            found = await store.get_many(ids)
-        assert all(found[f"memory-{n}"] == memory(n) for n in range(0, COUNT, 7))
 
 
 def test_a_server_that_is_away_ends_in_a_sentence(

@@ -88,7 +88,7 @@ class ServerApi:
         """What one call may hold; the first question to the server.
 
         Raises:
-            StoreError: it does not have the database.
+            StoreError: it does not have the database, or is no Chroma server.
         """
         if self._caps is None:
             server = self._http.server
@@ -100,9 +100,12 @@ class ServerApi:
                     f"{self._http} has no database {server.database!r} in a tenant "
                     f"{server.tenant!r}. Look at {names if server.cloud else _ours(names)}."
                 ) from None
-            told = self._http.request("GET", "/pre-flight-checks")["max_batch_size"]
+            try:
+                told = int(self._http.request("GET", "/pre-flight-checks")["max_batch_size"])
+            except (LookupError, TypeError, ValueError):
+                raise self._http.other_kind() from None
             # The cloud tells more than its quotas allow.
-            self._caps = Caps(300, 300, 6) if server.cloud else Caps(int(told))
+            self._caps = Caps(300, 300, 6) if server.cloud else Caps(told)
         return self._caps
 
     def collection(self, name: str) -> RawCollection | None:

@@ -24,7 +24,8 @@ FIRST_CONTACT_S = 5.0
 
 _PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _TIMEOUT = httpx.Timeout(300.0, connect=10.0)
-_MAY_PASS = {429, 502, 503, 504}
+_BUSY = 429
+_MAY_PASS = {_BUSY, 502, 503, 504}
 _REFUSED = {401, 403}
 _ABSENT = 404
 _TOO_LARGE = 413
@@ -104,16 +105,17 @@ class ServerHttp:
         try:
             url = f"{self.server.url}/api/v2{path}"
             response = self._client.request(method, url, content=content)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise _Away(self._plain(str(error)) or type(error).__name__) from None
         # An index that another call is just making is told of as a failure.
         being_made = response.status_code == _FAILED and _NOT_YET in response.text
         if response.status_code in _MAY_PASS or being_made:
             after = response.headers.get("retry-after", "")
             words = self._words(response)
+            self._answered |= response.status_code == _BUSY or bool(after)  # there, and at work
             raise _Away(
                 f"status {response.status_code}{words and ', '}{words}",
-                float(after) if after.isdigit() else 0,
+                float(after) if after.isdecimal() else 0,
             )
         self._answered = True
         if response.status_code >= _REDIRECTS:
@@ -121,9 +123,13 @@ class ServerHttp:
         try:
             return orjson.loads(response.content)
         except orjson.JSONDecodeError:
-            raise StoreError(
-                f"{self} answers, but not as a Chroma server does. Look at TRIBAL_CHROMA_URL."
-            ) from None
+            raise self.other_kind() from None
+
+    def other_kind(self) -> StoreError:
+        """What there is to say if something else than Chroma is there."""
+        return StoreError(
+            f"{self} answers, but not as a Chroma server does. Look at TRIBAL_CHROMA_URL."
+        )
 
     def _refusal(self, response: httpx.Response) -> StoreError | NoSpace:
         words = self._words(response)
