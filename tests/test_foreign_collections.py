@@ -3,20 +3,26 @@
 import json
 import socket
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
+from chromadb import HttpClient
 from chromadb.utils import embedding_functions
 
 from tests.chroma_folders import chroma
+from tests.chroma_servers import RealServer
 from tests.examples import memory
+from tribal_mcp.config import ChromaServer
 from tribal_mcp.errors import StoreError
 from tribal_mcp.stores import batches
 from tribal_mcp.stores.base import UNDATED
 from tribal_mcp.stores.chroma import ChromaStore
 from tribal_mcp.stores.chroma_folder import ChromaFolder
+from tribal_mcp.stores.chroma_server import ChromaServerStore
 
 pytestmark = pytest.mark.anyio
 
@@ -134,6 +140,30 @@ async def test_without_the_check_the_canary_would_be_constructed(
     monkeypatch.setattr(batches, "refuse_strangers", lambda _: None)
     async with ChromaStore(folder) as store:
         await store.upsert([memory(1)])
+    assert canary.constructed > 0
+
+
+@pytest.mark.parametrize("name", ["canary", "sentence_transformer"])
+async def test_one_that_a_server_names_is_never_constructed(
+    tmp_path: Path, canary: type[_Canary], chroma_server: RealServer, name: str
+) -> None:
+    server = ChromaServer(chroma_server.url)
+    planted = {"type": "known", "name": name, "config": _CONFIG}
+    configuration = {"hnsw": {"space": "l2"}, "embedding_function": planted}
+    collections = f"{server.url}/api/v2/tenants/{server.tenant}/databases/{server.database}"
+    body = {"name": f"planted-{name}", "configuration": configuration}
+    async with httpx.AsyncClient() as http:
+        assert (await http.post(f"{collections}/collections", json=body)).is_success
+    async with ChromaServerStore(server, f"planted-{name}", own_folder=tmp_path) as store:
+        await store.upsert([memory(1), memory(2), memory(3, embedding=None)])
+        assert (await store.state()).count == 3
+        assert await store.get_many(["memory-1"]) == {"memory-1": memory(1)}
+        assert await store.delete(["memory-2"]) == 1
+    assert canary.constructed == 0
+    # Chroma's own client constructs it.
+    with suppress(Exception):
+        client = HttpClient("127.0.0.1", chroma_server.port)
+        client.get_collection(f"planted-{name}").add(ids=["x"], documents=["text"])
     assert canary.constructed > 0
 
 
