@@ -6,7 +6,7 @@ what the plan was made on. What it changes is first saved in a restore point.
 """
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 
 import anyio.to_thread
@@ -89,7 +89,9 @@ async def import_entries(
         async for plan, size in _planned(source, planner, links, new):
             async with store.session(writing=not dry_run):
                 if not dry_run:
-                    await _refuse_new_model(store, state.identity if adopt else expected)
+                    # Another first import may bring the same model.
+                    allowed = [state.identity, adopt] if adopt else [expected]
+                    await _refuse_new_model(store, allowed)
                 step = await plan()
                 links.remove(step.change.forget)
                 summary.vectors_of_others += sum(map(vectors.is_other, step.change.entries))
@@ -118,10 +120,12 @@ def _as_it_is(entry: MemoryEntry) -> MemoryEntry:
     return entry
 
 
-async def _refuse_new_model(store: MemoryStore, expected: EmbeddingMetadata | None) -> None:
-    """Hold the store's model against the one that the vectors were planned for."""
+async def _refuse_new_model(
+    store: MemoryStore, allowed: Sequence[EmbeddingMetadata | None]
+) -> None:
+    """Hold the store's model against those that the vectors were planned for."""
     now = await store.identity()
-    if now != expected and not (now and expected and now.is_compatible_with(expected)):
+    if not any(now == one or (now and one and now.is_compatible_with(one)) for one in allowed):
         raise StoreError(
             f"Another process has changed this store's model to {now or 'an unknown one'} since "
             "this import began. Run the same import again: it will go by the new model."
@@ -135,7 +139,7 @@ async def _carry_out(
         if point:
             point.note_identity((await store.state()).identity, adopt)
         await store.set_identity(adopt)
-        await _refuse_new_model(store, adopt)  # where no lock holds, two may adopt at once
+        await _refuse_new_model(store, [adopt])  # where no lock holds, two may adopt at once
     if point:
         await anyio.to_thread.run_sync(point.save, step.before, step.change)
     await store.apply(step.change)
