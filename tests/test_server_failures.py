@@ -74,6 +74,18 @@ async def test_a_wrong_key_is_told_and_not_shown(proxy: Proxy, tmp_path: Path, s
         assert await store.count() == 2
 
 
+@pytest.mark.parametrize("status", [400, 500])
+async def test_a_key_that_the_server_repeats_is_not_shown(
+    proxy: Proxy, tmp_path: Path, status: int
+) -> None:
+    said = b'{"message": "no entry for Bearer wr0ng, or wr0ng"}'
+    proxy.meets = lambda _seen, _pass_on: Answer(status, said)
+    async with store_of(proxy.url, tmp_path, headers=KEYED) as store:
+        with pytest.raises(StoreError, match="no entry for …, or …") as told:
+            await store.count()
+    assert "wr0ng" not in str(told.value)
+
+
 @pytest.mark.parametrize("wrong", [("nobody", "default_database"), ("default_tenant", "nothing")])
 async def test_a_wrong_tenant_or_database_is_named(
     chroma_server: RealServer, tmp_path: Path, wrong: tuple[str, str]
