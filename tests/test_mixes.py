@@ -1,9 +1,12 @@
 """A mix: vectors of several models in one store, each known for what it is."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from uuid import uuid4
 
+import anyio
 import pytest
 
 from tests.embedders import BagOfWords
@@ -11,7 +14,9 @@ from tests.examples import memory
 from tests.mcp_client import call, connected, read_back, write_bundle
 from tests.test_recalling import asked, ids
 from tests.test_undo import state_of
+from tribal_mcp.config import ChromaServer
 from tribal_mcp.portability.bundle import BundleReader, BundleWriter
+from tribal_mcp.portability.conflicts import ConflictResolution
 from tribal_mcp.portability.embedding_metadata import (
     EmbeddingManifest,
     PortableBundle,
@@ -24,6 +29,7 @@ from tribal_mcp.services.reembedding import Work
 from tribal_mcp.services.results import ImportSummary, ReembedResult
 from tribal_mcp.services.undoing import undo
 from tribal_mcp.stores.chroma import ChromaStore, open_store
+from tribal_mcp.stores.chroma_server import ChromaServerStore
 from tribal_mcp.stores.in_memory import InMemoryStore
 from tribal_mcp.stores.restore_points import RestorePoints
 from tribal_mcp.stores.searching import SearchableStore
@@ -70,11 +76,16 @@ def read(data: bytes) -> PortableBundle:
     return PortableBundle(reader.manifest, entries)
 
 
-@pytest.fixture(params=["in memory", "chroma folder"])
-def empty(request: pytest.FixtureRequest, tmp_path: Path) -> SearchableStore:
-    if request.param == "in memory":
-        return InMemoryStore(tmp_path / "own")
-    return open_store(tmp_path / "chroma")
+@pytest.fixture(params=["in memory", "chroma folder", "chroma server"])
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SearchableStore]:
+    if request.param == "chroma server":
+        server = request.getfixturevalue("chroma_server")
+        store = ChromaServerStore(ChromaServer(server.url), f"m-{uuid4()}", own_folder=tmp_path)
+        yield store
+        anyio.run(store.close)
+    else:
+        in_memory = request.param == "in memory"
+        yield InMemoryStore(tmp_path / "own") if in_memory else open_store(tmp_path / "chroma")
 
 
 async def mix(store: SearchableStore) -> ImportSummary:
@@ -188,9 +199,7 @@ async def test_a_mix_is_taken_back_to_the_byte(empty: SearchableStore) -> None:
     assert await state_of(empty) == before
 
 
-async def test_all_anew_ends_the_mix_and_can_be_taken_back(tmp_path: Path) -> None:
-    store = open_store(tmp_path / "store")
-    await mix(store)
+async def test_all_anew_ends_the_mix_and_can_be_taken_back(store: SearchableStore) -> None:
     before = await state_of(store)
     points = RestorePoints.of(store)
     assert points is not None
@@ -216,6 +225,42 @@ async def test_a_move_to_a_third_model_leaves_no_trace_of_the_mix(tmp_path: Path
     found = await held(store)
     assert makers(found) == dict.fromkeys(found)
     assert same_vector(found["memory-2"].embedding, THREE.vector(FISH))
+
+
+async def test_a_model_named_where_there_is_no_vector_is_a_field_like_all_others(
+    empty: SearchableStore,
+) -> None:
+    named = memory(0, embedding=None, extra={"embedding_model": "ada", "pinned": True})
+    await import_memories(bundle_of(ONE, named), empty)
+    assert (await held(empty))["memory-0"].extra == named.extra
+    assert await empty.other_models() == {}
+    other = replace(named, extra={"embedding_model": "bert", "pinned": True})
+    merged = await import_memories(
+        bundle_of(ONE, other), empty, conflict_resolution=ConflictResolution.MERGE
+    )
+    assert (merged.overwritten, merged.identical) == (0, 1)
+
+
+async def test_a_field_of_that_name_that_is_no_name_comes_back_as_it_was(
+    empty: SearchableStore,
+) -> None:
+    entry = replace(fact(0, CAT, ONE), extra={"embedding_model": {"n": 1}})
+    await import_memories(bundle_of(ONE, entry), empty)
+    assert (await held(empty))["memory-0"].extra == entry.extra
+    assert await empty.other_models() == {}
+
+
+async def test_a_vector_of_another_model_here_is_not_taken_for_a_new_one(
+    store: SearchableStore,
+) -> None:
+    summary = await import_memories(
+        bundle_of(TWO, fact(2, FISH, TWO)), store, ONE.identity, embedding_strategy=REEMBED,
+        embedder=ONE, conflict_resolution=ConflictResolution.OVERWRITE,
+    )  # fmt: skip
+    assert (summary.overwritten, summary.vectors_reembedded) == (1, 1)
+    found = await held(store)
+    assert makers(found)["memory-2"] is None
+    assert same_vector(found["memory-2"].embedding, ONE.vector(FISH))
 
 
 async def test_the_stats_count_a_mix(tmp_path: Path) -> None:

@@ -115,7 +115,8 @@ def decide(  # noqa: PLR0911 - one return for each row of the table
         return _NEWER if incoming.updated_at > existing.updated_at else _OLDER
     if not same:
         return _SAME_TIME
-    return _VECTOR_ADDED if existing.embedding is None else _IDENTICAL
+    lacking = existing.embedding is None and incoming.embedding is not None
+    return _VECTOR_ADDED if lacking else _IDENTICAL
 
 
 def decide_deleted(

@@ -18,7 +18,12 @@ def own_model(entry: MemoryEntry) -> str | None:
 def with_vector(
     entry: MemoryEntry, vector: Vector | None, made_by: str | None = None
 ) -> MemoryEntry:
-    """The memory with another vector, or without; `made_by` names its model where it is another."""
+    """The memory with another vector, or without; `made_by` names its model where it is another.
+
+    Where there is no vector before or after, the field names none and is one like all others.
+    """
+    if vector is None and entry.embedding is None:
+        return entry
     extra = entry.extra
     if type(extra.get(MADE_BY)) is str:
         extra = {key: value for key, value in extra.items() if key != MADE_BY}

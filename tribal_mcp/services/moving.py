@@ -21,19 +21,23 @@ from tribal_mcp.services.results import UndoResult
 from tribal_mcp.stores.base import Change, MemoryStore
 from tribal_mcp.stores.chroma import ChromaStore
 from tribal_mcp.stores.restore_points import OpenPoint, Point, RestorePoints
+from tribal_mcp.stores.searching import SearchableStore
 
 _BESIDE = re.compile(r"\.reembedding-[0-9a-f]{8}|\.before-\d{8}-\d{6}-\d{6}")
 """How the collections are named that a move makes, behind the name of the store's own."""
 
 
-async def move_all(store: MemoryStore, work: Work, point: OpenPoint) -> None:
+async def move_all(store: SearchableStore, work: Work, point: OpenPoint) -> None:
     """Give every memory a vector of another model, all at once in the end.
 
     Raises:
-        UsageError: the store is no folder.
+        UsageError: the store is no folder, and its vectors are of another model.
         EmbedderError: the model can't be asked any more; what is done is kept for the next time.
     """
     if not isinstance(store, ChromaStore):
+        if await _is_moved(store, work):
+            await _complete(store, work, point)
+            return
         raise UsageError(
             "Moving all memories to another model takes a folder. Copy them into one with "
             "`tribal-mcp copy`, move them there, and copy them back."
@@ -59,6 +63,11 @@ async def move_all(store: MemoryStore, work: Work, point: OpenPoint) -> None:
             await _end_move(store, coming, work, point)
             return
     await coming.drop()  # what another process has brought while this one did
+    await _complete(store, work, point)
+
+
+async def _complete(store: SearchableStore, work: Work, point: OpenPoint) -> None:
+    """Make what is missing, or of another model, in a store that has the model already."""
     work.result.notes.append(
         f"The vectors are of {work.embedder.identity} already; missing ones were made, and those "
         "of other models anew."
@@ -72,7 +81,7 @@ def _name_of_move(name: str, model: EmbeddingMetadata) -> str:
     return f"{name}.reembedding-{digest[:8]}"
 
 
-async def _is_moved(store: ChromaStore, work: Work) -> bool:
+async def _is_moved(store: MemoryStore, work: Work) -> bool:
     model = await store.identity()
     return model is not None and model.is_compatible_with(work.embedder.identity)
 

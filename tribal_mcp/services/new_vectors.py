@@ -20,7 +20,7 @@ class NewVectors:
     """What of a bundle gets a new vector, and by whom.
 
     Attributes:
-        store: what is here already, with its vector, is not embedded once more.
+        store: what is here already, with a vector of its model, is not embedded once more.
         plan: which vectors of the bundle stay.
         work: makes the others.
         dry_run: nothing is embedded; a vector that means nothing stands for what would be.
@@ -42,7 +42,7 @@ class NewVectors:
         wanting: list[MemoryEntry] = []
         for entry in bare:
             known = here.get(entry.id)
-            if known and known.embedding is not None and known.same_but_for_vector(entry):
+            if known and self._is_of_model(known) and known.same_but_for_vector(entry):
                 vectors[entry.id] = known.embedding, own_model(known)
             else:
                 wanting.append(entry)
@@ -55,6 +55,9 @@ class NewVectors:
             else item
             for item in ready
         ]
+
+    def _is_of_model(self, known: MemoryEntry) -> bool:
+        return known.embedding is not None and not self.plan.is_other(known)
 
     @property
     def _nothing(self) -> Vector:
