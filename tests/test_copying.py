@@ -104,6 +104,15 @@ async def test_a_place_without_vectors_gets_the_model_with_the_memories() -> Non
     assert (await target.state()).identity == one
 
 
+async def test_vectors_that_nobody_named_come_under_no_name_that_was_there() -> None:
+    source, target = await filled(), InMemoryStore()
+    await target.set_identity(create_embedding_metadata("two", 8))
+    await copy_store(source, target, result())
+    assert (await target.state()).identity is None
+    await copy_store(source, target, again := result())
+    assert again.written == 0
+
+
 HOME = Settings(
     chroma_url="https://Home.example:8443/base",
     chroma_token=SecretStr("s3cret"),

@@ -61,6 +61,22 @@ def read(folders: BundleFolders, path: Path | str) -> bytes:
         return file.read()
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="a system without it")
+def test_a_file_system_that_takes_no_hints_takes_bundles(
+    folders: BundleFolders, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        asked.append(1)
+        raise OSError(errno.ENOSYS, "no such thing")
+
+    asked: list[int] = []
+    monkeypatch.setattr(os, "posix_fadvise", refuse)
+    monkeypatch.setattr("tribal_mcp.open_folder._EARLY_BYTES", 1)
+    publish(folders, root / "a.json")
+    assert asked
+    assert read(folders, root / "a.json")
+
+
 def test_a_published_bundle_reads_back_and_is_its_owners_alone(
     folders: BundleFolders, root: Path
 ) -> None:

@@ -13,11 +13,12 @@ import pytest
 from chromadb import HttpClient
 from chromadb.utils import embedding_functions
 
-from tests.chroma_folders import chroma
+from tests.chroma_folders import chroma, create, vectors
 from tests.chroma_servers import RealServer
 from tests.examples import memory
 from tribal_mcp.config import ChromaServer
 from tribal_mcp.errors import StoreError
+from tribal_mcp.services.import_export import export_memories
 from tribal_mcp.stores import batches
 from tribal_mcp.stores.base import UNDATED
 from tribal_mcp.stores.chroma import ChromaStore
@@ -179,6 +180,29 @@ async def test_every_key_of_a_foreign_record_is_kept(tmp_path: Path) -> None:
     assert found["one"].metadata == {"user": "me", "rank": 3, "tags": ["a", "b"], "ok": True}
     assert found["one"].extra[UNDATED] is True
     assert found["two"].metadata == {"x": 0.5}
+
+
+async def test_a_foreign_key_that_looks_like_our_mark_of_a_mix_means_nothing(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "store"
+    folder.mkdir()
+    texts = ["", "no JSON", "[]", "{}", '{"extra":[]}', '{"extra":{"embedding_model":5}}']
+    marked: list[dict[str, Any]] = [{"tribal_other_model": 1}]
+    marked += [{"tribal_other_model": 1, "tribal_json": text} for text in texts]
+    with chroma(folder) as client:
+        ids = [str(n) for n in range(len(marked))]
+        create(client).add(
+            ids=ids,
+            embeddings=vectors(len(marked)),
+            documents=ids,
+            metadatas=marked,  # type: ignore[arg-type]
+        )
+    async with ChromaStore(folder) as store:
+        assert await store.other_models() == {}
+        bundle = await export_memories(store)
+    assert [entry.metadata for entry in bundle.entries] == marked
+    assert "other_models" not in bundle.manifest.extra
 
 
 async def test_a_foreign_collection_can_be_written_to(tmp_path: Path) -> None:

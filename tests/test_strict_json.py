@@ -201,6 +201,8 @@ def _plain(value: dict[str, Any]) -> dict[str, Any]:
 @given(_texts())
 @example('{"embedding":[1.5,-0.1,1,9e37]}')
 @example('{"embedding":[1e39]}')
+@example('{"a":1,"embedding":[1.5')
+@example('{"a":1,"embedding":[1.5}')
 @example('{"embedding":[18446744073709551616]}')
 @example('{"embedding":[true],"a":1}')
 @example('{"embedding":[null,1.5]}')

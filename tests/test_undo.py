@@ -284,6 +284,22 @@ async def test_a_line_that_was_cut_off_by_a_kill_was_not_acted_on(store: MemoryS
     assert await store.get_many(["memory-0", "memory-1"]) == {"memory-0": memory(0)}
 
 
+def test_a_point_whose_operation_failed_is_gone_on_with_by_the_next(tmp_path: Path) -> None:
+    points = RestorePoints(tmp_path)
+    failed = points.begin("import", "some.json", "a hash")
+    failed.save({"memory-0": None}, Change([memory(0)]))
+    failed.note_identity(None, MODEL)
+    failed.save({"memory-1": None}, Change([memory(1)]))
+    failed.close()
+    again = points.begin("import", "some.json", "a hash")
+    assert again.about.id == failed.about.id
+    again.save({"memory-2": None}, Change([memory(2)]))
+    again.finish({"imported": 3})
+    [point] = points.all()
+    assert point.complete
+    assert list(points.ids(point)) == ["memory-0", "memory-1", "memory-2"]
+
+
 async def test_old_points_lose_their_contents_and_keep_their_record(store: MemoryStore) -> None:
     points = points_of(store, keep=2)
     for n in range(4):

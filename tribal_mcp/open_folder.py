@@ -56,9 +56,10 @@ class _RawDraft(io.FileIO):
         self._end += written
         if _EARLY and self._end - self._begun >= _EARLY_BYTES:
             # The disk begins to write now, so that less is left to wait for in the end.
-            os.posix_fadvise(
-                self.fileno(), self._begun, self._end - self._begun, os.POSIX_FADV_DONTNEED
-            )
+            with suppress(OSError):  # a hint, which not every file system takes
+                os.posix_fadvise(
+                    self.fileno(), self._begun, self._end - self._begun, os.POSIX_FADV_DONTNEED
+                )
             self._begun = self._end
         return written
 

@@ -179,7 +179,7 @@ def _without_vector(line: bytes) -> tuple[bytes, bytes]:
             return line, b""
         begin = found.end() - 1
     end = line.find(b"]", begin) + 1
-    if line.find(b"[", begin + 1, end) >= 0 or line.find(b'"', begin, end) >= 0:
+    if not end or line.find(b"[", begin + 1, end) >= 0 or line.find(b'"', begin, end) >= 0:
         return line, b""
     return line[:begin] + _MARK_TEXT + line[end:], line[begin:end]
 

@@ -47,7 +47,7 @@ async def copy_store(
     result.total = len(ids)
     await _compare(ids, gone, source, target, result, overwrite=overwrite)
     if not result.dry_run:
-        if here.identity is not None and not there.has_vectors:
+        if not there.has_vectors and there.identity != here.identity:
             await target.set_identity(here.identity)
         for start in range(0, len(ids), BATCH):
             await _bring(ids[start : start + BATCH], source, target, result)

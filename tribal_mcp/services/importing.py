@@ -7,6 +7,7 @@ what the plan was made on. What it changes is first saved in a restore point.
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import closing, nullcontext
 from functools import partial
 
 import anyio.to_thread
@@ -85,31 +86,29 @@ async def import_entries(
     expected = adopt or state.identity
     total = source.total + source.deletions
     done = 0
-    try:
-        async for plan, size in _planned(source, planner, links, new):
-            async with store.session(writing=not dry_run):
-                if not dry_run:
-                    # Another first import may bring the same model.
-                    allowed = [state.identity, adopt] if adopt else [expected]
-                    await _refuse_new_model(store, allowed)
-                step = await plan()
-                links.remove(step.change.forget)
-                summary.vectors_of_others += sum(map(vectors.is_other, step.change.entries))
-                if step.before and not dry_run:
-                    await _carry_out(step, store, point, adopt)
-                    adopt = None
-            done += size
-            if on_progress:
-                on_progress(done, total)
-            if stop() and done < total:
-                raise Stopped("Stopped.")
-    except TribalError as error:
-        raise type(error)(f"{error} {_so_far(summary, done, point)}") from error
-    finally:
-        if point:
-            point.close()
-    summary.dangling = await links.dangling(store)
-    await _finish(summary, point, new)
+    with closing(point) if point else nullcontext():
+        try:
+            async for plan, size in _planned(source, planner, links, new):
+                async with store.session(writing=not dry_run):
+                    if not dry_run:
+                        # Another first import may bring the same model.
+                        allowed = [state.identity, adopt] if adopt else [expected]
+                        await _refuse_new_model(store, allowed)
+                    step = await plan()
+                    links.remove(step.change.forget)
+                    summary.vectors_of_others += sum(map(vectors.is_other, step.change.entries))
+                    if step.before and not dry_run:
+                        await _carry_out(step, store, point, adopt)
+                        adopt = None
+                done += size
+                if on_progress:
+                    on_progress(done, total)
+                if stop() and done < total:
+                    raise Stopped("Stopped.")
+        except TribalError as error:
+            raise type(error)(f"{error} {_so_far(summary, done, point)}") from error
+        summary.dangling = await links.dangling(store)
+        await _finish(summary, point, new)
     summary.notes += filter(None, [vectors.afterthought(summary)])
     summary.needs_reembedding = summary.without_vector > 0
     summary.duration_ms = round((time.monotonic() - begin) * 1000)

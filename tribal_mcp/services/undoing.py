@@ -82,9 +82,11 @@ async def undo(
                 "Nothing was changed." if dry_run else f"{done:,} of {total:,} memories were done."
             )
             raise type(error)(f"{error} {so_far} The same again completes it.") from error
-    if point:
-        await _identity_back(store, about, point)  # that of before vectors came in
-        result.restore_point = await anyio.to_thread.run_sync(_finish, points, about, point, result)
+        if point:
+            await _identity_back(store, about, point)  # that of before vectors came in
+            result.restore_point = await anyio.to_thread.run_sync(
+                _finish, points, about, point, result
+            )
     if not about.is_of(model):
         result.notes.append(
             "The store has moved to another model since, so what is put back has no vector. "

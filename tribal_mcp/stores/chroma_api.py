@@ -18,7 +18,7 @@ from tribal_mcp.stores.records import (
     OTHER_MODEL,
     OTHER_TIMES,
     STORED,
-    named_model,
+    named_models,
 )
 from tribal_mcp.stores.searching import UNKNOWN, Tally, month_of, tally_of
 
@@ -153,9 +153,8 @@ class ApiFiles:
     def other_models(self, collection: RawCollection) -> dict[str, str]:
         """The models that records name for their vectors, by id."""
         found = self._where(collection, {OTHER_MODEL: {"$gte": 1}})
-        return {
-            r.id: named_model(r.metadata[AS_JSON]) for r in self._rows(collection, sorted(found))
-        }
+        rows = self._rows(collection, sorted(found))
+        return named_models((row.id, row.metadata.get(AS_JSON)) for row in rows)
 
     def unrecorded(self, collection: RawCollection) -> int:
         """How many records don't say when they were written."""

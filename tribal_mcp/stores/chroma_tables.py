@@ -21,7 +21,7 @@ from tribal_mcp.stores.chroma_layout import (
     check_layout,
 )
 from tribal_mcp.stores.chroma_log import play_rows
-from tribal_mcp.stores.records import AS_JSON, OTHER_MODEL, OTHER_TIMES, STORED, named_model
+from tribal_mcp.stores.records import AS_JSON, OTHER_MODEL, OTHER_TIMES, STORED, named_models
 
 __all__ = ["DOCUMENT", "ChromaTables", "RawCollection", "RawRecord", "UnknownLayout", "places"]
 
@@ -251,7 +251,7 @@ class ChromaTables:
             "WHERE m.key = ? AND m.int_value = 1 AND e.segment_id = ? ORDER BY e.id",
             (AS_JSON, OTHER_MODEL, self._segment(collection, "METADATA")),
         )
-        return {memory_id: named_model(as_json) for memory_id, as_json in rows}
+        return named_models(rows)
 
     def unrecorded(self, collection: RawCollection) -> int:
         """How many records don't say when they were written."""

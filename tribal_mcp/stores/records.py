@@ -9,7 +9,8 @@ date is unknown it gets 1970 and says so.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -108,9 +109,18 @@ def to_metadata(entry: MemoryEntry, *, aside: bool = False) -> Metadata:  # noqa
     return record
 
 
-def named_model(as_json: str) -> str:
-    """The model that a record with `OTHER_MODEL` names, of its `AS_JSON`."""
-    return str(orjson.loads(as_json)["extra"][MADE_BY])
+def named_models(records: Iterable[tuple[str, Any]]) -> dict[str, str]:
+    """The models that records with `OTHER_MODEL` name, by id; of their ids and `AS_JSON`.
+
+    A record of another program may have that key, and anything or nothing as its JSON.
+    """
+    found: dict[str, str] = {}
+    for record_id, as_json in records:
+        with suppress(ValueError, LookupError, TypeError):
+            name = orjson.loads(as_json)["extra"][MADE_BY]
+            if type(name) is str:
+                found[record_id] = name
+    return found
 
 
 def to_tombstone(deleted_at_us: int) -> Metadata:

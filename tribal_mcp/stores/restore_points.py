@@ -109,7 +109,7 @@ class Saved:
 class OpenPoint:
     """A point that an operation writes; nothing is made before the first change.
 
-    `close` it at the end of the operation, however that comes.
+    `finish` it at the end of the operation, or `close` it if that ends in an error.
     """
 
     points: "RestorePoints"
@@ -146,18 +146,18 @@ class OpenPoint:
 
     def finish(self, counts: dict[str, int]) -> str:
         """Say that the operation is complete; the point's name, empty if nothing was changed."""
-        if not self._begun:
-            return ""
-        self.about.counts = {what: count for what, count in counts.items() if count}
-        self.about.complete = True
-        with explained(self.points.folder):
-            self.points.save(self.about)
-            self.points.empty_old()
-        return self.about.id
+        if self._begun:
+            self.about.counts = {what: count for what, count in counts.items() if count}
+            self.about.complete = True
+            with explained(self.points.folder):
+                self.points.save(self.about)
+                self.points.empty_old()
+        self.close()
+        return self.name
 
     def close(self) -> None:
         """Leave it to whoever goes on with it."""
-        self._lock.release()
+        self._lock.release(force=True)  # it is taken with each `note_identity` again
 
     @property
     def name(self) -> str:

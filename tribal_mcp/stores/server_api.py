@@ -17,7 +17,7 @@ import orjson
 from tribal_mcp.errors import StoreError
 from tribal_mcp.portability.memory import Vector
 from tribal_mcp.stores.chroma_tables import RawCollection, RawRecord
-from tribal_mcp.stores.records import AS_JSON, OTHER_MODEL, OTHER_TIMES, STORED, named_model
+from tribal_mcp.stores.records import AS_JSON, OTHER_MODEL, OTHER_TIMES, STORED, named_models
 from tribal_mcp.stores.server_http import Absent, ServerHttp, TooLarge
 
 CALL_BYTES = 8 * 1024 * 1024
@@ -214,11 +214,11 @@ class ServerApi:
     def other_models(self, collection: RawCollection) -> dict[str, str]:
         """The models that records name for their vectors, by id."""
         found = self.ids(collection, {OTHER_MODEL: {"$gte": 1}})
-        return {
-            record.id: named_model(record.metadata[AS_JSON])
+        return named_models(
+            (record.id, record.metadata.get(AS_JSON))
             for record in self.read(collection, found, vectors=False)
             if OTHER_MODEL in record.metadata  # it may have been replaced meanwhile
-        }
+        )
 
     def existing(self, collection: RawCollection, ids: Sequence[str]) -> list[str]:
         """Those of the ids that are there."""
