@@ -1,10 +1,15 @@
 """Switches protections off: a campaign that does not fail then proves nothing."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from tribal_mcp.files import BundleFolders
+from tribal_mcp.open_folder import Draft
 from tribal_mcp.stores import batches, sessions
 from tribal_mcp.stores.chroma_folder import ChromaFolder
 from tribal_mcp.stores.guard import Guard
@@ -21,11 +26,20 @@ def _put(where: object, name: str, what: Callable[..., Any]) -> None:
     setattr(where, name, what)
 
 
+@contextmanager
+def _in_place(_: BundleFolders, path: str, **_how: object) -> Iterator[Draft]:
+    """A bundle written where it is to be, instead of beside it first."""
+    with Draft(FileIO(path, "wb")) as draft:
+        draft.path = Path(path)
+        yield draft
+
+
 _SWITCHES: dict[str, Callable[[], None]] = {
     "lock": lambda: _put(FileLock, "acquire", lambda *_, **__: None),
     "reopen": lambda: _put(ChromaFolder, "_data_version", lambda _: 0),
     "journal": lambda: _put(Journal, "write", lambda *_: None),
     "recovery": lambda: _put(sessions, "recover", lambda folder: folder.lock.unmark()),
     "guard": lambda: _put(Guard, "save", lambda *_: None),
+    "publish": lambda: _put(BundleFolders, "publish", _in_place),
     "schema": lambda: _put(batches, "refuse_strangers", lambda _: None),
 }

@@ -25,6 +25,7 @@ from tribal_mcp.stores.chroma_folder import OURS
 Report = Callable[[Any], None]
 Strategy = Literal["skip", "overwrite", "merge"]
 DIMENSIONS = 16
+FILL = 20
 TEXT = "A memory that takes some room. " * 40
 
 
@@ -125,8 +126,19 @@ def audit(report: Report, folder: Path) -> tuple[dict[str, MemoryEntry], list[st
     return *read_all(report, folder), damage(report, folder)
 
 
+def filled(seed: int, count: int) -> list[MemoryEntry]:
+    """What is in a store after so many memories of `fill`: all but the last batch were replaced."""
+    return [
+        memory(seed * 10_000 + n, DIMENSIONS, content=TEXT if n >= count - FILL else f"{TEXT}Again")
+        for n in range(count)
+    ]
+
+
 def fill(_report: Report, folder: Path, seed: int) -> tuple[int, str]:
-    """Insert memories until it fails: how many were acknowledged, and the failure."""
+    """Insert memories until it fails: how many were acknowledged, and the failure.
+
+    Each batch also replaces the one before, which takes Chroma two steps.
+    """
     chroma_folder.FREE_BYTES = 0
     chroma_folder._SPARE = 0
     written = 0
@@ -136,13 +148,13 @@ def fill(_report: Report, folder: Path, seed: int) -> tuple[int, str]:
         store = ChromaStore(folder)
         try:
             while True:
-                numbers = range(seed * 10_000 + written, seed * 10_000 + written + 20)
-                await store.upsert([memory(n, DIMENSIONS, content=TEXT) for n in numbers])
-                written += 20
+                await store.upsert(filled(seed, written + FILL)[-2 * FILL :])
+                written += FILL
         except TribalError as error:
             return type(error).__name__
 
-    return written, anyio.run(run)
+    error = anyio.run(run)
+    return written, error
 
 
 def crowd(
