@@ -29,31 +29,34 @@ def _signals(*numbers: signal.Signals) -> Callable[[RawServer], None]:
 
 
 ENDINGS = [
-    pytest.param(RawServer.close_input, 0, id="end of input"),
-    pytest.param(_signals(signal.SIGINT, signal.SIGTERM), 130, id="SIGINT, then SIGTERM"),
-    pytest.param(_signals(signal.SIGKILL), -9, id="SIGKILL"),
+    pytest.param(RawServer.close_input, {0}, id="end of input"),
+    # Two signals may reach two threads, in either order.
+    pytest.param(_signals(signal.SIGINT, signal.SIGTERM), {130, 143}, id="SIGINT, then SIGTERM"),
+    pytest.param(_signals(signal.SIGKILL), {-9}, id="SIGKILL"),
 ]
 MORE_ENDINGS = [
-    pytest.param(_signals(signal.SIGINT), 130, id="SIGINT"),
-    pytest.param(_signals(signal.SIGTERM), 143, id="SIGTERM"),
+    pytest.param(_signals(signal.SIGINT), {130}, id="SIGINT"),
+    pytest.param(_signals(signal.SIGTERM), {143}, id="SIGTERM"),
 ]
 
 
-@pytest.mark.parametrize(("end", "code"), ENDINGS + MORE_ENDINGS)
-def test_an_idle_server_ends(tmp_path: Path, end: Callable[[RawServer], None], code: int) -> None:
+@pytest.mark.parametrize(("end", "codes"), ENDINGS + MORE_ENDINGS)
+def test_an_idle_server_ends(
+    tmp_path: Path, end: Callable[[RawServer], None], codes: set[int]
+) -> None:
     with ExitStack() as stack:
         server = stack.enter_context(raw_server(tmp_path))
         server.two_workers()
         endings = [stack.enter_context(watched(worker)) for worker in server.workers()]
         assert len(endings) == 2
         end(server)
-        assert server.process.wait(30) == code
+        assert server.process.wait(30) in codes
         assert all(ended() for ended in endings)
 
 
-@pytest.mark.parametrize(("end", "code"), ENDINGS)
+@pytest.mark.parametrize(("end", "codes"), ENDINGS)
 def test_a_server_ends_in_mid_import_and_the_import_can_be_completed(
-    tmp_path: Path, end: Callable[[RawServer], None], code: int
+    tmp_path: Path, end: Callable[[RawServer], None], codes: set[int]
 ) -> None:
     write_many(tmp_path / "many.json", COUNT)
     with raw_server(tmp_path) as server:
@@ -62,7 +65,7 @@ def test_a_server_ends_in_mid_import_and_the_import_can_be_completed(
         (worker,) = server.workers()
         with watched(worker) as ended:
             end(server)
-            assert server.process.wait(30) == code
+            assert server.process.wait(30) in codes
             assert ended()
 
     command = [SERVER, "import", "many.json", "--json"]
