@@ -416,21 +416,8 @@ def test_an_entry_over_a_limit_is_rejected(
     assert reason in result.reasons[0]
 
 
-def test_a_file_that_changes_while_it_is_read_is_refused() -> None:
-    data = written(500)
-    for later in (data.replace(b"number 99", b"number 98"), data[:-9], data + b" " * 300_000):
-        file = BytesIO(data)
-        reader = BundleReader(file)
-        reader.verify()
-        file.seek(0)
-        file.truncate()
-        file.write(later)
-        with pytest.raises(BundleError, match="was changed while it was read"):
-            list(reader.batches())
-
-
 def test_progress_ends_with_the_whole_file() -> None:
-    data = written(2000)
+    data = written(7000)
     seen: list[tuple[int, int]] = []
     BundleReader(BytesIO(data)).verify(lambda done, total: seen.append((done, total)))
     assert seen == sorted(seen)

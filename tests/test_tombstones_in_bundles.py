@@ -279,15 +279,6 @@ def test_a_bundle_in_memory_carries_tombstones_there_and_back() -> None:
         PortableBundle.from_dict(data)
 
 
-def test_a_file_that_changes_between_its_entries_and_its_tombstones_is_refused() -> None:
-    file = BytesIO(written(2, deleted=tombstones(2)))
-    reader = BundleReader(file)
-    list(reader.batches())
-    file.getbuffer()[file.getvalue().index(b"gone-1") + 5] = ord("0")
-    with pytest.raises(BundleError, match="changed while it was read"):
-        list(reader.deleted())
-
-
 def test_many_tombstones_are_written_and_read_in_flat_memory() -> None:
     def peak(count: int) -> int:
         file = BytesIO()

@@ -108,7 +108,7 @@ class OpenFolder:
         """Makes a temporary file, which is locked for as long as it is open."""
         while True:
             name = f".tribal-{secrets.token_hex(8)}.part"
-            raw = _RawDraft(self._open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL), "wb")
+            raw = _RawDraft(self._open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL), "rb+")
             raw.shown = shown
             with suppress(OSError):  # a file system without locks: there nobody sweeps either
                 _lock(raw.fileno(), wait=True)

@@ -5,6 +5,7 @@ by name while memory stays flat. Each is locked for as long as whoever made it h
 gone afterwards; what a killed process left is removed by the next that comes.
 """
 
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -70,6 +71,23 @@ class Spool:
                     draft.close()
                 with suppress(OSError):
                     folder.unlink(name)
+
+    @contextmanager
+    def scratch(self) -> Iterator[BinaryIO]:
+        """A new file to write and to read again, which is gone at the end.
+
+        Raises:
+            NoSpace: the disk is full; so does writing to it.
+        """
+        with self.new() as passing:
+            raw = passing.draft.raw
+            assert isinstance(raw, io.RawIOBase)  # noqa: S101 - as its folder makes it
+            file = io.BufferedRandom(raw)
+            try:
+                yield file
+            finally:
+                with suppress(OSError, TribalError):
+                    file.close()
 
     @contextmanager
     def reading(self, name: str) -> Iterator[BinaryIO]:

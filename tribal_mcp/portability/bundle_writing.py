@@ -129,10 +129,13 @@ class BundleWriter:
         lines = iter(lines)
         separator = b",\n" if self._is_json else b"\n"
         while batch := list(islice(lines, _BATCH)):
-            begin = separator if self._hash.count else b"\n"
+            pieces = [separator, b""] * len(batch)
+            if not self._hash.count:
+                pieces[0] = b"\n"
+            pieces[1::2] = batch
+            self._file.writelines(pieces)
             for line in batch:
                 self._hash.add(line)
-            self._file.write(begin + separator.join(batch))
 
     def write_deleted(self, tombstones: Iterable[Tombstone]) -> None:
         """Append tombstones, behind the last entry.
@@ -216,5 +219,12 @@ class _Counted:
         self.count += len(data)
         return written
 
+    def writelines(self, lines: list[bytes], /) -> None:
+        self._file.writelines(lines)
+        self.count += sum(map(len, lines))
+
     def flush(self) -> None:
         self._file.flush()
+
+    def close(self) -> None:
+        """The file itself stays open."""

@@ -25,52 +25,27 @@ _FREE_BYTES = 16 * MIB
 _BUFFER_BYTES = 256 * 1024
 
 
-def expanded(source: BinaryIO, limits: Limits) -> io.BufferedReader:
+def expanded(source: BinaryIO, limits: Limits) -> BinaryIO:
     """The bytes behind `source`, from its start, whatever it is compressed with."""
     source.seek(0)
     magic = source.read(4)
     source.seek(0)
     if magic.startswith(_GZIP_MAGIC):
-        return _buffered(
-            _Expanding(source, cast("BinaryIO", gzip.GzipFile(fileobj=source)), limits)
-        )
-    if magic == _ZSTD_MAGIC:
-        return _buffered(_Expanding(source, cast("BinaryIO", zstd.ZstdFile(source)), limits))
-    return _buffered(_Plain(source))
+        packed = _Expanding(source, cast("BinaryIO", gzip.GzipFile(fileobj=source)), limits)
+    elif magic == _ZSTD_MAGIC:
+        packed = _Expanding(source, cast("BinaryIO", zstd.ZstdFile(source)), limits)
+    else:
+        return source
+    return io.BufferedReader(packed, _BUFFER_BYTES)
 
 
 def compressing(out: BinaryIO, compression: Compression) -> BinaryIO:
-    """A file that compresses into `out`; close it to write the end. `out` stays open."""
+    """A file that compresses into `out`, and writes the end when it is closed; or `out` itself."""
     if compression == "gzip":
         return cast("BinaryIO", gzip.GzipFile("", "wb", _GZIP_LEVEL, out, mtime=0))
     if compression == "zstd":
         return cast("BinaryIO", zstd.ZstdFile(out, "w", level=_ZSTD_LEVEL))
-    return cast("BinaryIO", _Plain(out))
-
-
-def _buffered(raw: io.RawIOBase) -> io.BufferedReader:
-    return io.BufferedReader(raw, _BUFFER_BYTES)
-
-
-class _Plain(io.RawIOBase):
-    """The file itself, which stays open when this is closed."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
-        data = self._file.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def write(self, data: bytes, /) -> int:  # type: ignore[override]
-        return self._file.write(data)
+    return out
 
 
 class _Expanding(io.RawIOBase):

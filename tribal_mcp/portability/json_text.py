@@ -18,6 +18,7 @@ from tribal_mcp.portability.strict_json import STRING, VALUES, NotJSON
 Loads = Callable[[bytes], Any]
 """Reads the text of one value; raises ValueError, and EntryError where it can say why."""
 
+_COMMA = ord(",")
 _WHITE = re.compile(rb"[ \t\r\n]*+")
 _STRING = re.compile(STRING, re.DOTALL)
 _MARKS = re.compile(rb'["{}\[\]](?:(?<=")(?:[^"\\]++|\\.)*+")?+', re.DOTALL)
@@ -125,7 +126,8 @@ class Cursor:
     def _item(self, loads: Loads) -> tuple[bytes, Any]:
         newline = self._text.find(b"\n", self._at) if self._by_line else -1
         if self._at < newline <= self._at + self._limits.line_bytes:
-            text = self._text[self._at : newline].rstrip(b", \t\r")
+            end = newline - 1 if self._text[newline - 1] == _COMMA else newline
+            text = self._text[self._at : end].rstrip(b", \t\r")
             with suppress(ValueError):
                 value = loads(text)
                 self._at += len(text)

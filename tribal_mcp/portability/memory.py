@@ -144,17 +144,30 @@ class MemoryEntry:
 
     def same_but_for_vector(self, other: "MemoryEntry") -> bool:
         """Whether all values but the vector and its model are the same; a date is a time."""
-        return self._values() == other._values()  # noqa: SLF001 - of the same class
-
-    def _values(self) -> tuple[object, ...]:
-        extra = self.extra
-        if type(extra.get(MADE_BY)) is str:
-            extra = {key: value for key, value in extra.items() if key != MADE_BY}
         return (
-            self.id, self.content, self.source_instance, source_text(self), self.created_at,
-            self.updated_at, self.tags, self.context, self.confidence, self.supersedes,
-            self.related_to, self.metadata, extra,
-        )  # fmt: skip
+            self.id == other.id
+            and self.content == other.content
+            and self.updated_at == other.updated_at
+            and self.created_at == other.created_at
+            and self.tags == other.tags
+            and self.context == other.context
+            and self.confidence == other.confidence
+            and self.supersedes == other.supersedes
+            and self.related_to == other.related_to
+            and self.source_instance == other.source_instance
+            and source_text(self) == source_text(other)
+            and self.metadata == other.metadata
+            and (
+                self.extra == other.extra
+                or _without_model(self.extra) == _without_model(other.extra)
+            )
+        )
+
+
+def _without_model(extra: dict[str, Any]) -> dict[str, Any]:
+    if type(extra.get(MADE_BY)) is not str:
+        return extra
+    return {key: value for key, value in extra.items() if key != MADE_BY}
 
 
 def _float(value: Any) -> Any:  # noqa: ANN401 - what is no number is left for `check_entry`

@@ -64,13 +64,6 @@ def parse_line(line: bytes, nesting: int, values: int = VALUES) -> Any:  # noqa:
     return parse(line, nesting, values)
 
 
-def parse_again(line: bytes) -> Any:  # noqa: ANN401 - any JSON
-    """What `parse_line` gave of that line when it was first read, without another look at it."""
-    bare, numbers = _without_vector(line)
-    value = orjson.loads(bare)
-    return value if _with_vector(value, numbers) else orjson.loads(line)
-
-
 def parse(data: bytes, nesting: int, values: int = VALUES) -> Any:  # noqa: ANN401 - any JSON value
     """The value of a text, at most `nesting` levels deep and with at most about `values` values.
 
@@ -170,7 +163,8 @@ def _proven(line: bytes, value: object, nesting: int) -> bool:
 def _without_vector(line: bytes) -> tuple[bytes, bytes]:
     """The line with a mark in place of its vector, which is most of it, and the vector's text.
 
-    No text can hold what is looked for, as a quote within a text has a backslash before it.
+    No text can hold what is looked for, as a quote within a text has a backslash before it. What
+    goes on to the first bracket is a list of numbers, or `read_numbers` does not take it.
     """
     at = line.find(_VECTOR_TEXT)  # as we write it
     begin = at + len(_VECTOR_TEXT) - 1
@@ -179,7 +173,7 @@ def _without_vector(line: bytes) -> tuple[bytes, bytes]:
             return line, b""
         begin = found.end() - 1
     end = line.find(b"]", begin) + 1
-    if not end or line.find(b"[", begin + 1, end) >= 0 or line.find(b'"', begin, end) >= 0:
+    if not end:
         return line, b""
     return line[:begin] + _MARK_TEXT + line[end:], line[begin:end]
 

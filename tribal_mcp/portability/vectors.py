@@ -2,6 +2,7 @@
 
 import base64
 import struct
+import threading
 from collections.abc import Sequence
 from operator import countOf
 from typing import Any, TypeGuard
@@ -17,9 +18,20 @@ try:
 except ImportError:  # where it has no wheel: the same, slower
     Parser = None  # type: ignore[assignment, misc]
 
+
+class _OfThread(threading.local):
+    """A parser for each thread: making one costs as much as reading a hundred numbers."""
+
+    def __init__(self) -> None:
+        self.parser = None if Parser is None else Parser()
+
+
+_of_thread = _OfThread()
+
 Vector = npt.NDArray[np.float32]
 
 _SMALL = float(1 << 62)  # a larger number may have been a whole one beyond 64 bits
+_LARGE_BYTES = 1 << 20  # a parser keeps as much memory as its longest text took
 
 
 def is_vector(value: object) -> TypeGuard[Vector]:
@@ -87,9 +99,11 @@ def read_numbers(text: bytes) -> Vector | None:
     That is an empty list, one that holds other values, and a number beyond float32.
     """
     try:
-        if Parser is not None:
+        if (parser := _of_thread.parser) is not None:
+            if len(text) > _LARGE_BYTES:
+                parser = Parser()
             # Doubles first, as every reader of JSON: rounded to float32 at once, some would differ.
-            numbers = np.frombuffer(Parser().parse(text).as_buffer(of_type="d"))  # type: ignore[union-attr]
+            numbers = np.frombuffer(parser.parse(text).as_buffer(of_type="d"))  # type: ignore[union-attr]
         elif b"u" in text:  # true and null; numpy would take true for 1
             return None
         else:

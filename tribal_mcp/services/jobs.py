@@ -6,7 +6,7 @@ the permission is the same through every door.
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -104,6 +104,7 @@ class Jobs(StoreJobs):
                 self.folders,
                 self.limits,
                 partial(self._verifying, outcome="No file was written."),
+                self._spool,
             )
             if request.since
             else None
@@ -263,12 +264,14 @@ class Jobs(StoreJobs):
         if request.bundle_json:
             yield reader_of(request.bundle_json, self.limits)
             return
-        if request.passing:
-            with self._spool.reading(request.passing) as file:
-                yield BundleReader(file, self.limits)
-            return
-        with self.folders.open_input(request.input_path, self.limits.file_bytes) as file:
-            yield BundleReader(file, self.limits)
+        with (
+            self._spool.reading(request.passing)
+            if request.passing
+            else self.folders.open_input(request.input_path, self.limits.file_bytes) as file,
+            ExitStack() as stack,
+        ):
+            scratch = partial(stack.enter_context, self._spool.scratch())
+            yield BundleReader(file, self.limits, scratch=scratch)
 
     def _verifying(self, done: int, total: int, outcome: str = "Nothing was imported.") -> None:
         self._still_wanted(outcome)

@@ -48,6 +48,8 @@ class Links:
 
     async def dangling(self, store: MemoryStore) -> int:
         """How many of them name what is neither among the entries nor stays in the store."""
+        if not self._named:
+            return 0
         named = list(self._named)
         is_inside = np.isin(
             np.fromiter(map(hash, named), np.int64, len(named)), np.frombuffer(self._ids, np.int64)

@@ -6,8 +6,10 @@ which needs no clock. Tombstones likewise.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from hashlib import blake2b
 from typing import Any, Protocol, Self
 
@@ -24,6 +26,7 @@ from tribal_mcp.portability.embedding_metadata import (
 from tribal_mcp.portability.filters import read_bound
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.memory import MemoryEntry, dump_entry, microseconds
+from tribal_mcp.spool import Spool
 from tribal_mcp.stores.base import MemoryStore
 
 SINCE = "since"
@@ -226,6 +229,7 @@ async def read_since(
     folders: BundleFolders,
     limits: Limits,
     on_progress: Callable[[int, int], None],
+    spool: Spool,
 ) -> SinceTime | EarlierBundle:
     """What a text names: a time, a date alone being its first instant, or a bundle.
 
@@ -234,6 +238,7 @@ async def read_since(
         folders: where bundles may lie.
         limits: what a bundle may hold.
         on_progress: told, in a thread, (bytes read, bytes in all) of a bundle.
+        spool: for what is kept of a large one.
 
     Raises:
         UsageError: it is neither, or a bundle that holds only what changed.
@@ -252,9 +257,10 @@ async def read_since(
             "2026-01-15T10:30:00+00:00, nor the path of an earlier bundle."
         )
     name = f"{text!r:.80}"
-    with folders.open_earlier(text, limits.file_bytes) as file:
+    with folders.open_earlier(text, limits.file_bytes) as file, ExitStack() as stack:
+        scratch = partial(stack.enter_context, spool.scratch())
         try:
-            reader = BundleReader(file, limits, name=name)
+            reader = BundleReader(file, limits, name=name, scratch=scratch)
             return await anyio.to_thread.run_sync(EarlierBundle.read, reader, name, on_progress)
         except BundleError as error:
             problem = str(error).replace("Nothing was imported.", "No file was written.")
