@@ -1,5 +1,6 @@
 """What a bundle gave while it was verified is given again, whatever becomes of its file."""
 
+import os
 import resource
 from contextlib import ExitStack
 from functools import partial
@@ -50,25 +51,18 @@ def test_two_may_read_it_at_once() -> None:
     assert all(taken.count(entry) == 2 for entry in memories(1200))
 
 
-def test_a_large_bundle_is_kept_in_a_file_that_is_private_and_gone_at_the_end(
-    tmp_path: Path,
-) -> None:
-    spool = Spool(tmp_path)
-
-    def files() -> list[Path]:
-        return list((tmp_path / "tribal-mcp" / "passing").glob(".*.part"))
-
-    with ExitStack() as stack:
-        scratch = partial(stack.enter_context, spool.scratch())
-        reader = BundleReader(BytesIO(many()), scratch=scratch)
+def test_a_large_bundle_is_kept_in_a_private_file_of_which_nothing_is_left(tmp_path: Path) -> None:
+    with Spool(tmp_path).scratch() as file:
+        reader = BundleReader(BytesIO(many()), scratch=lambda: file)
         assert reader.verify().rejected_count == 1
-        [file] = files()
-        assert file.stat().st_size > 20_000_000
-        assert file.stat().st_mode & 0o777 == 0o600
+        found = os.fstat(file.fileno())
+        assert found.st_size > 20_000_000
+        assert found.st_mode & 0o777 == 0o600
+        assert [path for path in tmp_path.rglob("*") if path.is_file()] == []  # were it killed now
         assert items(reader) == read(many()).items
         assert len(items(reader)) == 401
         assert [one for batch in reader.deleted() for one in batch] == FORGOTTEN
-    assert files() == []
+    assert file.closed
 
 
 def test_a_small_bundle_needs_no_file() -> None:

@@ -1,7 +1,7 @@
-"""Private files on their way through a door: a body that came in, an answer that goes out.
+"""Private files on their way: a body that came in, an answer that goes out, what a bundle held.
 
-They lie in a folder of our own, beside the store, so that a door and its store process share them
-by name while memory stays flat. Each is locked for as long as whoever made it has it open, and
+They lie in a folder of our own, beside the store, so that memory stays flat, and a door and its
+store process share them by name. Each is locked for as long as whoever made it has it open, and
 gone afterwards; what a killed process left is removed by the next that comes.
 """
 
@@ -74,12 +74,14 @@ class Spool:
 
     @contextmanager
     def scratch(self) -> Iterator[BinaryIO]:
-        """A new file to write and to read again, which is gone at the end.
+        """A new file to write and to read again, without a name: nothing is left of it at the end.
 
         Raises:
             NoSpace: the disk is full; so does writing to it.
         """
         with self.new() as passing:
+            with suppress(OSError):  # Windows keeps the name until the end
+                (self._path / passing.name).unlink()
             raw = passing.draft.raw
             assert isinstance(raw, io.RawIOBase)  # noqa: S101 - as its folder makes it
             file = io.BufferedRandom(raw)
