@@ -8,6 +8,7 @@ entries and `deleted` the tombstones.
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
@@ -48,7 +49,7 @@ __all__ = [
 ]
 
 _BLOCK = 1 << 18
-_PROGRESS_BYTES = 1 << 20
+_PROGRESS_S = 0.05
 _DETAILS = 100
 _DOUBTFUL_IDS = 100_000
 
@@ -184,14 +185,14 @@ class BundleReader:
 
     def _blocks(self, on_progress: Progress | None = None) -> Iterator[bytes]:
         """The text of the file in blocks."""
-        told = 0
+        told, due = -1, 0.0
         try:
             file = expanded(self._source, self._limits)
             while block := file.read(_BLOCK):
                 done = min(self._source.tell(), self._total)
-                if on_progress and (done - told >= _PROGRESS_BYTES or done == self._total != told):
+                if on_progress and (time.monotonic() >= due or done == self._total != told):
                     on_progress(done, self._total)
-                    told = done
+                    told, due = done, time.monotonic() + _PROGRESS_S
                 yield block
         except OSError as error:
             raise BundleError(f"The bundle can't be read: {error.strerror}.") from None

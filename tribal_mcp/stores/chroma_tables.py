@@ -7,9 +7,8 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from tribal_mcp.errors import StoreDamaged, StoreLocked
 from tribal_mcp.portability.memory import Vector
@@ -29,8 +28,7 @@ DOCUMENT = "chroma:document"
 _BUSY_S = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class RawRecord:
+class RawRecord(NamedTuple):
     """A record; `vector` is float32 of shape (dimension,), or None if it can't be found."""
 
     id: str
