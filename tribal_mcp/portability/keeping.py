@@ -65,6 +65,7 @@ class Kept:
     def clear(self) -> None:
         """Forget all, to begin anew."""
         self._chunk.clear()
+        self._bytes = 0
         self._file.seek(0)
         self._file.truncate()
 
