@@ -227,9 +227,29 @@ async def test_an_import_that_was_stopped_and_completed_is_taken_back_in_one_cal
     summary = await run()
     [complete] = history(points_of(store)).operations
     assert (complete.point, complete.state) == (summary.restore_point, "complete")
+    assert complete.counts == {"changed": 6}
     result = await undo(store)
     assert (result.removed, result.put_back) == (3, 3)
     assert await state_of(store) == before
+
+
+async def test_an_import_that_was_killed_after_its_last_batch_is_completed_by_the_same_again(
+    store: MemoryStore,
+) -> None:
+    bundle = bundle_of(*memories(3))
+    killed = points_of(store).begin("import", "some.json", "a hash")
+    killed.save({entry.id: None for entry in bundle.entries}, Change(bundle.entries))
+    await store.apply(Change(bundle.entries))
+    killed.close()
+    point = points_of(store).begin("import", "some.json", "a hash")
+    summary = await import_entries(
+        HeldBundle(bundle), store, None, OVERWRITE, ReembeddingStrategy.AUTO, point=point
+    )
+    [complete] = history(points_of(store)).operations
+    assert (complete.state, complete.counts) == ("complete", {"changed": 3})
+    assert summary.restore_point == complete.point == killed.name
+    await undo(store)
+    assert await store.count() == 0
 
 
 def _fails_at(store: MemoryStore, call: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:

@@ -116,6 +116,8 @@ class OpenPoint:
     about: Point
     _lock: FileLock
     """Held until the end, so that nobody goes on with a point that is being written."""
+    _resumed: bool = False
+    """An interrupted operation has begun it."""
     _begun: bool = field(default=False, init=False)
 
     def save(self, before: Mapping[str, Held], change: Change) -> None:
@@ -146,7 +148,9 @@ class OpenPoint:
 
     def finish(self, counts: dict[str, int]) -> str:
         """Say that the operation is complete; the point's name, empty if nothing was changed."""
-        if self._begun:
+        if self.name:
+            if self._resumed:  # the counts are of the rest only
+                counts = {"changed": len(set(self.points.ids(self.about)))}
             self.about.counts = {what: count for what, count in counts.items() if count}
             self.about.complete = True
             with explained(self.points.folder):
@@ -162,7 +166,7 @@ class OpenPoint:
     @property
     def name(self) -> str:
         """The point's name; empty while nothing was changed."""
-        return self.about.id if self._begun else ""
+        return self.about.id if self._begun or self._resumed else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +218,7 @@ class RestorePoints:
             and last.is_of(model)
             and _taken(lock := self._lock_of(last.id))
         ):
-            return OpenPoint(self, last, lock)
+            return OpenPoint(self, last, lock, _resumed=True)
         now = datetime.now(UTC)
         about = Point(
             id=now.strftime(_NAME),
