@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import BinaryIO, cast
 
 from backports import zstd
@@ -20,6 +21,12 @@ MIB = 1 << 20
 BEGIN = b'{"manifest": ' + json.dumps(manifest(None).to_dict()).encode() + b",\n"
 ENTRIES = BEGIN + b'"entries": [\n'
 ENTRY = b'{"id":"a","content":"","created_at":"2026-01-01"},\n'
+
+
+TOMBSTONE = b'{"deleted":{"id":"%b","deleted_at":"2026-01-01"}}\n' % (b"a" * 2_000_000)
+VALUES = b'{"id":"a","content":"","created_at":"2026-01-01","metadata":{"a":[%b0]}}\n' % (
+    b'{"a":0},' * 30_000
+)
 
 
 class Generated(io.RawIOBase):
@@ -102,12 +109,14 @@ FILES: dict[str, Callable[[], BinaryIO]] = {
     "1 GB of white space": big(b"", b" " * 999 + b"\n", 1_000_000, b""),
     "1 GB of blank lines in a stream": big(ENTRY[:-2] + b"\n", b" \n" * 1000, 500_000, b""),
     "entries with one id": big(ENTRIES, ENTRY * 1000, 200, b"1]}"),
+    "tombstones of 2 MB": big(ENTRY[:-2] + b"\n", TOMBSTONE, 300, b""),
+    "entries of tiny values": big(b"", VALUES, 300, b""),
 }
 
 
 def main(name: str) -> None:
     try:
-        BundleReader(FILES[name](), Limits(entries=100_000)).verify()
+        BundleReader(FILES[name](), Limits(entries=100_000), scratch=TemporaryFile).verify()
     except BundleError as error:
         sys.stdout.write(f"refused: {error}\n")
     # Not `ru_maxrss`: a process begins with that of the one that started it.

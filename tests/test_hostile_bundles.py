@@ -296,6 +296,8 @@ BOMB_REASONS = {
     "1 GB of white space": "empty",
     "1 GB of blank lines in a stream": "more than 201,000 lines",
     "entries with one id": "more than 100,000 entries",
+    "tombstones of 2 MB": "is deleted already",
+    "entries of tiny values": "^\\d+ MB",
 }
 
 

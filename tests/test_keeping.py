@@ -2,8 +2,7 @@
 
 import os
 import resource
-from contextlib import ExitStack
-from functools import partial
+import shutil
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -12,10 +11,12 @@ import pytest
 
 from tests.bundles import read, written
 from tests.examples import memories, memory
-from tribal_mcp.errors import BundleError, NoSpace
+from tribal_mcp.config import LimitSettings, Settings
+from tribal_mcp.errors import BundleError, NoSpace, PathNotAllowed
 from tribal_mcp.portability.bundle import BundleReader, Tombstone
 from tribal_mcp.portability.memory import dump_entry
 from tribal_mcp.portability.reading import Item
+from tribal_mcp.services.jobs import Jobs
 from tribal_mcp.spool import Spool
 
 FORGOTTEN = [Tombstone("gone-0", 0), Tombstone("gone-1", 1)]
@@ -28,6 +29,10 @@ def many() -> bytes:
     lines[200:200] = [b'{"id":"wrong"}', b'{"deleted":{"id":"gone-0","deleted_at":"1970-01-01"}}']
     lines.append(b'{"deleted":{"id":"gone-1","deleted_at":"1970-01-01T00:00:00.000001"}}')
     return b"\n".join(lines)
+
+
+def files_below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def items(reader: BundleReader) -> list[Item]:
@@ -58,7 +63,7 @@ def test_a_large_bundle_is_kept_in_a_private_file_of_which_nothing_is_left(tmp_p
         found = os.fstat(file.fileno())
         assert found.st_size > 20_000_000
         assert found.st_mode & 0o777 == 0o600
-        assert [path for path in tmp_path.rglob("*") if path.is_file()] == []  # were it killed now
+        assert files_below(tmp_path) == []  # were it killed now
         assert items(reader) == read(many()).items
         assert len(items(reader)) == 401
         assert [one for batch in reader.deleted() for one in batch] == FORGOTTEN
@@ -73,30 +78,82 @@ def test_a_small_bundle_needs_no_file() -> None:
     assert items(reader) == memories(700)
 
 
-def test_a_disk_without_room_for_it_is_no_space_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("short_of_bytes", [10, 5_000_000])
+def test_a_disk_without_room_for_it_is_no_space_and_leaves_nothing(
+    tmp_path: Path, short_of_bytes: int
+) -> None:
+    with Spool(tmp_path).scratch() as file:
+        BundleReader(BytesIO(many()), scratch=lambda: file).verify()
+        whole = os.fstat(file.fileno()).st_size
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (17 << 20, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (whole - short_of_bytes, hard))
     try:
-        with ExitStack() as stack:
-            scratch = partial(stack.enter_context, Spool(tmp_path).scratch())
-            reader = BundleReader(BytesIO(many()), scratch=scratch)
+        with Spool(tmp_path).scratch() as file:
+            reader = BundleReader(BytesIO(many()), scratch=lambda: file)
             with pytest.raises(NoSpace, match="no room to write a file on its way"):
                 reader.verify()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert files_below(tmp_path) == []
 
 
-def test_a_file_that_changes_between_two_looks_at_it_is_refused() -> None:
+def test_it_leaves_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=65 << 20)
+    with Spool(tmp_path).scratch() as file:
+        file.write(b"x")
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+        file.write(b"x")
+        with pytest.raises(NoSpace, match="less than 64 MiB free"):
+            file.write(bytes(2 << 20))
+
+
+def test_a_disk_that_can_not_be_read_is_said_in_words(tmp_path: Path) -> None:
+    with Spool(tmp_path).scratch() as file, (tmp_path / "other").open("wb") as other:
+        reader = BundleReader(BytesIO(many()), scratch=lambda: file)
+        reader.verify()
+        os.dup2(other.fileno(), file.fileno())  # which may only be written to
+        with pytest.raises(PathNotAllowed, match="a file on its way, below TRIBAL_DATA_DIR can't"):
+            list(reader.batches())
+
+
+async def test_a_dry_run_of_a_large_bundle_makes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "many.jsonl").write_bytes(many())
+    arguments = {"input_path": str(tmp_path / "many.jsonl"), "dry_run": True}
+    for data_dir in (tmp_path / "none", tmp_path / "many.jsonl" / "none"):
+        settings = Settings(data_dir=data_dir)
+        jobs = Jobs(settings, LimitSettings(), trusted=True)
+        result = (await jobs.run("import", arguments)).model_dump()
+        assert (result["imported"], result["errors"]) == (400, 1)
+        assert not data_dir.exists()
+    assert files_below(tmp_path) == [tmp_path / "many.jsonl"]
+
+
+def test_what_is_large_comes_in_short_lists() -> None:
+    long = "x" * (1 << 20)
+    lines = [dump_entry(memory(n, content=f"{n}{long}")) for n in range(80)]
+    lines += [
+        b'{"deleted":{"id":"%d%b","deleted_at":"1970-01-01"}}' % (n, long.encode())
+        for n in range(80)
+    ]
+    reader = BundleReader(BytesIO(b"\n".join(lines)))
+    for batches in (list(reader.batches()), list(reader.deleted())):
+        assert sum(map(len, batches)) == 80
+        assert max(map(len, batches)) < 40
+
+
+@pytest.mark.parametrize("changed", [b"number 99", b"gone-0"])
+def test_a_file_that_changes_between_two_looks_at_it_is_refused(changed: bytes) -> None:
     # An id that may stand twice takes a second look; nothing in the file itself would tell.
-    data = b"\n".join(dump_entry(entry) for entry in [*memories(500), memory(7)])
+    lines = [dump_entry(entry) for entry in [*memories(500), memory(7)]]
+    lines.append(b'{"deleted":{"id":"gone-0","deleted_at":"1970-01-01"}}')
+    data = b"\n".join(lines)
     file = BytesIO(data)
     looks: list[int] = []
 
     def change(done: int, total: int) -> None:
         if done == total:
             looks.append(done)
-            file.getbuffer()[data.index(b"number 99") + 8] = ord("8")
+            file.getbuffer()[data.index(changed) + len(changed) - 1] = ord("8")
 
     with pytest.raises(BundleError, match="was changed while it was read"):
         BundleReader(file).verify(change)

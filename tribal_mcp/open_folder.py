@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from tribal_mcp.errors import NoSpace, PathNotAllowed, TribalError, UsageError
 
@@ -48,13 +48,19 @@ class _RawDraft(io.FileIO):
     """Says in words why a write failed: what else fails in the writer's code is not ours."""
 
     shown: str
+    early = _EARLY
+    """Whether what is written is to be on the disk soon."""
     _end = _begun = 0
+
+    def readinto(self, buffer: Any, /) -> int | None:  # noqa: ANN401 - as FileIO takes it
+        with in_words(self.shown):
+            return super().readinto(buffer)
 
     def write(self, data: object, /) -> int:
         with in_words(self.shown):
             written = super().write(data)  # type: ignore[arg-type] # as FileIO takes it
         self._end += written
-        if _EARLY and self._end - self._begun >= _EARLY_BYTES:
+        if self.early and self._end - self._begun >= _EARLY_BYTES:
             # The disk begins to write now, so that less is left to wait for in the end.
             with suppress(OSError):  # a hint, which not every file system takes
                 os.posix_fadvise(

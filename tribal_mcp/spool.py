@@ -8,18 +8,22 @@ gone afterwards; what a killed process left is removed by the next that comes.
 import io
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from tribal_mcp.errors import StoreError, TribalError
+from tribal_mcp.errors import NoSpace, PathNotAllowed, StoreError, TribalError, UsageError
 from tribal_mcp.files import make_private
 from tribal_mcp.open_folder import Draft, OpenFolder, in_words
 
 _NAME = re.compile(r"\.tribal-[0-9a-f]{16}\.part")
 _SHOWN = "a file on its way, below TRIBAL_DATA_DIR"
+_SHOWN_ELSEWHERE = "a file on its way, in the temporary folder (TMPDIR)"
+_SPARE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,30 +65,35 @@ class Spool:
         Raises:
             NoSpace: the disk is full.
         """
-        with self._folder() as folder:
-            with in_words(_SHOWN):
-                name, draft = folder.new_part(_SHOWN)
-            try:
-                yield Passing(name, draft)
-            finally:
-                with suppress(OSError, TribalError):
-                    draft.close()
-                with suppress(OSError):
-                    folder.unlink(name)
+        with self._folder() as folder, _new(folder, _SHOWN) as passing:
+            yield passing
 
     @contextmanager
-    def scratch(self) -> Iterator[BinaryIO]:
+    def scratch(self, *, elsewhere: bool = False) -> Iterator[BinaryIO]:
         """A new file to write and to read again, without a name: nothing is left of it at the end.
 
+        Args:
+            elsewhere: nothing is to be made below the data folder for it. Where our own folder is
+                not there, or may not be written to, it lies in the system's temporary folder.
+
         Raises:
-            NoSpace: the disk is full; so does writing to it.
+            NoSpace: the disk is full, or nearly so; so does writing to it.
         """
-        with self.new() as passing:
+        with ExitStack() as stack:
+            try:
+                folder, shown = stack.enter_context(self._folder(make=not elsewhere)), _SHOWN
+                passing = stack.enter_context(_new(folder, shown))
+            except (PathNotAllowed, UsageError):
+                if not elsewhere:
+                    raise
+                place = Path(tempfile.gettempdir()).resolve()
+                with in_words(_SHOWN_ELSEWHERE):
+                    folder, shown = OpenFolder(place, place), _SHOWN_ELSEWHERE
+                stack.callback(folder.close)
+                passing = stack.enter_context(_new(folder, shown))
             with suppress(OSError):  # Windows keeps the name until the end
-                (self._path / passing.name).unlink()
-            raw = passing.draft.raw
-            assert isinstance(raw, io.RawIOBase)  # noqa: S101 - as its folder makes it
-            file = io.BufferedRandom(raw)
+                folder.unlink(passing.name)
+            file = _Scratch(passing.draft.raw, folder.path, shown)
             try:
                 yield file
             finally:
@@ -109,9 +118,10 @@ class Spool:
             yield draft
 
     @contextmanager
-    def _folder(self) -> Iterator[OpenFolder]:
+    def _folder(self, *, make: bool = True) -> Iterator[OpenFolder]:
         with in_words(_SHOWN):
-            make_private(self._path)
+            if make:
+                make_private(self._path)
             folder = OpenFolder(self._path, self._path)
         try:
             yield folder
@@ -127,6 +137,38 @@ class Spool:
             raise StoreError(
                 "A file on its way to the store is gone. Nothing was changed. Run the same again."
             ) from error
+
+
+class _Scratch(io.BufferedRandom):
+    """Leaves room on the disk: the store there is worth more than what is kept of a bundle."""
+
+    def __init__(self, raw: Any, folder: Path, shown: str) -> None:  # noqa: ANN401 - a raw draft
+        raw.early = False  # it is read back soon, and then gone
+        self._folder = folder
+        self._shown = shown
+        super().__init__(raw)
+
+    def write(self, data: bytes | memoryview, /) -> int:  # type: ignore[override]  # all that is asked
+        if shutil.disk_usage(self._folder).free < _SPARE_BYTES + len(data):
+            raise NoSpace(
+                f"There is no room to write {self._shown}: what is kept of a large bundle would "
+                f"leave less than {_SPARE_BYTES >> 20} MiB free. Nothing was changed. Free some "
+                "space."
+            )
+        return super().write(data)
+
+
+@contextmanager
+def _new(folder: OpenFolder, shown: str) -> Iterator[Passing]:
+    with in_words(shown):
+        name, draft = folder.new_part(shown)
+    try:
+        yield Passing(name, draft)
+    finally:
+        with suppress(OSError, TribalError):
+            draft.close()
+        with suppress(OSError):
+            folder.unlink(name)
 
 
 def _checked(name: str) -> str:

@@ -1,9 +1,9 @@
 """A bundle as a file: entries to lines of JSON, and back in flat memory.
 
 Works on open binary files and knows no paths. Our own layout, one entry per line, is read at full
-speed; any other layout of the same JSON is read as strictly, only slower. A bundle is read once:
-`verify` refuses what is wrong with the file and keeps the rest, of which then `batches` gives the
-entries and `deleted` the tombstones.
+speed; any other layout of the same JSON is read as strictly, only slower. `verify` refuses what is
+wrong with the file and keeps the rest, of which then `batches` gives the entries and `deleted` the
+tombstones: the file itself is not looked at again.
 """
 
 import json
@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
-from itertools import islice
 from typing import Any, BinaryIO
 
 from tribal_mcp.errors import BundleError, EntryError
@@ -120,9 +119,9 @@ class BundleReader:
                     "imported. Take one of each out."
                 )
             if suspects:
-                first = read.result
+                first = read.hashes()
                 read = self._read_all(self._blocks(), ExactIds(suspects), strict=strict)
-                if (read.result.count, read.result.sha256) != (first.count, first.sha256):
+                if read.hashes() != first:
                     raise self._changed()
             if read.beside.get("manifest") != self._head.manifest:
                 raise self._changed()
@@ -141,7 +140,7 @@ class BundleReader:
         items = read_items(Cursor(blocks, limits), head, self._parse, limits.nesting, read.beside)
         for number, text, value in items:
             if type(value) is Deleted:
-                kept.add_deleted(tombstones.read(value.value, number))
+                kept.add_deleted(tombstones.read(value.value, number), len(text))
                 continue
             item = (
                 reader.read(value, number, text if head.is_ours else None)
@@ -168,17 +167,13 @@ class BundleReader:
         """The entries in order, in lists of at most `size`; verifies first if nobody has."""
         if self._verified is None:
             self.verify()
-        entries = self._kept.entries()
-        while batch := list(islice(entries, size)):
-            yield batch
+        yield from self._kept.entries(size)
 
     def deleted(self, size: int = 500) -> Iterator[list[Tombstone]]:
         """The tombstones in order, in lists of at most `size`; verifies first if nobody has."""
         if self._verified is None:
             self.verify()
-        tombstones = self._kept.deleted()
-        while batch := list(islice(tombstones, size)):
-            yield batch
+        yield from self._kept.deleted(size)
 
     def _parse(self, text: bytes) -> Any:  # noqa: ANN401 - any JSON value
         return parse_line(text, self._limits.nesting, self._limits.dimensions + VALUES)

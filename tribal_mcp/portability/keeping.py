@@ -20,8 +20,9 @@ from tribal_mcp.portability.reading import Item, RejectedEntry
 from tribal_mcp.portability.tombstones import Tombstone
 
 _IN_MEMORY_BYTES = 16 * MIB
-_CHUNK_BYTES = 4 * MIB  # of the bundle
+_CHUNK_BYTES = MIB  # of the bundle
 _CHUNK = 500
+_BATCH_BYTES = 32 * MIB
 _HEAD = Struct("<?Q")  # whether it holds tombstones, and its length
 _MARSHAL = 2  # the last version that does not look for what stands twice
 
@@ -48,19 +49,19 @@ class Kept:
         self._chunk.append(
             _packed(item, data) if type(item) is MemoryEntry else (item.where, item.reason, item.id)  # type: ignore[union-attr]
         )
-        self._bytes += size
-        if self._bytes >= _CHUNK_BYTES or len(self._chunk) == _CHUNK:
-            self._next(deleted=False)
+        self._took(size)
 
-    def add_deleted(self, tombstone: Tombstone) -> None:
-        """Keep a tombstone."""
-        if not self._deleted or len(self._chunk) == _CHUNK:
+    def add_deleted(self, tombstone: Tombstone, size: int) -> None:
+        """Keep a tombstone, whose JSON form is about so many bytes long."""
+        if not self._deleted:
             self._next(deleted=True)
         self._chunk.append((tombstone.id, tombstone.deleted_at_us))
+        self._took(size)
 
     def finish(self) -> None:
         """Nothing more is coming."""
         self._next(deleted=False)
+        self._file.flush()
 
     def clear(self) -> None:
         """Forget all, to begin anew."""
@@ -69,17 +70,33 @@ class Kept:
         self._file.seek(0)
         self._file.truncate()
 
-    def entries(self) -> Iterator[Item]:
-        """The entries."""
-        for chunk in self._chunks(deleted=False):
-            for record in chunk:
-                yield _unpacked(record) if len(record) > _REJECTED else RejectedEntry(*record)
+    def entries(self, size: int) -> Iterator[list[Item]]:
+        """The entries, in lists of at most `size`, and of fewer where they are large."""
+        for batch in self._batches(size, deleted=False):
+            yield [_unpacked(r) if len(r) > _REJECTED else RejectedEntry(*r) for r in batch]
 
-    def deleted(self) -> Iterator[Tombstone]:
-        """The tombstones."""
-        for chunk in self._chunks(deleted=True):
-            for record in chunk:
-                yield Tombstone(*record)
+    def deleted(self, size: int) -> Iterator[list[Tombstone]]:
+        """The tombstones, in lists of at most `size`, and of fewer where they are large."""
+        for batch in self._batches(size, deleted=True):
+            yield [Tombstone(*record) for record in batch]
+
+    def _batches(self, size: int, *, deleted: bool) -> Iterator[list[tuple[Any, ...]]]:
+        batch: list[tuple[Any, ...]] = []
+        held = 0
+        for chunk, length in self._chunks(deleted=deleted):
+            held += length
+            batch += chunk
+            while len(batch) >= size or (batch and held > _BATCH_BYTES):
+                yield batch[:size]
+                del batch[:size]
+                held = length if batch else 0
+        if batch:
+            yield batch
+
+    def _took(self, size: int) -> None:
+        self._bytes += size
+        if self._bytes >= _CHUNK_BYTES or len(self._chunk) == _CHUNK:
+            self._next(deleted=self._deleted)
 
     def _next(self, *, deleted: bool) -> None:
         """Write the chunk in hand, and begin one of entries or of tombstones."""
@@ -90,13 +107,13 @@ class Kept:
                 held, self._file = self._file, self._scratch()
                 self._file.write(held.getbuffer())
                 self._in_memory = False
-            self._file.write(_HEAD.pack(self._deleted, len(text)))
-            self._file.write(text)
+            self._file.write(_HEAD.pack(self._deleted, len(text)) + text)
             self._chunk.clear()
             self._bytes = 0
         self._deleted = deleted
 
-    def _chunks(self, *, deleted: bool) -> Iterator[list[tuple[Any, ...]]]:
+    def _chunks(self, *, deleted: bool) -> Iterator[tuple[list[tuple[Any, ...]], int]]:
+        """The chunks of one kind, and how many bytes each took."""
         at = 0
         while True:
             self._file.seek(at)  # there may be other readers
@@ -105,7 +122,7 @@ class Kept:
                 return
             holds_deleted, length = _HEAD.unpack(head)
             if holds_deleted == deleted:
-                yield marshal.loads(self._file.read(length))  # noqa: S302 - written here
+                yield marshal.loads(self._file.read(length)), length  # noqa: S302 - written here
             at += _HEAD.size + length
 
 

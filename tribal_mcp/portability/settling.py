@@ -63,6 +63,12 @@ class AsRead:
     result: Verified = field(default_factory=Verified)
     beside: dict[str, Any] = field(default_factory=dict)
 
+    def hashes(self) -> Integrity:
+        """The counts and hashes of what was read."""
+        return Integrity(
+            self.entries.count, self.entries.sha256, self.deleted.count, self.deleted.sha256
+        )
+
 
 def settle(head: Head, manifest: EmbeddingManifest, read: AsRead) -> None:
     """Hold the items against the manifest and the integrity block; what is unusual is noted.

@@ -104,7 +104,9 @@ def read_numbers(text: bytes) -> Vector | None:
                 parser = Parser()
             # Doubles first, as every reader of JSON: rounded to float32 at once, some would differ.
             numbers = np.frombuffer(parser.parse(text).as_buffer(of_type="d"))  # type: ignore[union-attr]
-        elif b"u" in text:  # true and null; numpy would take true for 1
+        elif (
+            b"u" in text or b"s" in text
+        ):  # null, and true and false, which numpy takes for 1 and 0
             return None
         else:
             numbers = np.array(orjson.loads(text))

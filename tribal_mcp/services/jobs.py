@@ -270,7 +270,7 @@ class Jobs(StoreJobs):
             else self.folders.open_input(request.input_path, self.limits.file_bytes) as file,
             ExitStack() as stack,
         ):
-            scratch = partial(stack.enter_context, self._spool.scratch())
+            scratch = partial(stack.enter_context, self._spool.scratch(elsewhere=request.dry_run))
             yield BundleReader(file, self.limits, scratch=scratch)
 
     def _verifying(self, done: int, total: int, outcome: str = "Nothing was imported.") -> None:

@@ -258,7 +258,7 @@ async def read_since(
         )
     name = f"{text!r:.80}"
     with folders.open_earlier(text, limits.file_bytes) as file, ExitStack() as stack:
-        scratch = partial(stack.enter_context, spool.scratch())
+        scratch = partial(stack.enter_context, spool.scratch(elsewhere=True))
         try:
             reader = BundleReader(file, limits, name=name, scratch=scratch)
             return await anyio.to_thread.run_sync(EarlierBundle.read, reader, name, on_progress)
