@@ -1,6 +1,7 @@
 """Store to bundle: what an export takes, and the stream of it into a file."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -149,9 +150,8 @@ class Export:
     def tombstones(self) -> list[Tombstone]:
         """What was forgotten, in the order in which it was."""
         # Where no lock holds, others may have forgotten a memory since its id was listed.
-        listed = set(self.ids)
-        order = sorted((moment, i) for i, moment in self.deleted.items() if i not in listed)
-        return [Tombstone(i, moment) for moment, i in order]
+        gone = self.deleted.keys() - self.ids
+        return [Tombstone(i, moment) for moment, i in sorted((self.deleted[i], i) for i in gone)]
 
     async def write(
         self,
@@ -166,13 +166,13 @@ class Export:
             Stopped: `stop` said so.
             StoreDamaged: memories that were listed can't be read.
         """
-        present = set(self.ids)
+        links = Counter[str]()
         done = 0
         async for batch in store.read_lines(self.ids, EXPORT_BATCH):
             await anyio.to_thread.run_sync(writer.write_lines, batch.lines)
             self.without_vector += batch.without_vector
             self.undated += batch.undated
-            self.dangling += sum(i not in present for i in batch.links)
+            links.update(batch.links)
             done += len(batch.lines)
             if on_progress:
                 on_progress(done, len(self.ids))
@@ -180,6 +180,9 @@ class Export:
                 raise Stopped(
                     f"Stopped after {done:,} of {len(self.ids):,} memories; no file was written."
                 )
+        for memory_id in self.ids:
+            links.pop(memory_id, None)
+        self.dangling = links.total()
         if self.dangling:
             self.notes.append(
                 f"Links (supersedes, related_to) to memories that are not in the bundle: "
