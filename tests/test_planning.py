@@ -313,6 +313,12 @@ async def test_only_the_first_changes_are_told_and_a_file_has_all(tmp_path: Path
     write_bundle(tmp_path / "mine.json", [memory(0, content="before"), memory(1, content="mine")])
     async with connected(tmp_path) as client:
         await call(client, "tribal_import", input_path="mine.json")
+        kept = plan_of(
+            await call(
+                client, "tribal_import", input_path="some.json", dry_run=True, write_plan=True
+            )
+        )
+        assert [s.get("fields") for s in kept if s["action"] == "skip"] == [None, ["content"]]
         dry = await call(
             client, "tribal_import", input_path="some.json", dry_run=True, write_plan=True,
             conflict_resolution="overwrite",

@@ -1,6 +1,8 @@
 """Recalling, in every store: what comes first, what is said, and how much of it is shown."""
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 from tests.chroma_folders import chroma, create, vectors
 from tests.embedders import BagOfWords, nothing
 from tests.examples import memories, memory
-from tribal_mcp.errors import EmbedderError, UsageError
+from tribal_mcp.errors import EmbedderError, StoreDamaged, UsageError
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.hidden import hidden_characters
 from tribal_mcp.portability.memory import MemoryEntry
@@ -142,6 +144,17 @@ async def test_without_the_stores_own_embedder_words_are_searched_and_it_is_said
     [note] = result.notes
     assert note.startswith("Searched by words only. ")
     assert why in note
+
+
+async def test_a_memory_whose_vector_is_lost_is_found_by_its_words(tmp_path: Path) -> None:
+    async with open_store(tmp_path) as store:
+        await fill(store, fact(1, "The deploy branch is called release"), fact(2, "Takes tea"))
+    with closing(sqlite3.connect(tmp_path / "chroma.sqlite3")) as database, database:
+        database.execute("DELETE FROM embeddings_queue")
+    async with open_store(tmp_path) as store:
+        assert ids(await asked(store, "deploy branch", nothing)) == ["memory-1"]
+        with pytest.raises(StoreDamaged):
+            await store.get("memory-1")
 
 
 async def test_an_embedder_that_can_not_be_had_is_no_failure(store: SearchableStore) -> None:

@@ -88,6 +88,15 @@ async def test_entries_with_and_without_a_vector_are_one_store(store: MemoryStor
     }
 
 
+async def test_vectors_are_left_unread_where_nobody_asks_for_them(store: MemoryStore) -> None:
+    await store.upsert([memory(1), memory(2, embedding=None)])
+    assert await store.get_many(["memory-1", "memory-2"], vectors=False) == {
+        "memory-1": memory(1, embedding=None),
+        "memory-2": memory(2, embedding=None),
+    }
+    assert await store.get("memory-1") == memory(1)
+
+
 async def test_an_upsert_replaces_the_whole_entry(store: MemoryStore) -> None:
     await store.upsert([memory(1, context="before", metadata={"old": 1}), memory(2)])
     await store.upsert([memory(1, tags=["new"])])

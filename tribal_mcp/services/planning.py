@@ -225,7 +225,9 @@ class Planner:
 
     async def _held(self, ids: Sequence[str]) -> dict[str, Held]:
         held: dict[str, Held] = {**await self.store.forgotten(ids)}
-        held.update(await self.store.get_many(ids))
+        # Under SKIP no vector decides anything; only a plan file says whether it differs.
+        vectors = self.strategy is not ConflictResolution.SKIP or self.tell is not None
+        held.update(await self.store.get_many(ids, vectors=vectors))
         return held
 
     def _decide(self, here: Held, entry: MemoryEntry) -> Decision:

@@ -65,7 +65,7 @@ class Family:
         family = cls()
         new = list(ids)
         while new:
-            family.entries |= await store.get_many(new)
+            family.entries |= await store.get_many(new, vectors=False)
             found = {i: ids[-_FORKS:] for i, ids in (await store.corrections(new)).items()}
             family.corrections |= found
             new = [i for ids in found.values() for i in ids if i not in family.entries]

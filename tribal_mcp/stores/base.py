@@ -191,8 +191,8 @@ class MemoryStore(Protocol):
         """The memory of that id, or None."""
         ...
 
-    async def get_many(self, ids: Sequence[str]) -> dict[str, MemoryEntry]:
-        """The memories of those ids that are here, by id."""
+    async def get_many(self, ids: Sequence[str], *, vectors: bool = True) -> dict[str, MemoryEntry]:
+        """The memories of those ids that are here, by id; `vectors=False` leaves theirs unread."""
         ...
 
     async def list_ids(self, filters: ExportFilter = EVERYTHING) -> list[str]:

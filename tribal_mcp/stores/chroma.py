@@ -171,16 +171,19 @@ class ChromaStore(ChromaSearching):
         """The memory of that id, or None."""
         return (await self.get_many([memory_id])).get(memory_id)
 
-    async def get_many(self, ids: Sequence[str]) -> dict[str, MemoryEntry]:
-        """The memories of those ids that are here, by id."""
+    async def get_many(self, ids: Sequence[str], *, vectors: bool = True) -> dict[str, MemoryEntry]:
+        """The memories of those ids that are here, by id; `vectors=False` leaves theirs unread."""
 
         def read(files: Files, collections: list[RawCollection]) -> dict[str, MemoryEntry]:
             return {
                 record.id: to_entry(
-                    record.id, record.document, record.metadata, self._vector(collection, record)
+                    record.id,
+                    record.document,
+                    record.metadata,
+                    self._vector(collection, record) if vectors else None,
                 )
                 for collection in collections
-                for batch in files.read(collection, ids)
+                for batch in files.read(collection, ids, vectors=vectors)
                 for record in batch
             }
 

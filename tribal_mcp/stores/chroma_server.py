@@ -223,12 +223,12 @@ class ChromaServerStore(SearchByReading):
         """The memory of that id, or None."""
         return (await self.get_many([memory_id])).get(memory_id)
 
-    async def get_many(self, ids: Sequence[str]) -> dict[str, MemoryEntry]:
-        """The memories of those ids that are here, by id."""
+    async def get_many(self, ids: Sequence[str], *, vectors: bool = True) -> dict[str, MemoryEntry]:
+        """The memories of those ids that are here, by id; `vectors=False` leaves theirs unread."""
         return await self._run(
             lambda: {
                 r.id: to_entry(r.id, r.document, r.metadata, r.vector)
-                for r in self._records(ids).values()
+                for r in self._records(ids, vectors=vectors).values()
             }
         )
 

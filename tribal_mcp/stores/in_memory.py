@@ -77,9 +77,13 @@ class InMemoryStore(SearchByReading):
         """The memory of that id, or None."""
         return (await self.get_many([memory_id])).get(memory_id)
 
-    async def get_many(self, ids: Sequence[str]) -> dict[str, MemoryEntry]:
-        """The memories of those ids that are here, by id."""
-        return {i: deepcopy(self._entries[i]) for i in ids if i in self._entries}
+    async def get_many(self, ids: Sequence[str], *, vectors: bool = True) -> dict[str, MemoryEntry]:
+        """The memories of those ids that are here, by id; `vectors=False` leaves theirs unread."""
+        found = {i: deepcopy(self._entries[i]) for i in ids if i in self._entries}
+        if not vectors:
+            for entry in found.values():
+                entry.embedding = None
+        return found
 
     async def list_ids(self, filters: ExportFilter = EVERYTHING) -> list[str]:
         """The ids of what the filter takes, oldest insertion first, those without vector last."""
