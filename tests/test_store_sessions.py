@@ -51,6 +51,44 @@ def held(folder: Path) -> Iterator[int]:
         holder.kill()
 
 
+@pytest.mark.parametrize("place", ["file", "file/below", "loop", "n" * 300])
+async def test_a_folder_that_can_not_be_one_is_refused_in_words(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "loop").symlink_to("loop")
+    async with open_store(tmp_path / place) as store:
+        for use in (store.state(), store.list_ids(), store.upsert([memory(1)])):
+            with pytest.raises(StoreError, match="The folder of the memory store can't be used: "):
+                await use
+    assert (tmp_path / "file").read_text() == "not a folder"
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A file system with a store of three memories, which nobody may write to."""
+    place = tmp_path / "read only"
+    place.mkdir()
+    store = open_store(place / "store")
+    anyio.run(store.upsert, memories(3))
+    anyio.run(store.close)
+    for options in (["--bind", place], ["-o", "remount,ro,bind"]):
+        try:
+            subprocess.run(["/bin/mount", *options, place], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("may not mount")
+    yield place
+    subprocess.run(["/bin/umount", "--lazy", place], check=True)
+
+
+async def test_a_store_that_nobody_may_write_to_is_read(read_only: Path) -> None:
+    async with open_store(read_only / "store") as store:
+        assert (await export_memories(store)).entries == memories(3)
+        with pytest.raises(StoreError, match="can't be used: Read-only file system"):
+            await store.upsert([memory(9)])
+    async with open_store(read_only / "another") as store:
+        with pytest.raises(StoreError, match="can't be used: Read-only file system"):
+            await store.upsert([memory(9)])
+
+
 async def test_nothing_is_made_where_nothing_is_written(tmp_path: Path) -> None:
     folder = tmp_path / "missing" / "store"
     bundle = await export_memories(open_store(folder))

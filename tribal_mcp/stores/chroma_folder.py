@@ -6,18 +6,21 @@ index in memory. What a killed writer leaves is for `recovery`.
 """
 
 import atexit
+import os
 import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 from tribal_mcp.errors import NoSpace, StoreError
 from tribal_mcp.stores.chroma_api import ApiFiles
 from tribal_mcp.stores.chroma_files import ChromaFiles
 from tribal_mcp.stores.chroma_tables import RawCollection, UnknownLayout
+from tribal_mcp.stores.failures import explained
 from tribal_mcp.stores.guard import Guard
 from tribal_mcp.stores.journal import Journal
 from tribal_mcp.stores.lock import OWN_FOLDER, FolderLock
@@ -68,7 +71,7 @@ class ChromaFolder:
     @classmethod
     def at(cls, path: Path) -> "ChromaFolder":
         """The object of that folder; every spelling of its path gives the same one."""
-        real = path.expanduser().resolve()
+        real = Path(os.path.realpath(path.expanduser()))  # `resolve` fails where links go round
         with cls._register:
             return cls._open.setdefault(real, cls(real))
 
@@ -85,8 +88,16 @@ class ChromaFolder:
 
     @property
     def exists(self) -> bool:
-        """Whether there is anything to read."""
-        return self.database.is_file()
+        """Whether there is anything to read.
+
+        Raises:
+            StoreError: nothing can be, nor be written; it is no folder, or not for us.
+        """
+        with explained(self.path):
+            try:
+                return S_ISREG(self.database.stat().st_mode)
+            except FileNotFoundError:
+                return False
 
     def begin(self) -> None:
         """Called at the begin of a session."""

@@ -5,6 +5,7 @@ its holder dies. The mark names the holder to those who wait; whoever gets the l
 a mark knows that its writer died in mid-write.
 """
 
+import errno
 import json
 import os
 import socket
@@ -20,6 +21,7 @@ import anyio
 from filelock import FileLock, Timeout
 
 from tribal_mcp.errors import StoreLocked
+from tribal_mcp.stores.failures import explained
 
 OWN_FOLDER = "tribal-mcp"
 """Where our own files lie in a Chroma folder."""
@@ -63,6 +65,9 @@ class _OneAtATime:
             make_private(self._folder)
             self._file.acquire(timeout=0)
         except BaseException as error:
+            read_only = getattr(error, "errno", None) == errno.EROFS
+            if read_only and self._folder.parent.is_dir():
+                return True  # there nobody can write, us included
             self._threads.release()
             if isinstance(error, Timeout):
                 return False
@@ -98,14 +103,16 @@ class FolderLock:
 
         Raises:
             StoreLocked: `timeout_s` have passed.
+            StoreError: there can be no lock in this folder.
         """
         start = time.monotonic()
         is_next = False
         try:
             while True:
-                is_next = is_next or self._next.take()
-                if is_next and self._lock.take():
-                    return
+                with explained(self._own):
+                    is_next = is_next or self._next.take()
+                    if is_next and self._lock.take():
+                        return
                 waited = time.monotonic() - start
                 if waited > timeout_s:
                     raise StoreLocked(
@@ -124,7 +131,9 @@ class FolderLock:
         """Whether another process has the lock at the moment."""
         if self._lock.is_here():
             return False
-        if not self._lock.take():
+        with explained(self._own):
+            taken = self._lock.take()
+        if not taken:
             return not self._lock.is_here()
         self._lock.give_back()
         return False
