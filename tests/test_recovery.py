@@ -14,7 +14,7 @@ from tribal_mcp.stores.base import Change
 from tribal_mcp.stores.chroma import ChromaStore, open_store
 from tribal_mcp.stores.chroma_files import ChromaFiles
 from tribal_mcp.stores.chroma_folder import OURS, ChromaFolder
-from tribal_mcp.stores.hnsw_files import LABELS
+from tribal_mcp.stores.hnsw_labels import LABELS
 from tribal_mcp.stores.journal import Batch, Journal
 from tribal_mcp.stores.lock import FolderLock
 

@@ -6,6 +6,7 @@ open any more. Whoever reads vectors holds the folder's lock.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from tribal_mcp.portability.memory import Vector
 from tribal_mcp.stores.chroma_queries import ChromaQueries
 from tribal_mcp.stores.chroma_tables import DOCUMENT, RawCollection, RawRecord, places
 from tribal_mcp.stores.guard import Guard
-from tribal_mcp.stores.hnsw_files import LABELS, HnswFiles
+from tribal_mcp.stores.hnsw_files import HnswFiles
+from tribal_mcp.stores.hnsw_labels import LABELS, Labels
 
 _ADD, _UPDATE, _UPSERT, _DELETE = range(4)
 
@@ -112,10 +114,10 @@ class ChromaFiles(ChromaQueries):
         folder = self._folder / segment
         normalized = collection.space == "cosine"
         try:
-            labels = (folder / LABELS).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            labels = None
-        try:
+            try:
+                labels = Labels.read(lambda: (folder / LABELS).open("rb"))
+            except (FileNotFoundError, NotADirectoryError):
+                labels = None
             if labels is None and applied and not self._all_in_log(collection, folder, applied):
                 raise StoreDamaged(f"{LABELS} of the vector index is missing.")  # noqa: TRY301
             return HnswFiles(folder, normalized=normalized, labels=labels)
@@ -124,7 +126,8 @@ class ChromaFiles(ChromaQueries):
             # While nothing of the log is in the index, its files can't matter.
             if kept is None and applied is not None:
                 raise
-            return HnswFiles(folder, normalized=normalized, labels=kept or None)
+            labels = Labels.read(lambda: BytesIO(kept)) if kept else None
+            return HnswFiles(folder, normalized=normalized, labels=labels)
 
     def _all_in_log(self, collection: RawCollection, folder: Path, applied: int) -> bool:
         """Whether no index is needed: one that was built anew may not have been written yet."""

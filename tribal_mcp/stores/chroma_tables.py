@@ -210,7 +210,8 @@ class ChromaTables:
             from_us: the least `created_at_us`.
             to_us: the greatest `created_at_us`.
         """
-        sql = "SELECT embedding_id FROM embeddings WHERE segment_id = ?"
+        # Rows lie in the order that is asked for; by the index they would be sorted in memory.
+        sql = "SELECT embedding_id FROM embeddings NOT INDEXED WHERE segment_id = ?"
         values: list[Any] = [self._segment(collection, "METADATA")]
         if tags:
             sql += (

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import orjson
 
-from tribal_mcp.stores.hnsw_files import LABELS, Stamps, stamps
+from tribal_mcp.stores.hnsw_files import Stamps, stamps
+from tribal_mcp.stores.hnsw_labels import LABELS
 from tribal_mcp.stores.lock import OWN_FOLDER
 
 

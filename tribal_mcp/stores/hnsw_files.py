@@ -8,46 +8,26 @@ while, and after, newer ones are half written.
 
 import mmap
 import os
-import pickle
 import struct
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tribal_mcp.errors import StoreDamaged
 from tribal_mcp.portability.memory import Vector
+from tribal_mcp.stores.hnsw_labels import LABELS, Labels
 
-LABELS = "index_metadata.pickle"
 FILES = ("header.bin", "data_level0.bin", "length.bin", "link_lists.bin", LABELS)
 
 _HEADER = struct.Struct("<i6Qii3QdQ")
 _LABEL_BYTES = 8
 _DELETED_BYTE = 2
-_MAPPED_BYTES = 16 * 1024 * 1024
+_MAPPED_BYTES = 4 * 1024 * 1024
 _DONT_NEED = getattr(mmap, "MADV_DONTNEED", None)  # not everywhere
-_LEGACY = "chromadb.segment.impl.vector.local_persistent_hnsw", "PersistentData"
-"""The class as which Chroma 0.x pickled the labels."""
-
 Stamps = list[list[int] | None]
 
-
-class _Attributes:
-    """What stands in for the class of Chroma 0.x: attributes, and nothing that could run."""
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Takes plain values only; a pickle that names anything to call is not Chroma's."""
-
-    def find_class(self, module: str, name: str) -> type[_Attributes]:
-        if (module, name) == _LEGACY:
-            return _Attributes
-        raise StoreDamaged(
-            f"{LABELS} names {module}.{name}; Chroma writes plain values only, so this file is not "
-            "to be trusted."
-        )
+_NONE = Labels(list)
 
 
 def stamps(segment: Path) -> Stamps:
@@ -62,46 +42,25 @@ def stamps(segment: Path) -> Stamps:
     return found
 
 
-def read_labels(data: bytes) -> dict[str, Any]:
-    """The content of `index_metadata.pickle`: `id_to_label` and others.
-
-    Raises:
-        StoreDamaged: it is cut off, or is not what Chroma writes.
-    """
-    try:
-        stored = _PlainUnpickler(BytesIO(data)).load()
-        if isinstance(stored, _Attributes):
-            stored = vars(stored)
-        labels = stored["id_to_label"]
-        if not all(type(i) is str and type(n) is int and n >= 0 for i, n in labels.items()):
-            raise TypeError("id_to_label does not map ids to numbers")  # noqa: TRY301
-    except StoreDamaged:
-        raise
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        raise StoreDamaged(f"{LABELS} can't be read: {error}.") from error
-    return stored  # type: ignore[no-any-return]
-
-
 class HnswFiles:
     """The index files of a segment; without files (all vectors are in the log) it is empty.
 
     Args:
         folder: the segment's.
         normalized: under cosine, vectors are stored divided by their norms.
-        labels: the content of `index_metadata.pickle`; None for an empty index.
+        labels: those of its ids; None for an empty index.
     """
 
-    def __init__(self, folder: Path, *, normalized: bool, labels: bytes | None) -> None:
+    def __init__(self, folder: Path, *, normalized: bool, labels: Labels | None) -> None:
         self._folder = folder
         self._normalized = normalized
         self._stamps = stamps(folder)
-        self._labels: dict[str, int] = {}
+        self._labels = labels or _NONE
         self._map: mmap.mmap | None = None
         self._bytes = 0
         self._given = 0
-        self._deleted = np.empty(0, np.uint64)
+        self._deleted = np.empty(0, np.int64)
         if labels is not None:
-            self._labels = read_labels(labels)["id_to_label"]
             try:
                 self._open()
             except OSError as error:
@@ -121,11 +80,11 @@ class HnswFiles:
                 return
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         elements = np.ndarray((count, size), np.uint8, self._map, strides=(size, 1))
-        labels = np.empty(count, "<u8")
+        labels = np.empty(count, "<i8")
         self._alive = np.empty(count, np.bool_)
         step = max(1, _MAPPED_BYTES // size)
         for part in (slice(start, start + step) for start in range(0, count, step)):
-            labels[part] = elements[part, label_offset:].copy().view("<u8").ravel()
+            labels[part] = elements[part, label_offset:].copy().view("<i8").ravel()
             self._alive[part] = elements[part, _DELETED_BYTE] & 1 == 0
             self._touched(_MAPPED_BYTES)
         # An element that was made room for and never written has label 0: the first one counts.
@@ -155,7 +114,7 @@ class HnswFiles:
 
     def close(self) -> None:
         """Give the files back."""
-        self._labels = {}
+        self._labels = _NONE
         if self._map is not None:
             del self._vectors
             self._map.close()
@@ -171,7 +130,7 @@ class HnswFiles:
 
     def labels(self) -> list[int]:
         """The labels that were given out and are not deleted, in the order of their giving."""
-        given = np.arange(1, self._given + 1, dtype=np.uint64)
+        given = np.arange(1, self._given + 1)
         labels: list[int] = np.setdiff1d(given, self._deleted).tolist()
         return labels
 
@@ -180,14 +139,13 @@ class HnswFiles:
         return set(self._places(list(self._labels)))
 
     def _places(self, ids: Sequence[str]) -> dict[str, int]:
-        known = [i for i in ids if i in self._labels]
-        if self._map is None or not known:
+        if self._map is None or not ids:
             return {}
-        labels = np.array([self._labels[i] for i in known], np.uint64)
+        labels = self._labels.of(ids)
         at = np.minimum(np.searchsorted(self._sorted, labels), self._sorted.size - 1)
         places = self._order[at]
-        good = (self._sorted[at] == labels) & self._alive[places]
-        return {i: p for i, p, ok in zip(known, places.tolist(), good.tolist(), strict=True) if ok}
+        good = (labels >= 0) & (self._sorted[at] == labels) & self._alive[places]
+        return {i: p for i, p, ok in zip(ids, places.tolist(), good.tolist(), strict=True) if ok}
 
     def read(self, ids: Sequence[str]) -> dict[str, Vector]:
         """The vectors of those ids that are here, copied."""

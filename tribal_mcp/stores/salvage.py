@@ -6,7 +6,6 @@ be, those before the cut are used. Rows are read in ranges that are halved until
 stand alone.
 """
 
-import pickle
 import pickletools
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -23,7 +22,8 @@ from tribal_mcp.portability.memory import Vector, entry_fields
 from tribal_mcp.stores.base import BATCH, Lines
 from tribal_mcp.stores.chroma_files import ChromaFiles
 from tribal_mcp.stores.chroma_tables import RawCollection, RawRecord
-from tribal_mcp.stores.hnsw_files import LABELS, HnswFiles
+from tribal_mcp.stores.hnsw_files import HnswFiles
+from tribal_mcp.stores.hnsw_labels import LABELS, Labels
 from tribal_mcp.stores.journal import Batch
 from tribal_mcp.stores.records import DELETED, to_fields
 
@@ -154,8 +154,9 @@ class SalvagedFiles(ChromaFiles):
             self.damage.append(f"The vector index of {collection.name!r}: {error}")
         normalized = collection.space == "cosine"
         try:
-            labels = self._labels(collection, segment, applied)
-            return HnswFiles(self._folder / segment, normalized=normalized, labels=_pickled(labels))
+            found = self._labels(collection, segment, applied)
+            labels = Labels(lambda: [found])
+            return HnswFiles(self._folder / segment, normalized=normalized, labels=labels)
         except (StoreDamaged, OSError):
             return HnswFiles(self._folder / segment, normalized=normalized, labels=None)
 
@@ -164,7 +165,7 @@ class SalvagedFiles(ChromaFiles):
     ) -> dict[str, int]:
         path = self._folder / segment / LABELS
         first = _first_labels(path.read_bytes()) if path.exists() else {}
-        with closing(HnswFiles(path.parent, normalized=False, labels=_pickled({}))) as files:
+        with closing(HnswFiles(path.parent, normalized=False, labels=Labels(list))) as files:
             given = files.labels()
         ids = list(self._readable(collection))
         rows = self._segment(collection, "METADATA")
@@ -184,8 +185,9 @@ class SalvagedFiles(ChromaFiles):
         segment, _ = self.vector_segment(collection)
         rows = self._segment(collection, "METADATA")
         normalized = collection.space == "cosine"
+        those = Labels(lambda: [labels])
         with closing(
-            HnswFiles(self._folder / segment, normalized=normalized, labels=_pickled(labels))
+            HnswFiles(self._folder / segment, normalized=normalized, labels=those)
         ) as files:
             return all(
                 np.allclose(files.read([i]).get(i, told), told, rtol=1e-5)
@@ -213,10 +215,6 @@ class SalvagedFiles(ChromaFiles):
                 return {}
             middle = len(ids) // 2
             return self._vectors(index, ids[:middle]) | self._vectors(index, ids[middle:])
-
-
-def _pickled(labels: dict[str, int]) -> bytes:
-    return pickle.dumps({"id_to_label": labels})
 
 
 @dataclass(slots=True)
