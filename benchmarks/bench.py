@@ -526,7 +526,7 @@ memory, memory is the peak resident size of the process in MiB.
 The floor writes no metadata. The second ratio is to a floor that writes the same metadata as we
 do: what lies between the two is Chroma's own work on metadata. The dry run is into an empty store:
 all that we add to Chroma's work by reading, checking and planning. In the last pair every memory
-is there already and is compared with the one in the file.
+is there already and is compared with the one in the file, but for its vector.
 
 | memories | floor | ours | ours ÷ floor | with metadata | dry run | ÷ | skipped | ÷ | MiB | ours |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import BinaryIO, cast
@@ -22,8 +23,8 @@ BEGIN = b'{"manifest": ' + json.dumps(manifest(None).to_dict()).encode() + b",\n
 ENTRIES = BEGIN + b'"entries": [\n'
 ENTRY = b'{"id":"a","content":"","created_at":"2026-01-01"},\n'
 
-
 TOMBSTONE = b'{"deleted":{"id":"%b","deleted_at":"2026-01-01"}}\n' % (b"a" * 2_000_000)
+LONG_ID = b'{"id":"%b","content":5,"created_at":"2026-01-01"}\n' % (b"a" * 8_000_000)
 VALUES = b'{"id":"a","content":"","created_at":"2026-01-01","metadata":{"a":[%b0]}}\n' % (
     b'{"a":0},' * 30_000
 )
@@ -109,14 +110,19 @@ FILES: dict[str, Callable[[], BinaryIO]] = {
     "1 GB of white space": big(b"", b" " * 999 + b"\n", 1_000_000, b""),
     "1 GB of blank lines in a stream": big(ENTRY[:-2] + b"\n", b" \n" * 1000, 500_000, b""),
     "entries with one id": big(ENTRIES, ENTRY * 1000, 200, b"1]}"),
+    "ids of 8 MB": big(b"", LONG_ID, 60, b""),
+    "a key of 8 MB": big(BEGIN + b'"', X * 8, 1, b'":1,"entries":[]}'),
     "tombstones of 2 MB": big(ENTRY[:-2] + b"\n", TOMBSTONE, 300, b""),
-    "entries of tiny values": big(b"", VALUES, 300, b""),
+    "entries of tiny values": big(b"", VALUES, 100, b""),
 }
 
 
 def main(name: str) -> None:
     try:
-        BundleReader(FILES[name](), Limits(entries=100_000), scratch=TemporaryFile).verify()
+        reader = BundleReader(FILES[name](), Limits(entries=100_000), scratch=TemporaryFile)
+        reader.verify()
+        for _ in chain(reader.batches(), reader.deleted()):
+            pass
     except BundleError as error:
         sys.stdout.write(f"refused: {error}\n")
     # Not `ru_maxrss`: a process begins with that of the one that started it.

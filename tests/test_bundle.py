@@ -4,12 +4,14 @@ import gzip
 import hashlib
 import json
 import re
+import tracemalloc
 from collections.abc import Callable
 from io import BytesIO
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from backports import zstd
 
 from tests.bundles import MODEL, as_dict, dumped, manifest, read, written
 from tests.examples import memories, memory
@@ -26,6 +28,7 @@ from tribal_mcp.portability.bundle import (
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.memory import dump_entry
+from tribal_mcp.portability.reading import HashedIds
 
 LAYOUTS: list[Layout] = ["json", "jsonl"]
 COMPRESSIONS: list[Compression] = ["none", "gzip", "zstd"]
@@ -399,6 +402,9 @@ def test_a_bundle_over_a_limit_is_refused(limits: Limits, reason: str) -> None:
     ("limits", "change", "reason"),
     [
         (Limits(content_bytes=10), {"content": "äöüäöü"}, "content is 12 bytes; the limit is 10"),
+        (Limits(id_bytes=10), {"id": "äöüäöü"}, "id is 12 bytes; the limit is 10"),
+        (Limits(id_bytes=10), {"supersedes": "x" * 11}, "TRIBAL_LIMIT_ID_BYTES"),
+        (Limits(id_bytes=10), {"related_to": ["a", "x" * 11]}, "that it names is 11 bytes"),
         (Limits(tags=2), {"tags": ["a", "b", "c"]}, "tags has 3 items; the limit is 2"),
         (Limits(tags=2), {"related_to": ["a", "b", "c"]}, "related_to has 3 items"),
         (Limits(dimensions=7), {"content": "x", "embedding": [1.0] * 8}, "8 numbers; the limit"),
@@ -414,6 +420,45 @@ def test_an_entry_over_a_limit_is_rejected(
     result = read(dumped(bundle), limits)
     assert [entry.id for entry in result.entries] == ["b"]
     assert reason in result.reasons[0]
+
+
+def test_a_tombstone_with_an_id_over_the_limit_refuses_the_bundle() -> None:
+    data = b'{"deleted":{"id":"%b","deleted_at":"2026-01-01"}}\n' % (b"x" * 11)
+    with pytest.raises(BundleError, match="id is 11 bytes; the limit is 10"):
+        read(dump_entry(memory(1)) + b"\n" + data, Limits(id_bytes=10))
+
+
+def test_an_id_over_the_limit_is_not_repeated() -> None:
+    data = b'{"id":"%b","content":5,"created_at":"2026-01-01"}\n' % (b"x" * 5000)
+    rejected = BundleReader(BytesIO(data * 2)).verify().rejected
+    assert [entry.id for entry in rejected] == [None, None]
+
+
+@pytest.mark.parametrize(("window", "is_read"), [(26, True), (27, False)])
+def test_a_window_that_takes_too_much_memory_is_refused(window: int, *, is_read: bool) -> None:
+    plain = written(4000, "jsonl", dimensions=1536)
+    options = {int(zstd.CompressionParameter.window_log): window}
+    data = zstd.compress(plain, options=options)
+    if is_read:
+        assert len(read(data).entries) == 4000
+    else:
+        with pytest.raises(BundleError, match="without `--ultra` or `--long`"):
+            read(data)
+
+
+def test_what_stands_twice_is_known_in_little_memory() -> None:
+    ids = HashedIds()
+    for n in range(300_000):
+        ids.first("the same", n)
+    ids.first("another", 1)
+    tracemalloc.start()
+    try:
+        suspects = ids.suspects()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert suspects.tolist() == [hash("the same")]
+    assert peak < 4_000_000
 
 
 def test_progress_ends_with_the_whole_file() -> None:

@@ -296,7 +296,9 @@ BOMB_REASONS = {
     "1 GB of white space": "empty",
     "1 GB of blank lines in a stream": "more than 201,000 lines",
     "entries with one id": "more than 100,000 entries",
-    "tombstones of 2 MB": "is deleted already",
+    "ids of 8 MB": "^\\d+ MB",
+    "a key of 8 MB": "longer than 1000 characters",
+    "tombstones of 2 MB": "the limit is 4,096 .TRIBAL_LIMIT_ID_BYTES",
     "entries of tiny values": "^\\d+ MB",
 }
 

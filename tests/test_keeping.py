@@ -3,14 +3,16 @@
 import os
 import resource
 import shutil
+import tempfile
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
 from tests.bundles import read, written
 from tests.examples import memories, memory
+from tribal_mcp import spool
 from tribal_mcp.config import LimitSettings, Settings
 from tribal_mcp.errors import BundleError, NoSpace, PathNotAllowed
 from tribal_mcp.portability.bundle import BundleReader, Tombstone
@@ -97,11 +99,33 @@ def test_a_disk_without_room_for_it_is_no_space_and_leaves_nothing(
     assert files_below(tmp_path) == []
 
 
+def test_where_nothing_can_be_kept_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with (
+            pytest.raises(NoSpace, match="no temporary folder that can be written to"),
+            Spool(tmp_path / "none").scratch(elsewhere=True),
+        ):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_folder_that_is_removed_meanwhile_costs_nothing(tmp_path: Path) -> None:
+    with Spool(tmp_path / "data").scratch() as file:
+        shutil.rmtree(tmp_path / "data")
+        reader = BundleReader(BytesIO(many()), scratch=lambda: file)
+        assert items(reader) == read(many()).items
+
+
 def test_it_leaves_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = shutil.disk_usage(tmp_path)._replace(free=65 << 20)
     with Spool(tmp_path).scratch() as file:
         file.write(b"x")
-        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+        monkeypatch.setattr(spool, "_free_bytes", lambda _: 65 << 20)
         file.write(b"x")
         with pytest.raises(NoSpace, match="less than 64 MiB free"):
             file.write(bytes(2 << 20))
@@ -119,26 +143,26 @@ def test_a_disk_that_can_not_be_read_is_said_in_words(tmp_path: Path) -> None:
 async def test_a_dry_run_of_a_large_bundle_makes_nothing(tmp_path: Path) -> None:
     (tmp_path / "many.jsonl").write_bytes(many())
     arguments = {"input_path": str(tmp_path / "many.jsonl"), "dry_run": True}
-    for data_dir in (tmp_path / "none", tmp_path / "many.jsonl" / "none"):
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / "tribal-mcp").write_text("no folder")
+    for data_dir in (tmp_path / "none", blocked):
         settings = Settings(data_dir=data_dir)
         jobs = Jobs(settings, LimitSettings(), trusted=True)
         result = (await jobs.run("import", arguments)).model_dump()
         assert (result["imported"], result["errors"]) == (400, 1)
-        assert not data_dir.exists()
-    assert files_below(tmp_path) == [tmp_path / "many.jsonl"]
+    assert not (tmp_path / "none").exists()
+    assert {path.name for path in files_below(tmp_path)} == {"tribal-mcp", "many.jsonl"}
 
 
 def test_what_is_large_comes_in_short_lists() -> None:
     long = "x" * (1 << 20)
     lines = [dump_entry(memory(n, content=f"{n}{long}")) for n in range(80)]
-    lines += [
-        b'{"deleted":{"id":"%d%b","deleted_at":"1970-01-01"}}' % (n, long.encode())
-        for n in range(80)
-    ]
-    reader = BundleReader(BytesIO(b"\n".join(lines)))
-    for batches in (list(reader.batches()), list(reader.deleted())):
-        assert sum(map(len, batches)) == 80
-        assert max(map(len, batches)) < 40
+    values: dict[str, Any] = {"many": [{"a": 0}] * 30_000}  # as values twenty times as much
+    lines += [dump_entry(memory(n, metadata=values)) for n in range(80, 120)]
+    batches = list(BundleReader(BytesIO(b"\n".join(lines))).batches())
+    assert sum(map(len, batches)) == 120
+    assert max(map(len, batches)) < 20
 
 
 @pytest.mark.parametrize("changed", [b"number 99", b"gone-0"])
@@ -157,4 +181,4 @@ def test_a_file_that_changes_between_two_looks_at_it_is_refused(changed: bytes) 
 
     with pytest.raises(BundleError, match="was changed while it was read"):
         BundleReader(file).verify(change)
-    assert len(looks) == 1
+    assert len(looks) == 2

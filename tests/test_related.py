@@ -106,7 +106,7 @@ def test_related_are_those_that_a_walk_over_all_links_reaches(
             counted.add([entry])
         present = {f"memory-{n}" for n in links}
         named = [i for e in coming for i in (*e.related_to, e.supersedes) if i is not None]
-        assert await counted.dangling(here) == sum(i not in present for i in named)
+        assert await counted.dangling(here, [coming]) == sum(i not in present for i in named)
 
     asyncio.run(go())
 
@@ -114,9 +114,10 @@ def test_related_are_those_that_a_walk_over_all_links_reaches(
 async def test_links_of_many_entries_are_looked_up_in_parts(store: MemoryStore) -> None:
     await store.upsert(memories(3))
     links = Links()
-    links.add(memory(n, related_to=[f"memory-{n + 1}", "memory-0"]) for n in range(10, 2500))
-    assert await links.dangling(store) == 1
-    assert await Links().dangling(store) == 0
+    entries = [memory(n, related_to=[f"memory-{n + 1}", "memory-0"]) for n in range(10, 2500)]
+    links.add(entries)
+    assert await links.dangling(store, [entries[:1000], entries[1000:]]) == 1
+    assert await Links().dangling(store, []) == 0
 
 
 @pytest.mark.parametrize("dry_run", [True, False])

@@ -8,7 +8,7 @@ gone afterwards; what a killed process left is removed by the next that comes.
 import io
 import os
 import re
-import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -86,14 +86,14 @@ class Spool:
             except (PathNotAllowed, UsageError):
                 if not elsewhere:
                     raise
-                place = Path(tempfile.gettempdir()).resolve()
+                place = _temporary_folder()
                 with in_words(_SHOWN_ELSEWHERE):
                     folder, shown = OpenFolder(place, place), _SHOWN_ELSEWHERE
                 stack.callback(folder.close)
                 passing = stack.enter_context(_new(folder, shown))
             with suppress(OSError):  # Windows keeps the name until the end
                 folder.unlink(passing.name)
-            file = _Scratch(passing.draft.raw, folder.path, shown)
+            file = _Scratch(passing.draft.raw, shown)
             try:
                 yield file
             finally:
@@ -142,14 +142,13 @@ class Spool:
 class _Scratch(io.BufferedRandom):
     """Leaves room on the disk: the store there is worth more than what is kept of a bundle."""
 
-    def __init__(self, raw: Any, folder: Path, shown: str) -> None:  # noqa: ANN401 - a raw draft
+    def __init__(self, raw: Any, shown: str) -> None:  # noqa: ANN401 - a raw draft
         raw.early = False  # it is read back soon, and then gone
-        self._folder = folder
         self._shown = shown
         super().__init__(raw)
 
     def write(self, data: bytes | memoryview, /) -> int:  # type: ignore[override]  # all that is asked
-        if shutil.disk_usage(self._folder).free < _SPARE_BYTES + len(data):
+        if _free_bytes(self.fileno()) < _SPARE_BYTES + len(data):
             raise NoSpace(
                 f"There is no room to write {self._shown}: what is kept of a large bundle would "
                 f"leave less than {_SPARE_BYTES >> 20} MiB free. Nothing was changed. Free some "
@@ -169,6 +168,24 @@ def _new(folder: OpenFolder, shown: str) -> Iterator[Passing]:
             draft.close()
         with suppress(OSError):
             folder.unlink(name)
+
+
+def _temporary_folder() -> Path:
+    try:
+        return Path(tempfile.gettempdir()).resolve()
+    except OSError as error:
+        raise NoSpace(
+            "There is no temporary folder that can be written to, to keep what is read of a large "
+            "bundle. Nothing was changed. Make space, or set TMPDIR to another folder."
+        ) from error
+
+
+def _free_bytes(descriptor: int) -> int:
+    """What is free on the disk of an open file."""
+    if sys.platform == "win32":
+        return 1 << 62  # there a full disk shows in the writing
+    disk = os.fstatvfs(descriptor)
+    return disk.f_bavail * disk.f_frsize
 
 
 def _checked(name: str) -> str:

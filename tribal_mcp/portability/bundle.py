@@ -113,14 +113,15 @@ class BundleReader:
             ids = HashedIds()
             read = self._read_all(self._blocks(on_progress), ids, strict=strict)
             suspects = ids.suspects()
-            if len(suspects) > _DOUBTFUL_IDS:
+            if suspects.size > _DOUBTFUL_IDS:
                 raise BundleError(
                     f"In the bundle more than {_DOUBTFUL_IDS:,} ids stand twice. Nothing was "
                     "imported. Take one of each out."
                 )
-            if suspects:
+            if suspects.size:
                 first = read.hashes()
-                read = self._read_all(self._blocks(), ExactIds(suspects), strict=strict)
+                doubtful = ExactIds(frozenset(suspects.tolist()))
+                read = self._read_all(self._blocks(on_progress), doubtful, strict=strict)
                 if read.hashes() != first:
                     raise self._changed()
             if read.beside.get("manifest") != self._head.manifest:

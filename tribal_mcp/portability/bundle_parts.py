@@ -37,6 +37,7 @@ _LISTS = {"entries", "deleted"}
 _LINE_PARTS = PARTS - {"entries"}
 _DELETED_LINE = b'{"deleted":'
 _PARTS = 1_000
+_PART_NAME = 1_000
 _BLANK_LINES = 1_000
 _NO_BUNDLE = "so it is not a bundle. Nothing was imported."
 _OTHER_BEGINNINGS = {
@@ -166,8 +167,11 @@ def _keys(cursor: Cursor, nesting: int) -> Iterator[str]:
                 "Nothing was imported."
             )
         seen.add(key)
-        if len(seen) > _PARTS:
-            raise BundleError(f"The file has more than {_PARTS} parts, {_NO_BUNDLE}")
+        if len(seen) > _PARTS or len(key) > _PART_NAME:
+            raise BundleError(
+                f"The file has more than {_PARTS} parts, or one whose name is longer than "
+                f"{_PART_NAME} characters, {_NO_BUNDLE}"
+            )
         cursor.take(b":")
         yield key
         if cursor.take(b",", b"}") == b"}":

@@ -23,7 +23,9 @@ _IN_MEMORY_BYTES = 16 * MIB
 _CHUNK_BYTES = MIB  # of the bundle
 _CHUNK = 500
 _BATCH_BYTES = 32 * MIB
-_HEAD = Struct("<?Q")  # whether it holds tombstones, and its length
+_BATCH_VALUES = 2 * MIB
+"""Beside the vectors: as values these take up to twenty times as much."""
+_HEAD = Struct("<?QQ")  # whether it holds tombstones, its length, and that of its vectors
 _MARSHAL = 2  # the last version that does not look for what stands twice
 
 
@@ -82,14 +84,15 @@ class Kept:
 
     def _batches(self, size: int, *, deleted: bool) -> Iterator[list[tuple[Any, ...]]]:
         batch: list[tuple[Any, ...]] = []
-        held = 0
-        for chunk, length in self._chunks(deleted=deleted):
+        held = values = 0
+        for chunk, length, vectors in self._chunks(deleted=deleted):
             held += length
+            values += length - vectors
             batch += chunk
-            while len(batch) >= size or (batch and held > _BATCH_BYTES):
+            while len(batch) >= size or (batch and (held > _BATCH_BYTES or values > _BATCH_VALUES)):
                 yield batch[:size]
                 del batch[:size]
-                held = length if batch else 0
+                held, values = (length, length - vectors) if batch else (0, 0)
         if batch:
             yield batch
 
@@ -107,26 +110,32 @@ class Kept:
                 held, self._file = self._file, self._scratch()
                 self._file.write(held.getbuffer())
                 self._in_memory = False
-            self._file.write(_HEAD.pack(self._deleted, len(text)) + text)
+            vectors = 0 if self._deleted else sum(map(_vector_bytes, self._chunk))
+            self._file.write(_HEAD.pack(self._deleted, len(text), vectors) + text)
             self._chunk.clear()
             self._bytes = 0
         self._deleted = deleted
 
-    def _chunks(self, *, deleted: bool) -> Iterator[tuple[list[tuple[Any, ...]], int]]:
-        """The chunks of one kind, and how many bytes each took."""
+    def _chunks(self, *, deleted: bool) -> Iterator[tuple[list[tuple[Any, ...]], int, int]]:
+        """The chunks of one kind, how many bytes each took, and its vectors of them."""
         at = 0
         while True:
             self._file.seek(at)  # there may be other readers
             head = self._file.read(_HEAD.size)
             if not head:
                 return
-            holds_deleted, length = _HEAD.unpack(head)
+            holds_deleted, length, vectors = _HEAD.unpack(head)
             if holds_deleted == deleted:
-                yield marshal.loads(self._file.read(length)), length  # noqa: S302 - written here
+                data = self._file.read(length)
+                yield marshal.loads(data), length, vectors  # noqa: S302 - written here
             at += _HEAD.size + length
 
 
 _REJECTED = 3
+
+
+def _vector_bytes(record: tuple[Any, ...]) -> int:
+    return len(record[2] or b"") if len(record) > _REJECTED else 0
 
 
 def _packed(entry: MemoryEntry, data: Any) -> tuple[Any, ...]:  # noqa: ANN401 - any JSON value

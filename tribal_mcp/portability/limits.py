@@ -19,6 +19,7 @@ class Limits(BaseModel):
     expansion_ratio: int = Field(
         200, gt=0, description="bytes out of a compressed file for each byte in it"
     )
+    id_bytes: int = Field(4096, gt=0, description="an id, as UTF-8; also one that is named")
     content_bytes: int = Field(4 * MIB, gt=0, description="the content of one memory, as UTF-8")
     tags: int = Field(1_000, gt=0, description="tags, or related ids, of one memory")
     dimensions: int = Field(65_536, gt=0, description="numbers in a vector")

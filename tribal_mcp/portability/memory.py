@@ -316,8 +316,7 @@ def entry_from_dict(data: object, limits: Limits = DEFAULT_LIMITS) -> MemoryEntr
             f"the limit is {limits.content_bytes:,} (TRIBAL_LIMIT_CONTENT_BYTES)"
         )
     entry.id = _required_text(rest, "id")
-    if not entry.id:
-        raise EntryError("id is empty")
+    check_id("id", entry.id, limits)
     entry.embedding = _embedding(rest.pop("embedding", None), limits)
     entry.source_instance = _text(rest, "source_instance", "unknown")
     entry.tags = _texts(rest, "tags", limits)
@@ -325,6 +324,7 @@ def entry_from_dict(data: object, limits: Limits = DEFAULT_LIMITS) -> MemoryEntr
     entry.confidence = as_confidence(rest.pop("confidence", 1.0))
     entry.supersedes = _optional_text(rest, "supersedes")
     entry.related_to = _texts(rest, "related_to", limits)
+    _check_links(entry, limits)
     entry.metadata = {}
     metadata = rest.pop("metadata", None)
     if metadata is not None:
@@ -334,6 +334,27 @@ def entry_from_dict(data: object, limits: Limits = DEFAULT_LIMITS) -> MemoryEntr
     entry.extra = rest
     entry.verbatim = verbatim
     return entry
+
+
+def check_id(what: str, value: str, limits: Limits) -> None:
+    """Hold an id against what an id may be.
+
+    Raises:
+        EntryError: it is empty, or longer than the limit.
+    """
+    if not value:
+        raise EntryError(f"{what} is empty")
+    if len(value) * 4 > limits.id_bytes < len(value.encode()):
+        raise EntryError(
+            f"{what} is {len(value.encode()):,} bytes; "
+            f"the limit is {limits.id_bytes:,} (TRIBAL_LIMIT_ID_BYTES)"
+        )
+
+
+def _check_links(entry: MemoryEntry, limits: Limits) -> None:
+    for named in (*entry.related_to, entry.supersedes):
+        if named:
+            check_id("an id that it names", named, limits)
 
 
 def _embedding(value: Any, limits: Limits) -> Vector | None:  # noqa: ANN401 - any JSON value

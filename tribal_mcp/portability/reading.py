@@ -51,17 +51,20 @@ class Ids(Protocol):
 
 
 class ExactIds:
-    """The ids and their places; with `suspects`, only of ids whose hash is among them."""
+    """The ids and their places; with `suspects`, only of ids whose hash is among them.
+
+    For an id stand 128 bits of it that nobody can foresee, so that its length costs nothing.
+    """
 
     def __init__(self, suspects: frozenset[int] | None = None) -> None:
         self._suspects = suspects
-        self._number_by_id: dict[str, int] = {}
+        self._number_by_id: dict[tuple[int, int], int] = {}
 
     def first(self, identity: str, number: int) -> int:
         """The place where the id came first; `number` if that is here."""
         if self._suspects is not None and hash(identity) not in self._suspects:
             return number
-        return self._number_by_id.setdefault(identity, number)
+        return self._number_by_id.setdefault((hash(identity), hash(identity + "\0")), number)
 
 
 class HashedIds:
@@ -75,13 +78,14 @@ class HashedIds:
         self._hashes.append(hash(identity))
         return number
 
-    def suspects(self) -> frozenset[int]:
-        """The hashes that came more than once. Call it last: it sorts in place."""
-        if not self._hashes:
-            return frozenset()
+    def suspects(self) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+        """The hashes that came more than once, each once. Call it last: it sorts in place."""
         hashes = np.frombuffer(self._hashes, dtype=np.int64)
         hashes.sort()
-        return frozenset(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+        again = hashes[1:] == hashes[:-1]
+        again[1:] &= ~again[:-1]  # of each only the first that is another's repetition
+        found: np.ndarray[tuple[int], np.dtype[np.int64]] = hashes[1:][again]
+        return found
 
 
 class EntryReader:
@@ -139,9 +143,8 @@ class EntryReader:
 
     def _rejected(self, data: object, number: int, reason: str) -> RejectedEntry:
         identity = data.get("id") if isinstance(data, dict) else None
-        return RejectedEntry(
-            f"{self._place} {number:,}", reason, identity if isinstance(identity, str) else None
-        )
+        is_id = isinstance(identity, str) and len(identity) <= self._limits.id_bytes
+        return RejectedEntry(f"{self._place} {number:,}", reason, identity if is_id else None)
 
     def _add(self, line: bytes, number: int) -> None:
         self._hash.add(line)

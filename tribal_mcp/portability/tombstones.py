@@ -14,7 +14,12 @@ import orjson
 from tribal_mcp.errors import BundleError, EntryError
 from tribal_mcp.portability.integrity import EntriesHash, Integrity
 from tribal_mcp.portability.limits import DEFAULT_LIMITS, Limits
-from tribal_mcp.portability.memory import from_microseconds, microseconds, read_date
+from tribal_mcp.portability.memory import (
+    check_id,
+    from_microseconds,
+    microseconds,
+    read_date,
+)
 from tribal_mcp.portability.reading import Ids
 from tribal_mcp.portability.strict_json import check
 
@@ -137,6 +142,7 @@ class TombstoneReader:
         if isinstance(data, EntryError):
             raise data
         tombstone = Tombstone.from_dict(data)
+        check_id("id", tombstone.id, self._limits)
         first = self._ids.first(tombstone.id, -number)
         if first == -number:
             return tombstone

@@ -107,7 +107,7 @@ async def import_entries(
                     raise Stopped("Stopped.")
         except TribalError as error:
             raise type(error)(f"{error} {_so_far(summary, done, point)}") from error
-        summary.dangling = await links.dangling(store)
+        summary.dangling = await links.dangling(store, source.batches(100))
         await _finish(summary, point, new)
     summary.notes += filter(None, [vectors.afterthought(summary)])
     summary.needs_reembedding = summary.without_vector > 0

@@ -1,15 +1,18 @@
 """What memories name of each other in `supersedes` and `related_to`: followed, and counted.
 
-Only ids are held, and of a bundle no more than a hash of each id and the ids that are named.
+Only ids are held, and of a bundle no more than a hash of each, and of each that is named.
 """
 
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
 
+import anyio.to_thread
 import numpy as np
 
 from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.portability.reading import RejectedEntry
 from tribal_mcp.stores.base import BATCH, MemoryStore
 
 
@@ -26,37 +29,71 @@ async def with_related(store: MemoryStore, ids: Sequence[str]) -> list[str]:
     return [i for i in await store.list_ids() if i in taken]
 
 
+Hashes = np.ndarray[tuple[int], np.dtype[np.int64]]
+
+
 class Links:
-    """The links of a bundle's entries, which come in any order."""
+    """The links of a bundle's entries, which come in any order; of each id there is a hash."""
 
     def __init__(self) -> None:
         self._ids = array("q")
-        self._named: Counter[str] = Counter()
-        self._gone: set[str] = set()
+        self._named = array("q")
+        self._gone = array("q")
 
     def add(self, entries: Iterable[MemoryEntry]) -> None:
         """Take in the links of the next entries."""
         for entry in entries:
             self._ids.append(hash(entry.id))
-            self._named.update(entry.related_to)
-            if entry.supersedes is not None:
-                self._named[entry.supersedes] += 1
+            self._named.extend(map(hash, _named_by(entry)))
 
     def remove(self, ids: Iterable[str]) -> None:
         """Take in what the same bundle removes from the store, whether it is gone yet or not."""
-        self._gone.update(ids)
+        self._gone.extend(map(hash, ids))
 
-    async def dangling(self, store: MemoryStore) -> int:
-        """How many of them name what is neither among the entries nor stays in the store."""
-        if not self._named:
+    async def dangling(
+        self, store: MemoryStore, batches: Iterable[Sequence[MemoryEntry | RejectedEntry]]
+    ) -> int:
+        """How many of them name what is neither among the entries nor stays in the store.
+
+        Args:
+            store: as it is after the import.
+            batches: the same entries once more, for the ids behind the hashes.
+        """
+        ids, named, gone = map(_sorted, (self._ids, self._named, self._gone))
+        outside = named[~_among(named, ids)]
+        if not outside.size:
             return 0
-        named = list(self._named)
-        is_inside = np.isin(
-            np.fromiter(map(hash, named), np.int64, len(named)), np.frombuffer(self._ids, np.int64)
-        )
-        outside = [i for i, inside in zip(named, is_inside, strict=True) if not inside]
-        here = await _existing(store, outside) - self._gone
-        return sum(self._named[i] for i in outside if i not in here)
+        lost = 0
+        every = iter(batches)
+        while batch := await anyio.to_thread.run_sync(next, every, None):
+            links = [i for e in batch if isinstance(e, MemoryEntry) for i in _named_by(e)]
+            hashes = np.fromiter(map(hash, links), np.int64, len(links))
+            outer = Counter(compress(links, _among(hashes, outside)))
+            here = list(await _existing(store, outer))
+            goes = _among(np.fromiter(map(hash, here), np.int64, len(here)), gone)
+            lost += outer.total() - sum(outer[i] for i in compress(here, ~goes))
+        return lost
+
+
+def _sorted(hashes: "array[int]") -> Hashes:
+    """They, sorted in place: there may be many."""
+    found = np.frombuffer(hashes, np.int64)
+    found.sort()
+    return found
+
+
+def _among(hashes: Hashes, others: Hashes) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Which of them are among the others, which are sorted."""
+    if not others.size:
+        return np.zeros(hashes.size, np.bool_)
+    at = np.searchsorted(others, hashes)
+    at[at == others.size] = 0
+    found: np.ndarray[tuple[int], np.dtype[np.bool_]] = others[at] == hashes
+    return found
+
+
+def _named_by(entry: MemoryEntry) -> list[str]:
+    return entry.related_to if entry.supersedes is None else [*entry.related_to, entry.supersedes]
 
 
 async def _existing(store: MemoryStore, ids: Iterable[str]) -> set[str]:

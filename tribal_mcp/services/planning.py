@@ -116,7 +116,8 @@ class Planner:
         Raises:
             ImportConflict: something does, and the strategy is FAIL.
         """
-        conflicts: list[str] = []
+        examples: list[str] = []
+        conflicts = 0
         by_links: list[tuple[MemoryEntry, MemoryEntry]] = []
         every = iter(batches)
         while batch := await anyio.to_thread.run_sync(next, every, None):
@@ -126,7 +127,8 @@ class Planner:
                 under = here.get(entry.id)
                 reason = decide(under, entry, self.strategy).reason
                 if reason is Reason.CONFLICT:
-                    conflicts.append(entry.id)
+                    conflicts += 1
+                    examples = [*examples, entry.id][:_EXAMPLES]
                 elif reason is Reason.KEPT_BOTH and isinstance(under, MemoryEntry):
                     if _differing(under, entry) <= _LINKS:
                         by_links.append((entry, under))
@@ -134,12 +136,14 @@ class Planner:
                         self._copies[entry.id] = _id_of_copy(entry)
         self._sort_out(by_links)
         for deleted in tombstones:
-            conflicts += await self.store.existing(list(deleted))
+            existing = await self.store.existing(list(deleted))
+            conflicts += len(existing)
+            examples = [*examples, *sorted(existing)][:_EXAMPLES]
         if self.strategy is ConflictResolution.FAIL and conflicts:
-            examples = ", ".join(map(repr, conflicts[:_EXAMPLES]))
-            more = ", …" if len(conflicts) > _EXAMPLES else ""
+            some = ", ".join(f"{i!r:.80}" for i in examples)
+            more = ", …" if conflicts > _EXAMPLES else ""
             raise ImportConflict(
-                f"{len(conflicts):,} memories here differ from the bundle's ({examples}{more}), "
+                f"{conflicts:,} memories here differ from the bundle's ({some}{more}), "
                 'and conflict_resolution is "fail". Nothing was imported. Look at the differences '
                 'with dry_run=true and "merge" or "keep_both".'
             )
