@@ -314,6 +314,7 @@ SIDES: Sides = {
 def run(side: str, folder: Path, count: int, dimensions: int) -> tuple[float, float]:
     """Seconds and MiB of one side."""
     command = [sys.executable, __file__, "--side", side, str(folder), str(count), str(dimensions)]
+    os.sync()  # what the side before has left to write is not this one's
     answer = subprocess.run(command, check=True, capture_output=True, cwd=ROOT)  # noqa: S603
     result = json.loads(answer.stdout.splitlines()[-1])
     return result["seconds"], result["mib"]
@@ -511,8 +512,8 @@ BY_HAND = "\n## Finding"
 TEMPLATE = """# Performance
 
 Measured by `make bench` on 2 shared cores, so only ratios mean much. The floor is plain Chroma in
-one script, without checks, metadata on import, or atomic files. Each pair takes turns in one run;
-medians of {rounds}, but imports of more than 10,000 memories ran once. Times are µs a
+one script, without checks, metadata on import, or atomic files. Each pair takes turns in one run, each
+turn after what the one before has left to write; medians of {rounds}, but imports of more than 10,000 memories ran once. Times are µs a
 memory, memory is the peak resident size of the process in MiB.
 
 ## Export

@@ -61,11 +61,10 @@ class _RawDraft(io.FileIO):
             written = super().write(data)  # type: ignore[arg-type] # as FileIO takes it
         self._end += written
         if self.early and self._end - self._begun >= _EARLY_BYTES:
-            # The disk begins to write now, so that less is left to wait for in the end.
+            # The disk begins to write this now, so that less is left to wait for in the end, and
+            # what it has written gives its memory to what comes: new pages cost more than writing.
             with suppress(OSError):  # a hint, which not every file system takes
-                os.posix_fadvise(
-                    self.fileno(), self._begun, self._end - self._begun, os.POSIX_FADV_DONTNEED
-                )
+                os.posix_fadvise(self.fileno(), 0, self._end, os.POSIX_FADV_DONTNEED)
             self._begun = self._end
         return written
 
