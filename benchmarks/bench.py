@@ -512,9 +512,10 @@ BY_HAND = "\n## Finding"
 TEMPLATE = """# Performance
 
 Measured by `make bench` on 2 shared cores, so only ratios mean much. The floor is plain Chroma in
-one script, without checks, metadata on import, or atomic files. Each pair takes turns in one run, each
-turn after what the one before has left to write; medians of {rounds}, but imports of more than 10,000 memories ran once. Times are µs a
-memory, memory is the peak resident size of the process in MiB.
+one script, without checks, metadata on import, or atomic files. Each pair takes turns in one run,
+each turn after the disk has what the one before left to write; medians of {rounds}, but imports of
+more than 10,000 memories ran once. Times are µs a memory, memory is the peak resident size of the
+process in MiB.
 
 ## Export
 
