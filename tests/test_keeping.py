@@ -125,7 +125,7 @@ def test_a_folder_that_is_removed_meanwhile_costs_nothing(tmp_path: Path) -> Non
 def test_it_leaves_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Spool(tmp_path).scratch() as file:
         file.write(b"x")
-        monkeypatch.setattr(spool, "_free_bytes", lambda _: 65 << 20)
+        monkeypatch.setattr(spool, "_free_bytes", lambda *_: 65 << 20)
         file.write(b"x")
         with pytest.raises(NoSpace, match="less than 64 MiB free"):
             file.write(bytes(2 << 20))

@@ -14,7 +14,7 @@ LIMIT = 1 << 20
 CANARY = b'{"manifest": "a secret from outside"}'
 INSIDE = b'{"manifest": "inside"}'
 
-# {w} is the parent of the allowed folder {w}/root. Beside it lie root-evil, outside and home.
+# {w} is the parent of the allowed folder {w}/allowed. Beside it lie allowed-evil, outside and home.
 # In the allowed folder: a.json, sub/a.json, .hidden/a.json, and links, see `world`.
 UPS = (
     "..",
@@ -30,13 +30,13 @@ TARGETS = (
     "outside/secret.json",
     "outside/new.json",
     "outside/none/new.json",
-    "root-evil/secret.json",
-    "root-evil/new.jsonl.gz",
+    "allowed-evil/secret.json",
+    "allowed-evil/new.jsonl.gz",
     "home/secret.json",
     "secret.json",
 )
 REFUSED = [
-    *(f"{start}{up}/{target}" for start, up, target in product(("", "{w}/root/"), UPS, TARGETS)),
+    *(f"{start}{up}/{target}" for start, up, target in product(("", "{w}/allowed/"), UPS, TARGETS)),
     *(f"{{w}}/{target}" for target in TARGETS),
     *(f"{{w}}//{target}" for target in TARGETS),
     *(f"/{{w}}/{target}" for target in TARGETS),
@@ -44,7 +44,7 @@ REFUSED = [
     *(f"/proc/self/root{{w}}/{target}" for target in TARGETS),
     *(f"/proc/self/cwd/../{target}" for target in TARGETS),
     *(f"~/{name}" for name in ("secret.json", "new.json", "../outside/secret.json", ".ssh/a.json")),
-    *("~root/new.json", "~no-such-user/new.json", "~", "~/", "~root", "~/../root-evil/new.json"),
+    *("~root/new.json", "~no-such-user/new.json", "~", "~/", "~root", "~/../allowed-evil/new.json"),
     # links out of the folder: to a file, to folders, chains, circles, dangling
     *(f"link-{kind}.json" for kind in ("out", "chain", "dangling", "self", "inside", "zero")),
     *(f"{link}/{name}" for link in ("dir-out", "dir-chain", "dir-evil", "dir-up", "dir-proc")
@@ -57,7 +57,7 @@ REFUSED = [
     *("hard.json.gz", "sub/fifo.json", "link-fifo.json"),
     # hidden
     *(".env.json", ".json", ".jsonl.gz", ".hidden/a.json", "sub/.b.json", ".hidden/../.b.json"),
-    *("...json", "..json", "....jsonl", ".../a.json", "{w}/root/.hidden/a.json"),
+    *("...json", "..json", "....jsonl", ".../a.json", "{w}/allowed/.hidden/a.json"),
     # suffixes
     *(f"a{end}" for end in (
         "", ".txt", ".py", ".sh", ".json.py", ".json.exe", ".json ", ".json.", ".json\n", ".json~",
@@ -69,8 +69,8 @@ REFUSED = [
     # no paths at all
     *("", " ", ".", "..", "/", "//", "./", "../", "sub", "sub/", "sub/..", "sub/.", "\n", "\t"),
     *("\0", "a.json\0", "a\0.json", "\0a.json", "a.json\0.txt", "sub/\0/a.json"),
-    *("{w}/outside/secret.json\0", "{w}/root/../outside/secret.json\0.json"),
-    *("a\ud800.json", "\udfff/a.json", "\ud83d.json", "{w}/root/\udc00.json"),
+    *("{w}/outside/secret.json\0", "{w}/allowed/../outside/secret.json\0.json"),
+    *("a\ud800.json", "\udfff/a.json", "\ud83d.json", "{w}/allowed/\udc00.json"),
     # folders that are none, and lengths
     *("a.json/a.json", "a.json/", "none/new.json", "sub/none/new.json", "a.json/b/c.json"),
     *("x" * 250 + ".json.gz", "x" * 5_000 + ".json", "\u00e9" * 130 + ".json"),
@@ -81,7 +81,7 @@ REFUSED = [
     *(f"/dev/fd/../{name}.json" for name in ("zero", "null")),
     *("/etc/passwd", "/etc/new.json", "/proc/self/environ", "/proc/self/mem", "/proc/1/fd/0"),
     *("/proc/1/cwd/new.json", "/proc/self/fd/new.json", "/proc/thread-self/cwd/../secret.json"),
-    *("/sys/kernel/new.json", "/new.json", "/root/new.json", "/var/new.jsonl", "//etc/new.json"),
+    *("/sys/kernel/new.json", "/new.json", "/home/new.json", "/var/new.jsonl", "//etc/new.json"),
     # addresses are paths with odd names, in folders that do not exist
     *("file:///etc/new.json", "file://{w}/outside/secret.json", "http://127.0.0.1/a.json"),
     *("C:/Windows/new.json", "$HOME/secret.json", "${HOME}/secret.json", "`id`/a.json"),
@@ -97,17 +97,17 @@ ALLOWED = {
     "a.json/.": "a.json",
     "sub/../a.json": "a.json",
     "sub//a.json": "sub/a.json",
-    "{w}/root/a.json": "a.json",
-    "{w}/root/sub/../../root/a.json": "a.json",
-    "{w}/root-evil/../root/a.json": "a.json",
-    "/{w}/root/./a.json": "a.json",
-    "../root/a.json": "a.json",
+    "{w}/allowed/a.json": "a.json",
+    "{w}/allowed/sub/../../allowed/a.json": "a.json",
+    "{w}/allowed-evil/../allowed/a.json": "a.json",
+    "/{w}/allowed/./a.json": "a.json",
+    "../allowed/a.json": "a.json",
     ".hidden/../a.json": "a.json",
     "none/../a.json": "a.json",
     "dir-inside/a.json": "sub/a.json",
     "dir-inside/../a.json": "a.json",
     "dir-back/a.json": "a.json",
-    "~/../root/a.json": "a.json",
+    "~/../allowed/a.json": "a.json",
     "a..b.json": "a..b.json",
     "-rf.json": "-rf.json",
     "--.json": "--.json",
@@ -128,10 +128,17 @@ ALLOWED = {
 
 def build_world(w: Path) -> Path:
     """The allowed folder with its traps, and the folders beside it that nobody may touch."""
-    root = w / "root"
-    for folder in ("root/sub", "root/.hidden", "root/folder.json", "root-evil", "outside", "home"):
+    root = w / "allowed"
+    for folder in (
+        "allowed/sub",
+        "allowed/.hidden",
+        "allowed/folder.json",
+        "allowed-evil",
+        "outside",
+        "home",
+    ):
         (w / folder).mkdir(parents=True)
-    for secret in ("outside", "root-evil", "home", "."):
+    for secret in ("outside", "allowed-evil", "home", "."):
         (w / secret / "secret.json").write_bytes(CANARY)
     for inside in ("a.json", "sub/a.json", ".hidden/a.json"):
         (root / inside).write_bytes(INSIDE)
@@ -145,7 +152,7 @@ def build_world(w: Path) -> Path:
         "link-fifo.json": "fifo.json",
         "dir-out": "../outside",
         "dir-chain": "dir-out",
-        "dir-evil": w / "root-evil",
+        "dir-evil": w / "allowed-evil",
         "dir-up": "..",
         "dir-proc": f"/proc/self/root{w}/outside",
         "dir-self": "dir-self",
@@ -159,7 +166,7 @@ def build_world(w: Path) -> Path:
     for link, target in links.items():
         (root / link).symlink_to(target)
     (root / "hard.json").hardlink_to(w / "outside/secret.json")
-    (root / "hard.json.gz").hardlink_to(w / "root-evil/secret.json")
+    (root / "hard.json.gz").hardlink_to(w / "allowed-evil/secret.json")
     os.mkfifo(root / "fifo.json")
     os.mkfifo(root / "sub/fifo.json")
     with socket.socket(socket.AF_UNIX) as sock:
@@ -185,9 +192,9 @@ def world(tmp_path: Path) -> Path:
 
 
 def enter(world: Path, monkeypatch: pytest.MonkeyPatch) -> BundleFolders:
-    monkeypatch.chdir(world / "root")
+    monkeypatch.chdir(world / "allowed")
     monkeypatch.setenv("HOME", str(world / "home"))
-    return BundleFolders([world / "root"], world / "root")
+    return BundleFolders([world / "allowed"], world / "allowed")
 
 
 def snapshot(folder: Path, *, without: str = "") -> dict[str, tuple[object, ...]]:
@@ -242,15 +249,15 @@ def test_an_odd_path_within_the_folder_is_written_and_read_just_there(
     world: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     folders = enter(world, monkeypatch)
-    outside = snapshot(world, without="root")
-    inside = snapshot(world / "root")
+    outside = snapshot(world, without="allowed")
+    inside = snapshot(world / "allowed")
     text = case.replace("{w}", str(world))
     with folders.publish(text, overwrite=True, is_bundle=is_bundle) as draft:
         draft.write(b"written")
-    assert draft.path == world / "root" / ALLOWED[case]
+    assert draft.path == world / "allowed" / ALLOWED[case]
     assert draft.path.read_bytes() == attempt(folders, "read", text) == b"written"
-    assert snapshot(world, without="root") == outside
-    after = snapshot(world / "root")
+    assert snapshot(world, without="allowed") == outside
+    after = snapshot(world / "allowed")
     changed = {path for path in after | inside if after.get(path) != inside.get(path)}
     assert changed - {str(draft.path.parent)} == {str(draft.path)}
 
@@ -259,9 +266,9 @@ def test_a_chain_of_very_many_links_is_refused(
     world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders = enter(world, monkeypatch)
-    (world / "root" / "chain-0").symlink_to("sub")
+    (world / "allowed" / "chain-0").symlink_to("sub")
     for number in range(1, 1_200):
-        (world / "root" / f"chain-{number}").symlink_to(f"chain-{number - 1}")
+        (world / "allowed" / f"chain-{number}").symlink_to(f"chain-{number - 1}")
     for action in ("read", "write"):
         with pytest.raises(PathNotAllowed, match="links"):
             attempt(folders, action, "chain-1199/a.json")
@@ -272,11 +279,11 @@ def test_a_numbered_name_goes_around_what_is_in_the_way(
     world: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     folders = enter(world, monkeypatch)
-    before = snapshot(world, without="root")
+    before = snapshot(world, without="allowed")
     with folders.publish(case, overwrite=True, is_bundle=is_bundle, numbered=True) as draft:
         draft.write(b"written")
-    assert draft.path == world / "root" / case.replace(".json", "-2.json")
-    assert snapshot(world, without="root") == before
+    assert draft.path == world / "allowed" / case.replace(".json", "-2.json")
+    assert snapshot(world, without="allowed") == before
 
 
 @pytest.mark.parametrize(

@@ -64,22 +64,28 @@ async def test_a_folder_that_can_not_be_one_is_refused_in_words(tmp_path: Path, 
 
 @pytest.fixture
 def read_only(tmp_path: Path) -> Iterator[Path]:
-    """A file system with a store of three memories, which nobody may write to."""
-    place = tmp_path / "read only"
-    place.mkdir()
-    store = open_store(place / "store")
+    """`there`, with a store of three memories, as one sees it who may not write to it."""
+    there, here = tmp_path / "there", tmp_path / "here"
+    here.mkdir()
+    store = open_store(there / "store")
     anyio.run(store.upsert, memories(3))
     anyio.run(store.close)
-    for options in (["--bind", place], ["-o", "remount,ro,bind"]):
-        try:
-            subprocess.run(["/bin/mount", *options, place], check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError):
-            pytest.skip("may not mount")
-    yield place
-    subprocess.run(["/bin/umount", "--lazy", place], check=True)
+    mount("--bind", there, here)
+    try:
+        mount("-o", "remount,ro,bind", here)
+        yield here
+    finally:
+        subprocess.run(["/bin/umount", "--lazy", here], check=True)
 
 
-async def test_a_store_that_nobody_may_write_to_is_read(read_only: Path) -> None:
+def mount(*options: str | Path) -> None:
+    try:
+        subprocess.run(["/bin/mount", *options], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("may not mount")
+
+
+async def test_a_store_that_may_not_be_written_to_is_read(read_only: Path) -> None:
     async with open_store(read_only / "store") as store:
         assert (await export_memories(store)).entries == memories(3)
         with pytest.raises(StoreError, match="can't be used: Read-only file system"):
@@ -87,6 +93,20 @@ async def test_a_store_that_nobody_may_write_to_is_read(read_only: Path) -> None
     async with open_store(read_only / "another") as store:
         with pytest.raises(StoreError, match="can't be used: Read-only file system"):
             await store.upsert([memory(9)])
+
+
+async def test_who_may_only_read_waits_for_those_who_write_elsewhere(
+    read_only: Path, tmp_path: Path
+) -> None:
+    there = tmp_path / "there" / "store"
+    async with open_store(read_only / "store") as store, store.session():
+        assert not FolderLock(there)._lock.take()
+    async with open_store(there) as writer:
+        await writer.upsert([memory(9)])
+    with held(there):
+        async with ChromaStore(read_only / "store", lock_timeout_s=0.1) as store:
+            with pytest.raises(StoreLocked, match="is in use by process"):
+                await export_memories(store)
 
 
 async def test_nothing_is_made_where_nothing_is_written(tmp_path: Path) -> None:

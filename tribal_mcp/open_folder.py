@@ -49,7 +49,7 @@ class _RawDraft(io.FileIO):
 
     shown: str
     early = _EARLY
-    """Whether what is written is to be on the disk soon."""
+    """Whether what is written is to be on the disk soon, and need not be in memory then."""
     _end = _begun = 0
 
     def readinto(self, buffer: Any, /) -> int | None:  # noqa: ANN401 - as FileIO takes it

@@ -8,6 +8,7 @@ gone afterwards; what a killed process left is removed by the next that comes.
 import io
 import os
 import re
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -93,7 +94,7 @@ class Spool:
                 passing = stack.enter_context(_new(folder, shown))
             with suppress(OSError):  # Windows keeps the name until the end
                 folder.unlink(passing.name)
-            file = _Scratch(passing.draft.raw, shown)
+            file = _Scratch(passing.draft.raw, folder.path, shown)
             try:
                 yield file
             finally:
@@ -113,6 +114,7 @@ class Spool:
         """A file that another process has made, to write to."""
         with self._folder() as folder, self._missing():
             draft = folder.open_part(_checked(name), _SHOWN)
+        draft.raw.early = False  # type: ignore[attr-defined]  # read back soon, and then gone
         draft.path = self._path / name
         with draft:
             yield draft
@@ -142,13 +144,13 @@ class Spool:
 class _Scratch(io.BufferedRandom):
     """Leaves room on the disk: the store there is worth more than what is kept of a bundle."""
 
-    def __init__(self, raw: Any, shown: str) -> None:  # noqa: ANN401 - a raw draft
-        raw.early = False  # it is read back soon, and then gone
+    def __init__(self, raw: Any, folder: Path, shown: str) -> None:  # noqa: ANN401 - a raw draft
+        self._folder = folder
         self._shown = shown
         super().__init__(raw)
 
     def write(self, data: bytes | memoryview, /) -> int:  # type: ignore[override]  # all that is asked
-        if _free_bytes(self.fileno()) < _SPARE_BYTES + len(data):
+        if _free_bytes(self.fileno(), self._folder) < _SPARE_BYTES + len(data):
             raise NoSpace(
                 f"There is no room to write {self._shown}: what is kept of a large bundle would "
                 f"leave less than {_SPARE_BYTES >> 20} MiB free. Nothing was changed. Free some "
@@ -161,6 +163,7 @@ class _Scratch(io.BufferedRandom):
 def _new(folder: OpenFolder, shown: str) -> Iterator[Passing]:
     with in_words(shown):
         name, draft = folder.new_part(shown)
+    draft.raw.early = False  # type: ignore[attr-defined]  # read back soon, and then gone
     try:
         yield Passing(name, draft)
     finally:
@@ -180,10 +183,10 @@ def _temporary_folder() -> Path:
         ) from error
 
 
-def _free_bytes(descriptor: int) -> int:
-    """What is free on the disk of an open file."""
+def _free_bytes(descriptor: int, folder: Path) -> int:
+    """What is free on the disk of an open file, whose folder need not be there any more."""
     if sys.platform == "win32":
-        return 1 << 62  # there a full disk shows in the writing
+        return shutil.disk_usage(folder).free
     disk = os.fstatvfs(descriptor)
     return disk.f_bavail * disk.f_frsize
 

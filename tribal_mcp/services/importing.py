@@ -22,7 +22,7 @@ from tribal_mcp.portability.embedding_metadata import (
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.services.importing_vectors import plan_vectors
 from tribal_mcp.services.labels import wrong_label
-from tribal_mcp.services.links import Links
+from tribal_mcp.services.links import LINKS_BATCH, Links
 from tribal_mcp.services.new_vectors import NewVectors
 from tribal_mcp.services.planning import Planner, Step
 from tribal_mcp.services.reembedding import Work
@@ -105,9 +105,9 @@ async def import_entries(
                     on_progress(done, total)
                 if stop() and done < total:
                     raise Stopped("Stopped.")
+            summary.dangling = await links.dangling(store, source.batches(LINKS_BATCH))
         except TribalError as error:
             raise type(error)(f"{error} {_so_far(summary, done, point)}") from error
-        summary.dangling = await links.dangling(store, source.batches(100))
         await _finish(summary, point, new)
     summary.notes += filter(None, [vectors.afterthought(summary)])
     summary.needs_reembedding = summary.without_vector > 0

@@ -29,6 +29,9 @@ async def with_related(store: MemoryStore, ids: Sequence[str]) -> list[str]:
     return [i for i in await store.list_ids() if i in taken]
 
 
+LINKS_BATCH = 100
+"""Entries in hand at once, each of which may have a thousand links."""
+
 Hashes = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 

@@ -16,12 +16,16 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 import anyio
 from filelock import FileLock, Timeout
 
 from tribal_mcp.errors import StoreLocked
 from tribal_mcp.stores.failures import explained
+
+if sys.platform != "win32":
+    import fcntl
 
 OWN_FOLDER = "tribal-mcp"
 """Where our own files lie in a Chroma folder."""
@@ -53,29 +57,54 @@ class _OneAtATime:
     """A lock among all threads of all processes."""
 
     def __init__(self, path: Path) -> None:
-        self._folder = path.parent
+        self._path = path
         self._threads = threading.Lock()
         self._file = FileLock(path, thread_local=False)
+        self._shared: BinaryIO | None = None
 
     def take(self) -> bool:
         """Take it if nobody has it; whether that was so."""
         if not self._threads.acquire(blocking=False):
             return False
         try:
-            make_private(self._folder)
-            self._file.acquire(timeout=0)
+            self._take_file()
         except BaseException as error:
-            read_only = getattr(error, "errno", None) == errno.EROFS
-            if read_only and self._folder.parent.is_dir():
-                return True  # there nobody can write, us included
             self._threads.release()
             if isinstance(error, Timeout):
                 return False
             raise
         return True
 
+    def _take_file(self) -> None:
+        folder = self._path.parent
+        try:
+            make_private(folder)
+            self._file.acquire(timeout=0)
+        except OSError as error:
+            if error.errno != errno.EROFS or not folder.parent.is_dir():
+                raise
+            self._share_file()
+
+    def _share_file(self) -> None:
+        """Where we can't write: another may have the same disk mounted so that it can."""
+        if sys.platform == "win32":
+            return
+        try:
+            file = self._path.open("rb")
+        except FileNotFoundError:
+            return  # none of ours has ever been here
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise Timeout(str(self._path)) from None
+        self._shared = file
+
     def give_back(self) -> None:
         """Let somebody else have it."""
+        if self._shared is not None:
+            self._shared.close()
+            self._shared = None
         self._file.release()
         self._threads.release()
 
