@@ -50,13 +50,13 @@ def make_bundle(folder: Path, count: int, dimensions: int) -> float:
     """A bundle of made-up memories, and the floor's file of the same."""
     import orjson
 
-    from tribal_mcp.portability.bundle import BundleWriter
+    from tribal_mcp.portability.bundle.reader import BundleWriter
     from tribal_mcp.portability.embedding_metadata import (
         EmbeddingManifest,
         create_embedding_metadata,
     )
     from tribal_mcp.portability.memory import MemoryEntry, MemorySource
-    from tribal_mcp.stores.records import to_metadata
+    from tribal_mcp.stores.record import to_metadata
 
     manifest = EmbeddingManifest(create_embedding_metadata("bench", dimensions), count)
     begin = datetime(2026, 1, 1, tzinfo=UTC)
@@ -348,7 +348,7 @@ def second() -> str:
     return ""
 server.run()
 """
-OURS = "from tribal_mcp.mcp_server import serve_stdio; serve_stdio()"
+OURS = "from tribal_mcp.mcp_server.server import serve_stdio; serve_stdio()"
 
 
 def tools_list_seconds(code: str) -> float:

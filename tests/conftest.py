@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.chroma_servers import RealServer, real_server
-from tests.command_line import Ran, Tribal
-from tribal_mcp import cli
+from tests.support.chroma_servers import RealServer, real_server
+from tests.support.command_line import Ran, Tribal
+from tribal_mcp.cli import main as cli
 
 
 @pytest.fixture

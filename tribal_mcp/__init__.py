@@ -15,8 +15,9 @@ if TYPE_CHECKING:
         export_memories,
         export_memories_streaming,
         import_memories,
+        undo,
     )
-    from tribal_mcp.stores.chroma import open_store
+    from tribal_mcp.stores.chroma.store import open_store
 
 __version__ = "0.1.0"
 
@@ -34,6 +35,7 @@ __all__ = [
     "export_memories_streaming",
     "import_memories",
     "open_store",
+    "undo",
 ]
 
 _HOMES = {
@@ -42,7 +44,7 @@ _HOMES = {
     "create_embedding_metadata": "portability.embedding_metadata",
     "MemoryEntry": "portability.memory",
     "MemorySource": "portability.memory",
-    "open_store": "stores.chroma",
+    "open_store": "stores.chroma.store",
 }
 
 

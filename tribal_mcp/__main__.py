@@ -1,5 +1,5 @@
 """`python -m tribal_mcp` is `tribal-mcp`."""
 
-from tribal_mcp.cli import main
+from tribal_mcp.cli.main import main
 
 main()

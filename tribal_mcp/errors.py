@@ -20,12 +20,23 @@ than the caller gave. Anything that is not a TribalError is a bug and keeps its 
 
 from typing import ClassVar
 
+from tribal_mcp.next_steps import NextStep
+
 
 class TribalError(Exception):
-    """A failure with a sentence for its user."""
+    """A failure that its user can understand and act on.
+
+    Args:
+        message: what is wrong and where, in terms that fit every interface.
+        next_steps: what to do about it; each interface renders them after the message.
+    """
 
     exit_code: ClassVar[int] = 1
     http_status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *next_steps: NextStep) -> None:
+        super().__init__(message)
+        self.next_steps = next_steps
 
 
 class UsageError(TribalError):

@@ -16,7 +16,7 @@ from typing import Any
 
 import anyio
 
-from tests.mcp_client import SERVER, call, connected, settings, write_many
+from tests.support.mcp_client import SERVER, call, connected, settings, write_many
 
 BARE = """
 from mcp.server.mcpserver import MCPServer

@@ -4,4 +4,4 @@ import chromadb
 import chromadb.api.rust  # noqa: F401
 
 import tribal_mcp.services.jobs
-import tribal_mcp.stores.chroma  # noqa: F401
+import tribal_mcp.stores.chroma.store  # noqa: F401

@@ -8,12 +8,13 @@ from typing import Any
 
 from filelock import FileLock
 
-from tribal_mcp.files import BundleFolders
-from tribal_mcp.open_folder import Draft
-from tribal_mcp.stores import batches, sessions
-from tribal_mcp.stores.chroma_folder import ChromaFolder
-from tribal_mcp.stores.guard import Guard
-from tribal_mcp.stores.journal import Journal
+from tribal_mcp.files.bundles import BundleFolders
+from tribal_mcp.files.directory import Draft
+from tribal_mcp.stores.chroma import session as sessions
+from tribal_mcp.stores.chroma import write as batches
+from tribal_mcp.stores.chroma.files.index_backup import Guard
+from tribal_mcp.stores.chroma.folder import ChromaFolder
+from tribal_mcp.stores.chroma.journal import Journal
 
 
 def switch_off(names: Collection[str]) -> None:

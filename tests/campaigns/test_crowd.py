@@ -7,7 +7,7 @@ import pytest
 
 from tests.campaigns import work
 from tests.campaigns.processes import answer, ask, report, start, times
-from tests.examples import memory
+from tests.support.examples import memory
 
 pytestmark = pytest.mark.campaign
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.campaigns import work
 from tests.campaigns.processes import ask, report, times
-from tests.examples import memory
+from tests.support.examples import memory
 from tribal_mcp.portability.memory import MemoryEntry
 
 pytestmark = pytest.mark.campaign

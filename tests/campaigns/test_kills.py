@@ -9,8 +9,8 @@ import pytest
 
 from tests.campaigns import work
 from tests.campaigns.processes import Child, ask, report, start, times
-from tests.examples import memory
-from tribal_mcp.portability.bundle import BundleReader
+from tests.support.examples import memory
+from tribal_mcp.portability.bundle.reader import BundleReader
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.memory import MemoryEntry
 
@@ -125,7 +125,7 @@ def test_an_import_that_is_killed_loses_nothing_and_can_be_run_again(
 
 
 def _pending(folder: Path) -> Path:
-    from tribal_mcp.stores.chroma_files import ChromaFiles  # noqa: PLC0415
+    from tribal_mcp.stores.chroma.files.reader import ChromaFiles  # noqa: PLC0415
 
     with ChromaFiles(folder) as files:
         raw = files.collection("memories.pending")

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from tests.campaigns.processes import report, times
-from tests.embedding_server import EmbeddingServer, embedding_server, words_vector
-from tests.examples import memory
-from tests.mcp_client import read_back, write_bundle
-from tribal_mcp.services.reembedding import BATCH
+from tests.support.embedding_server import EmbeddingServer, embedding_server, words_vector
+from tests.support.examples import memory
+from tests.support.mcp_client import read_back, write_bundle
+from tribal_mcp.services.maintenance.reembed import BATCH
 
 pytestmark = pytest.mark.campaign
 

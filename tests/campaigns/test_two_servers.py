@@ -11,8 +11,8 @@ from mcp import Client
 
 from tests.campaigns import work
 from tests.campaigns.processes import ask, report, times
-from tests.examples import memory, vector
-from tests.mcp_client import call, connected, read_back, write_bundle, write_many
+from tests.support.examples import memory, vector
+from tests.support.mcp_client import call, connected, read_back, write_bundle, write_many
 
 pytestmark = [pytest.mark.campaign, pytest.mark.anyio]
 

@@ -9,18 +9,18 @@ from typing import Any, Literal
 import anyio
 import numpy as np
 
-from tests.examples import memory
+from tests.support.examples import memory
 from tribal_mcp.config import Settings
 from tribal_mcp.errors import TribalError
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.memory import MemoryEntry
-from tribal_mcp.services import importing
+from tribal_mcp.services.importing import importer as importing
 from tribal_mcp.services.jobs import Jobs
 from tribal_mcp.services.requests import ExportRequest, ImportRequest
-from tribal_mcp.stores import chroma_folder
-from tribal_mcp.stores.chroma import ChromaStore
-from tribal_mcp.stores.chroma_files import ChromaFiles
-from tribal_mcp.stores.chroma_folder import OURS
+from tribal_mcp.stores.chroma import folder as chroma_folder
+from tribal_mcp.stores.chroma.files.reader import ChromaFiles
+from tribal_mcp.stores.chroma.folder import OURS
+from tribal_mcp.stores.chroma.store import ChromaStore
 
 Report = Callable[[Any], None]
 Strategy = Literal["skip", "overwrite", "merge"]

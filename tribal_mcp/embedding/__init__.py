@@ -1,1 +1,1 @@
-"""Text to vectors: which model is to be used, and asking it."""
+"""Embedding models: they turn text into vectors."""

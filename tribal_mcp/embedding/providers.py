@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from tribal_mcp.config import Settings, secret
-from tribal_mcp.embedding import by_chroma
+from tribal_mcp.embedding import chroma_functions as by_chroma
 from tribal_mcp.embedding.base import Embedder
-from tribal_mcp.embedding.by_chroma import ChromaEmbedder
-from tribal_mcp.embedding.over_http import HttpEmbedder
+from tribal_mcp.embedding.chroma_functions import ChromaEmbedder
+from tribal_mcp.embedding.http import HttpEmbedder
 from tribal_mcp.errors import EmbedderError
 from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
 from tribal_mcp.stores.base import StoreState

@@ -1,1 +1,1 @@
-"""The HTTP door: `/v1` for programs, `/mcp` for agents, both behind one gate."""
+"""The HTTP API, with MCP over streamable HTTP on the same port."""

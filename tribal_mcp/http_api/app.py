@@ -19,10 +19,11 @@ from starlette.middleware.cors import CORSMiddleware
 from tribal_mcp import __version__
 from tribal_mcp.config import HttpSettings, Settings
 from tribal_mcp.errors import StoreLocked, TribalError, UsageError
-from tribal_mcp.http_api.bodies import BundleResponse, form_for, take_body, wants_events
-from tribal_mcp.http_api.calls import Calls, Events
-from tribal_mcp.http_api.gate import Gate, Rules
-from tribal_mcp.http_api.page import POLICY, page_of
+from tribal_mcp.files.spool import Spool
+from tribal_mcp.http_api.access import Gate, Rules
+from tribal_mcp.http_api.content import BundleResponse, form_for, take_body, wants_events
+from tribal_mcp.http_api.dispatch import Calls, Events
+from tribal_mcp.http_api.docs_page import POLICY, page_of
 from tribal_mcp.http_api.problems import (
     NothingTaken,
     Problem,
@@ -30,7 +31,7 @@ from tribal_mcp.http_api.problems import (
     answer_in_problems,
     problems,
 )
-from tribal_mcp.http_api.shapes import (
+from tribal_mcp.http_api.schemas import (
     EXPORT_CURL,
     EXPORTED,
     IMPORT_BODY,
@@ -42,11 +43,10 @@ from tribal_mcp.http_api.shapes import (
     ReembedFields,
     UndoFields,
 )
-from tribal_mcp.mcp_server import build_server
+from tribal_mcp.mcp_server.server import build_server
 from tribal_mcp.portability.limits import MIB, Limits
-from tribal_mcp.services.process import OnProgress, StoreProcesses
 from tribal_mcp.services.results import ImportResult, ReembedResult, StatsResult, UndoResult
-from tribal_mcp.spool import Spool
+from tribal_mcp.worker.pool import OnProgress, StoreProcesses
 
 DESCRIPTION = """\
 The memories of an agent, in and out as portable bundles. An answer is either what was asked for or

@@ -1,1 +1,1 @@
-"""What a bundle is: entries, the manifest, the codec, filters and conflict rules. Pure code."""
+"""What a memory and a bundle are. Pure: no I/O, no store, no network."""

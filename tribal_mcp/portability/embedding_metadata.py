@@ -11,7 +11,14 @@ from enum import StrEnum
 from typing import Any
 
 from tribal_mcp.errors import BundleError, EntryError, UsageError
-from tribal_mcp.portability.integrity import EntriesHash, Integrity
+from tribal_mcp.portability.bundle.entries import (
+    EntryReader,
+    ExactIds,
+    RejectedEntry,
+    canonical_json,
+)
+from tribal_mcp.portability.bundle.integrity import EntriesHash, Integrity
+from tribal_mcp.portability.bundle.tombstones import Tombstone, TombstoneReader, dump_tombstone
 from tribal_mcp.portability.limits import DEFAULT_LIMITS
 from tribal_mcp.portability.memory import (
     MemoryEntry,
@@ -19,9 +26,7 @@ from tribal_mcp.portability.memory import (
     entry_from_dict,
     entry_to_dict,
 )
-from tribal_mcp.portability.reading import EntryReader, ExactIds, RejectedEntry, canonical_json
 from tribal_mcp.portability.strict_json import check
-from tribal_mcp.portability.tombstones import Tombstone, TombstoneReader, dump_tombstone
 
 __all__ = [
     "SCHEMA_VERSION",

@@ -1,1 +1,1 @@
-"""The use cases: export, import, statistics; and the process that carries them out for a server."""
+"""The use cases, independent of any interface."""

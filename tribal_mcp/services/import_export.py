@@ -16,11 +16,12 @@ from tribal_mcp.portability.embedding_metadata import (
 )
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.memory import MemoryEntry, entry_from_dict, entry_to_dict
-from tribal_mcp.services.exporting import DEFAULT_LIMIT, Export
-from tribal_mcp.services.importing import import_entries
+from tribal_mcp.services.exporting.export import DEFAULT_LIMIT, Export
+from tribal_mcp.services.exporting.since import EarlierBundle, Since, SinceTime
+from tribal_mcp.services.importing.importer import import_entries
+from tribal_mcp.services.importing.sources import HeldBundle
+from tribal_mcp.services.maintenance.undo import undo
 from tribal_mcp.services.results import ImportSummary
-from tribal_mcp.services.since import EarlierBundle, Since, SinceTime
-from tribal_mcp.services.sources import HeldBundle
 from tribal_mcp.stores.base import BATCH, EVERYTHING, MemoryStore
 from tribal_mcp.stores.restore_points import RestorePoints
 
@@ -34,6 +35,7 @@ __all__ = [
     "export_memories",
     "export_memories_streaming",
     "import_memories",
+    "undo",
 ]
 
 

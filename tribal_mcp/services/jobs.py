@@ -19,8 +19,8 @@ from pydantic import BaseModel
 from tribal_mcp.embedding.base import Embedder
 from tribal_mcp.embedding.providers import embedder_of
 from tribal_mcp.errors import EmbedderError, Stopped, UsageError
-from tribal_mcp.files import dated_name
-from tribal_mcp.portability.bundle import (
+from tribal_mcp.files.bundles import dated_name
+from tribal_mcp.portability.bundle.reader import (
     BundleReader,
     BundleWriter,
     Verified,
@@ -30,9 +30,11 @@ from tribal_mcp.portability.bundle import (
 from tribal_mcp.portability.conflicts import ConflictResolution
 from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata, ReembeddingStrategy
 from tribal_mcp.portability.filters import read_filter
-from tribal_mcp.services.arriving import unwrapped
-from tribal_mcp.services.exporting import Export
-from tribal_mcp.services.importing import import_entries
+from tribal_mcp.services.exporting.export import Export
+from tribal_mcp.services.exporting.since import EarlierBundle, read_since
+from tribal_mcp.services.importing.envelope import unwrapped
+from tribal_mcp.services.importing.importer import import_entries
+from tribal_mcp.services.importing.sources import VerifiedBundle
 from tribal_mcp.services.permissions import refuse_change
 from tribal_mcp.services.requests import (
     CheckRequest,
@@ -56,15 +58,13 @@ from tribal_mcp.services.results import (
     after_export,
     after_import,
 )
-from tribal_mcp.services.since import EarlierBundle, read_since
-from tribal_mcp.services.sources import VerifiedBundle
 from tribal_mcp.services.store_jobs import StoreJobs, looks_like_bundle
 from tribal_mcp.stores.base import MemoryStore
 from tribal_mcp.stores.last_export import record_export
 from tribal_mcp.stores.restore_points import OpenPoint, RestorePoints
 
 if TYPE_CHECKING:
-    from tribal_mcp.open_folder import Draft
+    from tribal_mcp.files.directory import Draft
 
 _VERIFIED_PERCENT = 10.0
 _COMPARED_PERCENT = 50.0

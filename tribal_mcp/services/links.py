@@ -11,8 +11,8 @@ from itertools import compress
 import anyio.to_thread
 import numpy as np
 
+from tribal_mcp.portability.bundle.entries import RejectedEntry
 from tribal_mcp.portability.memory import MemoryEntry
-from tribal_mcp.portability.reading import RejectedEntry
 from tribal_mcp.stores.base import BATCH, MemoryStore
 
 

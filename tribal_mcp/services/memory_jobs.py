@@ -12,12 +12,12 @@ from tribal_mcp.errors import EntryError, UsageError
 from tribal_mcp.portability.filters import read_filter
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.memory import MemoryEntry, MemorySource, dump_entry, entry_from_dict
-from tribal_mcp.services.recalling import recall
-from tribal_mcp.services.remembering import forget, remember
+from tribal_mcp.services.memories.recall import recall
+from tribal_mcp.services.memories.remember import forget, remember
 from tribal_mcp.services.requests import ForgetRequest, RecallRequest, RememberRequest
 from tribal_mcp.stores.base import StoreState
 from tribal_mcp.stores.restore_points import RestorePoints
-from tribal_mcp.stores.searching import SearchableStore
+from tribal_mcp.stores.search import SearchableStore
 
 MemoryRequest = RememberRequest | RecallRequest | ForgetRequest
 

@@ -16,24 +16,27 @@ from pydantic import BaseModel
 from tribal_mcp.config import Settings, elsewhere
 from tribal_mcp.embedding.providers import embedder_of, is_paid
 from tribal_mcp.errors import BundleError, EmbedderError, Stopped, UsageError
-from tribal_mcp.files import BundleFolders
-from tribal_mcp.portability.bundle import (
+from tribal_mcp.files.bundles import BundleFolders
+from tribal_mcp.files.spool import Spool
+from tribal_mcp.portability.bundle.reader import (
     BundleReader,
     BundleWriter,
     layout_of,
 )
 from tribal_mcp.portability.limits import Limits
-from tribal_mcp.services.copying import copy_store
-from tribal_mcp.services.counting import stats_of
-from tribal_mcp.services.memory_jobs import MemoryRequest, run_memory_job
-from tribal_mcp.services.moving import move_all
-from tribal_mcp.services.reembedding import (
+from tribal_mcp.services.maintenance.change_model import move_all
+from tribal_mcp.services.maintenance.check import check_store, rescue_store
+from tribal_mcp.services.maintenance.copy_store import copy_store
+from tribal_mcp.services.maintenance.reembed import (
     Work,
     embed_missing,
     next_step,
     preview,
     refuse_other_model,
 )
+from tribal_mcp.services.maintenance.stats import stats_of
+from tribal_mcp.services.maintenance.undo import history, undo
+from tribal_mcp.services.memory_jobs import MemoryRequest, run_memory_job
 from tribal_mcp.services.requests import (
     CheckRequest,
     CopyRequest,
@@ -52,11 +55,8 @@ from tribal_mcp.services.results import (
     StatsResult,
     UndoResult,
 )
-from tribal_mcp.services.undoing import history, undo
-from tribal_mcp.services.upkeep import check_store, rescue_store
-from tribal_mcp.spool import Spool
-from tribal_mcp.stores.chroma import ChromaStore
-from tribal_mcp.stores.opening import Store, folder_of, store_of
+from tribal_mcp.stores.chroma.store import ChromaStore
+from tribal_mcp.stores.factory import Store, folder_of, store_of
 from tribal_mcp.stores.restore_points import RestorePoints
 
 Report = Callable[[float, str], None]

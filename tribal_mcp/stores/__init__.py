@@ -1,1 +1,1 @@
-"""Where memories live: a Chroma folder, or the memory of this process."""
+"""Where memories are stored, behind one interface."""

@@ -10,7 +10,7 @@ from typing import Self
 from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.memory import MemoryEntry, entry_fields
-from tribal_mcp.portability.mixes import own_model
+from tribal_mcp.portability.other_models import own_model
 from tribal_mcp.stores.base import (
     BATCH,
     EVERYTHING,
@@ -22,7 +22,7 @@ from tribal_mcp.stores.base import (
     check_identity,
     links_of,
 )
-from tribal_mcp.stores.searching import SearchByReading
+from tribal_mcp.stores.search import SearchByReading
 
 
 class InMemoryStore(SearchByReading):

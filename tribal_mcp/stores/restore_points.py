@@ -30,8 +30,8 @@ from tribal_mcp.portability.memory import (
 )
 from tribal_mcp.portability.vectors import vector_to_base64
 from tribal_mcp.stores.base import Change, MemoryStore
-from tribal_mcp.stores.failures import explained
-from tribal_mcp.stores.lock import make_private
+from tribal_mcp.stores.chroma.lock import make_private
+from tribal_mcp.stores.errors import explained
 
 FOLDER = "restore"
 KEEP = 20

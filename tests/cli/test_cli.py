@@ -1,0 +1,273 @@
+"""The command line as its user meets it: what it prints, how it ends, what it says of itself."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+import pytest
+import typer.main
+from filelock import FileLock
+
+from tests.support.command_line import Tribal, plain, rows, three_with_a_bad_one
+from tests.support.examples import memories, memory
+from tests.support.mcp_client import write_bundle
+from tribal_mcp import errors
+from tribal_mcp.cli import main as cli
+from tribal_mcp.cli.output import in_options
+from tribal_mcp.services.jobs import Jobs
+from tribal_mcp.services.results import ExportResult, ImportResult, StatsResult
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined] # it is a group
+
+
+# What a person does
+
+
+def test_memories_move_from_one_store_to_another(
+    tribal: Tribal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bundle(Path("all.json"), memories(30))  # one an hour
+    tribal("import", "all.json")
+
+    dates = ("--from", "2026-01-01T20:00", "--to", "2026-01-01")
+    made = tribal("export", "work.jsonl.zst", "--tag", "work", *dates)
+    assert made.code == 0
+    assert made.out.startswith("Exported 2 memories to work.jsonl.zst\n")
+    assert rows(made.out)["model"] == "model-a, 8 dimensions, tests"
+
+    monkeypatch.setenv("TRIBAL_DATA_DIR", str(tmp_path / "other"))
+    preview = tribal("import", "work.jsonl.zst", "--dry-run")
+    assert preview.code == 0
+    assert rows(preview.out) == {
+        "new": "2", "overwritten": "0", "skipped": "0", "errors": "0", "vectors": "2 kept",
+    }  # fmt: skip
+    assert "Nothing was written. Run it again without --dry-run to do this." in preview.out
+    assert tribal("stats").out.startswith("0 memories\n")
+
+    real = tribal("import", "work.jsonl.zst")
+    assert rows(real.out) == rows(preview.out) | {"restore point": rows(real.out)["restore point"]}
+    stats = tribal("stats")
+    assert stats.out.startswith("2 memories\n")
+    assert rows(stats.out)["folder"] == str(tmp_path / "other")
+
+
+def test_each_conflict_strategy_and_each_reason_for_skipping_is_told(tribal: Tribal) -> None:
+    write_bundle(Path("here.json"), memories(3))
+    write_bundle(Path("changed.json"), [memory(0, content="changed"), memory(1)])
+    tribal("import", "here.json")
+    kept = rows(tribal("import", "changed.json").out)
+    assert kept["skipped"] == "2   1 the same here, 1 different here"
+    merged = rows(tribal("import", "changed.json", "--on-conflict", "merge").out)
+    assert merged["skipped"] == "2   1 the same here, 1 in conflict"
+    replaced = rows(tribal("import", "changed.json", "--on-conflict", "overwrite").out)
+    assert (replaced["overwritten"], replaced["skipped"]) == ("1", "1   the same here")
+    back = rows(tribal("import", "here.json", "--on-conflict", "overwrite").out)
+    assert (back["overwritten"], back["skipped"]) == ("1", "2   the same here")
+
+
+def test_vectors_that_are_dropped_are_counted_and_what_that_means_is_said(tribal: Tribal) -> None:
+    write_bundle(Path("all.json"), memories(3))
+    dropped = tribal("import", "all.json", "--embeddings", "drop")
+    assert rows(dropped.out)["vectors"] == "3 dropped"
+    assert "until they are embedded again" in dropped.out
+    assert rows(tribal("stats").out)["vectors"] == "3 memories have none"
+
+
+def test_an_earlier_bundle_is_replaced_only_when_asked(tribal: Tribal) -> None:
+    assert tribal("export", "all.json").code == 0
+    refused = tribal("export", "all.json")
+    assert (refused.code, refused.out) == (2, "")
+    assert "use --overwrite" in refused.err
+    assert tribal("export", "all.json", "--overwrite").code == 0
+
+
+def test_a_bad_entry_is_named_and_the_rest_goes_in(tribal: Tribal) -> None:
+    three_with_a_bad_one(Path("bad.json"))
+    done = tribal("import", "bad.json")
+    assert done.code == errors.PartialImport.exit_code
+    assert rows(done.out)["new"] == "2"
+    assert rows(done.out)["errors"] == "1"
+    assert "memory-1" in done.out
+    assert "content is a number" in done.out
+
+
+def test_errors_beyond_the_hundredth_are_a_count(tribal: Tribal) -> None:
+    bundle = plain(150)
+    for entry in bundle["entries"]:
+        del entry["content"]
+    Path("bad.json").write_text(json.dumps(bundle))
+    done = tribal("import", "bad.json")
+    assert done.out.count("content is missing") == 100
+    assert "… and 50 more" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "model"),
+    [
+        (["export", "out.json"], ExportResult),
+        (["import", "all.json", "--dry-run"], ImportResult),
+        (["stats"], StatsResult),
+    ],
+    ids=["export", "import", "stats"],
+)
+def test_with_json_a_command_prints_its_whole_result_and_nothing_else(
+    tribal: Tribal,
+    arguments: list[str],
+    model: type[ExportResult | ImportResult | StatsResult],
+) -> None:
+    write_bundle(Path("all.json"), memories(3))
+    done = tribal(*arguments, "--json")
+    assert done.err == ""
+    assert json.loads(done.out).keys() == model.model_fields.keys()
+    assert "tribal_" not in model.model_validate_json(done.out).next_step
+
+
+# How it ends
+
+
+ENDS = {
+    # what is run -> its exit code, what its message says
+    "done": (["stats"], 0, ""),
+    "an unknown command": (["imprt", "x.json"], 2, "import"),
+    "an unknown option": (["import", "x.json", "--dryrun"], 2, "--dry-run"),
+    "an unknown strategy": (["import", "x.json", "--on-conflict", "replace"], 2, "overwrite"),
+    "a missing file": (["import", "gone.json"], 2, "There is no file 'gone.json'"),
+    "a date that is none": (["export", "a.json", "--from", "soon"], 2, "--from: 'soon' is not"),
+    "no such suffix": (["export", "a.txt"], 2, ".json"),
+    "a folder": (["import", "folder.json"], 6, "folder"),
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_the_exit_code_says_how_it_ended_and_one_sentence_says_why(
+    tribal: Tribal, case: str
+) -> None:
+    arguments, code, message = ENDS[case]
+    Path("folder.json").mkdir()
+    done = tribal(*arguments)
+    assert done.code == code
+    assert message in done.err
+    assert "Traceback" not in done.err
+
+
+def test_a_damaged_bundle_is_refused(tribal: Tribal) -> None:
+    write_bundle(Path("all.json"), memories(3))
+    Path("all.json").write_bytes(Path("all.json").read_bytes().replace(b"number 1", b"number 9"))
+    done = tribal("import", "all.json")
+    assert done.code == errors.BundleError.exit_code
+    assert "Nothing was imported" in done.err
+    assert tribal("stats").out.startswith("0 memories")
+
+
+def test_strict_refuses_a_bundle_for_one_bad_entry(tribal: Tribal) -> None:
+    three_with_a_bad_one(Path("bad.json"))
+    assert tribal("import", "bad.json", "--strict").code == errors.BundleError.exit_code
+    assert tribal("stats").out.startswith("0 memories")
+
+
+def test_a_store_in_use_is_waited_for_and_then_left(
+    tribal: Tribal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bundle(Path("all.json"), memories(3))
+    tribal("import", "all.json")
+    monkeypatch.setenv("TRIBAL_LOCK_TIMEOUT_S", "0.1")
+    with FileLock(tmp_path / "store" / "tribal-mcp" / "lock"):
+        done = tribal("export", "out.json")
+    assert done.code == errors.StoreLocked.exit_code
+    assert "in use by" in done.err
+    assert not Path("out.json").exists()
+
+
+def test_a_full_disk_is_said_to_be_full(tribal: Tribal, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(NamedTuple):
+        free: int = 0
+
+    write_bundle(Path("all.json"), memories(3))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Full())
+    done = tribal("import", "all.json")
+    assert done.code == errors.NoSpace.exit_code
+    assert "Make space" in done.err
+
+
+def test_a_bug_keeps_its_traceback(tribal: Tribal, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object) -> NoReturn:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Jobs, "stats", broken)
+    with pytest.raises(ZeroDivisionError):
+        tribal("stats")
+
+
+def test_every_exit_code_is_in_the_help_and_in_the_readme() -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    codes = {kind.exit_code for kind in kinds if issubclass(kind, errors.TribalError)}
+    for page in (cli.EXIT_CODES, (ROOT / "README.md").read_text()):
+        [listed] = re.findall(r"Exit codes(.*?)(?:\n\n|\Z)", page, re.DOTALL)
+        assert codes | {0} == set(map(int, re.findall(r"\b\d+\b", listed)))
+
+
+# What it says of itself
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_and_each_of_its_options_have_help_and_stand_in_the_docs(name: str) -> None:
+    docs = (ROOT / "README.md").read_text() + (ROOT / "docs" / "guide.md").read_text()
+    assert COMMANDS[name].help
+    assert f"tribal-mcp {name}" in docs
+    for parameter in COMMANDS[name].params:
+        assert parameter.help, parameter.name
+        if parameter.param_type_name == "option":
+            assert parameter.opts[0] in docs, parameter.opts[0]
+
+
+def test_every_command_that_a_message_or_a_page_names_exists() -> None:
+    pages = [
+        *(ROOT / "tribal_mcp").rglob("*.py"),
+        *(ROOT / "docs").rglob("*.md"),
+        ROOT / "README.md",
+    ]
+    named = {
+        name for page in pages for name in re.findall("`tribal-mcp ([a-z]+)", page.read_text())
+    }
+    assert named
+    assert named <= COMMANDS.keys()
+
+
+def test_help_fits_a_terminal_of_eighty_columns(tribal: Tribal) -> None:
+    for name in ([], *([name] for name in COMMANDS)):
+        done = tribal(*name, "--help")
+        assert done.code == 0
+        assert "Usage: tribal-mcp" in done.out
+        assert max(map(len, done.out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("sentence", "here"),
+    [
+        ("Bring it in with tribal_import.", "Bring it in with `tribal-mcp import`."),
+        ("Run it with dry_run=false.", "Run it without --dry-run."),
+        ("date_to: '2026' is bad", "--to: '2026' is bad"),
+        ("It can't be 'date_to.json'; it's in date_to", "It can't be 'date_to.json'; it's in --to"),
+    ],
+)
+def test_names_of_arguments_become_options_but_not_in_quoted_text(sentence: str, here: str) -> None:
+    assert in_options(sentence) == here
+
+
+def test_nothing_unprintable_from_a_bundle_reaches_the_terminal(tribal: Tribal) -> None:
+    bundle = plain(2)
+    bundle["entries"][0] |= {"id": "\x1b[2J\u202ehidden", "tags": "x"}
+    bundle["manifest"]["embedding"]["model_name"] = "model\x1b]0;owned\x07"
+    Path("evil.json").write_text(json.dumps(bundle))
+    printed = tribal("import", "evil.json").out + tribal("stats").out
+    assert "model" in printed
+    assert re.findall(r"[^\n\w\s.,:;'`()\"/\\\[\]…-]", printed) == []
+
+
+def test_a_file_name_that_is_no_text_is_printed_all_the_same(tribal: Tribal) -> None:
+    name = os.fsdecode(b"caf\xe9.json")
+    assert tribal("export", name).code == 0
+    assert Path(name).exists()

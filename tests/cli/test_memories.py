@@ -1,0 +1,112 @@
+"""Remembering, recalling and forgetting from a command line: what a person types and sees."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import Tribal, rows
+from tests.support.examples import memories, memory
+from tests.support.mcp_client import write_bundle
+
+
+def test_a_memory_is_remembered_corrected_recalled_and_forgotten(tribal: Tribal) -> None:
+    first = tribal("remember", "Takes tea without milk", "--tag", "home", "--tag", "tea")
+    assert (first.code, first.out.splitlines()[0]) == (0, "Remembered")
+    assert "Note: It has no vector: it is found by words" in first.out
+    tea = rows(first.out)["id"]
+    again = tribal("remember", "Takes tea without milk")
+    assert again.out.startswith("Known already\n")
+    assert "tagged 'home', 'tea'" in again.out
+    second = tribal("remember", "With milk, since May", "--supersedes", tea, "--confidence", "0.9")
+    milk = rows(second.out)["id"]
+    assert rows(second.out)["corrects"] == tea
+
+    recalled = tribal("recall", "how", "does", "tea", "go")
+    assert recalled.out.startswith("2 memories, by words\n")
+    lines = [line.strip() for line in recalled.out.splitlines()]
+    assert lines[2] == "-      With milk, since May"
+    assert lines[3].startswith(milk)
+    assert re.fullmatch(r"\d\.\d\d +Takes tea without milk", lines[4])
+    assert re.fullmatch(rf"{tea}, \d{{4}}-\d\d-\d\d, home, tea", lines[5])
+    assert lines[6] == f"out of date: superseded by {milk}"
+    assert "`tribal-mcp remember --supersedes ID`" in recalled.out
+    assert "tribal_" not in recalled.out
+
+    dry = tribal("forget", milk, "nobody", "--dry-run")
+    assert dry.out.startswith("Dry run of forgetting 1 memory\n")
+    assert rows(dry.out) == {"forgotten": milk, "not here": "nobody", "true again": tea}
+    assert "Run it again without --dry-run to do this." in dry.out
+    gone = tribal("forget", milk)
+    assert gone.out.startswith("Forgot 1 memory\n")
+    point = rows(gone.out)["restore point"]
+    assert f'`tribal-mcp undo` with "{point}"' in gone.out
+    assert "With milk" not in tribal("recall", "milk").out
+    assert "forget by id: 1 forgotten" in tribal("history").out
+    assert tribal("undo", point).code == 0
+    assert "With milk" in tribal("recall", "milk").out
+
+
+def test_filters_and_counts_are_options(tribal: Tribal) -> None:
+    write_bundle(Path("all.json"), memories(30))
+    tribal("import", "all.json")
+    out = tribal("recall", "memory", "--tag", "work", "--from", "2026-01-02", "--count", "2").out
+    assert out.startswith("2 memories, by words\n")
+    assert set(re.findall(r"Memory number (\d+)", out)) == {"25", "27"}
+    nothing = tribal("recall", "memory", "--to", "2025")
+    assert nothing.code == 2
+    assert "--to" in nothing.err
+    nothing = tribal("recall", "memory", "--to", "2025-12-31")
+    assert nothing.out.startswith("0 memories, by words\n")
+    assert "Nothing was found in memories created before" in nothing.out
+
+
+def test_json_is_the_result_and_nothing_else(tribal: Tribal) -> None:
+    said = json.loads(tribal("remember", "Likes tea", "--json").out)
+    found = json.loads(tribal("recall", "tea", "--json").out)
+    assert found["hits"][0]["id"] == said["id"]
+    assert json.loads(tribal("forget", said["id"], "--json").out)["forgotten"] == [said["id"]]
+
+
+def test_stats_tell_what_is_there(tribal: Tribal) -> None:
+    write_bundle(Path("all.json"), [*memories(3), memory(3, embedding=None)])
+    tribal("import", "all.json")
+    tribal("export", "work.json", "--tag", "work")
+    tribal("forget", "memory-0")
+    found = rows(tribal("stats").out)
+    assert found["tags"] == "work 2, home 1"
+    assert found["sources"] == "auto_capture 3"
+    assert found["months"] == "2026-01 3"
+    assert found["forgotten"] == "1"
+    assert re.fullmatch(r"[\d.]+ [kM]B", found["size"])
+    path = str(Path("work.json").absolute())
+    assert found["last export"].endswith(f"memories tagged 'work' (2), {path}")
+
+
+def test_hidden_characters_are_shown_and_do_nothing_to_the_terminal(tribal: Tribal) -> None:
+    tribal("remember", "Likes\x1b[2J tea\u202e now")
+    out = tribal("recall", "tea").out
+    assert "\x1b" not in out
+    assert "\u202e" not in out
+    assert r"Likes\x1b[2J tea\u202e now" in out
+    assert "hidden in it: U+001B (1), U+202E RIGHT-TO-LEFT OVERRIDE (1)" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "why"),
+    [
+        (["remember", " "], 2, "content is empty"),
+        (["remember", "x", "--supersedes", "y"], 2, "'y', which is no memory here"),
+        (["remember", "x", "--confidence", "7"], 2, "--confidence"),
+        (["recall", "x", "--count", "99"], 2, "--count"),
+        (["recall", "x", "--from", "soon"], 2, "not an ISO 8601 date"),
+        (["forget"], 2, "ID"),
+    ],
+)
+def test_what_can_not_be_done_is_said_with_its_exit_code(
+    tribal: Tribal, arguments: list[str], code: int, why: str
+) -> None:
+    done = tribal(*arguments)
+    assert (done.code, done.out) == (code, "")
+    assert why in done.err

@@ -1,0 +1,104 @@
+"""The command line on a real terminal: its width, its progress, and what Ctrl-C does."""
+
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fcntl import ioctl
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.command_line import Ran, rows, three_with_a_bad_one
+from tests.support.mcp_client import SERVER as COMMAND
+from tests.support.mcp_client import write_many
+from tribal_mcp import errors
+from tribal_mcp.config import load
+from tribal_mcp.services.jobs import Jobs
+
+# In a process that is started the first becomes the default: a handler is not handed down.
+HEARD, IGNORED = signal.default_int_handler, signal.SIG_IGN
+
+
+@contextmanager
+def ctrl_c(handler: Any) -> Iterator[None]:  # noqa: ANN401 - what signal.signal takes
+    """What is started within has Ctrl-C so; what started the tests may have had it ignored."""
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def on_a_terminal(*arguments: str, folder: Path, stop_at: str = "", handler: Any = HEARD) -> Ran:  # noqa: ANN401 - see ctrl_c
+    """Run it on a terminal of 80 columns; Ctrl-C as soon as it has printed `stop_at`."""
+    ours, its = pty.openpty()
+    ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    env = {**os.environ, "TRIBAL_DATA_DIR": str(folder / "store"), "TERM": "xterm"}
+    with ctrl_c(handler):
+        process = subprocess.Popen(
+            [COMMAND, *arguments], cwd=folder, env=env, stdin=its, stdout=its, stderr=its
+        )
+    os.close(its)
+    printed = b""
+    asked = False
+    while True:
+        try:
+            printed += os.read(ours, 65536)
+        except OSError:  # the other end is closed
+            break
+        if stop_at and not asked and stop_at.encode() in printed:
+            process.send_signal(signal.SIGINT)
+            asked = True
+    os.close(ours)
+    return Ran(process.wait(), printed.decode().replace("\r\n", "\n"), "")
+
+
+def test_ctrl_c_finishes_the_batch_in_hand_and_the_same_import_completes_it(
+    tmp_path: Path,
+) -> None:
+    write_many(tmp_path / "many.json", 4000)
+    stopped = on_a_terminal("import", "many.json", folder=tmp_path, stop_at="Imported ")
+    assert stopped.code == errors.Stopped.exit_code
+    assert "Stopping after the batch in hand" in stopped.out
+    said = re.search(r"Before that ([\d,]+) of 4,000\s+entries were done", stopped.out)
+    assert said is not None
+    done = int(said[1].replace(",", ""))
+    assert 500 <= done < 4000
+
+    again = on_a_terminal("import", "many.json", folder=tmp_path)
+    assert again.code == 0
+    shown = rows(again.out)
+    assert shown["new"] == f"{4000 - done:,}"
+    assert shown["skipped"].split() == [f"{done:,}", "the", "same", "here"]
+
+
+def test_what_a_script_started_in_the_background_is_not_stopped_by_ctrl_c(tmp_path: Path) -> None:
+    write_many(tmp_path / "many.json", 1500)
+    options: dict[str, Any] = {"stop_at": "Imported ", "handler": IGNORED}
+    done = on_a_terminal("import", "many.json", folder=tmp_path, **options)
+    assert done.code == 0
+    assert rows(done.out)["new"] == "1,500"
+
+
+@pytest.mark.anyio
+async def test_a_stop_while_a_bundle_is_checked_does_not_wait_for_its_end(tmp_path: Path) -> None:
+    write_many(tmp_path / "many.json", 10)
+    settings, limits = load()
+    jobs = Jobs(settings, limits, stop=lambda: True, trusted=True)
+    with pytest.raises(errors.Stopped, match="while the bundle was checked"):
+        await jobs.run("import", {"input_path": str(tmp_path / "many.json")})
+
+
+def test_on_a_terminal_sentences_are_broken_between_words(tmp_path: Path) -> None:
+    three_with_a_bad_one(tmp_path / "bad.json")
+    done = on_a_terminal("import", "bad.json", "--dry-run", folder=tmp_path)
+    shown = done.out[done.out.rindex("Dry run of") :]
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "Nothing was written." in " ".join(shown.split())

@@ -1,0 +1,70 @@
+"""What the README and the docs show is what happens: their snippets run, their tables are whole."""
+
+import ast
+import asyncio
+import inspect
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.examples import memory
+from tribal_mcp import open_store
+from tribal_mcp.config import HttpSettings, Settings
+from tribal_mcp.portability.embedding_metadata import create_embedding_metadata
+from tribal_mcp.portability.limits import Limits
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def snippets(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_python_snippets_of_a_page_run_one_after_another(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    async def go() -> None:
+        async with open_store("memories-folder") as store:
+            await store.set_identity(create_embedding_metadata("all-MiniLM-L6-v2", 384))
+            await store.upsert([memory(n, 384, tags=["work", "preferences"]) for n in range(10)])
+        names: dict[str, Any] = {}
+        for snippet in snippets(page, "python"):
+            flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+            result = eval(compile(snippet, page.name, "exec", flags=flags), names)  # noqa: S307
+            if inspect.isawaitable(result):
+                await result
+
+    asyncio.run(go())
+
+
+def test_every_setting_and_limit_is_in_the_table_with_its_default() -> None:
+    rows = dict(re.findall(r"^\| `(TRIBAL_\w+)` \|\s*`?([^|`]*?)`?\s*\|", README, re.MULTILINE))
+    defaults = {
+        **{f"TRIBAL_{n}".upper(): f.default for n, f in Settings.model_fields.items()},
+        **{f"TRIBAL_HTTP_{n}".upper(): f.default for n, f in HttpSettings.model_fields.items()},
+        **{f"TRIBAL_LIMIT_{n}".upper(): f.default for n, f in Limits.model_fields.items()},
+    }
+    assert rows.keys() == defaults.keys()
+    for name, default in defaults.items():
+        if default and isinstance(default, str | int | float):
+            assert rows[name] == (default if isinstance(default, str) else f"{default:.0f}")
+
+
+def test_the_configuration_block_is_the_example_file() -> None:
+    [block] = snippets(ROOT / "README.md", "json")
+    example = json.loads((ROOT / "claude_config.example.json").read_text())
+    assert json.loads(block) == example
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_link_of_a_page_is_dead(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target

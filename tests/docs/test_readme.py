@@ -1,0 +1,114 @@
+"""What the README and the docs show of commands is what the commands do."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from io import BytesIO
+from pathlib import Path
+
+import anyio
+import pytest
+
+from examples.demo import fill
+from tribal_mcp.cli import main as cli
+from tribal_mcp.portability.bundle.reader import BundleReader, BundleWriter
+from tribal_mcp.portability.embedding_metadata import PortableBundle
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FORMAT = ROOT / "docs" / "bundle-format.md"
+OTHER_PROGRAMS = {"claude", "cd", "curl", "git"}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def in_shell(page: Path) -> list[list[str]]:
+    """The commands of a page's shell blocks, as words."""
+    lines = "".join(blocks(page, "sh")).replace("\\\n", " ").splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def _timeless(output: str) -> str:
+    """Without the name of a restore point, which is its time."""
+    return re.sub(r"\d{8}-\d{6}-\d{6}", "POINT", output.strip())
+
+
+def test_the_first_screen_is_what_really_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRIBAL_DATA_DIR", "first")
+    anyio.run(fill, Path("first"))
+    [session] = blocks(README, "console")
+    steps = re.findall(r"^\$ tribal-mcp (.*)\n((?:(?!\$ ).*\n)*)", session, re.MULTILINE)
+    assert len(steps) == 4
+    for command, expected in steps:
+        if "# on the other machine" in command:
+            monkeypatch.setenv("TRIBAL_DATA_DIR", "second")
+        monkeypatch.setattr(sys, "argv", ["tribal-mcp", *shlex.split(command, comments=True)])
+        with pytest.raises(SystemExit, match="0"):
+            cli.main()
+        assert _timeless(capsys.readouterr().out) == _timeless(expected)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_make_target_and_command_that_a_page_names_exists(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for program, *rest in in_shell(page):
+        if program == "make":
+            assert rest[0] in targets
+        else:
+            assert program.rpartition("/")[2] in {"tribal-mcp", *OTHER_PROGRAMS}
+    assert set(re.findall(r"`make ([a-z]+)`", page.read_text())) <= targets
+
+
+def test_the_table_of_tools_has_every_tool_with_every_argument() -> None:
+    described = json.loads((ROOT / "tests" / "data" / "tools.json").read_text())
+    expected = {
+        tool["name"]: sorted(tool["inputSchema"].get("properties", {}))
+        for tool in described["tools"]
+    }
+    rows = re.findall(r"^\| `(tribal_\w+)` \|([^|]*)\|", README.read_text(), re.MULTILINE)
+    assert {tool: sorted(re.findall(r"`(\w+)`", cell)) for tool, cell in rows} == expected
+
+
+def test_continuous_integration_runs_the_test_command_of_the_readme() -> None:
+    assert ["make", "test"] in in_shell(README)
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_example_configuration_names_the_command_that_set_up_makes() -> None:
+    example = json.loads((ROOT / "claude_config.example.json").read_text())
+    server = example["mcpServers"]["tribal"]
+    [add] = [words for words in in_shell(README) if words[0] == "claude"]
+    assert add[-1] == server["command"]
+    installed = Path(sys.executable).with_name("tribal-mcp")
+    assert server["command"].endswith("/".join(installed.parts[-1:]))
+    assert server["args"] == []
+
+
+def test_the_bundle_of_the_format_page_is_one_that_we_read_and_write() -> None:
+    [text] = blocks(FORMAT, "json")
+    reader = BundleReader(BytesIO(text.rstrip("\n").encode()))
+    assert reader.verify(strict=True).notes == []
+    entries = PortableBundle.from_dict(json.loads(text)).entries
+    out = BytesIO()
+    writer = BundleWriter(out, reader.manifest)
+    writer.write(entries)
+    writer.finish()
+    assert out.getvalue().decode() == text.rstrip("\n")
+
+
+def test_the_checksum_can_be_had_with_the_tools_of_any_shell(tmp_path: Path) -> None:
+    [text] = blocks(FORMAT, "json")
+    (tmp_path / "bundle.json").write_text(text)
+    [command] = blocks(FORMAT, "bash")
+    done = subprocess.run(
+        ["/bin/bash", "-c", command], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.split()[0] == json.loads(text)["integrity"]["sha256"]

@@ -1,0 +1,233 @@
+"""Who embeds: chosen by our settings alone, and held against what comes back."""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.embedding_server import EmbeddingServer, embedding_server, words_vector
+from tribal_mcp.config import Settings, load
+from tribal_mcp.embedding.http import TEXTS, HttpEmbedder
+from tribal_mcp.embedding.providers import PROVIDERS, embedder_of
+from tribal_mcp.errors import EmbedderError
+from tribal_mcp.portability.embedding_metadata import create_embedding_metadata
+from tribal_mcp.stores.base import StoreState
+
+pytestmark = pytest.mark.anyio
+
+EMPTY = StoreState()
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddingServer]:
+    with embedding_server() as server:
+        yield server
+
+
+class Waits(list[float]):
+    """Notes how long it would have waited."""
+
+    async def __call__(self, seconds: float) -> None:
+        self.append(seconds)
+
+
+def asking(server: EmbeddingServer, waits: Waits, **changes: Any) -> HttpEmbedder:  # noqa: ANN401
+    identity = create_embedding_metadata("words-8", 8, "openai-compatible")
+    return replace(
+        HttpEmbedder(identity, f"{server.url}/embeddings", key="a key", sleep=waits), **changes
+    )
+
+
+def set_to(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return load()[0]
+
+
+@pytest.mark.parametrize("provider", ["openai-compatible", "ollama", "openai", "mistral"])
+async def test_each_text_gets_its_vector_in_order(
+    server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    url = server.url.removesuffix("/v1") if provider == "ollama" else server.url
+    settings = set_to(
+        monkeypatch,
+        **server.settings() | {"TRIBAL_EMBEDDING_PROVIDER": provider, "TRIBAL_EMBEDDING_URL": url},
+        OPENAI_API_KEY="a key",
+        MISTRAL_API_KEY="a key",
+    )
+    embedder = embedder_of(settings, EMPTY)
+    assert embedder is not None
+    texts = [f"text {n}" for n in range(2 * TEXTS + 3)]
+    vectors = await embedder.embed(texts)
+    for text, vector in zip(texts, vectors, strict=True):
+        assert vector.tobytes() == np.array(words_vector(text, 8), np.float32).tobytes()
+        assert not vector.flags.writeable
+    assert (embedder.identity.model_name, embedder.identity.dimensions) == ("words-8", 8)
+    assert max(len(asked["input"]) for asked in server.requests) == TEXTS
+    assert server.keys[0] == ("" if provider == "ollama" else "Bearer a key")
+    assert await embedder.embed([]) == []
+
+
+async def test_what_may_pass_is_waited_for_and_as_long_as_the_server_says(
+    server: EmbeddingServer,
+) -> None:
+    server.fails = [500, 429, 503]
+    waits = Waits()
+    assert len(await asking(server, waits).embed(["tea"])) == 1
+    assert waits == [0.5, 7.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("fails", "says"),
+    [
+        ([429] * 9, "allows no more requests for now"),
+        ([401], "Look at the key in OPENAI_API_KEY"),
+        ([404], "does not have the model 'words-8'"),
+        ([400], "refuses what it was asked"),
+    ],
+    ids=["busy", "the key", "the model", "a bad request"],
+)
+async def test_what_does_not_pass_ends_in_a_sentence_without_the_key(
+    server: EmbeddingServer, fails: list[int], says: str
+) -> None:
+    server.fails = fails
+    with pytest.raises(EmbedderError, match=says) as caught:
+        await asking(server, Waits(), key_variable="OPENAI_API_KEY").embed(["tea"])
+    assert "a key" not in str(caught.value)
+
+
+async def test_a_server_that_is_away_ends_in_a_sentence() -> None:
+    with embedding_server() as gone:
+        embedder = asking(gone, waits := Waits())
+    with pytest.raises(EmbedderError, match="can't be reached"):
+        await embedder.embed(["tea"])
+    assert len(waits) == 5
+
+
+@pytest.mark.parametrize(
+    ("lie", "says"),
+    [
+        ("few", "asked for 2 vectors and gave 1"),
+        ("short", "a vector of 7 dimensions, not of 8"),
+        ("nan", "is no vector"),
+        ("json", "not as a server of embeddings does"),
+    ],
+)
+async def test_a_server_that_lies_is_refused(server: EmbeddingServer, lie: str, says: str) -> None:
+    server.lie = lie
+    with pytest.raises(EmbedderError, match=says):
+        await asking(server, Waits()).embed(["tea", "coffee"])
+
+
+def test_nothing_set_and_no_model_here_means_no_embedder() -> None:
+    assert embedder_of(load()[0], EMPTY) is None
+
+
+async def test_the_default_model_is_used_for_a_store_of_its_own_once_it_is_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tribal_mcp.embedding.chroma_functions.default_model_is_here", lambda: True)
+    settings = load()[0]
+    own = create_embedding_metadata("sentence-transformers/all-MiniLM-L6-v2", 384, "any")
+    for state, fits in (
+        (EMPTY, True),
+        (StoreState(identity=own, dimensions=384, count=1), True),
+        (StoreState(dimensions=384, count=1), False),
+        (StoreState(identity=create_embedding_metadata("other", 384), count=1), False),
+    ):
+        assert (embedder_of(settings, state) is not None) is fits
+
+
+@pytest.mark.parametrize("name", sorted(PROVIDERS))
+def test_each_provider_is_made_or_says_what_it_lacks(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    provider = PROVIDERS[name]
+    settings = set_to(monkeypatch, TRIBAL_EMBEDDING_PROVIDER=name)
+    if provider.key:
+        monkeypatch.delenv(provider.key, raising=False)
+        lacks = provider.key if provider.model else "Set all three"
+        with pytest.raises(EmbedderError, match=lacks):
+            embedder_of(settings, EMPTY)
+        monkeypatch.setenv(provider.key, "a key")
+    if name == "openai-compatible":
+        settings = set_to(
+            monkeypatch,
+            TRIBAL_EMBEDDING_URL="http://127.0.0.1:1",
+            TRIBAL_EMBEDDING_MODEL="m",
+            TRIBAL_EMBEDDING_DIMENSIONS="4",
+        )
+    embedder = embedder_of(settings, EMPTY)
+    assert embedder is not None
+    assert embedder.identity.provider == name
+    assert embedder.identity.dimensions
+    assert "a key" not in repr(embedder)
+
+
+def test_another_name_is_refused_with_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = set_to(monkeypatch, TRIBAL_EMBEDDING_PROVIDER="evil")
+    with pytest.raises(EmbedderError, match="'evil'; those that embed are default, "):
+        embedder_of(settings, EMPTY)
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "made"),
+    [
+        ("sentence-transformers", "sentence_transformers", "SentenceTransformer"),
+        ("cohere", "cohere", "Client"),
+    ],
+)
+async def test_a_missing_package_is_named_with_what_installs_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, package: str, made: str
+) -> None:
+    monkeypatch.setenv(PROVIDERS[name].key or "UNUSED", "a key")
+    settings = set_to(monkeypatch, TRIBAL_EMBEDDING_PROVIDER=name)
+    embedder = embedder_of(settings, EMPTY)
+    assert embedder is not None
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(EmbedderError, match=rf"pip install 'tribal-mcp\[{name}\]'") as caught:
+        await embedder.embed(["tea"])
+    assert "a key" not in str(caught.value)
+    stub = ModuleType(package)  # the edge: Chroma's function is made with the package
+    setattr(stub, made, lambda *_, **__: _Stub())
+    monkeypatch.setitem(sys.modules, package, stub)
+    if name == "sentence-transformers":
+        [vector] = await embedder.embed(["tea"])
+        assert vector.size == 384
+
+
+class _Stub:
+    def encode(self, texts: list[str], **_: object) -> np.ndarray[Any, Any]:
+        return np.ones((len(texts), 384), np.float32)
+
+
+async def test_the_default_says_that_it_has_to_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_network(*_: object, **__: object) -> None:
+        raise OSError("Name or service not known")
+
+    from chromadb.utils.embedding_functions import ONNXMiniLM_L6_V2  # noqa: PLC0415
+
+    monkeypatch.setattr(ONNXMiniLM_L6_V2, "_download_model_if_not_exists", no_network)
+    embedder = embedder_of(set_to(monkeypatch, TRIBAL_EMBEDDING_PROVIDER="default"), EMPTY)
+    assert embedder is not None
+    with pytest.raises(EmbedderError, match=r"Name or service not known\. Its files, 80 MB"):
+        await embedder.embed(["tea"])
+
+
+def test_extras_are_those_that_providers_name() -> None:
+    import tomllib  # noqa: PLC0415
+    from pathlib import Path  # noqa: PLC0415
+
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    extras = tomllib.loads(text)["project"]["optional-dependencies"]
+    assert extras.keys() == {p.extra for p in PROVIDERS.values() if p.extra}
+    page = (Path(__file__).parents[2] / "docs" / "embedding.md").read_text()
+    for name, provider in PROVIDERS.items():
+        assert f"`{name}`" in page
+        for word in (provider.key, provider.model):
+            assert not word or f"`{word}`" in page, json.dumps(word)

@@ -1,0 +1,316 @@
+"""Bundles over HTTP, through a real server: as the documented commands send and fetch them."""
+
+import gzip
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from backports import zstd
+
+from tests.support.examples import SAMPLES, memories, memory
+from tests.support.http_client import Answer, HttpServer, passing, serving
+from tests.support.mcp_client import read_back, write_bundle, write_many
+from tribal_mcp.portability.bundle.reader import BundleReader
+
+GUIDE = Path(__file__).parents[3] / "shared" / "GUIDE.md"
+PAGE = Path(__file__).parents[2] / "docs" / "http.md"
+COUNT = 12
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("http")
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[HttpServer]:
+    write_many(folder / "many.json", COUNT)
+    with serving(folder) as running:
+        first = running.ask("POST", "/v1/import", (folder / "many.json").read_bytes())
+        assert first.status == 200, first.body
+        yield running
+
+
+def ids_of(answer: Answer) -> set[str]:
+    assert answer.status == 200, answer.body
+    reader = BundleReader(BytesIO(answer.body))
+    verified = reader.verify()
+    assert str(verified.count) == answer.headers["tribal-memory-count"]
+    assert verified.sha256 == answer.headers["tribal-sha256"]
+    entries = [entry for batch in reader.batches() for entry in batch]
+    return {str(entry.id) for entry in entries}
+
+
+EVERYTHING = {memory(n).id for n in range(COUNT)}
+
+
+def curl_lines(page: Path) -> list[list[str]]:
+    """The curl commands of a page's bash and sh blocks, as words."""
+    blocks = re.findall(r"^```(?:bash|sh)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [shlex.split(line) for line in lines if line.startswith("curl ")]
+
+
+def run(words: list[str], server: HttpServer, folder: Path) -> bytes:
+    words = [word.replace("localhost:18790", f"localhost:{server.port}") for word in words]
+    words[1:1] = ["--silent", "--show-error", "--fail-with-body"]
+    done = subprocess.run(words, cwd=folder, capture_output=True, check=False)
+    assert done.returncode == 0, done
+    return done.stdout
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl here")
+@pytest.mark.parametrize("page", [GUIDE, PAGE], ids=["guide", "http.md"])
+def test_the_documented_curl_commands_do_what_they_say(page: Path, tmp_path: Path) -> None:
+    if not page.exists():
+        pytest.skip("the page is not at hand")
+    commands = curl_lines(page)
+    assert len(commands) >= 2
+    with serving(tmp_path) as server:
+        shutil.copy(SAMPLES / "hand5.inmemory.json", tmp_path / "backup.json")
+        server.ask("POST", "/v1/import", (tmp_path / "backup.json").read_bytes())
+        for words in commands:
+            said = run(words, server, tmp_path)
+            if "/v1/export" in " ".join(words) and "-o" not in words:
+                BundleReader(BytesIO(said)).verify()
+        assert server.ask("GET", "/v1/stats").json["count"] == 5
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl here")
+def test_what_an_export_answers_is_imported_as_it_is_by_curl(
+    server: HttpServer, tmp_path: Path
+) -> None:
+    (tmp_path / "backup.json").write_bytes(server.ask("POST", "/v1/export").body)
+    with serving(tmp_path) as other:
+        line = "curl -X POST http://localhost:18790/v1/import -d @backup.json"
+        result = json.loads(run(shlex.split(line), other, tmp_path))  # which strips the newlines
+        assert (result["total"], result["imported"], result["vectors_kept"]) == (COUNT,) * 3
+        again = other.ask("POST", "/v1/export").body
+    ours = BundleReader(BytesIO((tmp_path / "backup.json").read_bytes())).verify()
+    assert BundleReader(BytesIO(again)).verify().sha256 == ours.sha256
+
+
+def test_filters_go_in_the_body_or_in_the_address(server: HttpServer) -> None:
+    tag = memory(0).tags[0]
+    tagged = {memory(n).id for n in range(COUNT) if tag in memory(n).tags}
+    assert ids_of(server.ask("POST", "/v1/export")) == EVERYTHING
+    assert ids_of(server.ask("POST", "/v1/export", {})) == EVERYTHING
+    assert ids_of(server.ask("POST", "/v1/export", {"tags": [tag]})) == tagged
+    assert ids_of(server.ask("POST", f"/v1/export?tags={tag}&tags=none")) == tagged
+    assert not ids_of(server.ask("POST", "/v1/export?tags=none"))
+    assert not ids_of(server.ask("POST", "/v1/export", {"tags": [tag], "date_to": "1970-01-01"}))
+
+
+@pytest.mark.parametrize(
+    ("headers", "kind", "encoding"),
+    [
+        ({}, "application/json", None),
+        ({"Accept": "*/*"}, "application/json", None),
+        ({"Accept": "application/x-ndjson"}, "application/x-ndjson", None),
+        ({"Accept": "text/html, application/jsonl;q=0.5"}, "application/jsonl", None),
+        ({"Accept": "application/json;q=0.1, application/gzip"}, "application/gzip", None),
+        ({"Accept": "application/zstd"}, "application/zstd", None),
+        ({"Accept_Encoding": "gzip, deflate"}, "application/json", "gzip"),
+        ({"Accept_Encoding": "gzip;q=0.5, zstd"}, "application/json", "zstd"),
+        ({"Accept_Encoding": "identity, gzip;q=0"}, "application/json", None),
+        (
+            {"Accept": "application/x-ndjson", "Accept_Encoding": "zstd"},
+            "application/x-ndjson",
+            "zstd",
+        ),
+    ],
+    ids=str,
+)
+def test_a_bundle_comes_in_the_form_that_is_asked_for_and_goes_back_in_it(
+    server: HttpServer, headers: dict[str, str], kind: str, encoding: str | None
+) -> None:
+    answer = server.ask("POST", "/v1/export", **headers)
+    assert answer.headers["content-type"] == kind
+    assert answer.headers.get("content-encoding") == encoding
+    assert ids_of(answer) == EVERYTHING
+    plain = {"gzip": gzip.decompress, "zstd": zstd.decompress}
+    packed = encoding or kind.partition("/")[2]
+    text = plain.get(packed, bytes)(answer.body)
+    first = text.split(b"\n", 1)[0]
+    assert first.endswith(b"}" if kind.endswith(("ndjson", "jsonl")) else b",")
+
+    back = {"Content_Type": kind} | ({"Content_Encoding": encoding} if encoding else {})
+    result = server.ask("POST", "/v1/import", answer.body, **back)
+    assert result.status == 200, result.body
+    assert result.json["identical"] == COUNT
+
+
+def test_a_strategy_and_a_dry_run_go_in_the_address_or_around_the_bundle(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "here.json", memories(3))
+    write_bundle(tmp_path / "there.json", [memory(n, content="Other") for n in range(4)])
+    coming = json.loads((tmp_path / "there.json").read_text())
+    with serving(tmp_path) as server:
+        server.ask("POST", "/v1/import", (tmp_path / "here.json").read_bytes())
+
+        def counts(answer: Answer) -> tuple[int, int, int, bool]:
+            assert answer.status == 200, answer.body
+            said = answer.json
+            return said["imported"], said["overwritten"], said["skipped"], said["dry_run"]
+
+        dry = "/v1/import?conflict_resolution=overwrite&dry_run=true"
+        assert counts(server.ask("POST", dry, coming)) == (1, 3, 0, True)
+        wrapped = {"bundle": coming, "conflict_resolution": "overwrite", "dry_run": True}
+        assert counts(server.ask("POST", "/v1/import", wrapped)) == (1, 3, 0, True)
+        packed = gzip.compress(json.dumps(wrapped).encode())
+        sent = server.ask("POST", "/v1/import", packed, Content_Encoding="gzip")
+        assert counts(sent) == (1, 3, 0, True)
+        wrapped = {"conflict_resolution": "skip", "bundle": coming}
+        assert counts(server.ask("POST", "/v1/import?dry_run=true", wrapped)) == (1, 0, 3, True)
+        assert server.ask("GET", "/v1/stats").json["count"] == 3
+
+        assert counts(server.ask("POST", "/v1/import", wrapped)) == (1, 0, 3, False)
+        wrapped["conflict_resolution"] = "overwrite"
+        assert counts(server.ask("POST", "/v1/import", wrapped)) == (0, 3, 1, False)
+    assert {entry["content"] for entry in read_back(tmp_path).values()} == {"Other"}
+
+
+BUNDLE = {"manifest": {"schema_version": "1.0", "memory_count": 0}, "entries": []}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers", "expected"),
+    [
+        ("/v1/export", {"tag": ["work"]}, {}, (422, "invalid_request")),
+        ("/v1/export?tag=work", None, {}, (422, "invalid_request")),
+        ("/v1/export", {"output_path": "x.json"}, {}, (422, "invalid_request")),
+        ("/v1/export", {"passing": "x"}, {}, (422, "invalid_request")),
+        ("/v1/export", {"tags": "work"}, {}, (422, "invalid_request")),
+        ("/v1/export", "{", {"Content_Type": "application/json"}, (400, "not_json")),
+        ("/v1/export", "{}", {"Content_Type": "text/plain"}, (415, "wrong_type")),
+        ("/v1/export", {"date_from": "yesterday"}, {}, (400, "usage_error")),
+        ("/v1/export?tags=a", {"tags": ["b"]}, {}, (400, "usage_error")),
+        ("/v1/export", None, {"Accept": "text/html"}, (406, "not_acceptable")),
+        ("/v1/export", b" " * 2_000_000, {}, (413, "too_large")),
+        ("/v1/import?dry_run=yes", BUNDLE, {}, (422, "invalid_request")),
+        ("/v1/export", {"include_related": 1}, {}, (422, "invalid_request")),
+        ("/v1/undo", {"dry_run": 0}, {}, (422, "invalid_request")),
+        ("/v1/undo", {"dryrun": True}, {}, (422, "invalid_request")),
+        ("/v1/export", {"since": "backup.json"}, {}, (422, "invalid_request")),
+        ("/v1/import?dryrun=true", BUNDLE, {}, (422, "invalid_request")),
+        ("/v1/import?input_path=many.json", BUNDLE, {}, (422, "invalid_request")),
+        ("/v1/import?conflict_resolution=", BUNDLE, {}, (422, "invalid_request")),
+        ("/v1/import", None, {}, (400, "no_body")),
+        ("/v1/import", b"", {}, (400, "no_body")),
+        ("/v1/import", b"<html>", {}, (422, "bundle_error")),
+        ("/v1/import", b'{"manifest": {}, "entries": [', {}, (422, "bundle_error")),
+        ("/v1/import", b"{}", {"Content_Type": "multipart/form-data"}, (415, "wrong_type")),
+        ("/v1/import", b"{}", {"Content_Encoding": "br"}, (415, "wrong_encoding")),
+        ("/v1/import", b"{}", {"Content_Encoding": "gzip, gzip"}, (415, "wrong_encoding")),
+        ("/v1/import", b"{}", {"Content_Encoding": "gzip"}, (400, "wrong_encoding")),
+        ("/v1/import", b"\x1f\x8b\x08 damaged", {}, (422, "bundle_error")),
+        ("/v1/import", {"bundle": BUNDLE, "dryrun": True}, {}, (400, "usage_error")),
+        ("/v1/import", {"bundle": BUNDLE, "dry_run": "true"}, {}, (400, "usage_error")),
+        ("/v1/import", {"bundle": BUNDLE, "input_path": "x"}, {}, (400, "usage_error")),
+        ("/v1/import?strict=true", {"bundle": BUNDLE, "strict": True}, {}, (400, "usage_error")),
+        ("/v1/import", {"dry_run": True}, {}, (422, "bundle_error")),
+        ("/v1/import", {"bundle": 5}, {}, (422, "bundle_error")),
+        ("/v1/imports", BUNDLE, {}, (404, "not_found")),
+        ("/v1/export/", None, {}, (404, "not_found")),
+        ("/v1/stats", None, {}, (405, "method_not_allowed")),
+    ],
+    ids=str,
+)
+def test_what_can_not_be_is_refused_with_a_problem_that_tells_the_truth(
+    server: HttpServer,
+    path: str,
+    body: object,
+    headers: dict[str, str],
+    expected: tuple[int, str],
+) -> None:
+    assert server.ask("POST", path, body, **headers).problem == expected
+    assert server.ask("GET", "/v1/stats").json["count"] == COUNT
+
+
+def test_an_import_that_takes_nothing_is_no_success_and_says_why(
+    server: HttpServer, folder: Path
+) -> None:
+    bad = json.loads((folder / "many.json").read_text()) | {"entries": [{"id": "a"}, {"id": "b"}]}
+    bad["manifest"]["memory_count"] = 2
+    del bad["integrity"]
+    answer = server.ask("POST", "/v1/import", bad)
+    assert answer.problem == (422, "partial_import")
+    assert answer.json["result"]["errors"] == 2
+    assert len(answer.json["result"]["error_details"]) == 2
+
+
+def events_of(body: bytes) -> list[tuple[str, dict[str, object]]]:
+    found = re.findall(r"event: (\w+)\ndata: (.*)\n\n", body.decode())
+    return [(name, json.loads(data)) for name, data in found]
+
+
+def test_an_import_tells_of_its_progress_as_events(server: HttpServer, folder: Path) -> None:
+    body = (folder / "many.json").read_bytes()
+    answer = server.ask("POST", "/v1/import", body, Accept="text/event-stream")
+    assert answer.status == 200
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    *progress, (last, result) = events_of(answer.body)
+    assert {name for name, _ in progress} == {"progress"}
+    percents = [float(str(said["percent"])) for _, said in progress]
+    assert percents == sorted(set(percents))
+    assert (last, result["identical"]) == ("result", COUNT)
+
+
+def test_what_is_refused_before_there_is_progress_has_its_status_with_events_too(
+    server: HttpServer,
+) -> None:
+    answer = server.ask("POST", "/v1/import", b"<html>", Accept="text/event-stream")
+    assert answer.problem == (422, "bundle_error")
+
+
+def test_a_failure_after_the_first_event_is_an_event(server: HttpServer, folder: Path) -> None:
+    lines = (folder / "many.json").read_bytes().replace(b"Memory", b"Memorx", 1)
+    name, said = events_of(
+        server.ask("POST", "/v1/import", lines, Accept="text/event-stream").body
+    )[-1]
+    assert (name, said["status"], said["code"]) == ("error", 422, "bundle_error")
+
+
+def test_nothing_that_passed_through_is_left(server: HttpServer, folder: Path) -> None:
+    server.ask("POST", "/v1/export", Accept_Encoding="gzip")
+    server.ask("POST", "/v1/import", b"nonsense")
+    assert passing(folder) == []
+    assert server.ask("GET", "/v1/stats").json["last_export"]["path"] == "over HTTP"
+
+
+def test_what_a_killed_server_left_is_gone_at_the_next_start(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        assert passing(tmp_path) == []
+        place = tmp_path / "store" / "tribal-mcp" / "passing"
+        (place / ".tribal-0123456789abcdef.part").write_bytes(b"half a bundle")
+        (place / "of somebody else").touch()
+        assert server.ask("GET", "/v1/health").json == {"status": "ok"}
+        assert len(passing(tmp_path)) == 2
+    with serving(tmp_path) as server:
+        assert server.ask("GET", "/v1/health").json == {"status": "ok"}
+        assert [path.name for path in passing(tmp_path)] == ["of somebody else"]
+
+
+def test_a_body_over_its_limit_is_refused_whether_declared_or_counted(tmp_path: Path) -> None:
+    with serving(tmp_path, TRIBAL_LIMIT_FILE_BYTES="100000") as server:
+        declared = server.ask("POST", "/v1/import", b" " * 100_001)
+        assert declared.problem == (413, "too_large")
+        counted = server.ask("POST", "/v1/import", iter([b" " * 60_000] * 2))
+        assert counted.problem == (413, "too_large")
+        assert passing(tmp_path) == []
+
+
+def test_health_says_no_more_than_whether_all_is_well(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        well = server.ask("GET", "/v1/health")
+        assert (well.status, well.json) == (200, {"status": "ok"})
+        store = tmp_path / "store"
+        (store / "chroma.sqlite3").write_bytes(b"not a database" * 100)
+        ill = server.ask("GET", "/v1/health")
+        assert (ill.status, ill.json) == (503, {"status": "not ok"})
+        assert server.ask("GET", "/v1/stats").problem[0] == 503

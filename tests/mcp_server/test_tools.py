@@ -1,0 +1,298 @@
+"""What a model and its host are told: descriptions, schemas, results, progress and resources."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+from mcp import Client, MCPError
+from mcp.types import BlobResourceContents, ResourceLink, TextResourceContents
+
+from tests.support.examples import DATA, SAMPLES, memory
+from tests.support.mcp_client import ERAS, call, described, read_back, settings, text_of, write_many
+from tribal_mcp.mcp_server.server import build_server
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, the only one for the store and for bundles."""
+    for name, value in settings(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+async def test_the_tools_are_described_as_in_the_kept_file() -> None:
+    assert await described() == json.loads((DATA / "tools.json").read_text()), (
+        "What the server says of its tools has changed. If that is meant, run "
+        "`python -m tests.support.mcp_client > tests/data/tools.json` and look at the difference."
+    )
+
+
+async def test_no_text_is_longer_than_what_hosts_show() -> None:
+    said = await described()
+    texts = [said["instructions"], *(tool["description"] for tool in said["tools"])]
+    assert max(len(text.encode()) for text in texts) <= 2048
+
+
+async def test_each_argument_has_a_default_and_says_what_it_is_for() -> None:
+    for tool in (await described())["tools"]:
+        assert tool["inputSchema"]["additionalProperties"] is False
+        assert "required" not in tool["inputSchema"]
+        for name, schema in tool["inputSchema"]["properties"].items():
+            assert schema["description"].endswith("."), name
+            assert "default" in schema, name
+
+
+async def test_the_hints_say_which_tool_can_change_what() -> None:
+    hints = {t["name"]: t["annotations"] for t in (await described())["tools"]}
+    assert hints == {
+        "tribal_export": {
+            "readOnlyHint": False,
+            "destructiveHint": True,  # with overwrite it replaces a file
+            "openWorldHint": False,
+        },
+        "tribal_import": {
+            "readOnlyHint": False,
+            "destructiveHint": True,
+            "idempotentHint": True,
+            "openWorldHint": False,
+        },
+        "tribal_reembed": {
+            "readOnlyHint": False,
+            "destructiveHint": True,
+            "idempotentHint": True,
+            "openWorldHint": False,
+        },
+        "tribal_undo": {
+            "readOnlyHint": False,
+            "destructiveHint": True,
+            "idempotentHint": True,
+            "openWorldHint": False,
+        },
+        "tribal_remember": {
+            "readOnlyHint": False,
+            "destructiveHint": False,
+            "openWorldHint": False,
+        },
+        "tribal_recall": {"readOnlyHint": True, "openWorldHint": False},
+        "tribal_forget": {
+            "readOnlyHint": False,
+            "destructiveHint": True,
+            "idempotentHint": True,
+            "openWorldHint": False,
+        },
+        "tribal_stats": {"readOnlyHint": True, "openWorldHint": False},
+    }
+
+
+async def test_results_are_as_their_schemas_say_and_say_what_to_do_next(folder: Path) -> None:
+    write_many(folder / "some.json", 4)
+    async with Client(build_server()) as client:
+        schemas = {t.name: t.output_schema for t in (await client.list_tools()).tools}
+        for tool, arguments in (
+            ("tribal_stats", {}),
+            ("tribal_export", {"tags": ["none"]}),
+            ("tribal_import", {"input_path": "some.json", "dry_run": True}),
+            ("tribal_import", {"input_path": "some.json"}),
+            ("tribal_undo", {"dry_run": True}),
+            ("tribal_stats", {}),
+            ("tribal_export", {"output_path": "work.json", "tags": ["work"]}),
+            ("tribal_export", {}),
+        ):
+            result = await client.call_tool(tool, arguments)
+            structured = result.structured_content
+            assert structured is not None
+            jsonschema.validate(structured, schemas[tool])
+            assert json.loads(text_of(result)) == structured
+            assert structured["next_step"].endswith(".")
+            told = structured if arguments.get("dry_run") else {**structured, "changes": []}
+            assert ("Memory number" in json.dumps(structured)) == bool(told.get("changes"))
+
+
+@ERAS
+async def test_a_bundle_comes_in_as_text_and_as_an_object(folder: Path, era: str) -> None:
+    write_many(folder / "some.json", 4)
+    text = (folder / "some.json").read_text()
+    sample = json.loads((SAMPLES / "hand5.inmemory.json").read_text())
+    async with Client(build_server(), mode=era) as client:
+        as_text = await call(client, "tribal_import", bundle_json=text)
+        assert (as_text["imported"], as_text["notes"]) == (4, [])
+        # Its checksum is right as an object too.
+        as_object = await call(client, "tribal_import", bundle_json=json.loads(text))
+        assert (as_object["identical"], as_object["notes"]) == (4, [])
+        result = await call(client, "tribal_import", bundle_json=sample)
+        assert result["imported"] == 5
+    assert len(read_back(folder)) == 9
+
+
+async def test_a_bundle_of_eight_mebibytes_comes_in_as_text(folder: Path) -> None:
+    sample = json.loads((SAMPLES / "hand5.inmemory.json").read_text())
+    for entry in sample["entries"]:
+        entry["content"] = "ü" * 800_000
+    text = json.dumps(sample, ensure_ascii=False)
+    assert 7_900_000 < len(text.encode()) < 8 * 2**20
+    async with Client(build_server()) as client:
+        assert (await call(client, "tribal_import", bundle_json=text))["imported"] == 5
+    assert {len(e["content"]) for e in read_back(folder).values()} == {800_000}
+
+
+async def test_bad_entries_are_named_and_the_others_come_in(folder: Path) -> None:
+    write_many(folder / "some.json", 4)
+    bundle: dict[str, Any] = json.loads((folder / "some.json").read_text())
+    del bundle["integrity"]
+    bundle["entries"][1]["confidence"] = 9.5
+    del bundle["entries"][2]["content"]
+    async with Client(build_server()) as client:
+        result = await call(client, "tribal_import", bundle_json=bundle)
+        assert (result["total"], result["imported"], result["errors"]) == (4, 2, 2)
+        assert "memory-1" in result["error_details"][0]
+        assert "confidence" in result["error_details"][0]
+        assert "content" in result["error_details"][1]
+        assert "error_details" in result["next_step"]
+    assert read_back(folder).keys() == {"memory-0", "memory-3"}
+
+
+async def test_an_import_that_takes_nothing_is_an_error(folder: Path) -> None:
+    write_many(folder / "some.json", 3)
+    bundle: dict[str, Any] = json.loads((folder / "some.json").read_text())
+    del bundle["integrity"]
+    for entry in bundle["entries"]:
+        entry["confidence"] = 9.5
+    async with Client(build_server()) as client:
+        result = await client.call_tool("tribal_import", {"bundle_json": bundle})
+        assert result.is_error
+        assert "No entry could be taken" in text_of(result)
+        assert result.structured_content is not None
+        assert (result.structured_content["errors"], result.structured_content["total"]) == (3, 3)
+
+
+class Heard(list[tuple[float, float | None, str | None]]):
+    """The progress of a call."""
+
+    async def __call__(self, progress: float, total: float | None, message: str | None) -> None:
+        self.append((progress, total, message))
+
+
+@ERAS
+async def test_progress_rises_strictly_and_can_be_read(folder: Path, era: str) -> None:
+    write_many(folder / "many.json", 1500)
+    async with Client(build_server(), mode=era) as client:
+        for tool, arguments, last in (
+            ("tribal_import", {"input_path": "many.json"}, "Imported 1,500 of 1,500 entries"),
+            ("tribal_export", {}, "Exported 1,500 of 1,500 memories"),
+        ):
+            heard = Heard()
+            result = await client.call_tool(tool, arguments, progress_callback=heard)
+            assert not result.is_error
+            percents = [progress for progress, _, _ in heard]
+            assert percents == sorted(set(percents))
+            assert {total for _, total, _ in heard} == {100}
+            assert all(message and len(message) < 200 for _, _, message in heard)
+            assert heard[-1] == (100, 100, last)
+
+
+@ERAS
+async def test_an_export_without_a_path_links_to_a_bundle_that_can_be_read(
+    folder: Path, era: str
+) -> None:
+    write_many(folder / "some.json", 4)
+    async with Client(build_server(), mode=era) as client:
+        await call(client, "tribal_import", input_path="some.json")
+        result = await client.call_tool("tribal_export", {})
+        assert result.structured_content is not None
+        (path,) = folder.glob("memories-*.json")  # noqa: ASYNC240 - a small folder
+        assert result.structured_content["output_path"] == str(path)
+        link = result.content[1]
+        assert isinstance(link, ResourceLink)
+        assert link.size == len(path.read_bytes())
+        (contents,) = (await client.read_resource(link.uri)).contents
+        assert isinstance(contents, TextResourceContents)
+        assert contents.text == path.read_text()
+        assert contents.mime_type == link.mime_type == "application/json"
+
+        named = await client.call_tool("tribal_export", {"output_path": "c.json.zst"})
+        assert [content.type for content in named.content] == ["text"]
+        (packed,) = (await client.read_resource("tribal://bundles/c.json.zst")).contents
+        assert isinstance(packed, BlobResourceContents)
+
+
+@ERAS
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("none.json", ["no file 'none.json'", "Check the path"]),
+        ("large.json", ["large.json", "bytes", "Use its path instead"]),
+        ("notes.txt", ["notes.txt", ".json"]),
+        ("..%2Foutside.json", []),
+        ("%2Fetc%2Fpasswd", []),
+        ("..%5Coutside.json", []),
+        ("sub%2Fa.json", ["is a path", "name of a bundle"]),
+        (".hidden.json", ["hidden"]),
+        ("link.json", ["link"]),
+    ],
+)
+async def test_a_resource_that_can_not_be_read_says_why(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, era: str, name: str, parts: list[str]
+) -> None:
+    monkeypatch.setenv("TRIBAL_LIMIT_INLINE_BYTES", "1000")
+    write_many(folder / "large.json", 20)
+    for inside in ("notes.txt", ".hidden.json", "sub/a.json"):
+        (folder / inside).parent.mkdir(exist_ok=True)
+        (folder / inside).write_text("secret")
+    outside = folder.parent / "outside.json"
+    outside.write_text("secret")
+    (folder / "link.json").symlink_to(outside)
+    async with Client(build_server(), mode=era) as client:
+        with pytest.raises(MCPError) as raised:
+            await client.read_resource(f"tribal://bundles/{name}")
+    message = str(raised.value)
+    assert [part for part in parts if part not in message] == []
+    assert "secret" not in message
+    assert str(folder) not in message
+
+
+def test_the_server_imports_nothing_heavy_before_it_is_asked_to_work() -> None:
+    heavy = {
+        "chromadb",
+        "numpy",
+        "orjson",
+        "ijson",
+        "tribal_mcp.stores",
+        "tribal_mcp.services.jobs",
+    }
+    code = "import sys, tribal_mcp.mcp_server.server; print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert heavy.isdisjoint(out.stdout.split())
+
+
+@pytest.mark.usefixtures("folder")
+async def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIBAL_LOCK_TIMEOUT_S", "soon")
+    async with Client(build_server()) as client:
+        result = await client.call_tool("tribal_stats", {})
+        assert result.is_error
+        assert "TRIBAL_LOCK_TIMEOUT_S" in text_of(result)
+        with pytest.raises(MCPError, match="TRIBAL_LOCK_TIMEOUT_S"):
+            await client.read_resource("tribal://bundles/some.json")
+
+
+@pytest.mark.usefixtures("folder")
+async def test_a_bug_is_said_to_be_one_and_its_text_stays_on_the_server(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: object) -> dict[str, Any]:
+        return {"secret": memory(1).content}
+
+    monkeypatch.setattr("tribal_mcp.mcp_server.server.StoreProcesses.call", broken)
+    async with Client(build_server()) as client:
+        result = await client.call_tool("tribal_stats", {})
+    assert result.is_error
+    assert "a bug in tribal-mcp" in text_of(result)
+    assert "Memory number" not in text_of(result)
+    assert "Traceback" in caplog.text

@@ -1,0 +1,184 @@
+"""What a bundle gave while it was verified is given again, whatever becomes of its file."""
+
+import os
+import resource
+import shutil
+import tempfile
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+
+from tests.support.bundles import read, written
+from tests.support.examples import memories, memory
+from tribal_mcp.config import LimitSettings, Settings
+from tribal_mcp.errors import BundleError, NoSpace, PathNotAllowed
+from tribal_mcp.files import spool
+from tribal_mcp.files.spool import Spool
+from tribal_mcp.portability.bundle.entries import Item
+from tribal_mcp.portability.bundle.reader import BundleReader, Tombstone
+from tribal_mcp.portability.memory import dump_entry
+from tribal_mcp.services.jobs import Jobs
+
+FORGOTTEN = [Tombstone("gone-0", 0), Tombstone("gone-1", 1)]
+
+
+def many() -> bytes:
+    """More than memory is to hold, one entry of it wrong, and what was forgotten in between."""
+    entries = [memory(n, content=f"{n} " + "x" * 50_000) for n in range(400)]
+    lines = [dump_entry(entry) for entry in entries]
+    lines[200:200] = [b'{"id":"wrong"}', b'{"deleted":{"id":"gone-0","deleted_at":"1970-01-01"}}']
+    lines.append(b'{"deleted":{"id":"gone-1","deleted_at":"1970-01-01T00:00:00.000001"}}')
+    return b"\n".join(lines)
+
+
+def files_below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def items(reader: BundleReader) -> list[Item]:
+    return [item for batch in reader.batches() for item in batch]
+
+
+def test_what_was_verified_is_given_when_the_file_is_gone() -> None:
+    file = BytesIO(written(700, deleted=FORGOTTEN))
+    reader = BundleReader(file)
+    reader.verify()
+    file.truncate(0)
+    assert items(reader) == memories(700)
+    assert [one for batch in reader.deleted() for one in batch] == FORGOTTEN
+    assert items(reader) == memories(700)
+
+
+def test_two_may_read_it_at_once() -> None:
+    reader = BundleReader(BytesIO(written(1200)))
+    one, two = reader.batches(500), reader.batches(400)
+    taken = [entry for _ in range(3) for batch in (next(one), next(two)) for entry in batch]
+    assert all(taken.count(entry) == 2 for entry in memories(1200))
+
+
+def test_a_large_bundle_is_kept_in_a_private_file_of_which_nothing_is_left(tmp_path: Path) -> None:
+    with Spool(tmp_path).scratch() as file:
+        reader = BundleReader(BytesIO(many()), scratch=lambda: file)
+        assert reader.verify().rejected_count == 1
+        found = os.fstat(file.fileno())
+        assert found.st_size > 20_000_000
+        assert found.st_mode & 0o777 == 0o600
+        assert files_below(tmp_path) == []  # were it killed now
+        assert items(reader) == read(many()).items
+        assert len(items(reader)) == 401
+        assert [one for batch in reader.deleted() for one in batch] == FORGOTTEN
+    assert file.closed
+
+
+def test_a_small_bundle_needs_no_file() -> None:
+    def scratch() -> BinaryIO:
+        raise AssertionError
+
+    reader = BundleReader(BytesIO(written(700)), scratch=scratch)
+    assert items(reader) == memories(700)
+
+
+@pytest.mark.parametrize("short_of_bytes", [10, 5_000_000])
+def test_a_disk_without_room_for_it_is_no_space_and_leaves_nothing(
+    tmp_path: Path, short_of_bytes: int
+) -> None:
+    with Spool(tmp_path).scratch() as file:
+        BundleReader(BytesIO(many()), scratch=lambda: file).verify()
+        whole = os.fstat(file.fileno()).st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (whole - short_of_bytes, hard))
+    try:
+        with Spool(tmp_path).scratch() as file:
+            reader = BundleReader(BytesIO(many()), scratch=lambda: file)
+            with pytest.raises(NoSpace, match="no room to write a file on its way"):
+                reader.verify()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert files_below(tmp_path) == []
+
+
+def test_where_nothing_can_be_kept_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with (
+            pytest.raises(NoSpace, match="no temporary folder that can be written to"),
+            Spool(tmp_path / "none").scratch(elsewhere=True),
+        ):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_folder_that_is_removed_meanwhile_costs_nothing(tmp_path: Path) -> None:
+    with Spool(tmp_path / "data").scratch() as file:
+        shutil.rmtree(tmp_path / "data")
+        reader = BundleReader(BytesIO(many()), scratch=lambda: file)
+        assert items(reader) == read(many()).items
+
+
+def test_it_leaves_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Spool(tmp_path).scratch() as file:
+        file.write(b"x")
+        monkeypatch.setattr(spool, "_free_bytes", lambda *_: 65 << 20)
+        file.write(b"x")
+        with pytest.raises(NoSpace, match="less than 64 MiB free"):
+            file.write(bytes(2 << 20))
+
+
+def test_a_disk_that_can_not_be_read_is_said_in_words(tmp_path: Path) -> None:
+    with Spool(tmp_path).scratch() as file, (tmp_path / "other").open("wb") as other:
+        reader = BundleReader(BytesIO(many()), scratch=lambda: file)
+        reader.verify()
+        os.dup2(other.fileno(), file.fileno())  # which may only be written to
+        with pytest.raises(PathNotAllowed, match="a file on its way, below TRIBAL_DATA_DIR can't"):
+            list(reader.batches())
+
+
+async def test_a_dry_run_of_a_large_bundle_makes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "many.jsonl").write_bytes(many())
+    arguments = {"input_path": str(tmp_path / "many.jsonl"), "dry_run": True}
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / "tribal-mcp").write_text("no folder")
+    for data_dir in (tmp_path / "none", blocked):
+        settings = Settings(data_dir=data_dir)
+        jobs = Jobs(settings, LimitSettings(), trusted=True)
+        result = (await jobs.run("import", arguments)).model_dump()
+        assert (result["imported"], result["errors"]) == (400, 1)
+    assert not (tmp_path / "none").exists()
+    assert {path.name for path in files_below(tmp_path)} == {"tribal-mcp", "many.jsonl"}
+
+
+def test_what_is_large_comes_in_short_lists() -> None:
+    long = "x" * (1 << 20)
+    lines = [dump_entry(memory(n, content=f"{n}{long}")) for n in range(80)]
+    values: dict[str, Any] = {"many": [{"a": 0}] * 30_000}  # as values twenty times as much
+    lines += [dump_entry(memory(n, metadata=values)) for n in range(80, 120)]
+    batches = list(BundleReader(BytesIO(b"\n".join(lines))).batches())
+    assert sum(map(len, batches)) == 120
+    assert max(map(len, batches)) < 20
+
+
+@pytest.mark.parametrize("changed", [b"number 99", b"gone-0"])
+def test_a_file_that_changes_between_two_looks_at_it_is_refused(changed: bytes) -> None:
+    # An id that may stand twice takes a second look; nothing in the file itself would tell.
+    lines = [dump_entry(entry) for entry in [*memories(500), memory(7)]]
+    lines.append(b'{"deleted":{"id":"gone-0","deleted_at":"1970-01-01"}}')
+    data = b"\n".join(lines)
+    file = BytesIO(data)
+    looks: list[int] = []
+
+    def change(done: int, total: int) -> None:
+        if done == total:
+            looks.append(done)
+            file.getbuffer()[data.index(changed) + len(changed) - 1] = ord("8")
+
+    with pytest.raises(BundleError, match="was changed while it was read"):
+        BundleReader(file).verify(change)
+    assert len(looks) == 2

@@ -1,0 +1,228 @@
+"""The fast way to read JSON is never more lenient than the slow one; both refuse what is loose."""
+
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tests.support.examples import memory
+from tribal_mcp.errors import EntryError
+from tribal_mcp.portability import vectors
+from tribal_mcp.portability.memory import dump_entry, same_vector
+from tribal_mcp.portability.strict_json import NotJSON, check, parse, parse_line
+
+NESTING = 6
+
+REFUSED = {
+    "NaN": (b'{"a": NaN}', "NaN is not JSON"),
+    "Infinity": (b"[-Infinity]", "-Infinity is not JSON"),
+    "a number beyond a float": (b'{"a": 1e999}', "beyond a float"),
+    "a whole number beyond 64 bits": (b'{"a": 9223372036854775808}', "beyond 64 bits"),
+    "one far beyond": (b'{"a": -' + b"9" * 5000 + b"}", "beyond 64 bits"),
+    "a key that stands twice": (b'{"a":1,"a":1}', "'a' stands twice"),
+    "one that is spelled otherwise": (b'{"a":1,"\\u0061":1}', "'a' stands twice"),
+    "one with a gap": (b'{"a":1,"a" :1}', "'a' stands twice"),
+    "one further down": (b'{"x":[{"a":1,"a":1}]}', "'a' stands twice"),
+    "one beside a vector": (b'{"embedding":[1.0],"embedding":[2.0]}', "stands twice"),
+    "one hidden by a text": (b'{"a":1,"a":1,"b":"\\":"}', "'a' stands twice"),
+    "a lone surrogate": (b'{"a":"\\ud800"}', "lone surrogate"),
+    "a lone low surrogate": (b'{"a":"\\udc00\\ud800"}', "lone surrogate"),
+    "one in a key": (b'{"\\ud800":1}', "lone surrogate"),
+    "a surrogate in UTF-8": (b'{"a":"\xed\xa0\x80"}', "not UTF-8"),
+    "a byte that is not UTF-8": (b'{"a":"\xff"}', "byte 7 is not UTF-8"),
+    "nested too deep": (b"[" * 7 + b"]" * 7, "nested too deep"),
+    "nested without end": (b"[" * 100_000 + b"]" * 100_000, "TRIBAL_LIMIT_NESTING"),
+    "objects without end": (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "TRIBAL_LIMIT_NESTING"),
+    "a trailing comma": (b"[1,]", "not JSON"),
+    "a comment": (b"[1] // one", "not JSON"),
+    "two values": (b"{} {}", "not JSON"),
+    "single quotes": (b"{'a': 1}", "not JSON"),
+    "a leading zero": (b"[01]", "not JSON"),
+    "a control character": (b'["\n"]', "not JSON"),
+    "no value": (b"", "not JSON"),
+    "half a value": (b'{"a": [1, 2', "not JSON"),
+    "a vector beyond 64 bits": (b'{"embedding":[18446744073709551616]}', "beyond 64 bits"),
+    "very many values": (b'{"a":[' + b"0," * 200_001 + b"0]}", "200,003 values"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_json_loads_lets_through_is_refused_both_ways(case: str) -> None:
+    text, reason = REFUSED[case]
+    for read in (parse, parse_line):
+        with pytest.raises(EntryError, match=reason):
+            read(text, NESTING)
+
+
+TAKEN = {
+    "a pair of surrogates": b'{"a":"\\ud83d\\ude00"}',
+    "64 bits": b'{"a":[9223372036854775807,-9223372036854775808]}',
+    "a text that looks like a key": b'{"a":"\\"a\\":{[","b":[]}',
+    "a vector in the metadata": b'{"metadata":{"embedding":[1.0,2.0]},"embedding":[true]}',
+    "a vector under a longer key": b'{"my\\"embedding":[1.0],"embedding":null}',
+    "a vector with true": b'{"embedding":[1.0,true]}',
+    "a vector with false": b'{"embedding":[1.0,false]}',
+    "a vector with a null": b'{"embedding":[1.0,null]}',
+    "a vector of texts": b'{"embedding":["]",1.0]}',
+    "white space": b' {"a" : [ 1 , 2 ] }\r\n',
+    "no object": b"[1, 2.5, null]",
+    "6 levels": b"[[[[[[]]]]]]",
+    "numbers that look alike": b'{"a":[1,1.0,1e0,-0,-0.0]}',
+}
+
+
+@pytest.mark.parametrize("case", TAKEN)
+def test_what_is_strict_is_read_both_ways_alike(case: str) -> None:
+    text = TAKEN[case]
+    expected = json.loads(text)
+    assert repr(parse(text, NESTING)) == repr(expected)
+    assert parse_line(text, NESTING) == expected
+
+
+def test_a_line_as_we_write_it_comes_with_its_vector_packed() -> None:
+    entry = memory(1, dimensions=384)
+    value = parse_line(dump_entry(entry), NESTING)
+    assert isinstance(value["embedding"], np.ndarray)
+    assert same_vector(value["embedding"], entry.embedding)
+    assert not value["embedding"].flags.writeable
+
+
+def test_what_is_not_json_is_told_from_what_is_not_strict() -> None:
+    with pytest.raises(NotJSON) as caught:
+        parse(b'{\n"a": 1,\n\n"b" 2}', NESTING)
+    assert caught.value.line == 4
+    with pytest.raises(EntryError) as strict:
+        parse(b"[NaN]", NESTING)
+    assert not isinstance(strict.value, NotJSON)
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), (1,), {1: 2}, b"x", 2**63, [[[[[[[]]]]]]], {"a": {"\ud800"}}, "\udfff"]
+)
+def test_a_value_that_json_cant_carry_is_refused(value: object) -> None:
+    with pytest.raises(EntryError):
+        check([value, {"a": value}], NESTING)
+
+
+# Pieces of which some make JSON and most don't, joined at random.
+PIECES = st.sampled_from(
+    [
+        *[
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ":",
+            '"a"',
+            '"embedding"',
+            '"embedding":[',
+            ',"embedding":[',
+            '"\\u0061"',
+            '"',
+            "\\",
+            '\\"',
+        ],
+        *[
+            '"\\ud800"',
+            '"\\ud83d\\ude00"',
+            '"x":1',
+            '"a":1',
+            "1",
+            "-0",
+            "1.5",
+            "1e400",
+            "1e39",
+            "9223372036854775808",
+        ],
+        *[
+            "true",
+            "false",
+            "null",
+            "NaN",
+            "Infinity",
+            '{"a":1}',
+            "[1,2]",
+            "[0.5,0.25]",
+            "[1.0,true]",
+            '":"',
+            "é",
+            "\x00",
+            "ÿ",
+        ],
+        *(" ", "\n", '" :', "]}", "],", '"embedding": ['),
+    ]
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["a", "b", "embedding", '"embedding']), inner, max_size=4)
+        | st.lists(st.floats(width=32), max_size=4).map(lambda v: {"embedding": v})
+    ),
+    max_leaves=12,
+)
+
+
+def _texts() -> st.SearchStrategy[str]:
+    def spoiled(text: str, piece: str, at: int, length: int) -> str:
+        at %= len(text) + 1
+        return text[:at] + piece + text[at + length :]
+
+    layouts = st.sampled_from([{"separators": (",", ":")}, {}, {"indent": 1}])
+    dumped = st.builds(lambda v, how: json.dumps(v, **how), VALUES, layouts)
+    objects = st.builds(lambda v, how: json.dumps({"a": v}, **how), VALUES, layouts)
+    return (
+        dumped
+        | objects
+        | st.builds(spoiled, objects, PIECES, st.integers(0), st.integers(0, 3))
+        | st.lists(PIECES, max_size=14).map(lambda parts: "{" + "".join(parts) + "}")
+    )
+
+
+def _outcome(read: Callable[[bytes, int], object], text: bytes) -> object:
+    try:
+        return read(text, NESTING)
+    except EntryError as error:
+        return EntryError, str(error)
+
+
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    """With vectors as float32 lists, however they were read."""
+    return {**value, "embedding": np.array(value["embedding"], dtype=np.float32).tolist()}
+
+
+@settings(max_examples=800, deadline=None)
+@given(_texts())
+@example('{"embedding":[1.5,-0.1,1,9e37]}')
+@example('{"embedding":[1e39]}')
+@example('{"a":1,"embedding":[1.5')
+@example('{"a":1,"embedding":[1.5}')
+@example('{"embedding":[18446744073709551616]}')
+@example('{"embedding":[true],"a":1}')
+@example('{"embedding":[null,1.5]}')
+@example('{"embedding":[1.5,false]}')
+@example('{"embedding":[]}')
+@example('{"embedding":[1.0,2.0],"a":{"embedding":[1.0]}}')
+@example('{"a":{"embedding":[1.0]},"embedding": [true]}')
+@example('{"\\u0065mbedding":[true],"x":{"embedding":[1.0]}}')
+def test_the_fast_way_gives_what_the_slow_way_gives(text: str) -> None:
+    data = text.encode(errors="surrogatepass")
+    _compare(_outcome(parse_line, data), _outcome(parse, data))
+    with mock.patch.object(vectors, "_of_thread", SimpleNamespace(parser=None)):
+        _compare(_outcome(parse_line, data), _outcome(parse, data))
+
+
+def _compare(fast: object, slow: object) -> None:
+    if repr(fast) != repr(slow):
+        assert isinstance(fast, dict)
+        assert isinstance(slow, dict)
+        assert isinstance(fast["embedding"], np.ndarray)
+        assert {type(number) for number in slow["embedding"]} <= {int, float}
+        assert repr(_plain(fast)) == repr(_plain(slow))

@@ -1,0 +1,292 @@
+"""Remembering and forgetting, in every store: what is stored, what is said, what is refused."""
+
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.embedders import BagOfWords, nothing
+from tests.support.examples import memory, vector
+from tribal_mcp.config import Settings
+from tribal_mcp.errors import UsageError
+from tribal_mcp.portability.embedding_metadata import create_embedding_metadata
+from tribal_mcp.portability.limits import DEFAULT_LIMITS, Limits
+from tribal_mcp.services.embedders import EmbedderOf
+from tribal_mcp.services.maintenance.undo import undo
+from tribal_mcp.services.memories.remember import MOST, forget, remember
+from tribal_mcp.services.memory_jobs import entry_of
+from tribal_mcp.services.memory_results import ForgetResult, RememberResult
+from tribal_mcp.services.requests import RememberRequest
+from tribal_mcp.stores.chroma.store import open_store
+from tribal_mcp.stores.in_memory import InMemoryStore
+from tribal_mcp.stores.restore_points import RestorePoints
+from tribal_mcp.stores.search import SearchableStore
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["in memory", "chroma folder"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> SearchableStore:
+    return InMemoryStore() if request.param == "in memory" else open_store(tmp_path / "chroma")
+
+
+async def said(
+    store: SearchableStore,
+    content: str,
+    embedder: EmbedderOf = nothing,
+    **more: Any,  # noqa: ANN401
+) -> RememberResult:
+    entry = entry_of(RememberRequest(content=content, **more), "tests", DEFAULT_LIMITS)
+    return await remember(store, embedder, entry)
+
+
+async def test_a_memory_is_stored_as_it_was_given(store: SearchableStore) -> None:
+    first = await said(store, "Likes tea")
+    result = await said(
+        store,
+        " Takes tea\nwithout milk\u200b ",
+        tags=["home", "tea", "home"],
+        context="breakfast",
+        confidence=0.5,
+        related_to=[first.id],
+    )
+    assert (result.created, result.has_vector) == (True, False)
+    entry = await store.get(result.id)
+    assert entry is not None
+    assert entry.content == " Takes tea\nwithout milk\u200b "
+    assert (entry.tags, entry.context, entry.confidence) == (["home", "tea"], "breakfast", 0.5)
+    assert (entry.source_type, entry.source_instance) == ("user_explicit", "tests")
+    assert (entry.related_to, entry.supersedes) == ([first.id], None)
+    assert entry.created_at == entry.updated_at
+    assert entry.created_at.utcoffset() == timedelta(0)
+
+
+async def test_the_first_memory_with_a_vector_gives_the_store_its_model(
+    store: SearchableStore,
+) -> None:
+    embedder = BagOfWords()
+    result = await said(store, "Likes tea", embedder)
+    assert (result.has_vector, result.notes) == (True, [])
+    assert (await store.state()).identity == embedder.identity
+    entry = await store.get(result.id)
+    assert entry is not None
+    assert entry.embedding is not None
+    assert entry.embedding.tobytes() == embedder.vector("Likes tea").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("embedder", "why"),
+    [
+        (nothing, "no way to embed with it is set.*TRIBAL_EMBEDDING_PROVIDER"),
+        (BagOfWords("another"), r"made by bag-of-words.*another \(64.*tribal_reembed"),
+        (BagOfWords(fails="The key is missing. Set OPENAI_API_KEY."), "Set OPENAI_API_KEY"),
+    ],
+    ids=["none", "another model", "it fails"],
+)
+async def test_without_the_stores_own_embedder_a_memory_is_kept_and_it_is_said_why(
+    store: SearchableStore, embedder: EmbedderOf, why: str
+) -> None:
+    await said(store, "Likes tea", BagOfWords())
+    result = await said(store, "Likes coffee", embedder)
+    assert (result.created, result.has_vector) == (True, False)
+    [note] = result.notes
+    assert note.startswith("It has no vector: it is found by words")
+    assert re.search(why, note)
+    assert (await store.state()).pending == 1
+
+
+async def test_vectors_that_nobody_named_get_no_other_beside_them(store: SearchableStore) -> None:
+    await store.upsert([memory(0, 64)])
+    result = await said(store, "Likes tea", BagOfWords())
+    assert not result.has_vector
+    assert "a model that nobody recorded" in result.notes[0]
+    assert (await store.state()).identity is None
+
+
+async def test_the_same_text_is_said_to_be_here_and_not_doubled(store: SearchableStore) -> None:
+    first = await said(store, "Likes tea", tags=["home"])
+    again = await said(store, "Likes tea", tags=["other"])
+    assert (again.id, again.created) == (first.id, False)
+    assert "here already, tagged 'home'. Nothing was changed" in again.notes[0]
+    assert "supersedes" in again.next_step
+    assert await store.count() == 1
+
+
+async def test_a_text_that_was_corrected_can_become_true_again(store: SearchableStore) -> None:
+    tea = await said(store, "Likes tea")
+    coffee = await said(store, "Likes coffee", supersedes=tea.id)
+    assert coffee.created
+    tea_after_all = await said(store, "Likes tea")
+    assert tea_after_all.created
+    tea_again = await said(store, "Likes tea", supersedes=coffee.id)
+    assert tea_again.created
+    twice = await said(store, "Likes tea", supersedes=coffee.id)
+    assert (twice.created, twice.id) == (False, tea_again.id)
+    entry = await store.get(tea_again.id)
+    assert entry is not None
+    assert (entry.supersedes, entry.source_type) == (coffee.id, "correction")
+
+
+async def test_other_tags_come_by_superseding_the_same_text(store: SearchableStore) -> None:
+    first = await said(store, "Likes tea", tags=["home"])
+    second = await said(store, "Likes tea", tags=["work"], supersedes=first.id)
+    assert second.created
+    assert await store.count() == 2
+
+
+async def test_only_what_is_here_can_be_superseded(store: SearchableStore) -> None:
+    first = await said(store, "Likes tea")
+    with pytest.raises(UsageError, match=r"'nobody'.* is no memory here.*tribal_recall"):
+        await said(store, "Likes coffee", supersedes="nobody")
+    await forget(store, [first.id])
+    with pytest.raises(UsageError, match="was forgotten"):
+        await said(store, "Likes coffee", supersedes=first.id)
+    assert await store.count() == 0
+
+
+async def test_a_second_correction_and_links_to_nothing_are_told(store: SearchableStore) -> None:
+    first = await said(store, "Likes tea")
+    second = await said(store, "Likes coffee", supersedes=first.id)
+    third = await said(store, "Likes water", supersedes=first.id, related_to=["a", "b"])
+    corrected, missing = third.notes[1:]
+    assert f"corrected before, by {second.id!r}" in corrected
+    assert missing == "related_to names what is not here: 'a', 'b'."
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"content": ""}, "content is empty"),
+        ({"content": " \n"}, "content is empty"),
+        ({"content": "x" * 101}, "content is 101 bytes.*TRIBAL_LIMIT_CONTENT_BYTES"),
+        ({"content": "x", "tags": ["a", ""]}, "A tag is empty"),
+        ({"content": "x", "tags": ["a", "b", "c"]}, "TRIBAL_LIMIT_TAGS"),
+        ({"content": "x", "confidence": 1.5}, "confidence is 1.5, not a number from 0 to 1"),
+        ({"content": "half a character: \ud83d"}, "can't be remembered"),
+    ],
+)
+def test_what_can_not_be_remembered_is_refused(given: dict[str, Any], why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        entry_of(RememberRequest(**given), "tests", Limits(content_bytes=100, tags=2))
+
+
+async def test_an_embedder_is_not_asked_within_the_store_s_session(store: SearchableStore) -> None:
+    """A slow network keeps nobody else from the store."""
+    inside = False
+
+    class Watching(BagOfWords):
+        async def embed(self, texts: Sequence[str], *, query: bool = False) -> Any:  # noqa: ANN401
+            assert not inside
+            return await super().embed(texts, query=query)
+
+    session = store.session
+
+    @asynccontextmanager
+    async def watched(*, writing: bool = False) -> AsyncIterator[None]:
+        nonlocal inside
+        async with session(writing=writing):
+            inside = True
+            yield
+            inside = False
+
+    store.session = watched  # type: ignore[method-assign]
+    assert (await said(store, "Likes tea", Watching())).has_vector
+
+
+async def some(store: SearchableStore) -> None:
+    """a, corrected by b, corrected by c; and d."""
+    await store.upsert(
+        [
+            memory(0, id="a"),
+            memory(1, id="b", supersedes="a"),
+            memory(2, id="c", supersedes="b", embedding=None),
+            memory(3, id="d"),
+        ]
+    )
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_forgetting_says_what_goes_what_is_not_here_and_what_is_true_again(
+    store: SearchableStore, dry_run: bool
+) -> None:
+    await some(store)
+    result = await forget(store, ["c", "none", "d", "c"], dry_run=dry_run)
+    assert result == ForgetResult(
+        forgotten=["c", "d"],
+        not_here=["none"],
+        current_again=["b"],
+        dry_run=dry_run,
+        next_step=result.next_step,
+    )
+    assert "'b' had been corrected" in result.next_step
+    assert ("dry_run=false" in result.next_step) == dry_run
+    assert set(await store.list_ids()) == ({"a", "b", "c", "d"} if dry_run else {"a", "b"})
+    assert set(await store.forgotten()) == (set() if dry_run else {"c", "d"})
+
+
+async def test_forgetting_says_which_corrections_stay(store: SearchableStore) -> None:
+    await some(store)
+    result = await forget(store, ["a", "b"])
+    assert (result.corrected_by, result.current_again) == (["c"], [])
+
+
+async def test_a_memory_with_another_correction_is_not_true_again(store: SearchableStore) -> None:
+    await some(store)
+    await store.upsert([memory(4, id="e", supersedes="b")])
+    assert (await forget(store, ["c"])).current_again == []
+    assert (await forget(store, ["e"])).current_again == ["b"]
+
+
+async def test_what_was_forgotten_can_be_had_back(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    await some(store)
+    before = await store.get_many(["c", "d"])
+    result = await forget(store, ["c", "d"], RestorePoints.of(store))
+    assert f'tribal_undo with point="{result.restore_point}"' in result.next_step
+    undone = await undo(store, result.restore_point)
+    assert undone.brought_back == 2
+    assert await store.get_many(["c", "d"]) == before
+    assert await store.forgotten() == {}
+
+
+async def test_forgetting_twice_says_so(store: SearchableStore) -> None:
+    await some(store)
+    await forget(store, ["d"])
+    result = await forget(store, ["d"])
+    assert (result.forgotten, result.not_here) == ([], ["d"])
+    assert result.notes == ["Forgotten before: 'd'."]
+    assert "tribal_recall" in result.next_step
+
+
+async def test_forgetting_nothing_and_too_much_is_refused(store: SearchableStore) -> None:
+    with pytest.raises(UsageError, match="Nothing to forget"):
+        await forget(store, [])
+    with pytest.raises(UsageError, match="at the most"):
+        await forget(store, [str(n) for n in range(MOST + 1)])
+
+
+async def test_a_forgotten_text_can_be_remembered_again(store: SearchableStore) -> None:
+    first = await said(store, "Likes tea")
+    await forget(store, [first.id])
+    again = await said(store, "Likes tea")
+    assert again.created
+    assert again.id != first.id
+
+
+def test_the_one_who_remembers_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().instance == "tribal-mcp"
+    monkeypatch.setenv("TRIBAL_INSTANCE", "desk")
+    assert Settings().instance == "desk"
+
+
+async def test_a_model_of_the_first_bundle_is_kept_where_no_vector_came(
+    store: SearchableStore,
+) -> None:
+    await store.set_identity(create_embedding_metadata("theirs", 8, "x"))
+    result = await said(store, "Likes tea", BagOfWords())
+    assert not result.has_vector
+    await store.upsert([memory(0, embedding=vector(0))])

@@ -1,0 +1,396 @@
+"""Two stores that exchange bundles in any order, held against plain dictionaries.
+
+Hypothesis makes up the steps: memories are written and forgotten, exported whole or since a time,
+imported under every strategy, stopped between batches and run again, taken back. The model knows
+nothing of how it is done. 300 runs by default, 5,000 in a full campaign.
+"""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Awaitable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+
+from tests.campaigns.processes import times
+from tests.support.examples import BEGIN, vector
+from tribal_mcp.errors import ImportConflict, Stopped
+from tribal_mcp.portability.conflicts import ConflictResolution
+from tribal_mcp.portability.embedding_metadata import (
+    PortableBundle,
+    ReembeddingStrategy,
+    create_embedding_metadata,
+)
+from tribal_mcp.portability.memory import MemoryEntry, dump_entry, microseconds
+from tribal_mcp.services.import_export import export_memories
+from tribal_mcp.services.importing import importer as importing
+from tribal_mcp.services.importing.importer import import_entries
+from tribal_mcp.services.importing.sources import HeldBundle
+from tribal_mcp.services.maintenance.undo import undo
+from tribal_mcp.services.results import ImportSummary
+from tribal_mcp.stores.base import MemoryStore
+from tribal_mcp.stores.chroma.store import open_store
+from tribal_mcp.stores.in_memory import InMemoryStore
+from tribal_mcp.stores.restore_points import RestorePoints
+
+MODEL = create_embedding_metadata("all-MiniLM-L6-v2", 8, "onnx")
+SKIP, OVERWRITE, MERGE, KEEP_BOTH, FAIL = ConflictResolution
+T = TypeVar("T")
+Held = dict[str, MemoryEntry]
+Gone = dict[str, int]
+State = tuple[Held, Gone]
+
+IDS = [f"memory-{n}" for n in range(5)]
+which = st.sampled_from(["one", "two"])
+
+
+@st.composite
+def entries(draw: st.DrawFn, count: int = 5) -> list[MemoryEntry]:
+    """Versions of a few memories: few enough that two stores often have the same one."""
+    made: list[MemoryEntry] = []
+    for memory_id in draw(st.lists(st.sampled_from(IDS), min_size=1, max_size=count, unique=True)):
+        seed = draw(st.sampled_from([None, 1, 2]))
+        made.append(
+            MemoryEntry(
+                id=memory_id,
+                content=draw(st.sampled_from(["tea", "coffee"])),
+                created_at=BEGIN,
+                updated_at=BEGIN + timedelta(days=draw(st.integers(0, 2))),
+                embedding=None if seed is None else vector(seed),
+                supersedes=draw(st.sampled_from([None, None, *IDS[:2]])),
+            )
+        )
+    return made
+
+
+def same(one: MemoryEntry, two: MemoryEntry) -> bool:
+    """Whether they are the same but for their vectors."""
+    return dump_entry(_bare(one)) == dump_entry(_bare(two))
+
+
+def _bare(entry: MemoryEntry) -> MemoryEntry:
+    return MemoryEntry(
+        id=entry.id, content=entry.content, created_at=entry.created_at,
+        updated_at=entry.updated_at, supersedes=entry.supersedes,
+    )  # fmt: skip
+
+
+def expected(  # noqa: C901 - a line a rule
+    state: State, bundle: PortableBundle, strategy: ConflictResolution, restore: bool
+) -> State:
+    """What an import makes of a store, by the rules as the guide has them; not for KEEP_BOTH."""
+    held, gone = dict(state[0]), dict(state[1])
+    for tombstone in bundle.deleted:
+        i, moment = tombstone.id, tombstone.deleted_at_us
+        if i not in held:
+            gone[i] = max(moment, gone.get(i, moment))
+        elif strategy is OVERWRITE or (
+            strategy is MERGE and moment >= microseconds(held[i].updated_at)
+        ):
+            del held[i]
+            gone[i] = moment
+    for entry in bundle.entries:
+        i = entry.id
+        if i in gone and not restore and microseconds(entry.updated_at) <= gone[i]:
+            continue
+        here = held.get(i)
+        if here is None:
+            held[i] = entry
+            gone.pop(i, None)
+        elif strategy is OVERWRITE:
+            if dump_entry(here) != dump_entry(entry):
+                held[i] = entry
+        elif strategy is MERGE:
+            newer = entry.updated_at > here.updated_at
+            if newer or (same(here, entry) and here.embedding is None):
+                held[i] = entry
+        elif strategy is FAIL and same(here, entry) and here.embedding is None:
+            held[i] = entry
+    return held, gone
+
+
+class TwoStores(RuleBasedStateMachine):
+    """The stores `one` and `two`, and a mirror that only gets what changed in `one`."""
+
+    exported: Bundle[PortableBundle] = Bundle("exported")
+
+    def open(self, name: str) -> MemoryStore:
+        """A store for this run."""
+        return InMemoryStore(self.folder / name / "own")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.runner = asyncio.Runner()
+        self.store = {name: self.open(name) for name in ("one", "two", "mirror")}
+        self.model: dict[str, State] = {"one": ({}, {}), "two": ({}, {})}
+        self.mirrored = datetime(2000, 1, 1, tzinfo=UTC)
+
+    def teardown(self) -> None:
+        """Close and remove what this run made."""
+        for store in self.store.values():
+            self.run(store.close())
+        self.runner.close()
+        shutil.rmtree(self.folder)
+
+    def run(self, work: Awaitable[T]) -> T:
+        """The result of a call."""
+
+        async def waiting() -> T:
+            return await work
+
+        return self.runner.run(waiting())
+
+    @initialize(one=entries(), two=entries())
+    def begin(self, one: list[MemoryEntry], two: list[MemoryEntry]) -> None:
+        """All embed with one model, so that vectors come along, and two have some memories."""
+        for store in self.store.values():
+            self.run(store.set_identity(MODEL))
+        self.write("one", one)
+        self.write("two", two)
+
+    def state_of(self, name: str) -> State:
+        """All that a store holds."""
+        store = self.store[name]
+        held = self.run(store.get_many(self.run(store.list_ids())))
+        return held, self.run(store.forgotten())
+
+    @invariant()
+    def stores_are_as_their_models(self) -> None:
+        """Checked after each step, to the byte."""
+        for name, (held, gone) in self.model.items():
+            found, forgotten = self.state_of(name)
+            assert {i: dump_entry(e) for i, e in found.items()} == {
+                i: dump_entry(e) for i, e in held.items()
+            }
+            assert forgotten == gone
+
+    @rule(name=which, written=entries(3))
+    def write(self, name: str, written: list[MemoryEntry]) -> None:
+        """Write some memories."""
+        self.run(self.store[name].upsert(written))
+        held, gone = self.model[name]
+        for entry in written:
+            held[entry.id] = entry
+            gone.pop(entry.id, None)
+
+    @rule(name=which, ids=st.sets(st.sampled_from(IDS), min_size=1, max_size=2))
+    def forget(self, name: str, ids: set[str]) -> None:
+        """Forget some memories, some of them perhaps not there."""
+        held, gone = self.model[name]
+        assert self.run(self.store[name].delete(ids)) == len(ids & held.keys())
+        forgotten = self.run(self.store[name].forgotten())
+        for i in ids & held.keys():
+            del held[i]
+            gone[i] = forgotten[i]
+
+    @rule(target=exported, name=which)
+    def export(self, name: str) -> Any:  # noqa: ANN401 - as Hypothesis has it
+        """Export all, through the bundle's own form."""
+        bundle = PortableBundle.from_dict(self.run(export_memories(self.store[name])).to_dict())
+        held, gone = self.model[name]
+        assert {e.id for e in bundle.entries} == held.keys()
+        assert {t.id: t.deleted_at_us for t in bundle.deleted} == gone
+        return bundle
+
+    @rule(target=exported, name=which, earlier=exported)
+    def export_since(self, name: str, earlier: PortableBundle) -> Any:  # noqa: ANN401
+        """Export what is not in an earlier bundle, where that is whole."""
+        if earlier.manifest.extra.get("since"):
+            return multiple()
+        changes = self.run(export_memories(self.store[name], since=earlier))
+        held, _ = self.model[name]
+        before = {e.id: dump_entry(e) for e in earlier.entries}
+        assert {e.id for e in changes.entries} == {
+            i for i, e in held.items() if before.get(i) != dump_entry(e)
+        }
+        return changes
+
+    @rule(
+        name=which,
+        bundle=exported,
+        strategy=st.sampled_from([SKIP, OVERWRITE, MERGE, FAIL, KEEP_BOTH]),
+        restore=st.booleans(),
+        stops_after=st.none() | st.integers(1, 3),
+        back=st.booleans(),
+    )
+    def bring_in(  # noqa: PLR0917 - as drawn
+        self,
+        name: str,
+        bundle: PortableBundle,
+        strategy: ConflictResolution,
+        restore: bool,
+        stops_after: int | None,
+        back: bool,
+    ) -> None:
+        """Import a bundle: dry, perhaps stopped, for real, again; and perhaps take it back."""
+        before = self.model[name]
+        marks = self.files()
+        try:
+            dry = self.import_into(name, bundle, strategy, restore, dry_run=True)
+        except ImportConflict:
+            self.refused(name, bundle)
+            return
+        assert self.files() == marks
+        self.stores_are_as_their_models()
+        if stops_after:
+            self.stopped(name, bundle, strategy, restore, stops_after)
+        real = self.import_into(name, bundle, strategy, restore)
+        if not stops_after:
+            only = {"dry_run", "duration_ms", "restore_point", "changes"}
+            assert dry.model_dump(exclude=only) == real.model_dump(exclude=only)
+        buckets = (real.imported, real.skipped, real.overwritten, real.errors)
+        assert sum(buckets) == real.total == len(bundle.entries)
+        if strategy is KEEP_BOTH:
+            self.both_are_there(name, before, bundle)
+        else:
+            self.model[name] = expected(before, bundle, strategy, restore)
+        self.stores_are_as_their_models()
+        again = self.import_into(name, bundle, strategy, restore)
+        assert (again.imported, again.overwritten, again.deleted) == (0, 0, 0)
+        assert again.restore_point == ""
+        if back and real.restore_point:
+            self.run(undo(self.store[name], real.restore_point))
+            self.model[name] = before
+
+    def import_into(
+        self,
+        name: str,
+        bundle: PortableBundle,
+        strategy: ConflictResolution,
+        restore: bool,
+        *,
+        dry_run: bool = False,
+        stops_after: int = 0,
+    ) -> ImportSummary:
+        """An import, with the hash of the bundle as its restore point has it."""
+        store, batches = self.store[name], 0
+
+        def stop() -> bool:
+            nonlocal batches
+            batches += 1
+            return batches == stops_after
+
+        points = RestorePoints.of(store)
+        assert points is not None
+        point = points.begin(
+            "import",
+            "some.json",
+            str(id(bundle)),
+            f"{strategy} {restore}",
+            model=self.run(store.identity()),
+        )
+        return self.run(
+            import_entries(
+                HeldBundle(bundle), store, None, strategy, ReembeddingStrategy.AUTO,
+                dry_run=dry_run, restore_deleted=restore, stop=stop,
+                point=None if dry_run else point,
+            )
+        )  # fmt: skip
+
+    def stopped(
+        self,
+        name: str,
+        bundle: PortableBundle,
+        strategy: ConflictResolution,
+        restore: bool,
+        after: int,
+    ) -> None:
+        """The same import, stopped after a batch or two, if it has as many."""
+        with suppress(Stopped):
+            self.import_into(name, bundle, strategy, restore, stops_after=after)
+
+    def refused(self, name: str, bundle: PortableBundle) -> None:
+        """An import that may not meet a difference met one."""
+        held, _ = self.model[name]
+        differing = [e for e in bundle.entries if e.id in held and not same(held[e.id], e)]
+        assert differing or {t.id for t in bundle.deleted} & held.keys()
+        self.stores_are_as_their_models()
+
+    def both_are_there(self, name: str, before: State, bundle: PortableBundle) -> None:
+        """What was there is there as it was, and what differs is there too."""
+        held, gone = self.state_of(name)
+        for i, entry in before[0].items():
+            assert same(held[i], entry)
+        incoming = {e.content for e in bundle.entries if e.id in before[0]}
+        assert incoming <= {e.content for e in held.values()}
+        assert gone.keys() <= before[1].keys() | {t.id for t in bundle.deleted}
+        self.model[name] = held, gone
+
+    def files(self) -> dict[str, bytes]:
+        """Nothing lies in a file but restore points."""
+        return {str(p): p.read_bytes() for p in self.folder.rglob("*") if p.is_file()}
+
+    @rule()
+    def mirror(self) -> None:
+        """Keep the mirror in step by what changed since the last time."""
+        if self.erased():
+            return
+        bundle = self.run(export_memories(self.store["one"], since=self.mirrored))
+        self.mirrored = datetime.fromisoformat(bundle.manifest.exported_at)
+        self.import_into("mirror", bundle, OVERWRITE, restore=True)
+        held, gone = self.state_of("mirror")
+        assert {i: dump_entry(e) for i, e in held.items()} == {
+            i: dump_entry(e) for i, e in self.model["one"][0].items()
+        }
+        assert gone == self.model["one"][1]
+
+    def erased(self) -> bool:
+        """Whether an undoing has taken memories, or a forgetting, out of `one` without a trace."""
+        mirror, forgotten = self.state_of("mirror")
+        held, gone = self.model["one"]
+        return not mirror.keys() | forgotten.keys() <= held.keys() | gone.keys() or any(
+            gone[i] < forgotten[i] for i in gone.keys() & forgotten.keys()
+        )
+
+
+class TwoFolders(TwoStores):
+    """The same on Chroma folders."""
+
+    def open(self, name: str) -> MemoryStore:
+        """A store for this run."""
+        return open_store(self.folder / name)
+
+    def files(self) -> dict[str, bytes]:
+        """Every file of the folders, but for the lock."""
+        return {
+            str(path): path.read_bytes()
+            for path in self.folder.rglob("*")
+            if path.is_file() and path.name not in {"lock", "next"}
+        }
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize(
+    ("machine", "runs"), [(TwoStores, times(300, 5000)), (TwoFolders, times(5, 100))]
+)
+def test_two_stores_that_exchange_bundles_stay_as_the_rules_say(
+    machine: type[TwoStores], runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "IMPORT_BATCH", 2)
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=runs,
+            stateful_step_count=20,
+            deadline=None,
+            phases=[Phase.generate],  # to make a failure small takes minutes
+            derandomize=runs < 1000,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

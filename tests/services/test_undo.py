@@ -1,0 +1,354 @@
+"""Restore points: what an operation changed is put back, to the byte, whatever came between."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.examples import BEGIN, memories, memory
+from tribal_mcp.errors import NoSpace, UsageError
+from tribal_mcp.portability.bundle.tombstones import Tombstone
+from tribal_mcp.portability.conflicts import ConflictResolution
+from tribal_mcp.portability.embedding_metadata import (
+    EmbeddingManifest,
+    EmbeddingMetadata,
+    PortableBundle,
+    ReembeddingStrategy,
+    create_embedding_metadata,
+)
+from tribal_mcp.portability.memory import MemoryEntry, dump_entry
+from tribal_mcp.services.import_export import import_memories
+from tribal_mcp.services.importing import importer as importing
+from tribal_mcp.services.importing.importer import import_entries
+from tribal_mcp.services.importing.sources import HeldBundle
+from tribal_mcp.services.maintenance.undo import history, undo
+from tribal_mcp.stores.base import Change, MemoryStore
+from tribal_mcp.stores.chroma.store import open_store
+from tribal_mcp.stores.in_memory import InMemoryStore
+from tribal_mcp.stores.restore_points import RestorePoints
+
+pytestmark = pytest.mark.anyio
+
+MODEL = create_embedding_metadata("all-MiniLM-L6-v2", 8, "onnx")
+LATER = BEGIN + timedelta(days=30)
+OVERWRITE, MERGE = ConflictResolution.OVERWRITE, ConflictResolution.MERGE
+
+
+@pytest.fixture(params=["in memory", "chroma folder"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> MemoryStore:
+    if request.param == "in memory":
+        return InMemoryStore(tmp_path / "own")
+    return open_store(tmp_path / "chroma")
+
+
+def bundle_of(*entries: MemoryEntry, deleted: tuple[Tombstone, ...] = ()) -> PortableBundle:
+    return PortableBundle(EmbeddingManifest(MODEL), list(entries), deleted=list(deleted))
+
+
+State = tuple[dict[str, bytes], dict[str, int], EmbeddingMetadata | None]
+
+
+async def state_of(store: MemoryStore) -> State:
+    """All that a store holds, to the byte."""
+    entries = await store.get_many(await store.list_ids())
+    state = await store.state()
+    assert (state.count, state.forgotten) == (len(entries), len(await store.forgotten()))
+    dumped = {i: dump_entry(entry) for i, entry in entries.items()}
+    return dumped, await store.forgotten(), state.identity
+
+
+def points_of(store: MemoryStore, keep: int = 20) -> RestorePoints:
+    points = RestorePoints.of(store, keep)
+    assert points is not None
+    return points
+
+
+HERE = [
+    memory(0),
+    memory(1, embedding=None, tags=["a"], verbatim={"created_at": "2026-01-01"}, created_at=BEGIN),
+    memory(2, metadata={"deep": [1, {"x": None}]}, extra={"pinned": True}),
+    memory(3, supersedes="memory-0", related_to=["memory-1"]),
+    memory(4),
+]
+MIXED = bundle_of(
+    memory(0, content="changed", updated_at=LATER),
+    memory(1, content="a vector now", updated_at=LATER),
+    memory(2, embedding=None, updated_at=LATER),
+    memory(8),
+    memory(9, updated_at=LATER),
+    deleted=(
+        Tombstone("memory-3", 2_000_000_000_000_000),
+        Tombstone("never here", 2_000_000_000_000_000),
+    ),
+)
+"""Replaces three of HERE (vectors gained and lost), adds two, one forgotten here; forgets one."""
+
+
+@pytest.mark.parametrize("strategy", [OVERWRITE, MERGE])
+async def test_an_import_is_taken_back_to_the_byte(
+    store: MemoryStore, strategy: ConflictResolution
+) -> None:
+    await store.set_identity(MODEL)
+    await store.upsert(HERE)
+    await store.apply(Change(forget={"memory-9": 5}))
+    before = await state_of(store)
+    summary = await import_memories(MIXED, store, conflict_resolution=strategy)
+    assert (summary.imported, summary.overwritten, summary.deleted) == (2, 3, 1)
+    assert (summary.brought_back, summary.deletions) == (1, 2)
+    after = await state_of(store)
+
+    preview = await undo(store, dry_run=True)
+    assert await state_of(store) == after
+    result = await undo(store)
+    assert await state_of(store) == before
+    kinds = {"removed", "put_back", "brought_back", "forgotten", "unchanged"}
+    assert preview.model_dump(include=kinds) == result.model_dump(include=kinds)
+    assert (result.removed, result.put_back, result.brought_back) == (2, 3, 1)
+    assert (result.forgotten, result.unchanged, result.changed_since) == (1, 0, 0)
+    assert (result.point, result.operation) == (summary.restore_point, "import")
+
+    again = await undo(store, result.restore_point)
+    assert await state_of(store) == after
+    await undo(store, again.restore_point)
+    assert await state_of(store) == before
+
+
+async def test_undoing_twice_changes_nothing_more(store: MemoryStore) -> None:
+    await store.upsert([memory(0)])
+    await import_memories(bundle_of(memory(1)), store)
+    await import_memories(bundle_of(memory(2)), store)
+    await undo(store)
+    before = await state_of(store)
+    repeated = await undo(store)
+    assert await state_of(store) == before
+    assert (repeated.removed, repeated.unchanged, repeated.restore_point) == (0, 1, "")
+    assert "as it was before" in repeated.next_step
+
+
+async def test_an_older_import_is_taken_back_by_its_name(store: MemoryStore) -> None:
+    first = await import_memories(bundle_of(memory(1)), store)
+    await import_memories(bundle_of(memory(2)), store)
+    await undo(store, first.restore_point)
+    assert await store.list_ids() == ["memory-2"]
+
+
+async def test_an_empty_store_gets_its_unknown_model_back(store: MemoryStore) -> None:
+    await import_memories(bundle_of(*memories(3)), store)
+    assert (await store.state()).identity == MODEL
+    await undo(store)
+    assert await state_of(store) == (
+        {},
+        {},
+        None,
+    )
+    await import_memories(bundle_of(*memories(3)), store)
+    assert await store.count() == 3
+
+
+async def test_what_others_changed_afterwards_is_counted_and_can_be_had_again(
+    store: MemoryStore,
+) -> None:
+    await store.set_identity(MODEL)
+    await store.upsert([memory(0), memory(1)])
+    await import_memories(
+        bundle_of(memory(0, content="new", updated_at=LATER), memory(5)),
+        store,
+        conflict_resolution=MERGE,
+    )
+    mine = memory(0, content="mine", updated_at=LATER + timedelta(days=1))
+    await store.upsert([mine])
+    assert (await undo(store, dry_run=True)).changed_since == 1
+    result = await undo(store)
+    assert await store.get("memory-0") == memory(0)
+    await undo(store, result.restore_point)
+    assert await store.get("memory-0") == mine
+
+
+async def test_the_model_that_an_import_brought_stays_with_the_vectors_that_others_have_of_it(
+    store: MemoryStore,
+) -> None:
+    other = create_embedding_metadata("other", 8)
+    await store.set_identity(other)
+    await import_memories(bundle_of(memory(1)), store, None, OVERWRITE, ReembeddingStrategy.KEEP)
+    assert await store.identity() == MODEL
+    await store.upsert([memory(2)])
+    await undo(store)
+    assert (await store.existing(["memory-1", "memory-2"]), await store.identity()) == (
+        {"memory-2"}, MODEL,
+    )  # fmt: skip
+
+
+async def test_the_model_goes_and_comes_back_with_the_vectors_of_an_import(
+    store: MemoryStore,
+) -> None:
+    await import_memories(bundle_of(memory(1)), store)
+    before = await state_of(store)
+    result = await undo(store)
+    assert await store.identity() is None
+    await undo(store, result.restore_point)
+    assert await state_of(store) == before
+    assert before[2] == MODEL
+
+
+async def test_nothing_is_kept_of_an_import_that_changed_nothing(store: MemoryStore) -> None:
+    await import_memories(bundle_of(memory(1)), store)
+    again = await import_memories(bundle_of(memory(1)), store)
+    dry = await import_memories(bundle_of(memory(2)), store, dry_run=True)
+    assert (again.restore_point, dry.restore_point) == ("", "")
+    assert len(points_of(store).all()) == 1
+
+
+async def test_an_import_that_was_stopped_and_completed_is_taken_back_in_one_call(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "IMPORT_BATCH", 2)
+    await store.set_identity(MODEL)
+    await store.upsert([memory(n, content="before") for n in range(3)])
+    before = await state_of(store)
+    bundle = bundle_of(*memories(6))
+    fail = _fails_at(store, 2, monkeypatch)
+
+    async def run() -> Any:  # noqa: ANN401
+        point = points_of(store).begin(
+            "import", "some.json", "a hash", model=await store.identity()
+        )
+        return await import_entries(
+            HeldBundle(bundle), store, None, OVERWRITE, ReembeddingStrategy.AUTO,
+            point=point,
+        )  # fmt: skip
+
+    with pytest.raises(NoSpace, match="tribal_undo takes it back"):
+        await run()
+    fail()
+    [interrupted] = history(points_of(store)).operations
+    assert interrupted.state == "interrupted"
+    summary = await run()
+    [complete] = history(points_of(store)).operations
+    assert (complete.point, complete.state) == (summary.restore_point, "complete")
+    assert complete.counts == {"changed": 6}
+    result = await undo(store)
+    assert (result.removed, result.put_back) == (3, 3)
+    assert await state_of(store) == before
+
+
+async def test_an_import_that_was_killed_after_its_last_batch_is_completed_by_the_same_again(
+    store: MemoryStore,
+) -> None:
+    bundle = bundle_of(*memories(3))
+    killed = points_of(store).begin("import", "some.json", "a hash")
+    killed.save({entry.id: None for entry in bundle.entries}, Change(bundle.entries))
+    await store.apply(Change(bundle.entries))
+    killed.close()
+    point = points_of(store).begin("import", "some.json", "a hash")
+    summary = await import_entries(
+        HeldBundle(bundle), store, None, OVERWRITE, ReembeddingStrategy.AUTO, point=point
+    )
+    [complete] = history(points_of(store)).operations
+    assert (complete.state, complete.counts) == ("complete", {"changed": 3})
+    assert summary.restore_point == complete.point == killed.name
+    await undo(store)
+    assert await store.count() == 0
+
+
+def _fails_at(store: MemoryStore, call: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Have the n-th change fail; gives what ends that."""
+    apply, calls = store.apply, 0
+
+    async def fails(change: Change) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise NoSpace("The disk is full.")
+        await apply(change)
+
+    monkeypatch.setattr(store, "apply", fails)
+    return lambda: monkeypatch.setattr(store, "apply", apply)
+
+
+async def test_an_undoing_that_was_stopped_is_completed_by_the_same_again(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tribal_mcp.services.maintenance.undo.UNDO_BATCH", 2)
+    await store.upsert([memory(n, content="before") for n in range(3)])
+    before = await state_of(store)
+    await import_memories(bundle_of(*memories(6)), store, MODEL, OVERWRITE)
+    imported = await state_of(store)
+    fail = _fails_at(store, 2, monkeypatch)
+    with pytest.raises(NoSpace, match="2 of 6 memories were done"):
+        await undo(store)
+    fail()
+    result = await undo(store)
+    assert (await state_of(store))[:2] == before[:2]
+    await undo(store, result.restore_point)
+    assert (await state_of(store))[:2] == imported[:2]
+
+
+async def test_a_line_that_was_cut_off_by_a_kill_was_not_acted_on(store: MemoryStore) -> None:
+    await store.upsert([memory(0)])
+    points = points_of(store)
+    point = points.begin("import", "some.json", "a hash")
+    point.save({"memory-0": memory(0)}, Change([memory(0, content="new")]))
+    await store.upsert([memory(0, content="new")])
+    with points.changes(point.name).open("ab") as file:
+        file.write(b'{"id":"memory-7","now":5,"was":nul')
+    beside = points.begin("import", "some.json", "a hash")
+    assert beside.about.id != point.name  # which is still being written
+    point.close()
+    resumed = points.begin("import", "some.json", "a hash")
+    resumed.save({"memory-1": None}, Change([memory(1)]))
+    await store.upsert([memory(1)])
+    assert resumed.name == point.name
+    await undo(store)
+    assert await store.get_many(["memory-0", "memory-1"]) == {"memory-0": memory(0)}
+
+
+def test_a_point_whose_operation_failed_is_gone_on_with_by_the_next(tmp_path: Path) -> None:
+    points = RestorePoints(tmp_path)
+    failed = points.begin("import", "some.json", "a hash")
+    failed.save({"memory-0": None}, Change([memory(0)]))
+    failed.note_identity(None, MODEL)
+    failed.save({"memory-1": None}, Change([memory(1)]))
+    failed.close()
+    again = points.begin("import", "some.json", "a hash")
+    assert again.about.id == failed.about.id
+    again.save({"memory-2": None}, Change([memory(2)]))
+    again.finish({"imported": 3})
+    [point] = points.all()
+    assert point.complete
+    assert list(points.ids(point)) == ["memory-0", "memory-1", "memory-2"]
+
+
+async def test_old_points_lose_their_contents_and_keep_their_record(store: MemoryStore) -> None:
+    points = points_of(store, keep=2)
+    for n in range(4):
+        point = points.begin("import", f"{n}.json", f"hash {n}")
+        point.save({f"memory-{n}": None}, Change([memory(n)]))
+        await store.upsert([memory(n)])
+        point.finish({"imported": 1})
+    listed = history(points).operations
+    assert [(o.source, o.can_undo) for o in listed] == [
+        ("3.json", True), ("2.json", True), ("1.json", False), ("0.json", False),
+    ]  # fmt: skip
+    assert [o.source for o in history(points, "memory-1").operations] == ["1.json"]
+    with pytest.raises(UsageError, match="more than 2 came after it"):
+        await undo(store, listed[-1].point, points)
+    assert b"content" not in points.changes(listed[-1].point).read_bytes()
+
+
+async def test_a_point_that_is_not_there_is_named_with_what_is(store: MemoryStore) -> None:
+    with pytest.raises(UsageError, match="nothing to undo"):
+        await undo(store)
+    summary = await import_memories(bundle_of(memory(1)), store)
+    with pytest.raises(
+        UsageError, match=f"no restore point 'x'; the newest is .{summary.restore_point}"
+    ):
+        await undo(store, "x")
+
+
+async def test_a_store_without_a_folder_of_its_own_says_so() -> None:
+    store = InMemoryStore()
+    assert (await import_memories(bundle_of(memory(1)), store)).restore_point == ""
+    with pytest.raises(UsageError, match="no folder for restore points"):
+        await undo(store)

@@ -1,0 +1,276 @@
+"""Who may use the folder when, and what using it leaves behind."""
+
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from tests.support.examples import memories, memory
+from tribal_mcp.config import Settings
+from tribal_mcp.errors import NoSpace, Stopped, StoreError, StoreLocked
+from tribal_mcp.portability.embedding_metadata import PortableBundle
+from tribal_mcp.portability.limits import Limits
+from tribal_mcp.services.import_export import export_memories, import_memories
+from tribal_mcp.services.jobs import Jobs
+from tribal_mcp.stores.chroma import folder as chroma_folder
+from tribal_mcp.stores.chroma.api_reader import ApiFiles
+from tribal_mcp.stores.chroma.files import schema as chroma_layout
+from tribal_mcp.stores.chroma.folder import ChromaFolder
+from tribal_mcp.stores.chroma.lock import FolderLock
+from tribal_mcp.stores.chroma.store import ChromaStore, open_store
+
+pytestmark = pytest.mark.anyio
+
+HOLDER = """
+import sys
+from pathlib import Path
+from tribal_mcp.stores.chroma.lock import FolderLock
+lock = FolderLock(Path(sys.argv[1]))
+assert lock._lock.take()
+lock.mark()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[int]:
+    """Another process has the folder's lock, and its mark is there; gives its id."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        yield holder.pid
+        holder.kill()
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "loop", "n" * 300])
+async def test_a_folder_that_can_not_be_one_is_refused_in_words(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "loop").symlink_to("loop")
+    async with open_store(tmp_path / place) as store:
+        for use in (store.state(), store.list_ids(), store.upsert([memory(1)])):
+            with pytest.raises(StoreError, match="The folder of the memory store can't be used: "):
+                await use
+    assert (tmp_path / "file").read_text() == "not a folder"
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """`there`, with a store of three memories, as one sees it who may not write to it."""
+    there, here = tmp_path / "there", tmp_path / "here"
+    here.mkdir()
+    store = open_store(there / "store")
+    anyio.run(store.upsert, memories(3))
+    anyio.run(store.close)
+    mount("--bind", there, here)
+    try:
+        mount("-o", "remount,ro,bind", here)
+        yield here
+    finally:
+        subprocess.run(["/bin/umount", "--lazy", here], check=True)
+
+
+def mount(*options: str | Path) -> None:
+    try:
+        subprocess.run(["/bin/mount", *options], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("may not mount")
+
+
+async def test_a_store_that_may_not_be_written_to_is_read(read_only: Path) -> None:
+    async with open_store(read_only / "store") as store:
+        assert (await export_memories(store)).entries == memories(3)
+        with pytest.raises(StoreError, match="can't be used: Read-only file system"):
+            await store.upsert([memory(9)])
+    async with open_store(read_only / "another") as store:
+        with pytest.raises(StoreError, match="can't be used: Read-only file system"):
+            await store.upsert([memory(9)])
+
+
+async def test_who_may_only_read_waits_for_those_who_write_elsewhere(
+    read_only: Path, tmp_path: Path
+) -> None:
+    there = tmp_path / "there" / "store"
+    async with open_store(read_only / "store") as store, store.session():
+        assert not FolderLock(there)._lock.take()
+    async with open_store(there) as writer:
+        await writer.upsert([memory(9)])
+    with held(there):
+        async with ChromaStore(read_only / "store", lock_timeout_s=0.1) as store:
+            with pytest.raises(StoreLocked, match="is in use by process"):
+                await export_memories(store)
+
+
+async def test_nothing_is_made_where_nothing_is_written(tmp_path: Path) -> None:
+    folder = tmp_path / "missing" / "store"
+    bundle = await export_memories(open_store(folder))
+    async with ChromaStore(folder) as store:
+        assert await store.count() == 0
+        assert await store.get("memory-1") is None
+        assert await store.delete(["memory-1"]) == 0
+        assert await store.check() == []
+        await import_memories(PortableBundle(bundle.manifest, memories(3)), store, dry_run=True)
+    assert not (tmp_path / "missing").exists()
+
+
+async def test_who_waits_has_the_lock_before_who_gives_it_back_has_it_again(tmp_path: Path) -> None:
+    lock = FolderLock(tmp_path)
+    order: list[str] = []
+
+    async def take(name: str) -> None:
+        await lock.acquire(60)
+        order.append(name)
+        lock.release()
+
+    await lock.acquire(60)
+    async with anyio.create_task_group() as group:
+        group.start_soon(take, "who waits")
+        await anyio.wait_all_tasks_blocked()
+        lock.release()
+        await take("who gave it back")
+    assert order == ["who waits", "who gave it back"]
+
+
+async def test_a_new_folder_is_for_its_user_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b" / "store"
+    await open_store(folder).upsert([memory(1)])
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.parents[:2])]
+    assert modes == [0o700] * 3
+    assert {path.name for path in (folder / "tribal-mcp").iterdir()} == {"lock", "next"}
+
+
+async def test_a_session_on_one_folder_leaves_another_free(tmp_path: Path) -> None:
+    one, two = open_store(tmp_path / "one"), open_store(tmp_path / "two")
+    await one.upsert(memories(3))
+    async with one.session(), two.session(writing=True):
+        await two.upsert(list((await one.get_many(await one.list_ids())).values()))
+        assert await one.count() == await two.count() == 3
+
+
+async def test_a_task_that_outlives_its_session_takes_the_lock_itself(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store")
+    await store.upsert([memory(1)])
+    over, refused = anyio.Event(), anyio.Event()
+
+    async def later() -> None:
+        await over.wait()
+        with pytest.raises(StoreLocked):
+            await ChromaStore(tmp_path / "store", lock_timeout_s=0.05).get("memory-1")
+        refused.set()
+
+    async with anyio.create_task_group() as group:
+        async with store.session():
+            group.start_soon(later)
+            await anyio.lowlevel.checkpoint()
+        with held(tmp_path / "store"):
+            over.set()
+            await refused.wait()
+    assert await store.count() == 1
+
+
+async def test_counting_does_not_wait_for_another_process_and_reading_says_who_has_it(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "store"
+    told: list[str] = []
+    store = ChromaStore(folder, lock_timeout_s=2.5, on_wait=told.append)
+    await store.upsert(memories(3))
+    with held(folder) as pid:
+        assert await store.count() == 3
+        assert (await store.state()).count == 3
+        with pytest.raises(StoreLocked, match=rf"process {pid} .*TRIBAL_LOCK_TIMEOUT_S"):
+            await store.get("memory-1")
+        assert {str(pid) in message for message in told} == {True}
+    assert await store.get("memory-1") == memory(1)  # the lock of the dead is free
+
+
+async def test_who_waits_for_another_process_can_stop_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tribal_mcp.stores.chroma.lock._SAY_SO_AFTER_S", 0)
+    folder = tmp_path / "store"
+    async with ChromaStore(folder) as store:
+        await store.upsert(memories(1))
+    told: list[str] = []
+    jobs = Jobs(
+        Settings(data_dir=folder),
+        Limits(),
+        report=lambda _, message: told.append(message),
+        stop=lambda: bool(told),
+        trusted=True,
+    )
+    with held(folder) as pid, pytest.raises(Stopped, match=f"process {pid}"):
+        await jobs.run("export", {"output_path": str(tmp_path / "out.json")})
+    assert len(told) == 1
+    assert not (tmp_path / "out.json").exists()
+
+
+async def test_counting_waits_while_a_batch_of_another_process_is_half_done(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "store"
+    store = ChromaStore(folder, lock_timeout_s=0.05)
+    await store.upsert(memories(3))
+    with held(folder):
+        (folder / "tribal-mcp" / "journal.jsonl").write_bytes(b"begun")
+        with pytest.raises(StoreLocked):
+            await store.count()
+    assert await store.count() == 3
+
+
+async def test_two_spellings_of_a_path_are_one_store(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "store")
+    await open_store(tmp_path / "store").upsert([memory(1)])
+    await open_store(tmp_path / "link").upsert([memory(2)])
+    await open_store(tmp_path / "x" / ".." / "store").upsert([memory(3)])
+    assert await open_store(tmp_path / "store").count() == 3
+
+
+async def test_a_folder_that_is_put_in_the_place_of_an_open_one_is_seen(tmp_path: Path) -> None:
+    store, other = open_store(tmp_path / "store"), open_store(tmp_path / "other")
+    await store.upsert([memory(1)])
+    await other.upsert([memory(2), memory(3)])
+    ChromaFolder.at(tmp_path / "other").close()
+    shutil.rmtree(tmp_path / "store")
+    (tmp_path / "other").rename(tmp_path / "store")
+    assert await store.list_ids() == ["memory-2", "memory-3"]
+    await store.upsert([memory(4)])
+    assert await store.count() == 3
+
+
+async def test_a_full_disk_is_said_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(tmp_path / "store")
+    await store.upsert([memory(1)])
+    monkeypatch.setattr(chroma_folder, "FREE_BYTES", 1 << 60)
+    with pytest.raises(NoSpace, match="MiB free"):
+        await store.upsert([memory(2)])
+    assert await store.list_ids() == ["memory-1"]
+
+
+async def test_an_unknown_layout_is_read_through_chroma_and_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "store"
+    entries = [*memories(5), memory(9, embedding=None)]
+    await open_store(folder).upsert(entries)
+    ChromaFolder.at(folder).close()
+    monkeypatch.setattr(chroma_layout, "MIGRATIONS", {"sysdb": 99})
+    async with ChromaStore(folder) as store:
+        bundle = await export_memories(store)
+        assert bundle.entries == entries
+        assert any("layout that is not known" in note for note in bundle.notes)
+        assert isinstance(ChromaFolder.at(folder).files(), ApiFiles)
+        with pytest.raises(StoreError, match="layout"):
+            await store.upsert([memory(7)])
+        assert [problem.kind for problem in await store.check()] == ["layout"]

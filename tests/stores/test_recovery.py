@@ -1,0 +1,295 @@
+"""A folder that was left in mid-write is mended before it is used, and its user is told."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support.chroma_folders import chroma
+from tests.support.examples import memories, memory
+from tribal_mcp.errors import StoreDamaged
+from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.stores.base import Change
+from tribal_mcp.stores.chroma.files.hnsw_labels import LABELS
+from tribal_mcp.stores.chroma.files.reader import ChromaFiles
+from tribal_mcp.stores.chroma.folder import OURS, ChromaFolder
+from tribal_mcp.stores.chroma.journal import Batch, Journal
+from tribal_mcp.stores.chroma.lock import FolderLock
+from tribal_mcp.stores.chroma.store import ChromaStore, open_store
+
+pytestmark = pytest.mark.anyio
+
+COUNT = 55
+
+
+@pytest.fixture
+async def folder(tmp_path: Path) -> Path:
+    """A store of 55 memories, 40 of them in the index files and the rest in the log."""
+    path = tmp_path / "store"
+    path.mkdir()
+    with chroma(path) as client:
+        settings = {"hnsw": {"space": "l2", "sync_threshold": 20}}
+        client.create_collection(
+            "memories",
+            embedding_function=None,
+            configuration=settings,  # type: ignore[arg-type]
+            metadata={OURS: 1},
+        )
+    async with ChromaStore(path) as store:
+        for start in range(0, COUNT, 5):
+            await store.upsert(memories(COUNT)[start : start + 5])
+    return path
+
+
+def leave_mark(folder: Path) -> None:
+    """As a writer does that is killed."""
+    FolderLock(folder).mark()
+
+
+def segment(folder: Path) -> Path:
+    (found,) = (path.parent for path in folder.glob(f"*/{LABELS}"))
+    return found
+
+
+def tear(folder: Path, keep: int) -> None:
+    """Cut the labels off, as a kill does while they are written."""
+    labels = segment(folder) / LABELS
+    labels.write_bytes(labels.read_bytes()[:keep])
+
+
+def spoil_first_writing(folder: Path) -> None:
+    """Cut off the labels of an index that had none before."""
+    for path in folder.glob("*/header.bin"):
+        (path.parent / LABELS).write_bytes(b"half")
+
+
+async def everything(folder: Path) -> tuple[dict[str, MemoryEntry], list[str]]:
+    async with ChromaStore(folder) as store:
+        found = await store.get_many(await store.list_ids())
+        return found, (await store.state()).notes
+
+
+def by_id(entries: list[MemoryEntry]) -> dict[str, MemoryEntry]:
+    return {entry.id: entry for entry in entries}
+
+
+ALMOST = COUNT - 2
+"""Found by a search: it is approximate, and in a small index may miss one."""
+
+
+def found_by_vector(folder: Path) -> int:
+    with chroma(folder) as client:
+        collection = client.get_collection("memories", embedding_function=None)
+        vectors = [entry.embedding for entry in memories(COUNT)]
+        nearest = collection.query(query_embeddings=vectors, n_results=1)["ids"]  # type: ignore[arg-type]
+    return sum(ids == [f"memory-{n}"] for n, ids in enumerate(nearest))
+
+
+@pytest.mark.parametrize("keep", [0, 1, 60, 300])
+async def test_an_index_whose_writing_was_killed_is_built_anew(folder: Path, keep: int) -> None:
+    tear(folder, keep)
+    leave_mark(folder)
+    found, notes = await everything(folder)
+    assert found == by_id(memories(COUNT))
+    assert "built anew (55 vectors)" in notes[0]
+    assert found_by_vector(folder) >= ALMOST
+    left = {path.name for path in (folder / "tribal-mcp").iterdir()}
+    assert left == {"guard", "lock", "next"}
+
+
+async def test_an_index_that_was_never_written_before_is_built_from_the_log(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "store"
+    await open_store(path).upsert(memories(COUNT))
+    ChromaFolder.at(path).close()
+    (index,) = (found.parent for found in path.glob("*/header.bin"))
+    (index / LABELS).write_bytes(b"\x80\x03}(")
+    leave_mark(path)
+    found, notes = await everything(path)
+    assert found == by_id(memories(COUNT))
+    assert "built anew" in notes[0]
+    assert found_by_vector(path) >= ALMOST
+
+
+async def test_building_anew_starts_again_when_it_was_killed(folder: Path) -> None:
+    tear(folder, 60)
+    leave_mark(folder)
+    before = shutil.copytree(folder, folder.with_name("before"))
+    await everything(folder)
+    # killed after the vectors were copied and the index was set aside, with a new one half built
+    name = segment(folder).name
+    place = before / "tribal-mcp" / "rebuild" / name
+    place.mkdir(parents=True)
+    with ChromaFiles(before) as files:
+        raw = files.collection("memories")
+        assert raw is not None
+        vectors = files.vectors(raw, files.ids(raw))
+    (place / "vectors.f32").write_bytes(b"".join(v.tobytes() for v in vectors.values()))
+    (place / "ids.json").write_text(json.dumps(list(vectors)))
+    (before / name).rename(place / "index")
+    (before / name).mkdir()
+    (before / name / LABELS).write_bytes(b"half")
+    found, _ = await everything(before)
+    assert found == by_id(memories(COUNT))
+    assert found_by_vector(before) >= ALMOST
+    assert not place.parent.exists()
+
+
+async def test_a_batch_that_was_begun_is_completed(folder: Path) -> None:
+    arriving = [memory(1, content="after"), memory(2, embedding=None), memory(60)]
+    Journal(folder / "tribal-mcp" / "journal.jsonl").write(
+        Batch("memories", Change(arriving, erase=["memory-3"]))
+    )
+    with chroma(folder) as client:  # the first of its steps was made
+        client.get_collection("memories", embedding_function=None).delete(["memory-1", "memory-2"])
+    leave_mark(folder)
+    found, notes = await everything(folder)
+    expected = by_id(memories(COUNT)) | by_id(arriving)
+    del expected["memory-3"]
+    assert found == expected
+    assert "A batch of 4 memories that was begun was completed." in notes[0]
+    assert (await everything(folder))[0] == expected
+
+
+async def test_a_batch_stays_written_down_when_its_completion_is_killed_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arriving = [memory(1, content="after"), memory(2, embedding=None)]
+    Journal(folder / "tribal-mcp" / "journal.jsonl").write(Batch("memories", Change(arriving)))
+    with chroma(folder) as client:  # the first of its steps was made
+        client.get_collection("memories", embedding_function=None).delete(["memory-1", "memory-2"])
+    leave_mark(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("tribal_mcp.stores.chroma.journal.dump_entry", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            await everything(folder)
+    assert (await everything(folder))[0] == by_id(memories(COUNT)) | by_id(arriving)
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+async def test_a_batch_that_was_not_written_down_whole_was_never_begun(folder: Path) -> None:
+    journal = folder / "tribal-mcp" / "journal.jsonl"
+    Journal(journal).write(Batch("memories", Change([memory(1, content="after"), memory(2)])))
+    journal.write_bytes(journal.read_bytes()[:-20])
+    leave_mark(folder)
+    assert (await everything(folder))[0] == by_id(memories(COUNT))
+    assert not journal.exists()
+
+
+async def test_a_batch_that_chroma_refuses_is_kept_aside(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Journal(folder / "tribal-mcp" / "journal.jsonl").write(Batch("memories", Change([memory(60)])))
+
+    def refuse(*_: object) -> None:
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr("tribal_mcp.stores.chroma.write._add", refuse)
+    found, notes = await everything(folder)
+    assert found == by_id(memories(COUNT))
+    assert "can't be written (no such thing)" in notes[0]
+    (aside,) = (folder / "tribal-mcp").glob("refused-*.jsonl")
+    assert b"memory-60" in aside.read_bytes()
+
+
+async def test_a_write_that_fails_in_the_middle_is_completed_by_the_next_session(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise StoreDamaged("the index went wrong")
+
+    store = open_store(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("tribal_mcp.stores.chroma.write._add", fail)
+        with pytest.raises(StoreDamaged, match="went wrong"):
+            await store.upsert([memory(1, content="after")])
+    assert (folder / "tribal-mcp" / "writing.json").exists()
+    found, notes = await everything(folder)
+    assert found == by_id(memories(COUNT)) | by_id([memory(1, content="after")])
+    assert "was completed" in notes[0]
+
+
+async def test_recovery_that_fails_leaves_all_for_the_next_try(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tear(folder, 60)
+    leave_mark(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("tribal_mcp.stores.chroma.recovery._compare", _lost)
+        with pytest.raises(StoreDamaged, match="lacks the vector"):
+            await everything(folder)
+    assert (folder / "tribal-mcp" / "writing.json").exists()
+    assert (await everything(folder))[0] == by_id(memories(COUNT))
+    assert found_by_vector(folder) >= ALMOST
+
+
+def _lost(*_: object) -> None:
+    raise StoreDamaged("lacks the vector of memory-1")
+
+
+async def test_check_finds_and_repair_mends_a_torn_index(folder: Path) -> None:
+    store = open_store(folder)
+    assert await store.check() == []
+    tear(folder, 60)
+    shutil.rmtree(folder / "tribal-mcp" / "guard")
+    (folder / "0b3f7a52-1111-4222-8333-444455556666").mkdir()
+    kinds = {problem.kind for problem in await store.check()}
+    assert kinds == {"index", "leftover"}
+    done = await store.repair()
+    assert any("built anew" in sentence for sentence in done)
+    assert await store.check() == []
+    found, _ = await everything(folder)
+    assert found.keys() == by_id(memories(COUNT)).keys()
+
+
+async def test_memories_whose_vectors_are_gone_are_kept_without_one(folder: Path) -> None:
+    store = open_store(folder)
+    ChromaFolder.at(folder).close()
+    shutil.rmtree(segment(folder))
+    (problem,) = await store.check()
+    assert problem.kind == "index"
+    done = await store.repair()
+    assert "40 memories of 'memories' have lost their vector for good" in done[-1]
+    assert await store.check() == []
+    found, _ = await everything(folder)
+    in_log = {f"memory-{n}" for n in range(40, COUNT)}
+    assert {i for i, entry in found.items() if entry.embedding is not None} == in_log
+    assert {i: entry.content for i, entry in found.items()} == {
+        entry.id: entry.content for entry in memories(COUNT)
+    }
+    with chroma(folder) as client:  # Chroma can use it again
+        got = client.get_collection("memories", embedding_function=None).get(include=["embeddings"])
+    assert set(got["ids"]) == in_log
+
+
+async def test_check_reports_what_a_killed_writer_left_and_changes_nothing(folder: Path) -> None:
+    leave_mark(folder)
+    Journal(folder / "tribal-mcp" / "journal.jsonl").write(Batch("memories", Change([memory(60)])))
+    kinds = [problem.kind for problem in await open_store(folder).check()]
+    assert kinds == ["unfinished", "unfinished"]
+    assert (folder / "tribal-mcp" / "writing.json").exists()
+    assert await open_store(folder).repair()
+    assert await open_store(folder).count() == COUNT + 1
+
+
+async def test_an_index_that_was_built_anew_and_not_written_yet_is_safe_too(folder: Path) -> None:
+    store = open_store(folder)
+    await store.delete([f"memory-{n}" for n in range(45)])  # so few are left that none is written
+    await store.upsert([memory(50)])
+    ChromaFolder.at(folder).close()
+    tear(folder, 60)
+    leave_mark(folder)
+    left = by_id(memories(COUNT)[45:])
+    assert (await everything(folder))[0] == left
+    assert await store.check() == []
+    await store.upsert([memory(1)])
+    ChromaFolder.at(folder).close()
+    spoil_first_writing(folder)
+    leave_mark(folder)
+    assert (await everything(folder))[0] == left | by_id([memory(1)])
+    assert await store.check() == []

@@ -1,0 +1,138 @@
+"""A proxy before a real Chroma server that refuses, holds or loses whichever request it is told to.
+
+So a server that fails at one exact request is had without sleeping: what a test passes as `meets`
+is called with each request and a function that passes it on, and gives the answer.
+"""
+
+import http.client
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import orjson
+
+from tests.support.chroma_servers import RealServer
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A request on its way."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def verb(self) -> str:
+        """What is asked for: upsert, delete, get, count or whatever the path ends with."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """Its body as an object."""
+        value: dict[str, Any] = orjson.loads(self.body)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What comes back."""
+
+    status: int
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Meets = Callable[[Seen, Callable[[], Answer]], Answer | None]
+"""Gives the answer to a request; None breaks the connection without one."""
+
+
+def passed(_seen: Seen, pass_on: Callable[[], Answer]) -> Answer:
+    """Nothing special."""
+    return pass_on()
+
+
+class Proxy:
+    """What it is to do, and what it saw, in the order in which it came.
+
+    Args:
+        server: where it passes things on.
+    """
+
+    def __init__(self, server: RealServer) -> None:
+        self.meets: Meets = passed
+        self.seen: list[Seen] = []
+        self.lock = threading.Lock()
+        self._server = server
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+        self._thread = threading.Thread(target=self._http.serve_forever)
+
+    def verbs(self, verb: str) -> list[Seen]:
+        """The requests that asked for that."""
+        return [seen for seen in self.seen if seen.verb == verb]
+
+    @contextmanager
+    def running(self) -> Iterator["Proxy"]:
+        """Serve, and be gone at the end."""
+        self._thread.start()
+        try:
+            yield self
+        finally:
+            self._http.shutdown()
+            self._http.server_close()
+            self._thread.join()
+
+    def _pass_on(self, seen: Seen) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self._server.port)
+        try:
+            connection.request(seen.method, seen.path, seen.body, dict(seen.headers))
+            got = connection.getresponse()
+            kept = {"content-type": got.headers.get("content-type", "")}
+            return Answer(got.status, got.read(), kept)
+        finally:
+            connection.close()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            wbufsize = -1  # head and body go together, or each answer waits for an acknowledgement
+
+            def _meet(self) -> None:
+                body = self.rfile.read(int(self.headers.get("content-length", 0)))
+                seen = Seen(self.command, self.path, dict(self.headers), body)
+                with proxy.lock:
+                    proxy.seen.append(seen)
+                try:
+                    answer = proxy.meets(seen, lambda: proxy._pass_on(seen))
+                except (OSError, http.client.HTTPException):
+                    answer = None
+                if answer is None:
+                    self.close_connection = True
+                    return
+                self.send_response(answer.status)
+                for name, value in answer.headers.items():
+                    self.send_header(name, value)
+                self.send_header("content-length", str(len(answer.body)))
+                self.end_headers()
+                self.wfile.write(answer.body)
+
+            do_GET = do_POST = do_PUT = do_DELETE = _meet  # noqa: N815 - as its base names them
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        return Handler
+
+
+@contextmanager
+def proxied(server: RealServer) -> Iterator[Proxy]:
+    """A proxy before that server."""
+    with Proxy(server).running() as proxy:
+        yield proxy

@@ -1,0 +1,46 @@
+"""What the tests of the command line share."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.support.examples import memories
+from tribal_mcp.portability.embedding_metadata import (
+    EmbeddingManifest,
+    EmbeddingMetadata,
+    PortableBundle,
+)
+
+
+class Ran(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Tribal = Callable[..., Ran]
+"""Runs `tribal-mcp …` in a folder of its own."""
+
+
+def rows(out: str) -> dict[str, str]:
+    """The table in what a command printed."""
+    return dict(re.findall(r"^  (\S[\w ]*?)   +(\S.*)$", out, re.MULTILINE))
+
+
+def plain(count: int) -> dict[str, Any]:
+    """A bundle as the original writes it, without a checksum."""
+    manifest = EmbeddingManifest(EmbeddingMetadata("model-a", 8, "tests"), count)
+    bundle = PortableBundle(manifest, memories(count)).to_dict()
+    del bundle["integrity"]
+    return bundle
+
+
+def three_with_a_bad_one(path: Path) -> None:
+    """A bundle whose second entry has a number as its content."""
+    bundle = plain(3)
+    bundle["entries"][1]["content"] = 5
+    path.write_text(json.dumps(bundle))

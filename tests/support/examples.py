@@ -1,0 +1,38 @@
+"""Made-up memories for the tests; the vectors are pseudo-random, the same in every run."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tribal_mcp.portability.memory import MemoryEntry, MemorySource, Vector
+
+DATA = Path(__file__).parents[1] / "data"
+SAMPLES = DATA / "tribalmemory"
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def vector(seed: int, dimensions: int = 8) -> Vector:
+    """A unit vector, float32 of shape (dimensions,)."""
+    numbers = np.random.default_rng(seed).normal(size=dimensions)
+    return (numbers / np.linalg.norm(numbers)).astype(np.float32)
+
+
+def memory(number: int, dimensions: int = 8, **changes: Any) -> MemoryEntry:  # noqa: ANN401 - any field
+    """The memory of that number, created that many hours into 2026."""
+    values: dict[str, Any] = {
+        "id": f"memory-{number}",
+        "content": f"Memory number {number}",
+        "embedding": vector(number, dimensions),
+        "source_instance": "claude-code",
+        "source_type": MemorySource.AUTO_CAPTURE,
+        "created_at": BEGIN + timedelta(hours=number),
+        "tags": ["work"] if number % 2 else ["home"],
+    }
+    return MemoryEntry(**{**values, **changes})
+
+
+def memories(count: int, dimensions: int = 8) -> list[MemoryEntry]:
+    """The first `count` memories."""
+    return [memory(number, dimensions) for number in range(count)]

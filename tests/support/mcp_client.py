@@ -1,0 +1,213 @@
+"""Real clients of a real stdio server, for the tests of the MCP interface.
+
+`python -m tests.support.mcp_client > tests/data/tools.json` prints what the server says about its
+tools; a test compares that with the file.
+"""
+
+import json
+import os
+import select
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from mcp import Client, StdioServerParameters
+from mcp.types import CallToolResult, TextContent
+
+from tests.support.examples import memory
+from tribal_mcp.portability.bundle.reader import BundleWriter
+from tribal_mcp.portability.embedding_metadata import EmbeddingManifest, EmbeddingMetadata
+from tribal_mcp.portability.memory import MemoryEntry
+
+SERVER = str(Path(sys.executable).with_name("tribal-mcp"))
+ERAS = pytest.mark.parametrize("era", ["auto", "legacy"])
+END_S = 30.0
+"""How long a process may take to its end: far more than it needs."""
+
+_READ_BACK = """
+import json, sys
+import anyio
+from tribal_mcp import open_store
+from tribal_mcp.services.import_export import entry_to_dict
+
+async def main():
+    async with open_store(sys.argv[1]) as store:
+        async for entries in store.read(await store.list_ids()):
+            for entry in entries:
+                print(json.dumps(entry_to_dict(entry)))
+
+anyio.run(main)
+"""
+
+
+def settings(folder: Path, **more: str) -> dict[str, str]:
+    """The environment of a server whose store and bundles lie in `folder`."""
+    return {"TRIBAL_DATA_DIR": str(folder / "store"), "TRIBAL_BUNDLE_DIRS": str(folder), **more}
+
+
+@asynccontextmanager
+async def connected(folder: Path, era: str = "auto", **more: str) -> AsyncIterator[Client]:
+    """A client of a stdio server that was started in `folder`."""
+    server = StdioServerParameters(command=SERVER, env=settings(folder, **more), cwd=folder)
+    async with Client(server, mode=era) as client:
+        yield client
+
+
+async def call(client: Client, tool: str, **arguments: object) -> dict[str, Any]:
+    """The structured result of a call that succeeds."""
+    result = await client.call_tool(tool, arguments)
+    assert not result.is_error, text_of(result)
+    assert result.structured_content is not None
+    structured: dict[str, Any] = result.structured_content
+    return structured
+
+
+def text_of(result: CallToolResult) -> str:
+    """What a model reads of it."""
+    assert isinstance(result.content[0], TextContent)
+    return result.content[0].text
+
+
+def read_back(folder: Path) -> dict[str, dict[str, Any]]:
+    """The memories by id, as a process that starts now reads them."""
+    command = [sys.executable, "-c", _READ_BACK, str(folder / "store")]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    entries = [json.loads(line) for line in out.splitlines()]
+    by_id = {entry["id"]: entry for entry in entries}
+    assert len(by_id) == len(entries)
+    return by_id
+
+
+def write_bundle(
+    path: Path, entries: Iterable[MemoryEntry], model: str = "model-a", dimensions: int = 8
+) -> None:
+    """Write a bundle of memories, with its checksum."""
+    entries = list(entries)
+    embedding = EmbeddingMetadata(model, dimensions, "tests")
+    manifest = EmbeddingManifest(embedding, len(entries), "2026-02-01T00:00:00+00:00")
+    with path.open("wb") as file:
+        writer = BundleWriter(file, manifest)
+        writer.write(entries)
+        writer.finish()
+
+
+def write_many(path: Path, count: int, dimensions: int = 8) -> None:
+    """Write a bundle of the first `count` memories."""
+    write_bundle(path, (memory(n, dimensions) for n in range(count)), dimensions=dimensions)
+
+
+class RawServer:
+    """A stdio server without a client before it: for its process, signals and exact output."""
+
+    def __init__(self, folder: Path, **more: str) -> None:
+        self.process = subprocess.Popen(
+            [SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=folder,
+            env={**os.environ, **settings(folder, **more)},
+        )
+        client = {"name": "tests", "version": "1"}
+        version = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client}
+        self.send("initialize", version, number=0)
+        self.until(0)
+        self.send("notifications/initialized")
+
+    def send(self, method: str, params: object = None, number: int | None = None) -> None:
+        """Send a request, or without a number a notification."""
+        message: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": params or {}}
+        if number is not None:
+            message["id"] = number
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(message).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def call(self, tool: str, number: int, **arguments: object) -> None:
+        """Send a tool call that asks for progress, named as its number."""
+        params = {"name": tool, "arguments": arguments, "_meta": {"progressToken": number}}
+        self.send("tools/call", params, number)
+
+    def messages(self) -> Iterator[dict[str, Any]]:
+        """What it says, up to the end; a line that is not JSON fails."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            yield json.loads(line)
+
+    def until(self, number: int) -> dict[str, Any]:
+        """The answer to a request."""
+        return next(message for message in self.messages() if message.get("id") == number)
+
+    def until_imported(self) -> str:
+        """The first progress message that says that memories are in the store."""
+        for message in self.messages():
+            said = str(message.get("params", {}).get("message", ""))
+            if said.startswith("Imported"):
+                return said
+        raise AssertionError("The server ended before it had imported anything.")
+
+    def two_workers(self) -> None:
+        """Have it start two store processes, by two calls at once."""
+        self.call("tribal_stats", 101)
+        self.call("tribal_stats", 102)
+        waiting = {101, 102}
+        while waiting:
+            waiting.discard(next(self.messages()).get("id", 0))
+
+    def workers(self) -> list[int]:
+        """Its store processes."""
+        pid = self.process.pid
+        return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def close_input(self) -> None:
+        """End its input, as a client does that goes away."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+    def close(self) -> None:
+        """Kill it, if it is still there, and give back the pipes."""
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+@contextmanager
+def raw_server(folder: Path, **more: str) -> Iterator[RawServer]:
+    """A `RawServer` that is gone at the end."""
+    server = RawServer(folder, **more)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@contextmanager
+def watched(pid: int) -> Iterator[Any]:
+    """Gives a function that waits for the end of any process; whether it came in time."""
+    handle = os.pidfd_open(pid)
+    try:
+        yield lambda: bool(select.select([handle], [], [], END_S)[0])
+    finally:
+        os.close(handle)
+
+
+async def described() -> dict[str, Any]:
+    """What the server says of itself and of its tools."""
+    from tribal_mcp.mcp_server.server import build_server  # noqa: PLC0415 - slow, and few need it
+
+    async with Client(build_server()) as client:
+        tools = await client.list_tools()
+        return {
+            "instructions": client.instructions,
+            "tools": [tool.model_dump(by_alias=True, exclude_none=True) for tool in tools.tools],
+        }
+
+
+if __name__ == "__main__":
+    print(json.dumps(anyio.run(described), indent=2))  # noqa: T201 - its job

@@ -1,0 +1,138 @@
+"""The calls of the HTTP door: given to the store processes, watched, counted and stopped.
+
+A caller that goes away stops its call: an import ends after the batch in hand.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import anyio
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from tribal_mcp.errors import Stopped
+from tribal_mcp.files.spool import Spool
+from tribal_mcp.http_api.content import EVENTS
+from tribal_mcp.http_api.problems import Problem, response_of
+from tribal_mcp.services.permissions import READ_ONLY
+from tribal_mcp.worker.pool import OnProgress, StoreProcesses
+
+AT_WORK = 16
+"""Calls that may be at work, waiting or sending their body; a further one is refused."""
+
+Run = Callable[[OnProgress | None], Awaitable[dict[str, Any]]]
+
+
+class Calls:
+    """The calls at work."""
+
+    def __init__(self, processes: StoreProcesses, spool: Spool) -> None:
+        self.spool = spool
+        self._processes = processes
+        self._count = 0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there are calls at work."""
+        return self._count > 0
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold one of the places.
+
+        Raises:
+            Problem: all are taken.
+        """
+        if self._count >= AT_WORK:
+            raise Problem(
+                429, "busy", "Too many calls are at work. Try again soon.", {"Retry-After": "2"}
+            )
+        self._count += 1
+        try:
+            yield
+        finally:
+            self._count -= 1
+
+    async def call(
+        self,
+        request: Request,
+        job: str,
+        arguments: dict[str, Any],
+        on_progress: OnProgress | None = None,
+    ) -> dict[str, Any]:
+        """The result of a job, whose request has been read; stopped if its caller goes away.
+
+        Raises:
+            TribalError: what kept the job from being done.
+        """
+        result: dict[str, Any] = {}
+        failure: Exception = Stopped("The caller went away. What was acknowledged is safe.")
+
+        async def work() -> None:
+            nonlocal result, failure
+            try:
+                result = await self._processes.call(
+                    job, arguments, on_progress, read_only=request.scope[READ_ONLY]
+                )
+            except Exception as error:  # noqa: BLE001 - raised below, out of the group
+                failure = error
+            group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(work)
+            try:
+                while (await request.receive())["type"] != "http.disconnect":
+                    pass
+            except Problem as problem:  # a body that was not asked for, and does not end
+                failure = problem
+            group.cancel_scope.cancel()
+        if not result:
+            raise failure
+        return result
+
+
+class Events(Response):
+    """A call as server-sent events: `progress`, and at the end `result` or `error`.
+
+    The status is sent with the first event; so what is refused before there was progress has the
+    status of its problem, as without events.
+    """
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(media_type=EVENTS)
+        del self.headers["content-length"]
+        self.headers["X-Accel-Buffering"] = "no"
+        self._run = run
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        """Carry it out."""
+        begun = False
+
+        async def event(name: str, data: bytes, *, last: bool = False) -> None:
+            nonlocal begun
+            if not begun:
+                begun = True
+                await send(
+                    {
+                        "type": "http.response.start",
+                        "status": self.status_code,
+                        "headers": self.raw_headers,
+                    }
+                )
+            body = b"event: %s\ndata: %s\n\n" % (name.encode(), data)
+            await send({"type": "http.response.body", "body": body, "more_body": not last})
+
+        async def progress(percent: float, message: str) -> None:
+            await event("progress", json.dumps({"percent": percent, "message": message}).encode())
+
+        try:
+            result = await self._run(progress)
+        except Exception as error:
+            if not begun:
+                raise
+            await event("error", bytes(response_of(error).body), last=True)
+        else:
+            await event("result", json.dumps(result).encode(), last=True)

@@ -1,0 +1,36 @@
+"""What to do next, as values that each interface renders in its own terms."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class NextStep:
+    """One sentence, with the use case it recommends.
+
+    Attributes:
+        text: a sentence; `{call}` marks the place of the call.
+        action: the use case, by its name in `services.jobs.JOBS`; empty if there is none.
+        arguments: its arguments, by the names of its request. A value `...` is for the user to
+            fill in.
+    """
+
+    text: str
+    action: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+def in_words(steps: Iterable[NextStep], as_call: Callable[[str, Mapping[str, Any]], str]) -> str:
+    """The steps as one paragraph.
+
+    Args:
+        steps: in the order to read them.
+        as_call: renders an action and its arguments so that a user can paste it.
+    """
+    return " ".join(
+        step.text.replace("{call}", as_call(step.action, step.arguments))
+        if step.action
+        else step.text
+        for step in steps
+    )

@@ -1,0 +1,1 @@
+"""The bundle file format: reading, verifying and writing it."""

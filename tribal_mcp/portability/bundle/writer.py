@@ -1,0 +1,230 @@
+"""Entries to a bundle: one per line, then the tombstones, and at the end counts and hashes.
+
+A file is a whole bundle only after `finish`. It ends without a newline, so that no beginning of it,
+however long, is a bundle too.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import islice
+from typing import BinaryIO, Literal
+
+import orjson
+
+from tribal_mcp.errors import BundleError, EntryError, UsageError
+from tribal_mcp.portability import strict_json
+from tribal_mcp.portability.bundle.compression import Compression, compressing
+from tribal_mcp.portability.bundle.integrity import EntriesHash, Integrity
+from tribal_mcp.portability.bundle.tombstones import Tombstone, dump_tombstone
+from tribal_mcp.portability.embedding_metadata import EmbeddingManifest
+from tribal_mcp.portability.limits import DEFAULT_LIMITS
+from tribal_mcp.portability.memory import (
+    MemoryEntry,
+    check_entry,
+    check_json,
+    dump_entry,
+    dump_fields,
+    entry_fields,
+)
+from tribal_mcp.portability.vectors import pack_vector, vector_to_base64
+
+Layout = Literal["json", "jsonl"]
+Vectors = Literal["numbers", "base64"]
+
+COMPACT_VERSION = "1.1"
+"""The schema version of bundles with base64 vectors, which the original can't read."""
+
+HEAD = b'{"manifest": '
+ENTRIES = b',\n"entries": ['
+_DELETED = b'\n],\n"deleted": [\n'
+
+_BATCH = 250  # entries in hand: few enough to stay in the processor's cache
+
+
+def layout_of(name: str) -> tuple[Layout, Compression]:
+    """The layout and compression that a file name asks for.
+
+    Raises:
+        UsageError: it ends in none of .json, .jsonl, and those with .gz or .zst behind.
+    """
+    stem = name.lower()
+    compression: Compression = "none"
+    if stem.endswith(".gz"):
+        stem, compression = stem.removesuffix(".gz"), "gzip"
+    elif stem.endswith(".zst"):
+        stem, compression = stem.removesuffix(".zst"), "zstd"
+    if stem.endswith(".jsonl"):
+        return "jsonl", compression
+    if stem.endswith(".json"):
+        return "json", compression
+    raise UsageError(
+        "A bundle's name ends in .json or .jsonl, with .gz or .zst behind it if it is to be "
+        "compressed. Change the name."
+    )
+
+
+class BundleWriter:
+    """Writes a bundle to `out`, which stays open.
+
+    The same entries and manifest give the same bytes. `bytes_written` counts those in the file;
+    it is final after `finish`.
+
+    Args:
+        out: a binary file.
+        manifest: its memory_count must be known, except in the layout "jsonl".
+        layout: "json", or "jsonl" for a file without brackets around.
+        compression: what is put around it.
+        vectors: "base64" for a smaller file of schema version 1.1.
+
+    Raises:
+        UsageError: the memory_count is not known.
+        BundleError: the manifest holds what JSON can't carry.
+    """
+
+    def __init__(
+        self,
+        out: BinaryIO,
+        manifest: EmbeddingManifest,
+        layout: Layout = "json",
+        compression: Compression = "none",
+        *,
+        vectors: Vectors = "numbers",
+    ) -> None:
+        if layout == "json" and manifest.memory_count is None:
+            raise UsageError("A .json bundle begins with the number of its memories; give it.")
+        if vectors == "base64":
+            manifest = replace(manifest, schema_version=COMPACT_VERSION)
+        self._expected = manifest.memory_count
+        self._counted = _Counted(out)
+        self._file = compressing(self._counted, compression)  # type: ignore[arg-type]  # writes only
+        self._is_json = layout == "json"
+        self._is_compact = vectors == "base64"
+        self._hash = EntriesHash()
+        self._deleted = EntriesHash()
+        head = _manifest_json(manifest)
+        self._manifest_hash = hashlib.sha256(head).hexdigest()
+        self._file.write(HEAD + head + (ENTRIES if self._is_json else b"}"))
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes that have gone to the file."""
+        return self._counted.count
+
+    def write(self, entries: Iterable[MemoryEntry]) -> None:
+        """Append entries.
+
+        Raises:
+            BundleError: an entry holds what would not come back the same.
+        """
+        self._append(map(self._line, entries))
+
+    def write_lines(self, lines: Iterable[bytes]) -> None:
+        """Append entries, each given as what `dump_entry` returns."""
+        self._append(map(_compacted, lines) if self._is_compact else lines)
+
+    def _append(self, lines: Iterable[bytes]) -> None:
+        if self._deleted.count:
+            raise UsageError("The entries of a bundle come before its tombstones.")
+        lines = iter(lines)
+        separator = b",\n" if self._is_json else b"\n"
+        while batch := list(islice(lines, _BATCH)):
+            pieces = [separator, b""] * len(batch)
+            if not self._hash.count:
+                pieces[0] = b"\n"
+            pieces[1::2] = batch
+            self._file.writelines(pieces)
+            for line in batch:
+                self._hash.add(line)
+
+    def write_deleted(self, tombstones: Iterable[Tombstone]) -> None:
+        """Append tombstones, behind the last entry.
+
+        Raises:
+            BundleError: one has no id, or a time that no date can name.
+        """
+        tombstones = iter(tombstones)
+        while batch := [dump_tombstone(one) for one in islice(tombstones, _BATCH)]:
+            begin = b",\n" if self._deleted.count else _DELETED
+            for line in batch:
+                self._deleted.add(line)
+            if self._is_json:
+                self._file.write(begin + b",\n".join(batch))
+            else:
+                self._file.write(b"".join(b'\n{"deleted": %b}' % line for line in batch))
+
+    def finish(self) -> Integrity:
+        """Write the end, with the count and the hashes of what was written.
+
+        Raises:
+            BundleError: the manifest promised another number of entries.
+        """
+        count = self._hash.count
+        if self._expected is not None and self._expected != count:
+            raise BundleError(
+                f"The manifest promises {self._expected:,} memories and {count:,} were "
+                "written, so this is no bundle. Export again."
+            )
+        integrity = Integrity.of(self._hash, self._deleted)
+        tail = {
+            **integrity.to_dict(),
+            "manifest_sha256": self._manifest_hash,
+            "marks": self._hash.marks(),
+        }
+        begin = b'\n],\n"integrity": ' if self._is_json else b'\n{"integrity": '
+        self._file.write(begin + orjson.dumps(tail) + b"}")
+        self._file.close()
+        return integrity
+
+    def _line(self, entry: MemoryEntry) -> bytes:
+        try:
+            check_entry(entry)
+            return _dump_compact(entry) if self._is_compact else dump_entry(entry)
+        except EntryError as error:
+            raise BundleError(f"The memory {entry.id!r:.80} can't be written: {error}.") from None
+
+
+def _dump_compact(entry: MemoryEntry) -> bytes:
+    if entry.embedding is None:
+        return dump_entry(entry)
+    check_json(entry)
+    return dump_fields({**entry_fields(entry), "embedding": vector_to_base64(entry.embedding)})
+
+
+def _compacted(line: bytes) -> bytes:
+    fields = orjson.loads(line)
+    if type(fields["embedding"]) is list:
+        fields["embedding"] = vector_to_base64(pack_vector(fields["embedding"]))
+    return dump_fields(fields)
+
+
+def _manifest_json(manifest: EmbeddingManifest) -> bytes:
+    data = manifest.to_dict()
+    try:
+        strict_json.check(data, DEFAULT_LIMITS.nesting)
+    except EntryError as error:
+        raise BundleError(f"The manifest can't be written: {error}.") from None
+    return orjson.dumps(data)
+
+
+class _Counted:
+    """A file to write to that knows how much that was."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.count = 0
+        self._file = file
+
+    def write(self, data: bytes, /) -> int:
+        written = self._file.write(data)
+        self.count += len(data)
+        return written
+
+    def writelines(self, lines: list[bytes], /) -> None:
+        self._file.writelines(lines)
+        self.count += sum(map(len, lines))
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        """The file itself stays open."""

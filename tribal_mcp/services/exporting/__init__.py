@@ -1,0 +1,1 @@
+"""Exporting memories to a bundle, whole or only what changed."""

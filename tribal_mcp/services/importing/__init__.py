@@ -1,0 +1,1 @@
+"""Importing a bundle: plan it, then carry out the plan."""

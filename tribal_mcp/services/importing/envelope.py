@@ -1,0 +1,58 @@
+"""An import as it came through a door: a bundle alone, or one with options around it."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import anyio.to_thread
+from pydantic import ValidationError
+
+from tribal_mcp.errors import UsageError
+from tribal_mcp.files.spool import Spool
+from tribal_mcp.portability.bundle.envelope import OPTIONS, unwrap
+from tribal_mcp.portability.limits import Limits
+from tribal_mcp.services.requests import ImportRequest
+
+
+@asynccontextmanager
+async def unwrapped(
+    request: ImportRequest, spool: Spool, limits: Limits, still_wanted: Callable[[], None]
+) -> AsyncIterator[ImportRequest]:
+    """The request with the options that stood around its bundle, and with the bundle alone.
+
+    Raises:
+        UsageError: an option is unknown, wrong, or given twice.
+        BundleError: it begins as a wrapped bundle does, and is not one.
+    """
+    if not request.passing:
+        yield request
+        return
+    with spool.new() as alone:
+        with spool.reading(request.passing) as file:
+            options = await anyio.to_thread.run_sync(
+                partial(unwrap, file, alone.draft, limits, still_wanted)
+            )
+        if options is None:
+            yield request
+            return
+        alone.draft.flush()
+        yield _with_options(request, options, alone.name)
+
+
+def _with_options(request: ImportRequest, options: dict[str, Any], name: str) -> ImportRequest:
+    if unknown := sorted(options.keys() - set(OPTIONS)):
+        raise UsageError(
+            f"Beside the bundle stands {unknown[0]!r:.80}; known are {', '.join(OPTIONS)}. "
+            "Nothing was imported."
+        )
+    given = request.model_dump(exclude_unset=True)
+    if twice := sorted(given.keys() & options.keys()):
+        raise UsageError(f"{twice[0]} is given twice, beside the bundle too. Give it once.")
+    try:
+        return type(request).model_validate(given | options | {"passing": name}, strict=True)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise UsageError(
+            f"Beside the bundle, {problem['loc'][0]}: {problem['msg']}. Nothing was imported."
+        ) from None

@@ -1,0 +1,66 @@
+"""Makes the vectors of what an import brings in, batch by batch, before the store is touched."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tribal_mcp.portability.bundle.entries import RejectedEntry
+from tribal_mcp.portability.memory import MemoryEntry, Vector
+from tribal_mcp.portability.other_models import own_model, with_vector
+from tribal_mcp.services.importing.vectors import VectorPlan
+from tribal_mcp.services.maintenance.reembed import Work
+from tribal_mcp.stores.base import MemoryStore
+
+Item = MemoryEntry | RejectedEntry
+
+
+@dataclass(slots=True)
+class NewVectors:
+    """What of a bundle gets a new vector, and by whom.
+
+    Attributes:
+        store: what is here already, with a vector of its model, is not embedded once more.
+        plan: which vectors of the bundle stay.
+        work: makes the others.
+        dry_run: nothing is embedded; a vector that means nothing stands for what would be.
+        made: the ids of those that got one.
+    """
+
+    store: MemoryStore
+    plan: VectorPlan
+    work: Work
+    dry_run: bool
+    made: set[str] = field(default_factory=set)
+
+    async def of(self, batch: Sequence[Item]) -> list[Item]:
+        """The batch, each entry with a vector but those that the model refuses."""
+        ready = [self.plan.arriving(i) if isinstance(i, MemoryEntry) else i for i in batch]
+        bare = [e for e in ready if isinstance(e, MemoryEntry) and e.embedding is None]
+        here = await self.store.get_many([entry.id for entry in bare])
+        vectors: dict[str, tuple[Vector | None, str | None]] = {}
+        wanting: list[MemoryEntry] = []
+        for entry in bare:
+            known = here.get(entry.id)
+            if known and self._is_of_model(known) and known.same_but_for_vector(entry):
+                vectors[entry.id] = known.embedding, own_model(known)
+            else:
+                wanting.append(entry)
+        new = [self._nothing] * len(wanting) if self.dry_run else await self.work.vectors(wanting)
+        self.made = {e.id for e, vector in zip(wanting, new, strict=True) if vector is not None}
+        vectors |= {e.id: (vector, None) for e, vector in zip(wanting, new, strict=True)}
+        return [
+            with_vector(item, *vectors[item.id])
+            if isinstance(item, MemoryEntry) and item.id in vectors
+            else item
+            for item in ready
+        ]
+
+    def _is_of_model(self, known: MemoryEntry) -> bool:
+        return known.embedding is not None and not self.plan.is_other(known)
+
+    @property
+    def _nothing(self) -> Vector:
+        vector = np.ones(self.work.embedder.identity.dimensions, dtype=np.float32)
+        vector.flags.writeable = False
+        return vector

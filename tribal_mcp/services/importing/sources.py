@@ -1,0 +1,135 @@
+"""Where an import reads from: a bundle in a file, or one in memory; either way verified."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tribal_mcp.portability.bundle.entries import RejectedEntry
+from tribal_mcp.portability.bundle.reader import BundleReader, Verified
+from tribal_mcp.portability.bundle.tombstones import Tombstone
+from tribal_mcp.portability.embedding_metadata import EmbeddingManifest, PortableBundle
+from tribal_mcp.portability.memory import MemoryEntry
+
+
+class EntrySource(Protocol):
+    """A bundle that has been verified."""
+
+    @property
+    def manifest(self) -> EmbeddingManifest:
+        """Its head."""
+        ...
+
+    @property
+    def total(self) -> int:
+        """Entries in it, rejected ones too."""
+        ...
+
+    @property
+    def dimensions(self) -> int:
+        """Numbers in each of its vectors; 0 if it has none."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What reading it showed."""
+        ...
+
+    @property
+    def deletions(self) -> int:
+        """Tombstones in it."""
+        ...
+
+    def batches(self, size: int) -> Iterator[list[MemoryEntry | RejectedEntry]]:
+        """Its entries in order."""
+        ...
+
+    def tombstones(self, size: int) -> Iterator[dict[str, int]]:
+        """What was forgotten there: ids, and when in microseconds UTC."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBundle:
+    """A bundle in memory, as a source."""
+
+    bundle: PortableBundle
+
+    @property
+    def manifest(self) -> EmbeddingManifest:
+        """Its head."""
+        return self.bundle.manifest
+
+    @property
+    def total(self) -> int:
+        """Entries in it, rejected ones too."""
+        return len(self.bundle.entries) + len(self.bundle.rejected)
+
+    @property
+    def dimensions(self) -> int:
+        """Numbers in each of its vectors; 0 if it has none."""
+        return next((e.embedding.size for e in self.bundle.entries if e.embedding is not None), 0)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What reading it showed."""
+        return self.bundle.notes
+
+    def batches(self, size: int) -> Iterator[list[MemoryEntry | RejectedEntry]]:
+        """Its entries in order, after those that were rejected."""
+        entries: list[MemoryEntry | RejectedEntry] = [*self.bundle.rejected, *self.bundle.entries]
+        return (entries[start : start + size] for start in range(0, len(entries), size))
+
+    @property
+    def deletions(self) -> int:
+        """Tombstones in it."""
+        return len(self.bundle.deleted)
+
+    def tombstones(self, size: int) -> Iterator[dict[str, int]]:
+        """What was forgotten there: ids, and when in microseconds UTC."""
+        deleted = self.bundle.deleted
+        return (_times(deleted[start : start + size]) for start in range(0, len(deleted), size))
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedBundle:
+    """A file that has been verified, as a source."""
+
+    reader: BundleReader
+    verified: Verified
+
+    @property
+    def manifest(self) -> EmbeddingManifest:
+        """Its head."""
+        return self.reader.manifest
+
+    @property
+    def total(self) -> int:
+        """Entries in it, rejected ones too."""
+        return self.verified.count
+
+    @property
+    def dimensions(self) -> int:
+        """Numbers in each of its vectors; 0 if it has none."""
+        return self.verified.dimensions
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What reading it showed."""
+        return self.verified.notes
+
+    @property
+    def deletions(self) -> int:
+        """Tombstones in it."""
+        return self.verified.deleted
+
+    def batches(self, size: int) -> Iterator[list[MemoryEntry | RejectedEntry]]:
+        """Its entries in order."""
+        return self.reader.batches(size)
+
+    def tombstones(self, size: int) -> Iterator[dict[str, int]]:
+        """What was forgotten there: ids, and when in microseconds UTC."""
+        return map(_times, self.reader.deleted(size))
+
+
+def _times(tombstones: Iterable[Tombstone]) -> dict[str, int]:
+    return {tombstone.id: tombstone.deleted_at_us for tombstone in tombstones}

@@ -1,0 +1,1 @@
+"""Single memories: remember, recall and forget."""

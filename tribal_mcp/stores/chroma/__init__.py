@@ -1,0 +1,1 @@
+"""A store in a local Chroma folder that several processes may share."""

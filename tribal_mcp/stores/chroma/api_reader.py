@@ -1,0 +1,198 @@
+"""Reads through Chroma's own API what `ChromaFiles` can't: a layout that is not known.
+
+Slower by a factor of three to five and not in flat memory. Ids are fetched first and the records
+by their ids, for paging by offset loses records while others delete, and costs more the further
+it gets.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tribal_mcp.portability.memory import Vector
+from tribal_mcp.stores.chroma.files.tables import DOCUMENT, RawCollection, RawRecord
+from tribal_mcp.stores.record import (
+    AS_JSON,
+    CREATED,
+    OTHER_MODEL,
+    OTHER_TIMES,
+    STORED,
+    named_models,
+)
+from tribal_mcp.stores.search import UNKNOWN, Tally, month_of, tally_of
+
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+    from chromadb.api.models.Collection import Collection
+
+_TERMS = 200
+"""Tags in one question: Chroma refuses a thousand."""
+_INT64 = 1 << 63
+
+
+class ApiFiles:
+    """What `ChromaFiles` gives, asked of a client."""
+
+    def __init__(self, client: "ClientAPI") -> None:
+        self._client = client
+
+    def close(self) -> None:
+        """The client belongs to the folder."""
+
+    def vectors(self, collection: RawCollection, ids: Sequence[str]) -> dict[str, Vector]:
+        """The vectors of those ids, each float32 of shape (dimension,)."""
+        return {
+            record.id: record.vector
+            for batch in self.read(collection, ids)
+            for record in batch
+            if record.vector is not None
+        }
+
+    def texts(self, collection: RawCollection, ids: Sequence[str]) -> dict[str, str]:
+        """The documents of those ids in that order; a missing one is left out."""
+        return {r.id: r.document or "" for r in self._rows(collection, ids)}
+
+    def with_value(
+        self, collection: RawCollection, key: str, values: Sequence[str]
+    ) -> list[tuple[str, str]]:
+        """The value and the id of each record that has one of the values there, oldest first."""
+        wanted = set(values)
+        found = (
+            (r.document if key == DOCUMENT else r.metadata.get(key), r.id)
+            for r in self._rows(collection)
+        )
+        return [(value, i) for value, i in found if isinstance(value, str) and value in wanted]
+
+    def tally(self, collections: Sequence[RawCollection]) -> Tally:
+        """Counts of the records of all the collections together."""
+        records = (record.metadata for c in collections for record in self._rows(c))
+        return tally_of(
+            (
+                record.get("tags", ()),
+                record.get("source_type", UNKNOWN),
+                month_of(record[CREATED]) if CREATED in record else UNKNOWN,
+            )
+            for record in records
+        )
+
+    def _rows(
+        self, collection: RawCollection, ids: Sequence[str] | None = None
+    ) -> Iterator[RawRecord]:
+        for batch in self.read(collection, ids, vectors=False):
+            yield from batch
+
+    def _at(self, collection: RawCollection) -> "Collection":
+        return self._client.get_collection(collection.name, embedding_function=None)
+
+    def collection(self, name: str) -> RawCollection | None:
+        """The collection of that name, or None."""
+        return next((c for c in self.collections() if c.name == name), None)
+
+    def collections(self) -> list[RawCollection]:
+        """All collections, by name."""
+        found = (
+            self._client.get_collection(c.name, embedding_function=None).get_model()
+            for c in self._client.list_collections()
+        )
+        return sorted(
+            (
+                RawCollection(
+                    str(model.id),
+                    model.name,
+                    model.dimension,
+                    {"configuration": model.configuration_json},
+                    dict(model.metadata or {}),
+                )
+                for model in found
+            ),
+            key=lambda collection: collection.name,
+        )
+
+    def count(self, collection: RawCollection) -> int:
+        """How many records it has."""
+        return self._at(collection).count()
+
+    def existing(self, collection: RawCollection, ids: Sequence[str]) -> list[str]:
+        """Those of the ids that are there."""
+        return self._at(collection).get(ids=list(ids), include=[])["ids"] if ids else []
+
+    def ids(self, collection: RawCollection) -> list[str]:
+        """The ids of all records, oldest insertion first."""
+        return self._at(collection).get(include=[])["ids"]
+
+    def matching_ids(
+        self,
+        collection: RawCollection,
+        tags: Sequence[str] = (),
+        from_us: int | None = None,
+        to_us: int | None = None,
+    ) -> list[str]:
+        """The ids of records with any of the tags and a date in the range, oldest first."""
+        dates: list[dict[str, Any]] = []
+        if from_us is not None:
+            dates.append({"created_at_us": {"$gte": from_us}})
+        if to_us is not None:
+            dates.append({"created_at_us": {"$lte": to_us}})
+        found: set[str] = set()
+        for start in range(0, max(1, len(tags)), _TERMS):
+            terms = [{"tags": {"$contains": tag}} for tag in tags[start : start + _TERMS]]
+            both = dates + ([{"$or": terms} if len(terms) > 1 else terms[0]] if terms else [])
+            where: Any = {"$and": both} if len(both) > 1 else both[0] if both else None
+            found.update(self._at(collection).get(where=where, include=[])["ids"])
+        return [i for i in self.ids(collection) if i in found]
+
+    def stored_since(self, collection: RawCollection, moment_us: int) -> list[str]:
+        """The ids of records written from that time on; one that does not say has its last date."""
+        before = self._where(collection, {STORED: {"$lt": moment_us}})
+        after = self._where(collection, {STORED: {"$gte": moment_us}})
+        dated = self._where(collection, {"$or": [{t: {"$lt": moment_us}} for t in OTHER_TIMES]})
+        dated -= self._where(collection, {"$or": [{t: {"$gte": moment_us}} for t in OTHER_TIMES]})
+        return [i for i in self.ids(collection) if i in after or i not in before | dated]
+
+    def other_models(self, collection: RawCollection) -> dict[str, str]:
+        """The models that records name for their vectors, by id."""
+        found = self._where(collection, {OTHER_MODEL: {"$gte": 1}})
+        rows = self._rows(collection, sorted(found))
+        return named_models((row.id, row.metadata.get(AS_JSON)) for row in rows)
+
+    def unrecorded(self, collection: RawCollection) -> int:
+        """How many records don't say when they were written."""
+        return self.count(collection) - len(self._where(collection, {STORED: {"$gte": -_INT64}}))
+
+    def _where(self, collection: RawCollection, where: Any) -> set[str]:  # noqa: ANN401 - a condition
+        return set(self._at(collection).get(where=where, include=[])["ids"])
+
+    def read(
+        self,
+        collection: RawCollection,
+        ids: Sequence[str] | None = None,
+        batch_size: int = 1000,
+        *,
+        vectors: bool = True,
+    ) -> Iterator[list[RawRecord]]:
+        """The records of those ids in that order, or all, in batches; a missing one is left out."""
+        wanted = self.ids(collection) if ids is None else ids
+        include: Any = ["documents", "metadatas", *(["embeddings"] if vectors else [])]
+        for start in range(0, len(wanted), batch_size):
+            part = wanted[start : start + batch_size]
+            got = self._at(collection).get(ids=list(part), include=include)
+            if not got["ids"]:
+                continue
+            documents, metadatas, embeddings = (
+                got["documents"],
+                got["metadatas"],
+                got["embeddings"],
+            )
+            assert documents is not None  # noqa: S101 - asked for
+            assert metadatas is not None  # noqa: S101
+            records = {
+                memory_id: RawRecord(
+                    memory_id,
+                    documents[n],
+                    dict(metadatas[n] or {}),
+                    None if embeddings is None else np.asarray(embeddings[n], np.float32),
+                )
+                for n, memory_id in enumerate(got["ids"])
+            }
+            yield [records[i] for i in part if i in records]

@@ -1,0 +1,1 @@
+"""Chroma's own files, read without Chroma."""

@@ -1,0 +1,161 @@
+"""Reads the vectors of one Chroma segment from its index files (hnswlib's own layout).
+
+`header.bin` says where in an element of `data_level0.bin` the vector and the label stand,
+`index_metadata.pickle` which label an id has, and `length.bin` the norm of each vector, by which a
+cosine index has divided it. Chroma only ever appends elements, so that a vector stays readable
+while, and after, newer ones are half written.
+"""
+
+import mmap
+import os
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tribal_mcp.errors import StoreDamaged
+from tribal_mcp.portability.memory import Vector
+from tribal_mcp.stores.chroma.files.hnsw_labels import LABELS, Labels
+
+FILES = ("header.bin", "data_level0.bin", "length.bin", "link_lists.bin", LABELS)
+
+_HEADER = struct.Struct("<i6Qii3QdQ")
+_LABEL_BYTES = 8
+_DELETED_BYTE = 2
+_MAPPED_BYTES = 4 * 1024 * 1024
+_DONT_NEED = getattr(mmap, "MADV_DONTNEED", None)  # not everywhere
+Stamps = list[list[int] | None]
+
+_NONE = Labels(list)
+
+
+def stamps(segment: Path) -> Stamps:
+    """Size and time of each index file, None for one that is missing."""
+    found: Stamps = []
+    for name in FILES:
+        try:
+            stat = (segment / name).stat()
+            found.append([stat.st_size, stat.st_mtime_ns])
+        except (FileNotFoundError, NotADirectoryError):
+            found.append(None)
+    return found
+
+
+class HnswFiles:
+    """The index files of a segment; without files (all vectors are in the log) it is empty.
+
+    Args:
+        folder: the segment's.
+        normalized: under cosine, vectors are stored divided by their norms.
+        labels: those of its ids; None for an empty index.
+    """
+
+    def __init__(self, folder: Path, *, normalized: bool, labels: Labels | None) -> None:
+        self._folder = folder
+        self._normalized = normalized
+        self._stamps = stamps(folder)
+        self._labels = labels or _NONE
+        self._map: mmap.mmap | None = None
+        self._bytes = 0
+        self._given = 0
+        self._deleted = np.empty(0, np.int64)
+        if labels is not None:
+            try:
+                self._open()
+            except OSError as error:
+                raise StoreDamaged(f"The index files can't be read: {error.strerror}.") from error
+
+    def _open(self) -> None:
+        header = (self._folder / "header.bin").read_bytes()
+        if len(header) != _HEADER.size:
+            raise StoreDamaged(f"header.bin has {len(header)} bytes, not {_HEADER.size}.")
+        (version, _, _, count, size, label_offset, data_offset, *_) = _HEADER.unpack(header)
+        if version != 1 or not 0 < data_offset < label_offset == size - _LABEL_BYTES:
+            raise StoreDamaged(f"header.bin has version {version} or offsets that are not known.")
+        self._given = count
+        with (self._folder / "data_level0.bin").open("rb") as file:
+            count = min(count, os.fstat(file.fileno()).st_size // size)
+            if not count:
+                return
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        elements = np.ndarray((count, size), np.uint8, self._map, strides=(size, 1))
+        labels = np.empty(count, "<i8")
+        self._alive = np.empty(count, np.bool_)
+        step = max(1, _MAPPED_BYTES // size)
+        for part in (slice(start, start + step) for start in range(0, count, step)):
+            labels[part] = elements[part, label_offset:].copy().view("<i8").ravel()
+            self._alive[part] = elements[part, _DELETED_BYTE] & 1 == 0
+            self._touched(_MAPPED_BYTES)
+        # An element that was made room for and never written has label 0: the first one counts.
+        self._order = np.argsort(labels, kind="stable")
+        self._sorted = labels[self._order]
+        self._deleted = labels[~self._alive]
+        self._vectors = np.ndarray(
+            (count, (label_offset - data_offset) // 4),
+            "<f4",
+            self._map,
+            offset=data_offset,
+            strides=(size, 4),
+        )
+        if self._normalized:
+            norms = np.fromfile(self._folder / "length.bin", "<f4", count)
+            self._norms = np.full(count, np.nan, np.float32)
+            self._norms[: norms.size] = norms
+            self._alive &= ~np.isnan(self._norms)
+
+    def _touched(self, count: int) -> None:
+        """Let the system have the pages back that were read, so that the index takes no memory."""
+        self._bytes += count
+        if self._bytes >= _MAPPED_BYTES and self._map is not None:
+            self._bytes = 0
+            if _DONT_NEED is not None:
+                self._map.madvise(_DONT_NEED)
+
+    def close(self) -> None:
+        """Give the files back."""
+        self._labels = _NONE
+        if self._map is not None:
+            del self._vectors
+            self._map.close()
+            self._map = None
+
+    def changed(self) -> bool:
+        """Whether Chroma has written the files since they were opened."""
+        return self._stamps != stamps(self._folder)
+
+    def __contains__(self, record_id: str) -> bool:
+        """Whether the index knows the id."""
+        return record_id in self._labels
+
+    def labels(self) -> list[int]:
+        """The labels that were given out and are not deleted, in the order of their giving."""
+        given = np.arange(1, self._given + 1)
+        labels: list[int] = np.setdiff1d(given, self._deleted).tolist()
+        return labels
+
+    def ids(self) -> set[str]:
+        """The ids whose vectors can be read."""
+        return set(self._places(list(self._labels)))
+
+    def _places(self, ids: Sequence[str]) -> dict[str, int]:
+        if self._map is None or not ids:
+            return {}
+        labels = self._labels.of(ids)
+        at = np.minimum(np.searchsorted(self._sorted, labels), self._sorted.size - 1)
+        places = self._order[at]
+        good = (labels >= 0) & (self._sorted[at] == labels) & self._alive[places]
+        return {i: p for i, p, ok in zip(ids, places.tolist(), good.tolist(), strict=True) if ok}
+
+    def read(self, ids: Sequence[str]) -> dict[str, Vector]:
+        """The vectors of those ids that are here, copied."""
+        found = self._places(ids)
+        if not found:
+            return {}
+        places = list(found.values())
+        vectors = self._vectors[places]
+        self._touched(len(places) * self._vectors.strides[0])
+        if self._normalized:
+            vectors *= self._norms[places, None]
+        vectors.setflags(write=False)
+        return dict(zip(found, vectors, strict=True))

@@ -1,0 +1,277 @@
+"""A memory as a Chroma record, and back.
+
+Dates are int microseconds (`created_at_us`, `updated_at_us`), so that the database can compare
+them; their text stands beside them only where it would not come back the same. Tags and related
+ids are native lists, other fields stand under their own names, and a field at its default is left
+out, for each key costs time. What Chroma can't hold goes as JSON under one key. A record without
+our two dates was written by another program: all its keys are the entry's `metadata`, and as its
+date is unknown it gets 1970 and says so.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import orjson
+
+from tribal_mcp.portability.embedding_metadata import UNKNOWN_MODEL, EmbeddingMetadata
+from tribal_mcp.portability.memory import (
+    EPOCH,
+    MADE_BY,
+    MemoryEntry,
+    MemorySource,
+    Vector,
+    date_text,
+    entry_fields,
+    from_microseconds,
+    microseconds,
+    read_date,
+    source_text,
+)
+from tribal_mcp.portability.other_models import own_model
+from tribal_mcp.stores.base import UNDATED
+
+Metadata = dict[str, Any]
+
+CREATED = "created_at_us"
+UPDATED = "updated_at_us"
+AS_JSON = "tribal_json"
+STORED = "tribal_stored_at_us"
+"""When the record was written here, in microseconds since 1970 UTC; it is in no entry."""
+OTHER_MODEL = "tribal_other_model"
+"""1 where the memory itself names the model of its vector, so that the database finds those."""
+DELETED = "deleted_at_us"
+"""Of a tombstone: when its memory was forgotten."""
+OTHER_TIMES = (CREATED, UPDATED, DELETED)
+"""The latest of them counts for a record without `STORED`."""
+
+MODEL, DIMENSIONS, PROVIDER, SINCE = (
+    "tribal_model", "tribal_dimensions", "tribal_provider", "tribal_model_since",
+)  # fmt: skip
+IDENTITY = frozenset({MODEL, DIMENSIONS, PROVIDER, SINCE})
+"""Of a collection: which model made its vectors."""
+
+FIELDS = frozenset(
+    {
+        CREATED, UPDATED, AS_JSON, STORED, OTHER_MODEL, "created_at", "updated_at",
+        "source_instance", "source_type", "tags", "context", "confidence", "supersedes",
+        "related_to",
+    }
+)  # fmt: skip
+"""The keys of a memory's record; others are its metadata."""
+_INT64 = 1 << 63
+_EXACT_DIGITS = 15
+_EXACT_EXPONENT = 22
+
+
+def to_metadata(entry: MemoryEntry, *, aside: bool = False) -> Metadata:  # noqa: C901 - one line a field
+    """The metadata of the entry's record, written now; the content is its document.
+
+    Args:
+        entry: the memory.
+        aside: its own metadata goes as JSON in any case, so that the record has no key beside
+            `FIELDS`.
+    """
+    created, updated = microseconds(entry.created_at), microseconds(entry.updated_at)
+    record: Metadata = {CREATED: created, UPDATED: updated, STORED: now_us()}
+    for name, value in (("created_at", created), ("updated_at", updated)):
+        text = date_text(entry, name)
+        if not _comes_back(text, value):
+            record[name] = text
+    source = source_text(entry)
+    if source != "unknown":
+        record["source_type"] = source
+    if entry.source_instance != "unknown":
+        record["source_instance"] = entry.source_instance
+    if entry.tags:
+        record["tags"] = entry.tags
+    if entry.related_to:
+        record["related_to"] = entry.related_to
+    if entry.context is not None:
+        record["context"] = entry.context
+    if entry.supersedes is not None:
+        record["supersedes"] = entry.supersedes
+    as_json: Metadata = {}
+    if entry.confidence != 1.0:
+        (record if _is_short(entry.confidence) else as_json)["confidence"] = entry.confidence
+    if entry.metadata:
+        beside = {k: v for k, v in entry.metadata.items() if aside or not _holds(k, v)}
+        record.update((k, v) for k, v in entry.metadata.items() if k not in beside)
+        # The order of keys is lost on the way, and an export must come back byte by byte.
+        as_json["metadata"] = beside
+        as_json["order"] = list(entry.metadata)
+    if entry.extra:
+        as_json["extra"] = entry.extra
+        record |= {} if own_model(entry) is None else {OTHER_MODEL: 1}
+    if as_json:
+        record[AS_JSON] = orjson.dumps(as_json).decode()
+    return record
+
+
+def named_models(records: Iterable[tuple[str, Any]]) -> dict[str, str]:
+    """The models that records with `OTHER_MODEL` name, by id; of their ids and `AS_JSON`.
+
+    A record of another program may have that key, and anything or nothing as its JSON.
+    """
+    found: dict[str, str] = {}
+    for record_id, as_json in records:
+        with suppress(ValueError, LookupError, TypeError):
+            name = orjson.loads(as_json)["extra"][MADE_BY]
+            if type(name) is str:
+                found[record_id] = name
+    return found
+
+
+def to_tombstone(deleted_at_us: int) -> Metadata:
+    """The metadata of a tombstone's record, written now."""
+    return {DELETED: deleted_at_us, STORED: now_us()}
+
+
+def now_us() -> int:
+    """Now, in microseconds since 1970 UTC."""
+    return time.time_ns() // 1000
+
+
+def _comes_back(text: str, moment: int) -> bool:
+    try:
+        return from_microseconds(moment).isoformat() == text
+    except OverflowError:  # a date before year 1 or after 9999 once it is in UTC
+        return False
+
+
+def _holds(key: str, value: object) -> bool:
+    """Whether Chroma gives this metadata back as it was."""
+    if not key or key in FIELDS or key[0] in "#$" or key == "chroma:document":
+        return False
+    kind = type(value)
+    if kind is list:
+        kinds = set(map(type, value))  # type: ignore[call-overload]
+        return len(kinds) == 1 and not kinds & {list, dict} and all(_holds("x", v) for v in value)  # type: ignore[attr-defined]
+    if kind is int:
+        return -_INT64 <= value < _INT64  # type: ignore[operator]
+    if kind is float:
+        return str(value) != "-0.0" and _is_short(value)  # type: ignore[arg-type]
+    return kind is str or kind is bool
+
+
+def _is_short(value: float) -> bool:
+    """Whether Chroma's parser gives the number back to the bit; a longer one may be an ulp off."""
+    mantissa, _, exponent = repr(value).lstrip("-").partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    scale = int(exponent or 0) - len(fraction)
+    return len((whole + fraction).strip("0")) <= _EXACT_DIGITS and abs(scale) <= _EXACT_EXPONENT
+
+
+def to_fields(
+    memory_id: str, document: str | None, record: Mapping[str, Any], vector: Vector | None
+) -> dict[str, Any]:
+    """The JSON form of a record, vector as an array: what its entry gives, without making one."""
+    if CREATED not in record or not record.keys() <= FIELDS or AS_JSON in record:
+        return entry_fields(to_entry(memory_id, document, record, vector))
+    read = record.get
+    return {
+        "id": memory_id,
+        "content": document or "",
+        "embedding": vector,
+        "source_instance": read("source_instance", "unknown"),
+        "source_type": read("source_type", "unknown"),
+        # orjson writes a date as `isoformat` does
+        "created_at": read("created_at") or from_microseconds(record[CREATED]),
+        "updated_at": read("updated_at") or from_microseconds(record[UPDATED]),
+        "tags": read("tags", []),
+        "context": read("context"),
+        "confidence": read("confidence", 1.0),
+        "supersedes": read("supersedes"),
+        "related_to": read("related_to", []),
+    }
+
+
+def to_entry(
+    memory_id: str, document: str | None, record: Mapping[str, Any], vector: Vector | None
+) -> MemoryEntry:
+    """The entry of a record. `vector` is float32 of shape (dimensions,)."""
+    created, updated = record.get(CREATED), record.get(UPDATED)
+    if type(created) is not int or type(updated) is not int:
+        return _foreign(memory_id, document, record, vector)
+    verbatim: dict[str, str] = {}
+    created_at = _date(record, "created_at", created, verbatim)
+    source = record.get("source_type", "unknown")
+    source_type = MemorySource.read(source)
+    if source_type.value != source:
+        verbatim["source_type"] = source
+    confidence = record.get("confidence", 1.0)
+    metadata: Metadata = {}
+    extra: Metadata = {}
+    if AS_JSON in record or not record.keys() <= FIELDS:
+        aside = orjson.loads(record.get(AS_JSON, "{}"))
+        known = {k: v for k, v in record.items() if k not in FIELDS} | aside.get("metadata", {})
+        order = aside.get("order", ())
+        metadata = {k: known.pop(k) for k in order if k in known} | known
+        extra = aside.get("extra", {})
+        confidence = aside.get("confidence", confidence)
+    return MemoryEntry(
+        id=memory_id,
+        content=document or "",
+        embedding=vector,
+        source_instance=record.get("source_instance", "unknown"),
+        source_type=source_type,
+        created_at=created_at,
+        updated_at=_date(record, "updated_at", updated, verbatim),
+        tags=list(record.get("tags", ())),
+        context=record.get("context"),
+        confidence=confidence,
+        supersedes=record.get("supersedes"),
+        related_to=list(record.get("related_to", ())),
+        metadata=metadata,
+        extra=extra,
+        verbatim=verbatim,
+    )
+
+
+def _date(record: Mapping[str, Any], name: str, moment: int, verbatim: dict[str, str]) -> Any:  # noqa: ANN401
+    text = record.get(name)
+    if text is None:
+        return from_microseconds(moment)
+    value = read_date(text)
+    if value.isoformat() != text:
+        verbatim[name] = text
+    return value
+
+
+def _foreign(
+    memory_id: str, document: str | None, record: Mapping[str, Any], vector: Vector | None
+) -> MemoryEntry:
+    return MemoryEntry(
+        id=memory_id,
+        content=document or "",
+        embedding=vector,
+        created_at=EPOCH,
+        metadata=dict(record),
+        extra={UNDATED: True},
+    )
+
+
+def recorded(identity: EmbeddingMetadata | None) -> dict[str, str | int]:
+    """The metadata of a collection that says which model made its vectors."""
+    if identity is None:
+        return {SINCE: ""}  # Chroma takes no empty metadata
+    return {
+        MODEL: identity.model_name,
+        DIMENSIONS: identity.dimensions,
+        PROVIDER: identity.provider,
+        SINCE: identity.created_at,
+    }
+
+
+def identity_of(metadata: Mapping[str, Any]) -> EmbeddingMetadata | None:
+    """The model that a collection's metadata names."""
+    if MODEL not in metadata:
+        return None
+    read = metadata.get
+    return EmbeddingMetadata(
+        model_name=str(read(MODEL)),
+        dimensions=int(read(DIMENSIONS, 0)),
+        provider=str(read(PROVIDER, UNKNOWN_MODEL)),
+        created_at=str(read(SINCE, "")),
+    )
