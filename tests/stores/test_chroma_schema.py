@@ -21,7 +21,7 @@ from tests.support.chroma_folders import (
 )
 from tribal_mcp.errors import StoreDamaged, StoreLocked
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
-from tribal_mcp.stores.chroma.files.schema import UnknownLayout
+from tribal_mcp.stores.raw import UnknownLayout
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from chromadb.api.models.Collection import Collection
 
 from tribal_mcp.portability.memory import Vector
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
-from tribal_mcp.stores.chroma.files.tables import RawCollection, RawRecord
+from tribal_mcp.stores.raw import RawCollection, RawRecord
 
 Record = tuple[str, str | None, dict[str, Any], bytes | None]
 """Id, document, metadata and the float32 vector's bytes."""

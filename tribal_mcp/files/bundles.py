@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from tribal_mcp.errors import BundleError, PathNotAllowed, TribalError, UsageError
+from tribal_mcp.files.atomic import make_private
 from tribal_mcp.files.directory import BY_DESCRIPTOR, Draft, OpenFolder, check_kind, in_words, taken
 
 SUFFIXES = tuple(kind + packed for kind in (".json", ".jsonl") for packed in ("", ".gz", ".zst"))
@@ -252,13 +253,6 @@ def _resolved(path: Path, shown: str) -> Path:
             return path.resolve()
     except RuntimeError as error:  # links in a circle, or a chain of very many
         raise PathNotAllowed(f"{shown} leads through too many links.") from error
-
-
-def make_private(folder: Path) -> None:
-    """Makes a folder, and what is missing above it, for its owner alone."""
-    missing = itertools.takewhile(lambda path: not path.exists(), (folder, *folder.parents))
-    for path in reversed(list(missing)):
-        path.mkdir(mode=0o700, exist_ok=True)
 
 
 def _shown(path_text: str) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tribal_mcp.errors import NoSpace, PathNotAllowed, StoreError, TribalError, UsageError
-from tribal_mcp.files.bundles import make_private
+from tribal_mcp.files.atomic import make_private
 from tribal_mcp.files.directory import Draft, OpenFolder, in_words
 
 _NAME = re.compile(r"\.tribal-[0-9a-f]{16}\.part")

@@ -252,6 +252,16 @@ def _foreign(
     )
 
 
+def pending_name(collection: str) -> str:
+    """The sibling collection for the memories without a vector."""
+    return f"{collection}.pending"
+
+
+def forgotten_name(collection: str) -> str:
+    """The sibling collection for the tombstones."""
+    return f"{collection}.forgotten"
+
+
 def recorded(identity: EmbeddingMetadata | None) -> dict[str, str | int]:
     """The metadata of a collection that says which model made its vectors."""
     if identity is None:

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, Field
 
 from tribal_mcp.errors import UsageError
+from tribal_mcp.files.atomic import make_private
 from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
 from tribal_mcp.portability.limits import NO_LIMITS
 from tribal_mcp.portability.memory import (
@@ -30,7 +31,6 @@ from tribal_mcp.portability.memory import (
 )
 from tribal_mcp.portability.vectors import vector_to_base64
 from tribal_mcp.stores.base import Change, MemoryStore
-from tribal_mcp.stores.chroma.lock import make_private
 from tribal_mcp.stores.errors import explained
 
 FOLDER = "restore"

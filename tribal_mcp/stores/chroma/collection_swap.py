@@ -5,13 +5,14 @@ So it is written down first which collection gets which name, and what the point
 next has the lock and finds that carries it out. Until it is written down, nothing has changed.
 """
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 
 import orjson
 
-from tribal_mcp.stores.chroma.folder import ChromaFolder, pending_name
+from tribal_mcp.files.atomic import write_atomically
+from tribal_mcp.stores.chroma.folder import ChromaFolder
+from tribal_mcp.stores.record import pending_name
 from tribal_mcp.stores.restore_points import FOLDER, Point, RestorePoints
 
 FILE = "switch.json"
@@ -31,12 +32,8 @@ def put_in_place(
             if raw is not None:
                 names[raw.id] = form(new)
     folder.client()
-    part = folder.own / f"{FILE}.part"
-    with part.open("wb") as file:
-        file.write(orjson.dumps({"names": names, "points": [p.model_dump() for p in points]}))
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(folder.own / FILE)
+    switch = {"names": names, "points": [point.model_dump() for point in points]}
+    write_atomically(folder.own / FILE, orjson.dumps(switch))
     finish_switch(folder)
 
 

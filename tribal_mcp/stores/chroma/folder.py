@@ -20,10 +20,10 @@ from tribal_mcp.errors import NoSpace, StoreError
 from tribal_mcp.stores.chroma.api_reader import ApiFiles
 from tribal_mcp.stores.chroma.files.index_backup import Guard
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
-from tribal_mcp.stores.chroma.files.tables import RawCollection, UnknownLayout
 from tribal_mcp.stores.chroma.journal import Journal
 from tribal_mcp.stores.chroma.lock import OWN_FOLDER, FolderLock
 from tribal_mcp.stores.errors import explained
+from tribal_mcp.stores.raw import RawCollection, UnknownLayout
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -235,16 +235,6 @@ class ChromaFolder:
     def at_name(self, name: str) -> "ChromaCollection":
         """The collection of that name, which exists."""
         return self.client().get_collection(name, embedding_function=None)
-
-
-def pending_name(collection: str) -> str:
-    """The collection beside it that holds the memories without a vector."""
-    return f"{collection}.pending"
-
-
-def forgotten_name(collection: str) -> str:
-    """The collection beside it that holds the tombstones."""
-    return f"{collection}.forgotten"
 
 
 def _stat(path: Path) -> Any:  # noqa: ANN401 - os.stat_result or None

@@ -6,7 +6,6 @@ gets the lock and finds a whole journal carries it out again, from the start, to
 journal that is not whole was never begun.
 """
 
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from tribal_mcp.files.atomic import write_atomically
 from tribal_mcp.portability.limits import NO_LIMITS
 from tribal_mcp.portability.memory import dump_entry, entry_from_dict
 from tribal_mcp.stores.base import Change
@@ -48,15 +48,10 @@ class Journal:
             "erase": list(batch.change.erase),
             "metadata": batch.metadata,
         }
-        part = self._path.with_suffix(".part")
-        with part.open("wb") as file:
-            file.write(orjson.dumps(head) + b"\n")
-            file.writelines(dump_entry(entry) + b"\n" for entry in batch.change.entries)
-            file.write(b"%d\n" % len(batch.change.entries))
-            file.flush()
-            os.fsync(file.fileno())
-        # A recovery writes down the batch that it completes: the one before stays until it has.
-        part.replace(self._path)
+        entries = batch.change.entries
+        lines = (orjson.dumps(head), *map(dump_entry, entries), b"%d" % len(entries))
+        # A recovery writes the batch that it completes: until then the earlier file stays.
+        write_atomically(self._path, (line + b"\n" for line in lines))
 
     def read(self) -> Batch | None:
         """The batch that was not finished; None if there is none."""

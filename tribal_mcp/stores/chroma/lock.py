@@ -22,6 +22,7 @@ import anyio
 from filelock import FileLock, Timeout
 
 from tribal_mcp.errors import StoreLocked
+from tribal_mcp.files.atomic import make_private, write_atomically
 from tribal_mcp.stores.errors import explained
 
 if sys.platform != "win32":
@@ -186,18 +187,8 @@ class FolderLock:
 
     def mark(self) -> None:
         """Say that this process writes, from before its first write."""
-        with self._mark.open("w") as file:
-            json.dump(asdict(Writer.me()), file)
-            file.flush()
-            os.fsync(file.fileno())
+        write_atomically(self._mark, json.dumps(asdict(Writer.me())).encode())
 
     def unmark(self) -> None:
         """Say that all is written."""
         self._mark.unlink(missing_ok=True)
-
-
-def make_private(folder: Path) -> None:
-    """Make the folder and those above it that are missing, for this user alone."""
-    if not folder.is_dir():
-        make_private(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)

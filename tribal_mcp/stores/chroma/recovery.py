@@ -8,24 +8,24 @@ aside, and Chroma builds it anew. All of this may be killed as well, and is then
 """
 
 import logging
-import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import orjson
 
 from tribal_mcp.errors import StoreDamaged, StoreError
+from tribal_mcp.files.atomic import make_private, write_atomically
 from tribal_mcp.portability.memory import Vector
 from tribal_mcp.stores.chroma.collection_swap import FILE as SWITCH
 from tribal_mcp.stores.chroma.collection_swap import finish_switch
 from tribal_mcp.stores.chroma.files.hnsw import HnswFiles
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
-from tribal_mcp.stores.chroma.files.tables import RawCollection
 from tribal_mcp.stores.chroma.folder import ChromaFolder
 from tribal_mcp.stores.chroma.write import carry_out, refuse_strangers
 from tribal_mcp.stores.errors import explained
+from tribal_mcp.stores.raw import RawCollection
 
 REBUILD = "rebuild"
 """Where the vectors of an index lie while it is built anew."""
@@ -148,21 +148,17 @@ def _copy_vectors(
 ) -> None:
     ids = list(dict.fromkeys([*files.ids(raw), *files.without_row(raw)]))
     folder.refuse_full_disk(len(ids) * (raw.dimension or 0) * 4)
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(place)
     found: list[str] = []
-    with (place / "vectors.f32").open("wb") as file:
+
+    def vectors() -> Iterator[bytes]:
         for start in range(0, len(ids), _BATCH):
-            vectors = files.vectors(raw, ids[start : start + _BATCH])
-            found += vectors
-            file.writelines(vector.tobytes() for vector in vectors.values())
-        file.flush()
-        os.fsync(file.fileno())
-    part = place / "ids.part"
-    with part.open("wb") as file:
-        file.write(orjson.dumps(found))
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(place / "ids.json")  # from now on the copy is whole
+            part = files.vectors(raw, ids[start : start + _BATCH])
+            found.extend(part)
+            yield from (vector.tobytes() for vector in part.values())
+
+    write_atomically(place / "vectors.f32", vectors())
+    write_atomically(place / "ids.json", orjson.dumps(found))  # now the copy is complete
 
 
 class Building(ChromaFiles):

@@ -17,13 +17,13 @@ from tribal_mcp.stores.chroma.api_reader import ApiFiles
 from tribal_mcp.stores.chroma.collection_swap import FILE as SWITCH
 from tribal_mcp.stores.chroma.files.hnsw import FILES
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
-from tribal_mcp.stores.chroma.files.tables import RawCollection, UnknownLayout
-from tribal_mcp.stores.chroma.folder import OURS, ChromaFolder, forgotten_name, pending_name
+from tribal_mcp.stores.chroma.folder import OURS, ChromaFolder
 from tribal_mcp.stores.chroma.journal import Batch
 from tribal_mcp.stores.chroma.recovery import REBUILD, Building, rebuild, recover
 from tribal_mcp.stores.chroma.salvage import SalvagedFiles
 from tribal_mcp.stores.chroma.write import carry_out
-from tribal_mcp.stores.record import DELETED, to_entry
+from tribal_mcp.stores.raw import RawCollection, UnknownLayout
+from tribal_mcp.stores.record import DELETED, forgotten_name, pending_name, to_entry
 
 _EXAMPLES = 5
 

@@ -23,8 +23,8 @@ from tribal_mcp.stores.base import BATCH, Lines
 from tribal_mcp.stores.chroma.files.hnsw import HnswFiles
 from tribal_mcp.stores.chroma.files.hnsw_labels import LABELS, Labels
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
-from tribal_mcp.stores.chroma.files.tables import RawCollection, RawRecord
 from tribal_mcp.stores.chroma.journal import Batch
+from tribal_mcp.stores.raw import RawCollection, RawRecord
 from tribal_mcp.stores.record import DELETED, to_fields
 
 T = TypeVar("T")

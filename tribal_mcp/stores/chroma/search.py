@@ -17,10 +17,11 @@ from typing import TypeVar
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.memory import Vector
 from tribal_mcp.stores.base import BATCH, EVERYTHING, StoreState
-from tribal_mcp.stores.chroma.files.tables import DOCUMENT, RawCollection, RawRecord
+from tribal_mcp.stores.chroma.files.tables import DOCUMENT
 from tribal_mcp.stores.chroma.folder import Files
 from tribal_mcp.stores.chroma.lock import OWN_FOLDER
 from tribal_mcp.stores.chroma.session import Sessions, in_thread
+from tribal_mcp.stores.raw import RawCollection, RawRecord
 from tribal_mcp.stores.search import Nearest, Tally, check_dimensions
 
 T = TypeVar("T")

@@ -29,24 +29,20 @@ from tribal_mcp.stores.base import (
 from tribal_mcp.stores.chroma.collection_swap import FILE as SWITCH
 from tribal_mcp.stores.chroma.collection_swap import drop, put_in_place
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
-from tribal_mcp.stores.chroma.files.tables import RawCollection, RawRecord
-from tribal_mcp.stores.chroma.folder import (
-    OURS,
-    ChromaFolder,
-    Files,
-    forgotten_name,
-    pending_name,
-)
+from tribal_mcp.stores.chroma.folder import OURS, ChromaFolder, Files
 from tribal_mcp.stores.chroma.journal import Batch
 from tribal_mcp.stores.chroma.repair import Problem, check, repair
 from tribal_mcp.stores.chroma.salvage import Salvage, SalvagedFiles
 from tribal_mcp.stores.chroma.search import ChromaSearching
 from tribal_mcp.stores.chroma.session import in_thread, session_on
 from tribal_mcp.stores.chroma.write import carry_out, writable
+from tribal_mcp.stores.raw import RawCollection, RawRecord
 from tribal_mcp.stores.record import (
     DELETED,
     IDENTITY,
+    forgotten_name,
     identity_of,
+    pending_name,
     recorded,
     to_entry,
     to_fields,

@@ -14,10 +14,10 @@ import numpy as np
 
 from tribal_mcp.errors import StoreError
 from tribal_mcp.portability.memory import MemoryEntry, Vector
-from tribal_mcp.stores.chroma.files.tables import RawCollection
-from tribal_mcp.stores.chroma.folder import OURS, ChromaFolder, forgotten_name, pending_name
+from tribal_mcp.stores.chroma.folder import OURS, ChromaFolder
 from tribal_mcp.stores.chroma.journal import Batch
-from tribal_mcp.stores.record import to_metadata, to_tombstone
+from tribal_mcp.stores.raw import RawCollection
+from tribal_mcp.stores.record import forgotten_name, pending_name, to_metadata, to_tombstone
 
 if TYPE_CHECKING:
     from chromadb.api.collection_configuration import CreateCollectionConfiguration

@@ -42,15 +42,17 @@ from tribal_mcp.stores.base import (
     check_identity,
     links_of,
 )
-from tribal_mcp.stores.chroma.files.tables import RawCollection, RawRecord
-from tribal_mcp.stores.chroma.folder import OURS, forgotten_name, pending_name
+from tribal_mcp.stores.chroma.folder import OURS
 from tribal_mcp.stores.chroma_server.api import Coming, ServerApi
 from tribal_mcp.stores.chroma_server.http import Absent, ServerHttp
+from tribal_mcp.stores.raw import RawCollection, RawRecord
 from tribal_mcp.stores.record import (
     DELETED,
     FIELDS,
     IDENTITY,
+    forgotten_name,
     identity_of,
+    pending_name,
     recorded,
     to_entry,
     to_fields,

@@ -7,11 +7,11 @@ appended, so the labels as they were before, kept here, name every vector up to 
 log still has all after it.
 """
 
-import os
 from pathlib import Path
 
 import orjson
 
+from tribal_mcp.files.atomic import make_private, write_atomically
 from tribal_mcp.stores.chroma.files.hnsw import Stamps, stamps
 from tribal_mcp.stores.chroma.files.hnsw_labels import LABELS
 from tribal_mcp.stores.chroma.lock import OWN_FOLDER
@@ -36,15 +36,10 @@ class Guard:
         if applied is None or self._saved.get(segment) == (applied, now):
             return
         if self._head(segment) != (applied, now):
-            self._place.mkdir(mode=0o700, parents=True, exist_ok=True)
-            part = self._place / f"{segment}.part"
-            with part.open("wb") as file:
-                file.write(orjson.dumps([applied, now]) + b"\n")
-                if now[-1] is not None:
-                    file.write((self._folder / segment / LABELS).read_bytes())
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self._place / segment)
+            make_private(self._place)
+            labels = b"" if now[-1] is None else (self._folder / segment / LABELS).read_bytes()
+            head = orjson.dumps([applied, now]) + b"\n"
+            write_atomically(self._place / segment, [head, labels])
         self._saved[segment] = (applied, now)
 
     def _head(self, segment: str) -> tuple[int, Stamps] | None:

@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from tribal_mcp.stores.chroma.files.tables import DOCUMENT, ChromaTables, RawCollection, places
+from tribal_mcp.stores.chroma.files.tables import DOCUMENT, ChromaTables, places
+from tribal_mcp.stores.raw import RawCollection
 from tribal_mcp.stores.search import UNKNOWN, Tally, latest_first, most_first
 
 _WITH_TAG = """

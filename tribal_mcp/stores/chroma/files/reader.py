@@ -17,7 +17,8 @@ from tribal_mcp.stores.chroma.files.hnsw import HnswFiles
 from tribal_mcp.stores.chroma.files.hnsw_labels import LABELS, Labels
 from tribal_mcp.stores.chroma.files.index_backup import Guard
 from tribal_mcp.stores.chroma.files.queries import ChromaQueries
-from tribal_mcp.stores.chroma.files.tables import DOCUMENT, RawCollection, RawRecord, places
+from tribal_mcp.stores.chroma.files.tables import DOCUMENT, places
+from tribal_mcp.stores.raw import RawCollection, RawRecord
 
 _ADD, _UPDATE, _UPSERT, _DELETE = range(4)
 

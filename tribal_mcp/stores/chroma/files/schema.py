@@ -1,4 +1,4 @@
-"""The one layout of a Chroma folder that is known, and what a collection's settings mean in it.
+"""The one layout of a Chroma folder that this version knows.
 
 The database is checked migration by migration and column by column. Any other layout is refused,
 for a wrong guess would be a wrong memory.
@@ -6,11 +6,9 @@ for a wrong guess would be a wrong memory.
 
 import json
 import sqlite3
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
-from tribal_mcp.errors import StoreDamaged
+from tribal_mcp.stores.raw import UnknownLayout
 
 MIGRATIONS = {"sysdb": 10, "metadb": 6, "embeddings_queue": 2}
 """The last migration of each part of the database, as Chroma 1.5.9 leaves it."""
@@ -29,10 +27,6 @@ COLUMNS = {
     "max_seq_id": "segment_id seq_id",
 }
 """The tables that are read, with all their columns."""
-
-
-class UnknownLayout(StoreDamaged):
-    """The files are not laid out as this version knows them."""
 
 
 def check_layout(sql: sqlite3.Connection) -> None:
@@ -57,64 +51,6 @@ def check_layout(sql: sqlite3.Connection) -> None:
             f"{', and other columns in ' if wrong else ''}{', '.join(wrong)}. It was written by "
             "another version of Chroma."
         )
-
-
-@dataclass(frozen=True, slots=True)
-class RawCollection:
-    """A collection as it stands in the database."""
-
-    id: str
-    name: str
-    dimension: int | None
-    settings: dict[str, Any]
-    """What Chroma stored of its schema and configuration, by the column's name."""
-    metadata: dict[str, Any]
-    legacy_space: str | None = None
-    """The distance metric that Chroma 0.x stored beside the vectors."""
-
-    @property
-    def space(self) -> str:
-        """The distance metric: l2, cosine or ip.
-
-        Raises:
-            UnknownLayout: the settings do not tell, or not clearly. A wrong guess would give
-                unit vectors for those of a cosine collection.
-        """
-        try:
-            found = {*_spaces(self.settings), self.legacy_space} - {None} or {"l2"}
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UnknownLayout(
-                f"The settings of {self.name!r} can't be read: {error!r}."
-            ) from error
-        if len(found) > 1 or not found <= {"l2", "cosine", "ip"}:
-            raise UnknownLayout(f"The distance metric of {self.name!r} is not clear: {found}.")
-        return str(found.pop())
-
-    def embedding_functions(self) -> set[str]:
-        """The embedding functions that the stored settings name; Chroma constructs them."""
-        return {
-            str(function.get("name"))
-            for node in _nodes(self.settings)
-            if isinstance(function := node.get("embedding_function"), dict)
-            and function.get("type") == "known"
-        }
-
-
-def _spaces(settings: dict[str, Any]) -> list[str | None]:
-    if schema := settings.get("schema"):
-        index = schema["keys"]["#embedding"]["float_list"]["vector_index"]
-        return [index["config"]["space"]]
-    configuration = settings.get("configuration") or {}
-    # Chroma 1.0 to 1.2 stored it under `vector_index`; the API gives it without.
-    indexes = configuration.get("vector_index", configuration)
-    return [indexes[kind]["space"] for kind in ("hnsw", "spann") if indexes.get(kind)]
-
-
-def _nodes(value: object) -> Iterator[dict[str, Any]]:
-    if isinstance(value, dict):
-        yield value
-        for child in value.values():
-            yield from _nodes(child)
 
 
 def as_json(text: str | None) -> Any:  # noqa: ANN401 - any JSON value

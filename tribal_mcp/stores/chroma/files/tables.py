@@ -8,33 +8,16 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from tribal_mcp.errors import StoreDamaged, StoreLocked
-from tribal_mcp.portability.memory import Vector
 from tribal_mcp.stores.chroma.files.log import play_rows
-from tribal_mcp.stores.chroma.files.schema import (
-    RawCollection,
-    UnknownLayout,
-    as_json,
-    as_value,
-    check_layout,
-)
+from tribal_mcp.stores.chroma.files.schema import as_json, as_value, check_layout
+from tribal_mcp.stores.raw import RawCollection, UnknownLayout
 from tribal_mcp.stores.record import AS_JSON, OTHER_MODEL, OTHER_TIMES, STORED, named_models
-
-__all__ = ["DOCUMENT", "ChromaTables", "RawCollection", "RawRecord", "UnknownLayout", "places"]
 
 DOCUMENT = "chroma:document"
 _BUSY_S = 30.0
-
-
-class RawRecord(NamedTuple):
-    """A record; `vector` is float32 of shape (dimension,), or None if it can't be found."""
-
-    id: str
-    document: str | None
-    metadata: dict[str, Any]
-    vector: Vector | None
 
 
 class ChromaTables:

@@ -1,0 +1,79 @@
+"""Collections and records as Chroma stores them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from tribal_mcp.errors import StoreDamaged
+from tribal_mcp.portability.memory import Vector
+
+
+class UnknownLayout(StoreDamaged):
+    """The files are not laid out as this version knows them."""
+
+
+class RawRecord(NamedTuple):
+    """A record; `vector` is float32 of shape (dimension,), or None if it can't be found."""
+
+    id: str
+    document: str | None
+    metadata: dict[str, Any]
+    vector: Vector | None
+
+
+@dataclass(frozen=True, slots=True)
+class RawCollection:
+    """A collection as it stands in the database."""
+
+    id: str
+    name: str
+    dimension: int | None
+    settings: dict[str, Any]
+    """What Chroma stored of its schema and configuration, by the column's name."""
+    metadata: dict[str, Any]
+    legacy_space: str | None = None
+    """The distance metric that Chroma 0.x stored beside the vectors."""
+
+    @property
+    def space(self) -> str:
+        """The distance metric: l2, cosine or ip.
+
+        Raises:
+            UnknownLayout: the settings do not tell, or not clearly. A wrong guess would give
+                unit vectors for those of a cosine collection.
+        """
+        try:
+            found = {*_spaces(self.settings), self.legacy_space} - {None} or {"l2"}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UnknownLayout(
+                f"The settings of {self.name!r} can't be read: {error!r}."
+            ) from error
+        if len(found) > 1 or not found <= {"l2", "cosine", "ip"}:
+            raise UnknownLayout(f"The distance metric of {self.name!r} is not clear: {found}.")
+        return str(found.pop())
+
+    def embedding_functions(self) -> set[str]:
+        """The embedding functions that the stored settings name; Chroma constructs them."""
+        return {
+            str(function.get("name"))
+            for node in _nodes(self.settings)
+            if isinstance(function := node.get("embedding_function"), dict)
+            and function.get("type") == "known"
+        }
+
+
+def _spaces(settings: dict[str, Any]) -> list[str | None]:
+    if schema := settings.get("schema"):
+        index = schema["keys"]["#embedding"]["float_list"]["vector_index"]
+        return [index["config"]["space"]]
+    configuration = settings.get("configuration") or {}
+    # Chroma 1.0 to 1.2 stored it under `vector_index`; the API gives it without.
+    indexes = configuration.get("vector_index", configuration)
+    return [indexes[kind]["space"] for kind in ("hnsw", "spann") if indexes.get(kind)]
+
+
+def _nodes(value: object) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+        for child in value.values():
+            yield from _nodes(child)
