@@ -18,7 +18,7 @@ A message says what is wrong, where, and what to do next, and shows no more of t
 than the caller gave. Anything that is not a TribalError is a bug and keeps its traceback.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from tribal_mcp.next_steps import NextStep
 
@@ -37,6 +37,10 @@ class TribalError(Exception):
     def __init__(self, message: str, *next_steps: NextStep) -> None:
         super().__init__(message)
         self.next_steps = next_steps
+
+    def extended(self, sentence: str, *next_steps: NextStep) -> Self:
+        """The same failure with one more sentence, and with more next steps."""
+        return type(self)(f"{self} {sentence}", *self.next_steps, *next_steps)
 
 
 class UsageError(TribalError):

@@ -21,6 +21,30 @@ class NextStep:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
+def to_json(steps: Iterable[NextStep]) -> list[list[Any]]:
+    """The steps as JSON values; `...` becomes null, which no argument of a use case can be."""
+    return [
+        [
+            step.text,
+            step.action,
+            {name: None if value is ... else value for name, value in step.arguments.items()},
+        ]
+        for step in steps
+    ]
+
+
+def from_json(steps: Iterable[list[Any]]) -> list[NextStep]:
+    """The steps that `to_json` wrote."""
+    return [
+        NextStep(
+            text,
+            action,
+            {name: ... if value is None else value for name, value in arguments.items()},
+        )
+        for text, action, arguments in steps
+    ]
+
+
 def in_words(steps: Iterable[NextStep], as_call: Callable[[str, Mapping[str, Any]], str]) -> str:
     """The steps as one paragraph.
 

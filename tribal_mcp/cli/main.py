@@ -351,5 +351,5 @@ def main() -> None:
     except TribalError as error:
         from tribal_mcp.cli.output import show_failure  # noqa: PLC0415 - only failures need it
 
-        show_failure(str(error))
+        show_failure(error)
         sys.exit(error.exit_code)

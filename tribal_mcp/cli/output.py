@@ -6,15 +6,16 @@ options and commands. Text from a bundle may hold anything, so nothing unprintab
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Self
+from typing import Any, Self
 
 import typer
 from rich.console import Console
@@ -23,7 +24,8 @@ from rich.progress import Progress as Bar
 
 import tribal_mcp.cli.tables_memory  # noqa: F401 - registers its tables
 from tribal_mcp.cli.tables import rows
-from tribal_mcp.errors import Stopped
+from tribal_mcp.errors import Stopped, TribalError
+from tribal_mcp.next_steps import in_words
 from tribal_mcp.services.memory_results import ForgetResult, RecallResult, RememberResult
 from tribal_mcp.services.results import (
     ChangeResult,
@@ -97,6 +99,18 @@ def in_options(sentence: str) -> str:
     return _NAMES.sub(lambda match: _OPTIONS.get(match[0], match[0]), sentence)
 
 
+def as_command(action: str, arguments: Mapping[str, Any]) -> str:
+    """A use case as the command that a user can paste."""
+    options = ""
+    for name, value in arguments.items():
+        option = f" --{name.replace('_', '-')}"
+        if value is True:
+            options += option
+        elif value is not False and value not in ("", []):
+            options += f"{option} {'…' if value is ... else shlex.quote(str(value))}"
+    return f"`tribal-mcp {action}{options}`"
+
+
 def show(result: Result, title: str) -> None:
     """Print a result for a person: what there is, what to know, what to do next."""
     typer.secho(_printable(title), bold=True)
@@ -145,9 +159,9 @@ def _show_errors(result: ImportResult) -> None:
         typer.echo()
 
 
-def show_failure(sentence: str) -> None:
+def show_failure(error: TribalError) -> None:
     """Print why a command could not be carried out."""
-    text = f"tribal-mcp: {in_options(sentence)}"
+    text = f"tribal-mcp: {in_options(str(error))} {in_words(error.next_steps, as_command)}".rstrip()
     typer.echo(_paragraph(text, terminal=sys.stderr.isatty()), err=True)
 
 

@@ -18,15 +18,16 @@ def run(name: str, arguments: dict[str, Any]) -> "Result":
     """
     import anyio  # noqa: PLC0415 - a help page needs none of these
 
-    from tribal_mcp.cli.output import Progress, in_options, stopping  # noqa: PLC0415
+    from tribal_mcp.cli.output import Progress, as_command, in_options, stopping  # noqa: PLC0415
     from tribal_mcp.config import load  # noqa: PLC0415
+    from tribal_mcp.next_steps import in_words  # noqa: PLC0415
     from tribal_mcp.services.jobs import Jobs  # noqa: PLC0415
 
     settings, limits = load()
     with Progress() as progress, stopping(progress) as stop:
         jobs = Jobs(settings, limits, report=progress, stop=stop, trusted=True)
         result = cast("Result", anyio.run(jobs.run, name, arguments))
-    result.next_step = in_options(result.next_step)
+    result.next_step = in_words(result.next_steps, as_command) or in_options(result.next_step)
     result.notes = [in_options(note) for note in result.notes]
     return result
 

@@ -16,7 +16,8 @@ from starlette.types import Receive, Scope, Send
 from tribal_mcp.errors import Stopped
 from tribal_mcp.files.spool import Spool
 from tribal_mcp.http_api.content import EVENTS
-from tribal_mcp.http_api.problems import Problem, response_of
+from tribal_mcp.http_api.problems import Problem, as_request, response_of
+from tribal_mcp.next_steps import in_words
 from tribal_mcp.services.permissions import READ_ONLY
 from tribal_mcp.worker.pool import OnProgress, StoreProcesses
 
@@ -91,6 +92,8 @@ class Calls:
             group.cancel_scope.cancel()
         if not result:
             raise failure
+        if steps := result.pop("next_steps"):
+            result["next_step"] = in_words(steps, as_request)
         return result
 
 

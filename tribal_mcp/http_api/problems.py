@@ -4,6 +4,7 @@ A failure of the services brings its own status and its sentence. What is a bug 
 one; the log has the rest.
 """
 
+import json
 import logging
 import re
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from tribal_mcp.errors import TribalError
+from tribal_mcp.next_steps import in_words
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +73,7 @@ def response_of(error: Exception) -> JSONResponse:
             known = error.http_status in set(HTTPStatus)
             status = error.http_status if known else 503
             retry = {"Retry-After": "5"} if status in _LATER else None
-            return _response(status, _snake(type(error).__name__), str(error), retry)
+            return _response(status, _snake(type(error).__name__), _sentences(error), retry)
     log.error("A request failed", exc_info=error)
     detail = (
         "The request failed because of a bug in tribal-mcp; the server's log has the details. "
@@ -125,8 +127,18 @@ def _response(
     return JSONResponse({**content, **(more or {})}, status, headers, MEDIA_TYPE)
 
 
+def _sentences(error: TribalError) -> str:
+    return f"{error} {in_words(error.next_steps, as_request)}".rstrip()
+
+
 def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+def as_request(action: str, arguments: Mapping[str, Any]) -> str:
+    """A use case as the request that a user can send."""
+    given = json.dumps({n: "…" if v is ... else v for n, v in arguments.items()})
+    return f"POST /v1/{action} {given}" if arguments else f"/v1/{action}"
 
 
 def answer_in_problems(app: FastAPI) -> None:

@@ -5,7 +5,9 @@ Here a call that can't be carried out says what is wrong and what to do next; wh
 developers can mend goes to the log. This touches the inside of the SDK; tests hold each part.
 """
 
+import json
 import logging
+from collections.abc import Mapping
 from typing import Any, Self
 
 from mcp.server.mcpserver import Context
@@ -15,6 +17,7 @@ from mcp.types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import BaseModel, ValidationError
 
 from tribal_mcp.errors import TribalError
+from tribal_mcp.next_steps import in_words
 from tribal_mcp.services.permissions import READ_ONLY
 from tribal_mcp.worker.pool import StoreProcesses
 
@@ -30,13 +33,25 @@ async def ask(ctx: Ctx, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         await ctx.report_progress(percent, 100, message)
 
     request = ctx.request_context.request
-    return await ctx.request_context.lifespan_context.call(
+    result = await ctx.request_context.lifespan_context.call(
         name,
         arguments,
         progress,
         # Over HTTP the gate has noted it; over stdio there is no request, and no limit.
         read_only=request is not None and request.scope[READ_ONLY],
     )
+    if steps := result["next_steps"]:
+        result["next_step"] = in_words(steps, as_call)
+    return result
+
+
+def as_call(action: str, arguments: Mapping[str, Any]) -> str:
+    """A use case as the tool call that a user can paste."""
+    given = ", ".join(
+        f"{name}={'…' if value is ... else json.dumps(value, ensure_ascii=False)}"
+        for name, value in arguments.items()
+    )
+    return f"tribal_{action}({given})"
 
 
 def answer(result: BaseModel) -> CallToolResult:
@@ -76,7 +91,7 @@ class SentenceTool(Tool):
         except ToolError as error:
             cause = error.__cause__
             if isinstance(cause, TribalError):
-                return _failure(str(cause))
+                return _failure(f"{cause} {in_words(cause.next_steps, as_call)}".rstrip())
             if isinstance(cause, ValidationError) and not isinstance(error, UnexpectedToolError):
                 return _failure(self._sentence(cause))
             log.exception("%s failed", self.name)

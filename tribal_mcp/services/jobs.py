@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import anyio.from_thread
 import anyio.to_thread
-from pydantic import BaseModel
 
 from tribal_mcp.embedding.base import Embedder
 from tribal_mcp.embedding.providers import embedder_of
@@ -55,6 +54,7 @@ from tribal_mcp.services.results import (
     ExportResult,
     ImportResult,
     LastExport,
+    Result,
     after_export,
     after_import,
 )
@@ -74,7 +74,7 @@ _COMPARED_PERCENT = 50.0
 class Jobs(StoreJobs):
     """All use cases; see `StoreJobs`."""
 
-    async def run(self, name: str, arguments: dict[str, Any]) -> BaseModel:
+    async def run(self, name: str, arguments: dict[str, Any]) -> Result:
         """Carry out the job of that name.
 
         Raises:
@@ -86,7 +86,7 @@ class Jobs(StoreJobs):
             method, request = _JOBS[name]
         except KeyError:
             raise UsageError(f"There is no job named {name!r}.") from None
-        job: Callable[[Request], Awaitable[BaseModel]] = getattr(self, method)
+        job: Callable[[Request], Awaitable[Result]] = getattr(self, method)
         return await job(request(**arguments))
 
     async def export(self, request: ExportRequest) -> ExportResult:

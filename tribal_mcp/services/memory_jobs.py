@@ -3,8 +3,6 @@
 import uuid
 from datetime import UTC, datetime
 
-from pydantic import BaseModel
-
 from tribal_mcp.config import Settings
 from tribal_mcp.embedding.base import Embedder
 from tribal_mcp.embedding.providers import embedder_of
@@ -15,6 +13,7 @@ from tribal_mcp.portability.memory import MemoryEntry, MemorySource, dump_entry,
 from tribal_mcp.services.memories.recall import recall
 from tribal_mcp.services.memories.remember import forget, remember
 from tribal_mcp.services.requests import ForgetRequest, RecallRequest, RememberRequest
+from tribal_mcp.services.results import Result
 from tribal_mcp.stores.base import StoreState
 from tribal_mcp.stores.restore_points import RestorePoints
 from tribal_mcp.stores.search import SearchableStore
@@ -52,7 +51,7 @@ def entry_of(request: RememberRequest, instance: str, limits: Limits) -> MemoryE
 
 async def run_memory_job(
     request: MemoryRequest, store: SearchableStore, settings: Settings, limits: Limits
-) -> BaseModel:
+) -> Result:
     """Carry out what is asked.
 
     Raises:

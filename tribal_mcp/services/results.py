@@ -1,9 +1,27 @@
 """What each use case answers. Counts, paths and ids, never the text of a memory."""
 
+from typing import TYPE_CHECKING
+
 from pydantic import BaseModel, Field
+from pydantic.json_schema import SkipJsonSchema
+
+from tribal_mcp.next_steps import NextStep
 
 DETAILS = 100
 """Errors that a summary spells out; the rest is a count."""
+
+
+class Result(BaseModel):
+    """What every use case answers with.
+
+    `next_steps` is for callers in Python and for the interfaces, which render it into
+    `next_step`; it is in no dump and in no schema.
+    """
+
+    next_steps: SkipJsonSchema[list[NextStep]] = Field(default_factory=list, exclude=True)
+    if TYPE_CHECKING:  # each result declares these two in the place that the wire format has
+        notes: list[str]
+        next_step: str
 
 
 class EmbeddingResult(BaseModel):
@@ -14,7 +32,7 @@ class EmbeddingResult(BaseModel):
     provider: str
 
 
-class ExportResult(BaseModel):
+class ExportResult(Result):
     """An export that was made."""
 
     memory_count: int = Field(description="memories in the bundle")
@@ -97,14 +115,14 @@ class ImportSummary(BaseModel):
     notes: list[str] = Field([], description="what else to know")
 
 
-class ImportResult(ImportSummary):
+class ImportResult(ImportSummary, Result):
     """An import as the doors report it."""
 
     plan_path: str = Field("", description="the file with what becomes of every entry, if asked")
     next_step: str = Field("", description="what to do now")
 
 
-class UndoResult(BaseModel):
+class UndoResult(Result):
     """An operation that was taken back, or in a dry run what that would be.
 
     Every memory that it changed is in exactly one of `removed`, `put_back`, `brought_back`,
@@ -143,7 +161,7 @@ class HistoryEntry(BaseModel):
     can_undo: bool = Field(description="whether what was before is still kept")
 
 
-class HistoryResult(BaseModel):
+class HistoryResult(Result):
     """The operations that changed memories, the newest first."""
 
     operations: list[HistoryEntry]
@@ -160,7 +178,7 @@ class LastExport(BaseModel):
     filters: str = Field(description="what was taken, in words")
 
 
-class CopyResult(BaseModel):
+class CopyResult(Result):
     """A store that was copied into another, or in a dry run what that would be."""
 
     source: str = Field(description="where the memories are")
@@ -179,7 +197,7 @@ class CopyResult(BaseModel):
     next_step: str = ""
 
 
-class ReembedResult(BaseModel):
+class ReembedResult(Result):
     """Vectors that were made anew, or in a dry run what that would be."""
 
     model: str = Field(description="the model that makes the vectors")
@@ -200,7 +218,7 @@ class ReembedResult(BaseModel):
     next_step: str = Field("", description="what to do now")
 
 
-class StatsResult(BaseModel):
+class StatsResult(Result):
     """What is in the store."""
 
     data_dir: str = Field(description="the Chroma folder, or the server's address")
@@ -234,7 +252,7 @@ class ProblemResult(BaseModel):
     harmless: bool = Field(description="whether nothing is lost or wrong")
 
 
-class CheckResult(BaseModel):
+class CheckResult(Result):
     """What a check of the folder found, and what a repair did."""
 
     sound: bool = Field(description="whether nothing is lost or wrong now")
@@ -244,7 +262,7 @@ class CheckResult(BaseModel):
     next_step: str = ""
 
 
-class RescueResult(BaseModel):
+class RescueResult(Result):
     """A bundle of what could be read of a damaged folder."""
 
     memory_count: int

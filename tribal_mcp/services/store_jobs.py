@@ -11,7 +11,6 @@ from typing import BinaryIO
 
 import anyio.from_thread
 import anyio.to_thread
-from pydantic import BaseModel
 
 from tribal_mcp.config import Settings, elsewhere
 from tribal_mcp.embedding.providers import embedder_of, is_paid
@@ -52,6 +51,7 @@ from tribal_mcp.services.results import (
     HistoryResult,
     ReembedResult,
     RescueResult,
+    Result,
     StatsResult,
     UndoResult,
 )
@@ -223,7 +223,7 @@ class StoreJobs:
             "remove the damaged one.",
         )
 
-    async def with_memories(self, request: MemoryRequest) -> BaseModel:
+    async def with_memories(self, request: MemoryRequest) -> Result:
         """Remember, recall or forget."""
         async with self._store() as store:
             return await run_memory_job(request, store, self.settings, self.limits)

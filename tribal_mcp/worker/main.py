@@ -1,9 +1,10 @@
 """The process that does a server's work: it may be slow, freeze or die without its server.
 
 One JSON line in is a call, `{"call": name, "arguments": {…}, "read_only": false}`, or
-`{"stop": true}` for the call at work. Lines out are `{"progress": [percent, message]}` and at the
-end of the call `{"result": {…}}` or `{"error": {"type": …, "message": …}}`. At the end of its input
-it finishes the batch in hand and ends; so it never outlives its server, however that ends.
+`{"stop": true}` for the running call. Lines out are `{"progress": [percent, message]}` and at the
+end of the call `{"result": {…}}` or `{"error": {"type": …, "message": …}}`; beside either,
+`next_steps` as `next_steps.to_json` writes them. At the end of its input it finishes the batch in
+progress and ends, so it never outlives its server, however that ends.
 """
 
 import json
@@ -23,6 +24,7 @@ import anyio.to_thread
 
 from tribal_mcp.config import load
 from tribal_mcp.errors import TribalError
+from tribal_mcp.next_steps import to_json
 from tribal_mcp.services.jobs import Jobs
 
 LAST_BATCH_S = 20.0
@@ -110,9 +112,15 @@ async def _answer(call: dict[str, Any], report: _Progress, calls: _Calls) -> dic
             *load(), report=report, stop=calls.stopped, read_only=call.get("read_only", False)
         )
         result = await jobs.run(call["call"], call["arguments"])
-        return {"result": result.model_dump(mode="json")}
+        return {
+            "result": result.model_dump(mode="json"),
+            "next_steps": to_json(result.next_steps),
+        }
     except TribalError as error:
-        return {"error": {"type": type(error).__name__, "message": str(error)}}
+        return {
+            "error": {"type": type(error).__name__, "message": str(error)},
+            "next_steps": to_json(error.next_steps),
+        }
     except Exception:
         log.exception("The call %s failed", call["call"])
         return {"error": {"type": "", "message": ""}}

@@ -17,6 +17,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from tribal_mcp import errors
 from tribal_mcp.errors import StoreError, TribalError
+from tribal_mcp.next_steps import NextStep, from_json
 
 PROCESSES = 3
 """Calls that may be at work at once; a further one waits."""
@@ -134,7 +135,7 @@ class StoreProcesses:
         *,
         read_only: bool = False,
     ) -> dict[str, Any]:
-        """Carry out a job of `jobs.Jobs` and give its result as a dict.
+        """Carry out a job of `services.jobs`: the fields of its result, `next_steps` among them.
 
         Cancelled, it stops the job after the batch in hand before it returns. With `read_only`
         the job is refused unless it only reads.
@@ -166,10 +167,10 @@ class StoreProcesses:
             finally:
                 with anyio.CancelScope(shield=True):
                     await self._give_back(worker, usable=usable)
+        next_steps = from_json(answer.get("next_steps", ()))
         if "error" in answer:
-            raise _error(answer["error"])
-        result: dict[str, Any] = answer["result"]
-        return result
+            raise _error(answer["error"], next_steps)
+        return {**answer["result"], "next_steps": next_steps}
 
     async def _take(self) -> _Worker:
         while self._idle:
@@ -186,8 +187,8 @@ class StoreProcesses:
             log.warning("A store process was given up; it ended with %s", await worker.end())
 
 
-def _error(error: dict[str, str]) -> Exception:
+def _error(error: dict[str, str], next_steps: list[NextStep]) -> Exception:
     kind = getattr(errors, error["type"], None) if error["type"] else None
     if isinstance(kind, type) and issubclass(kind, TribalError):
-        return kind(error["message"])
+        return kind(error["message"], *next_steps)
     return RuntimeError("The store process failed; its log has the traceback.")

@@ -107,7 +107,7 @@ async def import_entries(
                     raise Stopped("Stopped.")
             summary.dangling = await links.dangling(store, source.batches(LINKS_BATCH))
         except TribalError as error:
-            raise type(error)(f"{error} {_so_far(summary, done, point)}") from error
+            raise error.extended(_so_far(summary, done, point)) from error
         await _finish(summary, point, new)
     summary.notes += filter(None, [vectors.afterthought(summary)])
     summary.needs_reembedding = summary.without_vector > 0

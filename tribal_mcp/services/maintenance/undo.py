@@ -81,7 +81,7 @@ async def undo(
             so_far = (
                 "Nothing was changed." if dry_run else f"{done:,} of {total:,} memories were done."
             )
-            raise type(error)(f"{error} {so_far} The same again completes it.") from error
+            raise error.extended(f"{so_far} The same again completes it.") from error
         if point:
             await _identity_back(store, about, point)  # that of before vectors came in
             result.restore_point = await anyio.to_thread.run_sync(
