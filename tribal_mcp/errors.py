@@ -1,24 +1,26 @@
-"""Every failure that a user can meet, each with its exit code and HTTP status.
+"""All failures that a user can meet, each with its exit code and HTTP status.
 
 TribalError
-├── UsageError             2   400   an argument is wrong
-├── BundleError            3   422   the bundle is refused, nothing was written
-│   └── ImportConflict     3   409   it differs from what is here, and the caller wants no conflict
-├── PartialImport          4   422   the import ended, and not one entry could be taken
-├── StoreError             5   503   the store can't be used
-│   ├── StoreLocked        5   423   another process holds it
-│   └── StoreDamaged       5   503   its files are damaged or of an unknown layout
-├── PathNotAllowed         6   403   a path is outside the allowed folders, or of a wrong kind
-├── NotPermitted           6   403   the caller may only read
-├── NoSpace                7   507   the disk is full
-├── EmbedderError          8   503   an embedder is missing or fails
-└── Stopped              130   499   the user stopped it; what was done is in the message
+├── UsageError             2   400
+├── BundleError            3   422
+│   └── ImportConflict     3   409
+├── PartialImport          4   422
+├── StoreError             5   503
+│   ├── StoreLocked        5   423
+│   └── StoreDamaged       5   503
+├── PathNotAllowed         6   403
+├── NotPermitted           6   403
+├── NoSpace                7   507
+├── EmbedderError          8   503
+└── Stopped              130   499
 
-A message says what is wrong, where, and what to do next, and shows no more of the file system
-than the caller gave. Anything that is not a TribalError is a bug and keeps its traceback.
+The first line of each class's docstring is its meaning in docs/errors.md. A message says what is
+wrong, where, and what to do next, and shows no more of the file system than the caller gave. Any
+other exception is a bug and keeps its traceback.
 """
 
-from typing import ClassVar, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 from tribal_mcp.next_steps import NextStep
 
@@ -51,14 +53,14 @@ class UsageError(TribalError):
 
 
 class BundleError(TribalError):
-    """The bundle as a whole is refused; nothing was written."""
+    """The bundle is refused as a whole; nothing was written."""
 
     exit_code = 3
     http_status = 422
 
 
 class ImportConflict(BundleError):
-    """The bundle differs from what is here, and the caller asked to be told instead."""
+    """The bundle differs from the store, and the import was asked to fail then."""
 
     http_status = 409
 
@@ -68,7 +70,7 @@ class EntryError(ValueError):
 
 
 class PartialImport(TribalError):
-    """The import ran to its end and some entries, or all, were rejected."""
+    """The import ended, and some entries, or all, were rejected."""
 
     exit_code = 4
     http_status = 422
@@ -82,24 +84,24 @@ class StoreError(TribalError):
 
 
 class StoreLocked(StoreError):
-    """Another process holds the store; the message names it."""
+    """Another process has locked the store; the message names it."""
 
     http_status = 423
 
 
 class StoreDamaged(StoreError):
-    """The store's files are damaged or of a layout that is not known."""
+    """The store's files are damaged or have an unknown layout."""
 
 
 class PathNotAllowed(TribalError):
-    """A path lies outside the allowed folders or is of a wrong kind."""
+    """The path is outside the allowed folders, or not a regular file."""
 
     exit_code = 6
     http_status = 403
 
 
 class NotPermitted(TribalError):
-    """The caller may only read, and this would change something."""
+    """The caller has read-only access, and the call would change something."""
 
     exit_code = 6
     http_status = 403
@@ -113,14 +115,58 @@ class NoSpace(TribalError):
 
 
 class EmbedderError(TribalError):
-    """An embedder is missing or fails."""
+    """The embedding model is missing or fails."""
 
     exit_code = 8
     http_status = 503
 
 
 class Stopped(TribalError):
-    """The user stopped the work after the batch in hand."""
+    """The user stopped the operation; the message says what was done."""
 
     exit_code = 130
     http_status = 499
+
+
+_REASONS = {
+    "missing": "a value is required",
+    "extra_forbidden": "there is no such field",
+    "greater_than": "it must be greater than {gt}",
+    "greater_than_equal": "it must be at least {ge}",
+    "less_than": "it must be less than {lt}",
+    "less_than_equal": "it must be at most {le}",
+    "string_too_short": "it must have at least {min_length} characters",
+    "string_too_long": "it must have at most {max_length} characters",
+    "too_short": "it must have at least {min_length} items",
+    "too_long": "it must have at most {max_length} items",
+    "literal_error": "it must be {expected}",
+    "enum": "it must be {expected}",
+    "int": "it must be a whole number",
+    "float": "it must be a number",
+    "finite": "it must be a finite number",
+    "bool": "it must be true or false",
+    "string": "it must be a string",
+    "list": "it must be a list",
+    "dict": "it must be an object",
+    "model": "it must be an object",
+    "date": "it must be an ISO 8601 date",
+    "datetime": "it must be an ISO 8601 date",
+    "path": "it must be a path",
+    "json": "it must be valid JSON",
+}
+
+
+def invalid_value(problem: Mapping[str, Any]) -> str:
+    """Why a value is not valid: a clause such as "it must be a whole number".
+
+    Args:
+        problem: an element of `pydantic.ValidationError.errors()`. Its own English text is not
+            used; a `ValueError` of our validators keeps its message.
+    """
+    kind, context = problem["type"], problem.get("ctx", {})
+    if kind in ("value_error", "assertion_error"):
+        return str(context["error"])
+    if kind == "string_too_short" and context["min_length"] == 1:
+        return "it must not be empty"
+    reason = _REASONS.get(kind) or _REASONS.get(kind.partition("_")[0], "it is not a valid value")
+    return reason.format_map(context)

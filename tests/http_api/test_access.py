@@ -294,17 +294,17 @@ def test_a_job_that_is_not_known_to_read_counts_as_a_change(job: str) -> None:
     [
         ("0.0.0.0", {}, "set TRIBAL_HTTP_TOKEN"),  # noqa: S104 - refused
         ("::", {}, "set TRIBAL_HTTP_TOKEN"),
-        ("127.0.0.1", {"TRIBAL_HTTP_TOKEN": ""}, "TRIBAL_HTTP_TOKEN: A token is not empty"),
-        ("0.0.0.0", {"TRIBAL_HTTP_TOKEN": " "}, "is not empty"),  # noqa: S104
-        ("127.0.0.1", {"TRIBAL_HTTP_READ_TOKEN": "x"}, "goes with a TRIBAL_HTTP_TOKEN"),
+        ("127.0.0.1", {"TRIBAL_HTTP_TOKEN": ""}, "TRIBAL_HTTP_TOKEN is not valid: it must be"),
+        ("0.0.0.0", {"TRIBAL_HTTP_TOKEN": " "}, "and not empty"),  # noqa: S104
+        ("127.0.0.1", {"TRIBAL_HTTP_READ_TOKEN": "x"}, "needs a TRIBAL_HTTP_TOKEN"),
         (
             "127.0.0.1",
             {"TRIBAL_HTTP_TOKEN": "x", "TRIBAL_HTTP_READ_TOKEN": "x"},
-            "that is another",
+            "that differs from it",
         ),
-        ("127.0.0.1", {"TRIBAL_HTTP_ORIGINS": "*"}, "TRIBAL_HTTP_ORIGINS holds '*'"),
-        ("127.0.0.1", {"TRIBAL_HTTP_HOSTS": "a.example:80"}, "TRIBAL_HTTP_HOSTS holds"),
-        ("127.0.0.1", {"TRIBAL_HTTP_TOKENS": "x"}, "TRIBAL_HTTP_TOKEN is"),
+        ("127.0.0.1", {"TRIBAL_HTTP_ORIGINS": "*"}, "TRIBAL_HTTP_ORIGINS contains '*'"),
+        ("127.0.0.1", {"TRIBAL_HTTP_HOSTS": "a.example:80"}, "TRIBAL_HTTP_HOSTS contains"),
+        ("127.0.0.1", {"TRIBAL_HTTP_TOKENS": "x"}, "Did you mean TRIBAL_HTTP_TOKEN?"),
         ("nowhere.invalid", {}, "can't be had"),
     ],
 )

@@ -9,7 +9,7 @@ from tests.support.chroma_servers import RealServer
 from tests.support.command_line import Tribal
 from tests.support.examples import memories, memory
 from tests.support.mcp_client import write_bundle
-from tribal_mcp.config import Settings, elsewhere
+from tribal_mcp.config import Settings
 from tribal_mcp.errors import Stopped, UsageError
 from tribal_mcp.portability.embedding_metadata import create_embedding_metadata
 from tribal_mcp.portability.memory import dump_entry
@@ -17,6 +17,7 @@ from tribal_mcp.services.maintenance import copy_store as copying
 from tribal_mcp.services.maintenance.copy_store import copy_store
 from tribal_mcp.services.results import CopyResult
 from tribal_mcp.stores.base import MemoryStore
+from tribal_mcp.stores.factory import server_of, settings_at
 from tribal_mcp.stores.in_memory import InMemoryStore
 
 pytestmark = pytest.mark.anyio
@@ -135,7 +136,7 @@ def test_what_opens_one_server_is_not_sent_to_another(
     place: str, sent: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRIBAL_CHROMA_TOKEN", "s3cret")
-    server = elsewhere(HOME, place).server
+    server = server_of(settings_at(HOME, place))
     assert server is not None
     assert server.headers == sent
 
@@ -153,7 +154,7 @@ def test_what_opens_one_server_is_not_sent_to_another(
 )
 def test_a_place_that_is_none_is_refused_without_its_password(place: str) -> None:
     with pytest.raises(UsageError) as refused:
-        elsewhere(HOME, place)
+        settings_at(HOME, place)
     assert "s3cret" not in str(refused.value)
     assert "k3y" not in str(refused.value)
 

@@ -14,7 +14,6 @@ from tests.services.test_undo import state_of
 from tests.support.embedders import BagOfWords
 from tests.support.examples import memory
 from tests.support.mcp_client import call, connected, read_back, write_bundle
-from tribal_mcp.config import ChromaServer
 from tribal_mcp.portability.bundle.reader import BundleReader, BundleWriter
 from tribal_mcp.portability.conflicts import ConflictResolution
 from tribal_mcp.portability.embedding_metadata import (
@@ -29,6 +28,7 @@ from tribal_mcp.services.maintenance.reembed import Work
 from tribal_mcp.services.maintenance.undo import undo
 from tribal_mcp.services.results import ImportSummary, ReembedResult
 from tribal_mcp.stores.chroma.store import ChromaStore, open_store
+from tribal_mcp.stores.chroma_server.http import ChromaServer
 from tribal_mcp.stores.chroma_server.store import ChromaServerStore
 from tribal_mcp.stores.in_memory import InMemoryStore
 from tribal_mcp.stores.restore_points import RestorePoints

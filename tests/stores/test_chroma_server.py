@@ -11,9 +11,9 @@ from tests.support.chroma_servers import RealServer, real_server
 from tests.support.command_line import Tribal
 from tests.support.examples import memories, memory
 from tests.support.mcp_client import ERAS, call, connected, write_bundle
-from tribal_mcp.config import ChromaServer
 from tribal_mcp.errors import StoreError
 from tribal_mcp.portability.bundle.reader import BundleReader
+from tribal_mcp.stores.chroma_server.http import ChromaServer
 from tribal_mcp.stores.chroma_server.store import ChromaServerStore
 
 pytestmark = pytest.mark.anyio

@@ -16,12 +16,11 @@ from tests.support.command_line import Tribal
 from tests.support.examples import memories, memory
 from tests.support.http_client import WAIT_S, serving
 from tests.support.mcp_client import write_many
-from tribal_mcp.config import ChromaServer
 from tribal_mcp.errors import StoreError
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.stores.base import Change
 from tribal_mcp.stores.chroma_server import http as server_http
-from tribal_mcp.stores.chroma_server.http import TooLarge
+from tribal_mcp.stores.chroma_server.http import ChromaServer, TooLarge
 from tribal_mcp.stores.chroma_server.store import ChromaServerStore
 
 pytestmark = pytest.mark.anyio

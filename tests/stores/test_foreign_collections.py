@@ -16,13 +16,13 @@ from chromadb.utils import embedding_functions
 from tests.support.chroma_folders import chroma, create, vectors
 from tests.support.chroma_servers import RealServer
 from tests.support.examples import memory
-from tribal_mcp.config import ChromaServer
 from tribal_mcp.errors import StoreError
 from tribal_mcp.services.import_export import export_memories
 from tribal_mcp.stores.base import UNDATED
 from tribal_mcp.stores.chroma import write as batches
 from tribal_mcp.stores.chroma.folder import ChromaFolder
 from tribal_mcp.stores.chroma.store import ChromaStore
+from tribal_mcp.stores.chroma_server.http import ChromaServer
 from tribal_mcp.stores.chroma_server.store import ChromaServerStore
 
 pytestmark = pytest.mark.anyio

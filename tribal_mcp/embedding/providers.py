@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from tribal_mcp.config import Settings, secret
+from tribal_mcp.config import Settings, foreign_variable
 from tribal_mcp.embedding import chroma_functions as by_chroma
 from tribal_mcp.embedding.base import Embedder
 from tribal_mcp.embedding.chroma_functions import ChromaEmbedder
@@ -151,7 +151,7 @@ def _made(name: str, settings: Settings) -> Embedder:
             "TRIBAL_EMBEDDING_DIMENSIONS. Set all three."
         )
     identity = EmbeddingMetadata(model, dimensions, name, datetime.now(UTC).isoformat())
-    key = secret(provider.key) if provider.key else ""
+    key = foreign_variable(provider.key) if provider.key else ""
     if provider.key and not key and name != "openai-compatible":
         raise EmbedderError(f"{name} needs a key. Set {provider.key} to yours.")
     if provider.make:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import anyio.from_thread
 import anyio.to_thread
 
-from tribal_mcp.config import Settings, elsewhere
+from tribal_mcp.config import Settings
 from tribal_mcp.embedding.providers import embedder_of, is_paid
 from tribal_mcp.errors import BundleError, EmbedderError, Stopped, UsageError
 from tribal_mcp.files.bundles import BundleFolders
@@ -56,7 +56,7 @@ from tribal_mcp.services.results import (
     UndoResult,
 )
 from tribal_mcp.stores.chroma.store import ChromaStore
-from tribal_mcp.stores.factory import Store, folder_of, store_of
+from tribal_mcp.stores.factory import Store, folder_of, location_of, settings_at, store_of
 from tribal_mcp.stores.restore_points import RestorePoints
 
 Report = Callable[[float, str], None]
@@ -166,10 +166,11 @@ class StoreJobs:
         """Copy a store into another, or say what that would do."""
         if not self.trusted:  # a place is a path, and any address
             raise UsageError("Stores are copied on the command line: `tribal-mcp copy`.")
-        here, there = (elsewhere(self.settings, p) for p in (request.source, request.target))
-        if (here.place, here.collection) == (there.place, there.collection):
+        here, there = (settings_at(self.settings, p) for p in (request.source, request.target))
+        names = [location_of(here), location_of(there)]
+        if names[0] == names[1] and here.collection == there.collection:
             raise UsageError("Source and target are the same store. Give another with --to.")
-        result = CopyResult(source=here.place, target=there.place, dry_run=request.dry_run)
+        result = CopyResult(source=names[0], target=names[1], dry_run=request.dry_run)
         waiting = self._waiting()
         async with store_of(here, waiting) as source, store_of(there, waiting) as target:
             await copy_store(

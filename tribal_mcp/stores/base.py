@@ -12,7 +12,7 @@ The contract, held by one test suite for all stores:
   `count` may be answered from between two batches of another's session. Not so on a server.
 """
 
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,9 @@ BATCH = 1000
 """Entries that change together at the most; a longer list is taken in parts."""
 
 EVERYTHING = ExportFilter()
+
+OnWait = Callable[[str], None]
+"""Called with the reason while a store waits; an exception from it ends the waiting."""
 
 UNDATED = "created_at_unknown"
 """The field of an entry whose date nobody recorded."""

@@ -8,6 +8,7 @@ from tribal_mcp.config import Settings
 from tribal_mcp.services.other_models import counted, others_in
 from tribal_mcp.services.results import EmbeddingResult, LastExport, StatsResult
 from tribal_mcp.stores.base import StoreState
+from tribal_mcp.stores.factory import location_of
 from tribal_mcp.stores.last_export import last_export
 from tribal_mcp.stores.search import UNKNOWN, SearchableStore
 
@@ -23,7 +24,7 @@ async def stats_of(store: SearchableStore, settings: Settings) -> StatsResult:
     tally = await store.tally()
     identity = state.identity
     return StatsResult(
-        data_dir=settings.place,
+        data_dir=location_of(settings),
         collection=settings.collection,
         count=state.count,
         without_vector=state.pending,

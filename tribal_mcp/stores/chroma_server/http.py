@@ -8,15 +8,16 @@ that a stored collection names.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import orjson
 
-from tribal_mcp.config import ChromaServer
 from tribal_mcp.errors import NoSpace, StoreError
+from tribal_mcp.stores.base import OnWait
 from tribal_mcp.stores.errors import FULL
 
 FIRST_CONTACT_S = 5.0
@@ -36,6 +37,25 @@ _NOT_YET = "hnsw segment reader: Nothing found on disk"
 _WORDS = 300
 
 
+@dataclass(frozen=True, slots=True)
+class ChromaServer:
+    """A database on a Chroma server.
+
+    Attributes:
+        url: http or https, without a slash at the end.
+        tenant: the owner of the database.
+        database: its name.
+        headers: sent with each request, and never shown.
+        cloud: the server is Chroma Cloud.
+    """
+
+    url: str
+    tenant: str = "default_tenant"
+    database: str = "default_database"
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    cloud: bool = False
+
+
 class Absent(StoreError):
     """What was asked for is not on the server."""
 
@@ -53,9 +73,7 @@ class ServerHttp:
         on_wait: told why, before each pause; what it raises ends the waiting.
     """
 
-    def __init__(
-        self, server: ChromaServer, patience_s: float, on_wait: Callable[[str], None]
-    ) -> None:
+    def __init__(self, server: ChromaServer, patience_s: float, on_wait: OnWait) -> None:
         self.server = server
         self._patience_s = patience_s
         self._on_wait = on_wait

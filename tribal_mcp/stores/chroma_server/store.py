@@ -26,7 +26,6 @@ import anyio.from_thread
 import anyio.to_thread
 import numpy as np
 
-from tribal_mcp.config import ChromaServer
 from tribal_mcp.errors import StoreError
 from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
 from tribal_mcp.portability.filters import ExportFilter
@@ -36,6 +35,7 @@ from tribal_mcp.stores.base import (
     EVERYTHING,
     Change,
     Lines,
+    OnWait,
     Stored,
     StoreState,
     check_change,
@@ -44,7 +44,7 @@ from tribal_mcp.stores.base import (
 )
 from tribal_mcp.stores.chroma.folder import OURS
 from tribal_mcp.stores.chroma_server.api import Coming, ServerApi
-from tribal_mcp.stores.chroma_server.http import Absent, ServerHttp
+from tribal_mcp.stores.chroma_server.http import Absent, ChromaServer, ServerHttp
 from tribal_mcp.stores.raw import RawCollection, RawRecord
 from tribal_mcp.stores.record import (
     DELETED,
@@ -90,7 +90,7 @@ class ChromaServerStore(SearchByReading):
         *,
         own_folder: Path,
         patience_s: float = 60.0,
-        on_wait: Callable[[str], None] = lambda _why: None,
+        on_wait: OnWait = lambda _why: None,
     ) -> None:
         self.own_folder = own_folder
         self._http = ServerHttp(
