@@ -50,12 +50,10 @@ def make_bundle(folder: Path, count: int, dimensions: int) -> float:
     """A bundle of made-up memories, and the floor's file of the same."""
     import orjson
 
-    from tribal_mcp.portability.bundle.reader import BundleWriter
-    from tribal_mcp.portability.embedding_metadata import (
-        EmbeddingManifest,
-        create_embedding_metadata,
-    )
-    from tribal_mcp.portability.memory import MemoryEntry, MemorySource
+    from tribal_mcp.portability.bundle.writer import BundleWriter
+    from tribal_mcp.portability.choices import MemorySource
+    from tribal_mcp.portability.manifest import EmbeddingManifest, create_embedding_metadata
+    from tribal_mcp.portability.memory import MemoryEntry
     from tribal_mcp.stores.record import to_metadata
 
     manifest = EmbeddingManifest(create_embedding_metadata("bench", dimensions), count)

@@ -5,13 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tribal_mcp.errors import TribalError
-    from tribal_mcp.portability.embedding_metadata import PortableBundle, create_embedding_metadata
-    from tribal_mcp.portability.memory import MemoryEntry, MemorySource
-    from tribal_mcp.services.import_export import (
+    from tribal_mcp.portability.bundle.portable import PortableBundle
+    from tribal_mcp.portability.choices import (
         ConflictResolution,
-        ExportFilter,
-        ImportSummary,
+        MemorySource,
         ReembeddingStrategy,
+    )
+    from tribal_mcp.portability.filters import ExportFilter
+    from tribal_mcp.portability.manifest import create_embedding_metadata
+    from tribal_mcp.portability.memory import MemoryEntry
+    from tribal_mcp.services.import_export import (
+        ImportSummary,
         export_memories,
         export_memories_streaming,
         import_memories,
@@ -39,11 +43,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "TribalError": "errors",
-    "PortableBundle": "portability.embedding_metadata",
-    "create_embedding_metadata": "portability.embedding_metadata",
+    "ConflictResolution": "portability.choices",
+    "ExportFilter": "portability.filters",
     "MemoryEntry": "portability.memory",
-    "MemorySource": "portability.memory",
+    "MemorySource": "portability.choices",
+    "PortableBundle": "portability.bundle.portable",
+    "ReembeddingStrategy": "portability.choices",
+    "TribalError": "errors",
+    "create_embedding_metadata": "portability.manifest",
     "open_store": "stores.chroma.store",
 }
 

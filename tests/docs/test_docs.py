@@ -13,8 +13,8 @@ import pytest
 from tests.support.examples import memory
 from tribal_mcp import open_store
 from tribal_mcp.config import HttpSettings, Settings
-from tribal_mcp.portability.embedding_metadata import create_embedding_metadata
 from tribal_mcp.portability.limits import Limits
+from tribal_mcp.portability.manifest import create_embedding_metadata
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -16,7 +16,7 @@ import pytest
 from tests.support.examples import memory
 from tests.support.mcp_client import call, connected
 from tribal_mcp import open_store
-from tribal_mcp.portability.embedding_metadata import create_embedding_metadata
+from tribal_mcp.portability.manifest import create_embedding_metadata
 from tribal_mcp.services.import_export import entry_to_dict
 from tribal_mcp.stores.base import MemoryStore
 

@@ -13,8 +13,9 @@ import pytest
 
 from examples.demo import fill
 from tribal_mcp.cli import main as cli
-from tribal_mcp.portability.bundle.reader import BundleReader, BundleWriter
-from tribal_mcp.portability.embedding_metadata import PortableBundle
+from tribal_mcp.portability.bundle.portable import PortableBundle
+from tribal_mcp.portability.bundle.reader import BundleReader
+from tribal_mcp.portability.bundle.writer import BundleWriter
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"

@@ -15,7 +15,7 @@ from tribal_mcp.config import Settings, load
 from tribal_mcp.embedding.http import TEXTS, HttpEmbedder
 from tribal_mcp.embedding.providers import PROVIDERS, embedder_of
 from tribal_mcp.errors import EmbedderError
-from tribal_mcp.portability.embedding_metadata import create_embedding_metadata
+from tribal_mcp.portability.manifest import create_embedding_metadata
 from tribal_mcp.stores.base import StoreState
 
 pytestmark = pytest.mark.anyio

@@ -16,19 +16,14 @@ from backports import zstd
 from tests.support.bundles import MODEL, as_dict, dumped, manifest, read, written
 from tests.support.examples import memories, memory
 from tribal_mcp.errors import BundleError, UsageError
+from tribal_mcp.portability.bundle.compression import Compression
 from tribal_mcp.portability.bundle.entries import HashedIds
-from tribal_mcp.portability.bundle.reader import (
-    BundleReader,
-    BundleWriter,
-    Compression,
-    Layout,
-    Vectors,
-    layout_of,
-    reader_of,
-)
+from tribal_mcp.portability.bundle.layout import Layout, layout_of
+from tribal_mcp.portability.bundle.reader import BundleReader, reader_of
+from tribal_mcp.portability.bundle.writer import BundleWriter, Vectors
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.limits import Limits
-from tribal_mcp.portability.memory import dump_entry
+from tribal_mcp.portability.memory_json import dump_entry
 
 LAYOUTS: list[Layout] = ["json", "jsonl"]
 COMPRESSIONS: list[Compression] = ["none", "gzip", "zstd"]

@@ -5,7 +5,8 @@ from datetime import timedelta
 import pytest
 
 from tests.support.examples import BEGIN, memory, vector
-from tribal_mcp.portability.conflicts import Action, ConflictResolution, Reason, decide
+from tribal_mcp.portability.choices import ConflictResolution
+from tribal_mcp.portability.conflicts import Action, Reason, decide
 from tribal_mcp.portability.memory import MemoryEntry
 
 SKIP, OVERWRITE, MERGE, KEEP_BOTH, FAIL = ConflictResolution

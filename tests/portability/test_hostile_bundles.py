@@ -17,10 +17,12 @@ import pytest
 from tests.support.bundles import read, written
 from tests.support.examples import SAMPLES, memory
 from tribal_mcp.errors import BundleError
-from tribal_mcp.portability.bundle.reader import Compression, Layout
+from tribal_mcp.portability.bundle.compression import Compression
+from tribal_mcp.portability.bundle.layout import Layout
 from tribal_mcp.portability.bundle.tombstones import Tombstone
 from tribal_mcp.portability.limits import Limits
-from tribal_mcp.portability.memory import MemoryEntry, dump_entry, entry_to_dict, read_date
+from tribal_mcp.portability.memory import MemoryEntry, read_date
+from tribal_mcp.portability.memory_json import dump_entry, entry_to_dict
 
 RUNS = int(os.environ.get("TRIBAL_FUZZ", "5000"))
 SMALL = Limits(line_bytes=1 << 20)

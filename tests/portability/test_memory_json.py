@@ -16,14 +16,11 @@ from tests.support.bundles import manifest, read, written
 from tests.support.entries import DIMENSIONS, entries, float32s, many
 from tests.support.examples import memory
 from tribal_mcp.errors import EntryError
-from tribal_mcp.portability.bundle.reader import BundleWriter, Layout, Vectors
-from tribal_mcp.portability.embedding_metadata import PortableBundle
-from tribal_mcp.portability.memory import (
-    MemoryEntry,
-    dump_entry,
-    entry_from_dict,
-    entry_to_dict,
-)
+from tribal_mcp.portability.bundle.layout import Layout
+from tribal_mcp.portability.bundle.portable import PortableBundle
+from tribal_mcp.portability.bundle.writer import BundleWriter, Vectors
+from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.portability.memory_json import dump_entry, entry_from_dict, entry_to_dict
 from tribal_mcp.portability.vectors import vector_from_base64, vector_to_base64
 from tribal_mcp.services.import_export import export_memories, import_memories
 from tribal_mcp.stores.base import MemoryStore

@@ -8,10 +8,10 @@ import pytest
 from tests.support.bundles import MODEL, as_dict, manifest
 from tests.support.examples import memories, memory
 from tribal_mcp.errors import BundleError, UsageError
-from tribal_mcp.portability.embedding_metadata import (
+from tribal_mcp.portability.bundle.portable import PortableBundle
+from tribal_mcp.portability.manifest import (
     EmbeddingManifest,
     EmbeddingMetadata,
-    PortableBundle,
     create_embedding_metadata,
 )
 

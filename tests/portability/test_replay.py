@@ -17,8 +17,9 @@ from tribal_mcp.errors import BundleError, NoSpace, PathNotAllowed
 from tribal_mcp.files import spool
 from tribal_mcp.files.spool import Spool
 from tribal_mcp.portability.bundle.entries import Item
-from tribal_mcp.portability.bundle.reader import BundleReader, Tombstone
-from tribal_mcp.portability.memory import dump_entry
+from tribal_mcp.portability.bundle.reader import BundleReader
+from tribal_mcp.portability.bundle.tombstones import Tombstone
+from tribal_mcp.portability.memory_json import dump_entry
 from tribal_mcp.services.jobs import Jobs
 
 FORGOTTEN = [Tombstone("gone-0", 0), Tombstone("gone-1", 1)]

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from tests.support.examples import memory
 from tribal_mcp.errors import EntryError
 from tribal_mcp.portability import vectors
-from tribal_mcp.portability.memory import dump_entry, same_vector
+from tribal_mcp.portability.memory_json import dump_entry
 from tribal_mcp.portability.strict_json import NotJSON, check, parse, parse_line
+from tribal_mcp.portability.vectors import same_vector
 
 NESTING = 6
 

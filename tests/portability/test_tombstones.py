@@ -19,9 +19,12 @@ from tests.support.examples import BEGIN, memories, memory
 from tribal_mcp import open_store
 from tribal_mcp.config import Settings
 from tribal_mcp.errors import BundleError, UsageError
-from tribal_mcp.portability.bundle.reader import BundleReader, BundleWriter, Compression, Layout
+from tribal_mcp.portability.bundle.compression import Compression
+from tribal_mcp.portability.bundle.layout import Layout
+from tribal_mcp.portability.bundle.portable import PortableBundle
+from tribal_mcp.portability.bundle.reader import BundleReader
 from tribal_mcp.portability.bundle.tombstones import Tombstone
-from tribal_mcp.portability.embedding_metadata import PortableBundle
+from tribal_mcp.portability.bundle.writer import BundleWriter
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.memory import from_microseconds, microseconds
 from tribal_mcp.services.jobs import Jobs

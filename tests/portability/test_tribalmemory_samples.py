@@ -10,9 +10,11 @@ import pytest
 
 from tests.support.bundles import read
 from tests.support.examples import SAMPLES
-from tribal_mcp.portability.bundle.reader import BundleWriter
-from tribal_mcp.portability.embedding_metadata import PortableBundle
-from tribal_mcp.portability.memory import MemoryEntry, MemorySource, entry_to_dict
+from tribal_mcp.portability.bundle.portable import PortableBundle
+from tribal_mcp.portability.bundle.writer import BundleWriter
+from tribal_mcp.portability.choices import MemorySource
+from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.portability.memory_json import entry_to_dict
 
 NAMES = sorted(path.name for path in SAMPLES.iterdir())
 SHAPES = {

@@ -21,7 +21,7 @@ from tests.services.test_reembed import (
 )
 from tests.support.examples import memory
 from tribal_mcp.errors import Stopped, UsageError
-from tribal_mcp.portability.memory import Vector
+from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.services.maintenance import change_model as moving
 from tribal_mcp.services.maintenance.reembed import embed_missing, preview
 from tribal_mcp.services.maintenance.undo import history, undo

@@ -11,7 +11,8 @@ import pytest
 
 from tests.support.examples import memories, memory
 from tribal_mcp import open_store
-from tribal_mcp.portability.embedding_metadata import PortableBundle, create_embedding_metadata
+from tribal_mcp.portability.bundle.portable import PortableBundle
+from tribal_mcp.portability.manifest import create_embedding_metadata
 from tribal_mcp.portability.memory import MemoryEntry
 
 MODEL = create_embedding_metadata("all-MiniLM-L6-v2", 8)

@@ -11,8 +11,8 @@ from tests.support.examples import memories, memory
 from tests.support.mcp_client import write_bundle
 from tribal_mcp.config import Settings
 from tribal_mcp.errors import Stopped, UsageError
-from tribal_mcp.portability.embedding_metadata import create_embedding_metadata
-from tribal_mcp.portability.memory import dump_entry
+from tribal_mcp.portability.manifest import create_embedding_metadata
+from tribal_mcp.portability.memory_json import dump_entry
 from tribal_mcp.services.maintenance import copy_store as copying
 from tribal_mcp.services.maintenance.copy_store import copy_store
 from tribal_mcp.services.results import CopyResult

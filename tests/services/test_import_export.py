@@ -10,11 +10,8 @@ import pytest
 from tests.support.examples import BEGIN, memories, memory
 from tribal_mcp.errors import NoSpace, UsageError
 from tribal_mcp.portability.bundle.entries import RejectedEntry
-from tribal_mcp.portability.embedding_metadata import (
-    EmbeddingManifest,
-    PortableBundle,
-    create_embedding_metadata,
-)
+from tribal_mcp.portability.bundle.portable import PortableBundle
+from tribal_mcp.portability.manifest import EmbeddingManifest, create_embedding_metadata
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.services.import_export import (
     ConflictResolution,

@@ -14,14 +14,14 @@ from tests.services.test_undo import state_of
 from tests.support.embedders import BagOfWords
 from tests.support.examples import memory
 from tests.support.mcp_client import call, connected, read_back, write_bundle
-from tribal_mcp.portability.bundle.reader import BundleReader, BundleWriter
-from tribal_mcp.portability.conflicts import ConflictResolution
-from tribal_mcp.portability.embedding_metadata import (
-    EmbeddingManifest,
-    PortableBundle,
-    ReembeddingStrategy,
-)
-from tribal_mcp.portability.memory import MemoryEntry, entry_to_dict, same_vector
+from tribal_mcp.portability.bundle.portable import PortableBundle
+from tribal_mcp.portability.bundle.reader import BundleReader
+from tribal_mcp.portability.bundle.writer import BundleWriter
+from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
+from tribal_mcp.portability.manifest import EmbeddingManifest
+from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.portability.memory_json import entry_to_dict
+from tribal_mcp.portability.vectors import same_vector
 from tribal_mcp.services.import_export import export_memories, import_memories
 from tribal_mcp.services.maintenance.change_model import move_all
 from tribal_mcp.services.maintenance.reembed import Work

@@ -10,13 +10,10 @@ import pytest
 from tests.support.examples import BEGIN, memories, memory, vector
 from tests.support.mcp_client import call, connected, read_back, write_bundle
 from tribal_mcp.errors import ImportConflict
+from tribal_mcp.portability.bundle.portable import PortableBundle
 from tribal_mcp.portability.bundle.tombstones import Tombstone
-from tribal_mcp.portability.conflicts import ConflictResolution
-from tribal_mcp.portability.embedding_metadata import (
-    EmbeddingManifest,
-    PortableBundle,
-    create_embedding_metadata,
-)
+from tribal_mcp.portability.choices import ConflictResolution
+from tribal_mcp.portability.manifest import EmbeddingManifest, create_embedding_metadata
 from tribal_mcp.portability.memory import MemoryEntry, microseconds
 from tribal_mcp.services.import_export import import_memories
 from tribal_mcp.services.importing.planner import Planner

@@ -15,14 +15,11 @@ from tests.support.examples import memory
 from tests.support.mcp_client import call, connected, read_back, write_bundle
 from tribal_mcp.embedding.base import TextRefused
 from tribal_mcp.errors import EmbedderError, Stopped, StoreError, UsageError
-from tribal_mcp.portability.conflicts import ConflictResolution
-from tribal_mcp.portability.embedding_metadata import (
-    EmbeddingManifest,
-    PortableBundle,
-    ReembeddingStrategy,
-    create_embedding_metadata,
-)
-from tribal_mcp.portability.memory import MemoryEntry, Vector, as_vector
+from tribal_mcp.portability.bundle.portable import PortableBundle
+from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
+from tribal_mcp.portability.manifest import EmbeddingManifest, create_embedding_metadata
+from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.portability.vectors import Vector, as_vector
 from tribal_mcp.services.import_export import import_memories
 from tribal_mcp.services.importing import importer as importing
 from tribal_mcp.services.importing.sources import HeldBundle

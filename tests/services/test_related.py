@@ -13,8 +13,8 @@ from tests.support.bundles import manifest, read
 from tests.support.examples import memories, memory
 from tests.support.mcp_client import call, connected, write_bundle
 from tribal_mcp import open_store
+from tribal_mcp.portability.bundle.portable import PortableBundle
 from tribal_mcp.portability.bundle.tombstones import Tombstone
-from tribal_mcp.portability.embedding_metadata import PortableBundle
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.services.import_export import (
     ConflictResolution,

@@ -13,8 +13,8 @@ from tests.support.embedders import BagOfWords, nothing
 from tests.support.examples import memory, vector
 from tribal_mcp.config import Settings
 from tribal_mcp.errors import UsageError
-from tribal_mcp.portability.embedding_metadata import create_embedding_metadata
 from tribal_mcp.portability.limits import DEFAULT_LIMITS, Limits
+from tribal_mcp.portability.manifest import create_embedding_metadata
 from tribal_mcp.services.embedders import EmbedderOf
 from tribal_mcp.services.maintenance.undo import undo
 from tribal_mcp.services.memories.remember import MOST, forget, remember

@@ -25,9 +25,11 @@ from tribal_mcp import open_store
 from tribal_mcp.cli import main as cli
 from tribal_mcp.config import load
 from tribal_mcp.errors import BundleError, Stopped, UsageError
-from tribal_mcp.portability.bundle.reader import BundleReader, Layout, Vectors
+from tribal_mcp.portability.bundle.layout import Layout
+from tribal_mcp.portability.bundle.portable import PortableBundle
+from tribal_mcp.portability.bundle.reader import BundleReader
 from tribal_mcp.portability.bundle.tombstones import Tombstone
-from tribal_mcp.portability.embedding_metadata import PortableBundle
+from tribal_mcp.portability.bundle.writer import Vectors
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.memory import from_microseconds, microseconds
 from tribal_mcp.services.exporting.since import EarlierBundle

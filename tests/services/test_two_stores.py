@@ -30,13 +30,11 @@ from hypothesis.stateful import (
 from tests.campaigns.processes import times
 from tests.support.examples import BEGIN, vector
 from tribal_mcp.errors import ImportConflict, Stopped
-from tribal_mcp.portability.conflicts import ConflictResolution
-from tribal_mcp.portability.embedding_metadata import (
-    PortableBundle,
-    ReembeddingStrategy,
-    create_embedding_metadata,
-)
-from tribal_mcp.portability.memory import MemoryEntry, dump_entry, microseconds
+from tribal_mcp.portability.bundle.portable import PortableBundle
+from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
+from tribal_mcp.portability.manifest import create_embedding_metadata
+from tribal_mcp.portability.memory import MemoryEntry, microseconds
+from tribal_mcp.portability.memory_json import dump_entry
 from tribal_mcp.services.import_export import export_memories
 from tribal_mcp.services.importing import importer as importing
 from tribal_mcp.services.importing.importer import import_entries

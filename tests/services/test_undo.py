@@ -9,16 +9,16 @@ import pytest
 
 from tests.support.examples import BEGIN, memories, memory
 from tribal_mcp.errors import NoSpace, UsageError
+from tribal_mcp.portability.bundle.portable import PortableBundle
 from tribal_mcp.portability.bundle.tombstones import Tombstone
-from tribal_mcp.portability.conflicts import ConflictResolution
-from tribal_mcp.portability.embedding_metadata import (
+from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
+from tribal_mcp.portability.manifest import (
     EmbeddingManifest,
     EmbeddingMetadata,
-    PortableBundle,
-    ReembeddingStrategy,
     create_embedding_metadata,
 )
-from tribal_mcp.portability.memory import MemoryEntry, dump_entry
+from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.portability.memory_json import dump_entry
 from tribal_mcp.services.import_export import import_memories
 from tribal_mcp.services.importing import importer as importing
 from tribal_mcp.services.importing.importer import import_entries

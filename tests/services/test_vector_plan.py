@@ -3,11 +3,8 @@
 import pytest
 
 from tribal_mcp.errors import UsageError
-from tribal_mcp.portability.embedding_metadata import (
-    EmbeddingMetadata,
-    ReembeddingStrategy,
-    create_embedding_metadata,
-)
+from tribal_mcp.portability.choices import ReembeddingStrategy
+from tribal_mcp.portability.manifest import EmbeddingMetadata, create_embedding_metadata
 from tribal_mcp.services.importing.vectors import VectorPlan, plan_vectors
 from tribal_mcp.stores.base import StoreState
 

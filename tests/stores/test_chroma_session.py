@@ -15,7 +15,7 @@ import pytest
 from tests.support.examples import memories, memory
 from tribal_mcp.config import Settings
 from tribal_mcp.errors import NoSpace, Stopped, StoreError, StoreLocked
-from tribal_mcp.portability.embedding_metadata import PortableBundle
+from tribal_mcp.portability.bundle.portable import PortableBundle
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.services.import_export import export_memories, import_memories
 from tribal_mcp.services.jobs import Jobs

@@ -12,9 +12,10 @@ import pytest
 
 from tests.support.examples import BEGIN, memories, memory, vector
 from tribal_mcp.errors import UsageError
-from tribal_mcp.portability.embedding_metadata import create_embedding_metadata
+from tribal_mcp.portability.choices import MemorySource
 from tribal_mcp.portability.filters import ExportFilter
-from tribal_mcp.portability.memory import MemoryEntry, MemorySource
+from tribal_mcp.portability.manifest import create_embedding_metadata
+from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.stores.base import Change, MemoryStore, Stored
 from tribal_mcp.stores.chroma.store import open_store
 from tribal_mcp.stores.chroma_server.http import ChromaServer

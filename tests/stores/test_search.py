@@ -17,7 +17,8 @@ from tests.support.entries import DIMENSIONS, many
 from tests.support.examples import BEGIN, memories, memory, vector
 from tribal_mcp.errors import StoreDamaged, UsageError
 from tribal_mcp.portability.filters import ExportFilter
-from tribal_mcp.portability.memory import MemoryEntry, Vector, as_vector
+from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.portability.vectors import Vector, as_vector
 from tribal_mcp.stores.chroma.files import schema as chroma_layout
 from tribal_mcp.stores.chroma.store import open_store
 from tribal_mcp.stores.in_memory import InMemoryStore

@@ -7,17 +7,14 @@ from io import BytesIO
 from typing import Any
 
 from tests.support.examples import memories
+from tribal_mcp.portability.bundle.compression import Compression
 from tribal_mcp.portability.bundle.entries import Item, RejectedEntry
-from tribal_mcp.portability.bundle.reader import (
-    BundleReader,
-    BundleWriter,
-    Compression,
-    Layout,
-    Vectors,
-)
+from tribal_mcp.portability.bundle.layout import Layout
+from tribal_mcp.portability.bundle.reader import BundleReader
 from tribal_mcp.portability.bundle.tombstones import Tombstone
-from tribal_mcp.portability.embedding_metadata import EmbeddingManifest, EmbeddingMetadata
+from tribal_mcp.portability.bundle.writer import BundleWriter, Vectors
 from tribal_mcp.portability.limits import DEFAULT_LIMITS, Limits
+from tribal_mcp.portability.manifest import EmbeddingManifest, EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry
 
 MODEL = EmbeddingMetadata("all-MiniLM-L6-v2", 8, "onnx", "2026-01-01T00:00:00+00:00")

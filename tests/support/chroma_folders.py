@@ -12,7 +12,7 @@ import numpy as np
 from chromadb.api import ClientAPI
 from chromadb.api.models.Collection import Collection
 
-from tribal_mcp.portability.memory import Vector
+from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
 from tribal_mcp.stores.raw import RawCollection, RawRecord
 

@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.support.examples import memories
-from tribal_mcp.portability.embedding_metadata import (
-    EmbeddingManifest,
-    EmbeddingMetadata,
-    PortableBundle,
-)
+from tribal_mcp.portability.bundle.portable import PortableBundle
+from tribal_mcp.portability.manifest import EmbeddingManifest, EmbeddingMetadata
 
 
 class Ran(NamedTuple):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from tribal_mcp.errors import EmbedderError
-from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
-from tribal_mcp.portability.memory import Vector, as_vector
+from tribal_mcp.portability.manifest import EmbeddingMetadata
+from tribal_mcp.portability.vectors import Vector, as_vector
 from tribal_mcp.stores.base import StoreState
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from tribal_mcp.portability.memory import MemoryEntry, MemorySource
+from tribal_mcp.portability.choices import MemorySource
+from tribal_mcp.portability.memory import MemoryEntry
 
 DIMENSIONS = 3
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from tribal_mcp.portability.memory import MemoryEntry, MemorySource, Vector
+from tribal_mcp.portability.choices import MemorySource
+from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.portability.vectors import Vector
 
 DATA = Path(__file__).parents[1] / "data"
 SAMPLES = DATA / "tribalmemory"

@@ -20,8 +20,8 @@ from mcp import Client, StdioServerParameters
 from mcp.types import CallToolResult, TextContent
 
 from tests.support.examples import memory
-from tribal_mcp.portability.bundle.reader import BundleWriter
-from tribal_mcp.portability.embedding_metadata import EmbeddingManifest, EmbeddingMetadata
+from tribal_mcp.portability.bundle.writer import BundleWriter
+from tribal_mcp.portability.manifest import EmbeddingManifest, EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry
 
 SERVER = str(Path(sys.executable).with_name("tribal-mcp"))

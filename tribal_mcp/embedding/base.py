@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from tribal_mcp.errors import EmbedderError, EntryError
-from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
-from tribal_mcp.portability.memory import Vector, as_vector
+from tribal_mcp.portability.manifest import EmbeddingMetadata
+from tribal_mcp.portability.vectors import Vector, as_vector
 
 
 class TextRefused(EmbedderError):

@@ -13,8 +13,8 @@ import httpx
 
 from tribal_mcp.embedding.base import TextRefused, checked
 from tribal_mcp.errors import EmbedderError
-from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
-from tribal_mcp.portability.memory import Vector
+from tribal_mcp.portability.manifest import EmbeddingMetadata
+from tribal_mcp.portability.vectors import Vector
 
 TEXTS = 64
 """Texts in one request."""

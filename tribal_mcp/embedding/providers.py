@@ -14,7 +14,7 @@ from tribal_mcp.embedding.base import Embedder
 from tribal_mcp.embedding.chroma_functions import ChromaEmbedder
 from tribal_mcp.embedding.http import HttpEmbedder
 from tribal_mcp.errors import EmbedderError
-from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
+from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.stores.base import StoreState
 
 MakeFunction = Callable[[str, str], Callable[[], Callable[[list[str]], Any]]]

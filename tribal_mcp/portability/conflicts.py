@@ -8,22 +8,8 @@ that two stores that take each other's bundles end alike, in whatever order.
 from dataclasses import dataclass
 from enum import StrEnum
 
+from tribal_mcp.portability.choices import ConflictResolution
 from tribal_mcp.portability.memory import MemoryEntry, microseconds
-
-
-class ConflictResolution(StrEnum):
-    """Which entry stays when both sides have the same id."""
-
-    SKIP = "skip"
-    """The existing one."""
-    OVERWRITE = "overwrite"
-    """The incoming one."""
-    MERGE = "merge"
-    """The one with the newer `updated_at`; the existing one when both are the same."""
-    KEEP_BOTH = "keep_both"
-    """Both: the incoming one under a new id, when it differs."""
-    FAIL = "fail"
-    """Neither: any entry that differs refuses the whole import."""
 
 
 class Action(StrEnum):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tribal_mcp.embedding.base import Embedder
 from tribal_mcp.errors import EmbedderError
-from tribal_mcp.portability.memory import Vector
+from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.stores.base import StoreState
 
 EmbedderOf = Callable[[StoreState], Embedder | None]

@@ -8,14 +8,12 @@ from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 
 from tribal_mcp.embedding.base import Embedder
-from tribal_mcp.portability.conflicts import ConflictResolution
-from tribal_mcp.portability.embedding_metadata import (
-    EmbeddingMetadata,
-    PortableBundle,
-    ReembeddingStrategy,
-)
+from tribal_mcp.portability.bundle.portable import PortableBundle
+from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
 from tribal_mcp.portability.filters import ExportFilter
-from tribal_mcp.portability.memory import MemoryEntry, entry_from_dict, entry_to_dict
+from tribal_mcp.portability.manifest import EmbeddingMetadata
+from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.portability.memory_json import entry_from_dict, entry_to_dict
 from tribal_mcp.services.exporting.export import DEFAULT_LIMIT, Export
 from tribal_mcp.services.exporting.since import EarlierBundle, Since, SinceTime
 from tribal_mcp.services.importing.importer import import_entries

@@ -19,16 +19,13 @@ from tribal_mcp.embedding.base import Embedder
 from tribal_mcp.embedding.providers import embedder_of
 from tribal_mcp.errors import EmbedderError, Stopped, UsageError
 from tribal_mcp.files.bundles import dated_name
-from tribal_mcp.portability.bundle.reader import (
-    BundleReader,
-    BundleWriter,
-    Verified,
-    layout_of,
-    reader_of,
-)
-from tribal_mcp.portability.conflicts import ConflictResolution
-from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata, ReembeddingStrategy
+from tribal_mcp.portability.bundle.layout import layout_of
+from tribal_mcp.portability.bundle.reader import BundleReader, reader_of
+from tribal_mcp.portability.bundle.verification import Verified
+from tribal_mcp.portability.bundle.writer import BundleWriter
+from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
 from tribal_mcp.portability.filters import read_filter
+from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.services.exporting.export import Export
 from tribal_mcp.services.exporting.since import EarlierBundle, read_since
 from tribal_mcp.services.importing.envelope import unwrapped

@@ -7,9 +7,11 @@ from tribal_mcp.config import Settings
 from tribal_mcp.embedding.base import Embedder
 from tribal_mcp.embedding.providers import embedder_of
 from tribal_mcp.errors import EntryError, UsageError
+from tribal_mcp.portability.choices import MemorySource
 from tribal_mcp.portability.filters import read_filter
 from tribal_mcp.portability.limits import Limits
-from tribal_mcp.portability.memory import MemoryEntry, MemorySource, dump_entry, entry_from_dict
+from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.portability.memory_json import dump_entry, entry_from_dict
 from tribal_mcp.services.memories.recall import recall
 from tribal_mcp.services.memories.remember import forget, remember
 from tribal_mcp.services.requests import ForgetRequest, RecallRequest, RememberRequest

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata, same_model
+from tribal_mcp.portability.manifest import EmbeddingMetadata, same_model
 from tribal_mcp.stores.base import MemoryStore
 
 OTHER_MODELS = "other_models"

@@ -17,11 +17,9 @@ from tribal_mcp.embedding.providers import embedder_of, is_paid
 from tribal_mcp.errors import BundleError, EmbedderError, Stopped, UsageError
 from tribal_mcp.files.bundles import BundleFolders
 from tribal_mcp.files.spool import Spool
-from tribal_mcp.portability.bundle.reader import (
-    BundleReader,
-    BundleWriter,
-    layout_of,
-)
+from tribal_mcp.portability.bundle.layout import layout_of
+from tribal_mcp.portability.bundle.reader import BundleReader
+from tribal_mcp.portability.bundle.writer import BundleWriter
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.services.maintenance.change_model import move_all
 from tribal_mcp.services.maintenance.check import check_store, rescue_store

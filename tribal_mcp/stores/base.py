@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from tribal_mcp.errors import EntryError, UsageError
-from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
 from tribal_mcp.portability.filters import ExportFilter
-from tribal_mcp.portability.memory import MemoryEntry, check_entry, dump_fields
+from tribal_mcp.portability.manifest import EmbeddingMetadata
+from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.portability.memory_json import check_entry, dump_fields
 
 BATCH = 1000
 """Entries that change together at the most; a longer list is taken in parts."""

@@ -7,10 +7,10 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Self
 
-from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
 from tribal_mcp.portability.filters import ExportFilter
-from tribal_mcp.portability.memory import MemoryEntry, entry_fields
-from tribal_mcp.portability.other_models import own_model
+from tribal_mcp.portability.manifest import EmbeddingMetadata
+from tribal_mcp.portability.memory import MemoryEntry, own_model
+from tribal_mcp.portability.memory_json import entry_fields
 from tribal_mcp.stores.base import (
     BATCH,
     EVERYTHING,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from tribal_mcp.errors import StoreDamaged
-from tribal_mcp.portability.memory import Vector
+from tribal_mcp.portability.vectors import Vector
 
 
 class UnknownLayout(StoreDamaged):

@@ -15,21 +15,21 @@ from typing import Any
 
 import orjson
 
-from tribal_mcp.portability.embedding_metadata import UNKNOWN_MODEL, EmbeddingMetadata
+from tribal_mcp.portability.choices import MemorySource
+from tribal_mcp.portability.manifest import UNKNOWN_MODEL, EmbeddingMetadata
 from tribal_mcp.portability.memory import (
     EPOCH,
     MADE_BY,
     MemoryEntry,
-    MemorySource,
-    Vector,
     date_text,
-    entry_fields,
     from_microseconds,
     microseconds,
+    own_model,
     read_date,
     source_text,
 )
-from tribal_mcp.portability.other_models import own_model
+from tribal_mcp.portability.memory_json import entry_fields
+from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.stores.base import UNDATED
 
 Metadata = dict[str, Any]

@@ -20,15 +20,10 @@ from pydantic import BaseModel, Field
 
 from tribal_mcp.errors import UsageError
 from tribal_mcp.files.atomic import make_private
-from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
 from tribal_mcp.portability.limits import NO_LIMITS
-from tribal_mcp.portability.memory import (
-    MemoryEntry,
-    dump_fields,
-    entry_fields,
-    entry_from_dict,
-    microseconds,
-)
+from tribal_mcp.portability.manifest import EmbeddingMetadata
+from tribal_mcp.portability.memory import MemoryEntry, microseconds
+from tribal_mcp.portability.memory_json import dump_fields, entry_fields, entry_from_dict
 from tribal_mcp.portability.vectors import vector_to_base64
 from tribal_mcp.stores.base import Change, MemoryStore
 from tribal_mcp.stores.errors import explained

@@ -15,14 +15,8 @@ import numpy.typing as npt
 
 from tribal_mcp.errors import UsageError
 from tribal_mcp.portability.filters import ExportFilter
-from tribal_mcp.portability.memory import (
-    MemoryEntry,
-    Vector,
-    from_microseconds,
-    microseconds,
-    source_text,
-)
-from tribal_mcp.portability.vectors import cosines
+from tribal_mcp.portability.memory import MemoryEntry, from_microseconds, microseconds, source_text
+from tribal_mcp.portability.vectors import Vector, cosines
 from tribal_mcp.stores.base import BATCH, EVERYTHING, UNDATED, MemoryStore, StoreState
 
 UNKNOWN = "unknown"

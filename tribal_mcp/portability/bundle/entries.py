@@ -17,7 +17,8 @@ import orjson
 from tribal_mcp.errors import BundleError, EntryError
 from tribal_mcp.portability.bundle.integrity import EntriesHash, Integrity
 from tribal_mcp.portability.limits import DEFAULT_LIMITS, Limits
-from tribal_mcp.portability.memory import MemoryEntry, entry_fields, entry_from_dict
+from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.portability.memory_json import entry_fields, entry_from_dict
 from tribal_mcp.portability.vectors import as_vector
 
 

@@ -10,14 +10,20 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from tribal_mcp.errors import BundleError, EntryError
+from tribal_mcp.errors import BundleError, EntryError, UsageError
+from tribal_mcp.portability.bundle.compression import Compression
 from tribal_mcp.portability.bundle.json_cursor import Cursor, Loads
-from tribal_mcp.portability.bundle.writer import ENTRIES, HEAD, Layout
 from tribal_mcp.portability.strict_json import NotJSON, parse_line
+
+Layout = Literal["json", "jsonl"]
+
+HEAD = b'{"manifest": '
+"""How our writer begins a bundle; behind the manifest it goes on with ENTRIES, or `}` in lines."""
+ENTRIES = b',\n"entries": ['
 
 
 class Deleted(NamedTuple):
@@ -46,6 +52,28 @@ _OTHER_BEGINNINGS = {
     b"[": f"The file is a JSON list, {_NO_BUNDLE} A bundle is an object with manifest and entries.",
     b'"': f"The file is one JSON text, {_NO_BUNDLE} If the text is a bundle, decode it once.",
 }
+
+
+def layout_of(name: str) -> tuple[Layout, Compression]:
+    """The layout and compression that a file name asks for.
+
+    Raises:
+        UsageError: it ends in none of .json, .jsonl, and those with .gz or .zst behind.
+    """
+    stem = name.lower()
+    compression: Compression = "none"
+    if stem.endswith(".gz"):
+        stem, compression = stem.removesuffix(".gz"), "gzip"
+    elif stem.endswith(".zst"):
+        stem, compression = stem.removesuffix(".zst"), "zstd"
+    if stem.endswith(".jsonl"):
+        return "jsonl", compression
+    if stem.endswith(".json"):
+        return "json", compression
+    raise UsageError(
+        "A bundle's name ends in .json or .jsonl, with .gz or .zst behind it if it is to be "
+        "compressed. Change the name."
+    )
 
 
 @dataclass(frozen=True, slots=True)

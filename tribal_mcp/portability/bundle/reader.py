@@ -15,7 +15,7 @@ from io import BytesIO
 from typing import Any, BinaryIO
 
 from tribal_mcp.errors import BundleError, EntryError
-from tribal_mcp.portability.bundle.compression import Compression, expanded
+from tribal_mcp.portability.bundle.compression import expanded
 from tribal_mcp.portability.bundle.entries import (
     EntryReader,
     ExactIds,
@@ -28,24 +28,10 @@ from tribal_mcp.portability.bundle.json_cursor import Cursor
 from tribal_mcp.portability.bundle.layout import Deleted, read_head, read_items
 from tribal_mcp.portability.bundle.replay import Kept
 from tribal_mcp.portability.bundle.tombstones import Tombstone, TombstoneReader
-from tribal_mcp.portability.bundle.verification import READ_VERSIONS, AsRead, Verified, settle
-from tribal_mcp.portability.bundle.writer import BundleWriter, Layout, Vectors, layout_of
-from tribal_mcp.portability.embedding_metadata import EmbeddingManifest
+from tribal_mcp.portability.bundle.verification import AsRead, Verified, settle
 from tribal_mcp.portability.limits import DEFAULT_LIMITS, Limits
+from tribal_mcp.portability.manifest import EmbeddingManifest
 from tribal_mcp.portability.strict_json import VALUES, parse_line
-
-__all__ = [
-    "READ_VERSIONS",
-    "BundleReader",
-    "BundleWriter",
-    "Compression",
-    "Layout",
-    "Tombstone",
-    "Vectors",
-    "Verified",
-    "layout_of",
-    "reader_of",
-]
 
 _BLOCK = 1 << 18
 _PROGRESS_S = 0.05

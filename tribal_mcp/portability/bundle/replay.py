@@ -16,8 +16,9 @@ import numpy as np
 
 from tribal_mcp.portability.bundle.entries import Item, RejectedEntry
 from tribal_mcp.portability.bundle.tombstones import Tombstone
+from tribal_mcp.portability.choices import MemorySource
 from tribal_mcp.portability.limits import MIB
-from tribal_mcp.portability.memory import MemoryEntry, MemorySource, read_date
+from tribal_mcp.portability.memory import MemoryEntry, read_date
 
 _IN_MEMORY_BYTES = 16 * MIB
 _CHUNK_BYTES = MIB  # of the bundle

@@ -15,12 +15,8 @@ from tribal_mcp.errors import BundleError, EntryError
 from tribal_mcp.portability.bundle.entries import Ids
 from tribal_mcp.portability.bundle.integrity import EntriesHash, Integrity
 from tribal_mcp.portability.limits import DEFAULT_LIMITS, Limits
-from tribal_mcp.portability.memory import (
-    check_id,
-    from_microseconds,
-    microseconds,
-    read_date,
-)
+from tribal_mcp.portability.memory import from_microseconds, microseconds, read_date
+from tribal_mcp.portability.memory_json import check_id
 from tribal_mcp.portability.strict_json import check
 
 _FIELDS = {"id", "deleted_at"}

@@ -12,10 +12,7 @@ from tribal_mcp.portability.bundle.entries import EntryReader, RejectedEntry
 from tribal_mcp.portability.bundle.integrity import Integrity
 from tribal_mcp.portability.bundle.layout import PARTS, Head
 from tribal_mcp.portability.bundle.tombstones import TombstoneReader
-from tribal_mcp.portability.bundle.writer import COMPACT_VERSION
-from tribal_mcp.portability.embedding_metadata import SCHEMA_VERSION, EmbeddingManifest
-
-READ_VERSIONS = (SCHEMA_VERSION, COMPACT_VERSION)
+from tribal_mcp.portability.manifest import READ_VERSIONS, EmbeddingManifest
 
 _INTEGRITY_KEYS = {
     "memory_count", "sha256", "deleted_count", "deleted_sha256", "manifest_sha256", "marks",

@@ -16,11 +16,12 @@ from tribal_mcp.errors import BundleError, EntryError, UsageError
 from tribal_mcp.portability import strict_json
 from tribal_mcp.portability.bundle.compression import Compression, compressing
 from tribal_mcp.portability.bundle.integrity import EntriesHash, Integrity
+from tribal_mcp.portability.bundle.layout import ENTRIES, HEAD, Layout
 from tribal_mcp.portability.bundle.tombstones import Tombstone, dump_tombstone
-from tribal_mcp.portability.embedding_metadata import EmbeddingManifest
 from tribal_mcp.portability.limits import DEFAULT_LIMITS
-from tribal_mcp.portability.memory import (
-    MemoryEntry,
+from tribal_mcp.portability.manifest import COMPACT_VERSION, EmbeddingManifest
+from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.portability.memory_json import (
     check_entry,
     check_json,
     dump_entry,
@@ -29,39 +30,11 @@ from tribal_mcp.portability.memory import (
 )
 from tribal_mcp.portability.vectors import pack_vector, vector_to_base64
 
-Layout = Literal["json", "jsonl"]
 Vectors = Literal["numbers", "base64"]
 
-COMPACT_VERSION = "1.1"
-"""The schema version of bundles with base64 vectors, which the original can't read."""
-
-HEAD = b'{"manifest": '
-ENTRIES = b',\n"entries": ['
 _DELETED = b'\n],\n"deleted": [\n'
 
 _BATCH = 250  # entries in hand: few enough to stay in the processor's cache
-
-
-def layout_of(name: str) -> tuple[Layout, Compression]:
-    """The layout and compression that a file name asks for.
-
-    Raises:
-        UsageError: it ends in none of .json, .jsonl, and those with .gz or .zst behind.
-    """
-    stem = name.lower()
-    compression: Compression = "none"
-    if stem.endswith(".gz"):
-        stem, compression = stem.removesuffix(".gz"), "gzip"
-    elif stem.endswith(".zst"):
-        stem, compression = stem.removesuffix(".zst"), "zstd"
-    if stem.endswith(".jsonl"):
-        return "jsonl", compression
-    if stem.endswith(".json"):
-        return "json", compression
-    raise UsageError(
-        "A bundle's name ends in .json or .jsonl, with .gz or .zst behind it if it is to be "
-        "compressed. Change the name."
-    )
 
 
 class BundleWriter:

@@ -10,15 +10,11 @@ from typing import Self
 import anyio.to_thread
 
 from tribal_mcp.errors import Stopped, UsageError
-from tribal_mcp.portability.bundle.reader import BundleWriter
+from tribal_mcp.portability.bundle.integrity import Integrity
 from tribal_mcp.portability.bundle.tombstones import Tombstone
-from tribal_mcp.portability.embedding_metadata import (
-    UNKNOWN_MODEL,
-    EmbeddingManifest,
-    EmbeddingMetadata,
-    Integrity,
-)
+from tribal_mcp.portability.bundle.writer import BundleWriter
 from tribal_mcp.portability.filters import ExportFilter
+from tribal_mcp.portability.manifest import UNKNOWN_MODEL, EmbeddingManifest, EmbeddingMetadata
 from tribal_mcp.services.exporting.since import Since
 from tribal_mcp.services.links import with_related
 from tribal_mcp.services.other_models import about_mix

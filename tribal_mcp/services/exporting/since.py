@@ -18,15 +18,13 @@ import anyio.to_thread
 from tribal_mcp.errors import BundleError, Stopped, UsageError
 from tribal_mcp.files.bundles import SUFFIXES, BundleFolders
 from tribal_mcp.files.spool import Spool
+from tribal_mcp.portability.bundle.portable import PortableBundle, integrity_of
 from tribal_mcp.portability.bundle.reader import BundleReader
-from tribal_mcp.portability.embedding_metadata import (
-    EmbeddingManifest,
-    PortableBundle,
-    integrity_of,
-)
 from tribal_mcp.portability.filters import read_bound
 from tribal_mcp.portability.limits import Limits
-from tribal_mcp.portability.memory import MemoryEntry, dump_entry, microseconds
+from tribal_mcp.portability.manifest import EmbeddingManifest
+from tribal_mcp.portability.memory import MemoryEntry, microseconds
+from tribal_mcp.portability.memory_json import dump_entry
 from tribal_mcp.stores.base import MemoryStore
 
 SINCE = "since"

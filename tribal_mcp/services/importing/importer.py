@@ -14,11 +14,8 @@ import anyio.to_thread
 
 from tribal_mcp.embedding.base import Embedder
 from tribal_mcp.errors import Stopped, StoreError, TribalError
-from tribal_mcp.portability.conflicts import ConflictResolution
-from tribal_mcp.portability.embedding_metadata import (
-    EmbeddingMetadata,
-    ReembeddingStrategy,
-)
+from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
+from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.services.importing.model_check import wrong_label
 from tribal_mcp.services.importing.new_vectors import NewVectors

@@ -7,8 +7,8 @@ import numpy as np
 
 from tribal_mcp.embedding.base import Embedder
 from tribal_mcp.errors import EmbedderError
-from tribal_mcp.portability.memory import MemoryEntry, Vector
-from tribal_mcp.portability.other_models import own_model
+from tribal_mcp.portability.memory import MemoryEntry, own_model
+from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.services.importing.sources import EntrySource
 
 SAMPLES = 5

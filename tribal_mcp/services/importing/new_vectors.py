@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tribal_mcp.portability.bundle.entries import RejectedEntry
-from tribal_mcp.portability.memory import MemoryEntry, Vector
-from tribal_mcp.portability.other_models import own_model, with_vector
+from tribal_mcp.portability.memory import MemoryEntry, own_model, with_vector
+from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.services.importing.vectors import VectorPlan
 from tribal_mcp.services.maintenance.reembed import Work
 from tribal_mcp.stores.base import MemoryStore

@@ -16,22 +16,10 @@ import anyio.to_thread
 
 from tribal_mcp.errors import ImportConflict
 from tribal_mcp.portability.bundle.entries import RejectedEntry
-from tribal_mcp.portability.conflicts import (
-    Action,
-    ConflictResolution,
-    Decision,
-    Reason,
-    decide,
-    decide_deleted,
-)
-from tribal_mcp.portability.memory import (
-    MADE_BY,
-    MemoryEntry,
-    dump_fields,
-    entry_fields,
-    microseconds,
-)
-from tribal_mcp.portability.other_models import own_model, with_vector
+from tribal_mcp.portability.choices import ConflictResolution
+from tribal_mcp.portability.conflicts import Action, Decision, Reason, decide, decide_deleted
+from tribal_mcp.portability.memory import MADE_BY, MemoryEntry, microseconds, own_model, with_vector
+from tribal_mcp.portability.memory_json import dump_fields, entry_fields
 from tribal_mcp.services.results import DETAILS, ChangeResult, ImportSummary
 from tribal_mcp.stores.base import Change, MemoryStore
 from tribal_mcp.stores.restore_points import Held

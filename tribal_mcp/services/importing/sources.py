@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tribal_mcp.portability.bundle.entries import RejectedEntry
-from tribal_mcp.portability.bundle.reader import BundleReader, Verified
+from tribal_mcp.portability.bundle.portable import PortableBundle
+from tribal_mcp.portability.bundle.reader import BundleReader
 from tribal_mcp.portability.bundle.tombstones import Tombstone
-from tribal_mcp.portability.embedding_metadata import EmbeddingManifest, PortableBundle
+from tribal_mcp.portability.bundle.verification import Verified
+from tribal_mcp.portability.manifest import EmbeddingManifest
 from tribal_mcp.portability.memory import MemoryEntry
 
 

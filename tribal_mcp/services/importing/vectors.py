@@ -6,13 +6,9 @@ A memory that names the model of its vector itself goes by that one, whatever th
 from dataclasses import dataclass
 
 from tribal_mcp.errors import UsageError
-from tribal_mcp.portability.embedding_metadata import (
-    UNKNOWN_MODEL,
-    EmbeddingMetadata,
-    ReembeddingStrategy,
-)
-from tribal_mcp.portability.memory import MemoryEntry
-from tribal_mcp.portability.other_models import own_model, with_vector
+from tribal_mcp.portability.choices import ReembeddingStrategy
+from tribal_mcp.portability.manifest import UNKNOWN_MODEL, EmbeddingMetadata
+from tribal_mcp.portability.memory import MemoryEntry, own_model, with_vector
 from tribal_mcp.services.results import ImportSummary
 from tribal_mcp.stores.base import StoreState
 

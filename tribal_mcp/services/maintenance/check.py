@@ -4,13 +4,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 
-from tribal_mcp.portability.bundle.reader import BundleWriter
 from tribal_mcp.portability.bundle.tombstones import Tombstone
-from tribal_mcp.portability.embedding_metadata import (
-    UNKNOWN_MODEL,
-    EmbeddingManifest,
-    EmbeddingMetadata,
-)
+from tribal_mcp.portability.bundle.writer import BundleWriter
+from tribal_mcp.portability.manifest import UNKNOWN_MODEL, EmbeddingManifest, EmbeddingMetadata
 from tribal_mcp.services.results import CheckResult, ProblemResult
 from tribal_mcp.stores.chroma.salvage import Salvage
 from tribal_mcp.stores.chroma.store import ChromaStore

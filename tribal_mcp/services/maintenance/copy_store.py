@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from tribal_mcp.errors import Stopped, StoreError, UsageError
-from tribal_mcp.portability.memory import MemoryEntry, dump_entry
+from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.portability.memory_json import dump_entry
 from tribal_mcp.services.results import CopyResult
 from tribal_mcp.stores.base import Change, MemoryStore, StoreState
 

@@ -14,8 +14,8 @@ import anyio.to_thread
 
 from tribal_mcp.embedding.base import Embedder, TextRefused
 from tribal_mcp.errors import Stopped, UsageError
-from tribal_mcp.portability.memory import MemoryEntry, Vector
-from tribal_mcp.portability.other_models import own_model, with_vector
+from tribal_mcp.portability.memory import MemoryEntry, own_model, with_vector
+from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.services.embedders import fits
 from tribal_mcp.services.other_models import others_in
 from tribal_mcp.services.results import DETAILS, ReembedResult

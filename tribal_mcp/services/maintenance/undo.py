@@ -12,8 +12,9 @@ from itertools import islice
 import anyio.to_thread
 
 from tribal_mcp.errors import Stopped, TribalError, UsageError
-from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
-from tribal_mcp.portability.memory import MemoryEntry, dump_entry
+from tribal_mcp.portability.manifest import EmbeddingMetadata
+from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.portability.memory_json import dump_entry
 from tribal_mcp.services.maintenance.change_model import as_text_was, switch_back
 from tribal_mcp.services.results import HistoryEntry, HistoryResult, UndoResult
 from tribal_mcp.stores.base import Change, MemoryStore

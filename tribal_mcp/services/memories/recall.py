@@ -12,7 +12,8 @@ from typing import Literal
 from tribal_mcp.errors import UsageError
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.hidden_characters import hidden_characters
-from tribal_mcp.portability.memory import MemoryEntry, Vector, date_text
+from tribal_mcp.portability.memory import MemoryEntry, date_text
+from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.services.embedders import EmbedderOf, fits, meaning_of
 from tribal_mcp.services.memories.bm25 import WordSearch
 from tribal_mcp.services.memory_results import Hit, RecallResult

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tribal_mcp.portability.memory import Vector
+from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.stores.chroma.files.tables import DOCUMENT
 from tribal_mcp.stores.raw import RawCollection, RawRecord
 from tribal_mcp.stores.record import (

@@ -15,7 +15,7 @@ import orjson
 
 from tribal_mcp.files.atomic import write_atomically
 from tribal_mcp.portability.limits import NO_LIMITS
-from tribal_mcp.portability.memory import dump_entry, entry_from_dict
+from tribal_mcp.portability.memory_json import dump_entry, entry_from_dict
 from tribal_mcp.stores.base import Change
 
 

@@ -17,7 +17,7 @@ import orjson
 
 from tribal_mcp.errors import StoreDamaged, StoreError
 from tribal_mcp.files.atomic import make_private, write_atomically
-from tribal_mcp.portability.memory import Vector
+from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.stores.chroma.collection_swap import FILE as SWITCH
 from tribal_mcp.stores.chroma.collection_swap import finish_switch
 from tribal_mcp.stores.chroma.files.hnsw import HnswFiles

@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tribal_mcp.errors import StoreDamaged
-from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
-from tribal_mcp.portability.memory import Vector, entry_fields
+from tribal_mcp.portability.manifest import EmbeddingMetadata
+from tribal_mcp.portability.memory_json import entry_fields
+from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.stores.base import BATCH, Lines
 from tribal_mcp.stores.chroma.files.hnsw import HnswFiles
 from tribal_mcp.stores.chroma.files.hnsw_labels import LABELS, Labels

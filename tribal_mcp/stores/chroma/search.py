@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tribal_mcp.portability.filters import ExportFilter
-from tribal_mcp.portability.memory import Vector
+from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.stores.base import BATCH, EVERYTHING, StoreState
 from tribal_mcp.stores.chroma.files.tables import DOCUMENT
 from tribal_mcp.stores.chroma.folder import Files

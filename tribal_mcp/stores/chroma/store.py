@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from tribal_mcp.errors import StoreDamaged, StoreError, StoreLocked
-from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
 from tribal_mcp.portability.filters import ExportFilter
-from tribal_mcp.portability.memory import MemoryEntry, Vector, microseconds
+from tribal_mcp.portability.manifest import EmbeddingMetadata
+from tribal_mcp.portability.memory import MemoryEntry, microseconds
+from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.stores.base import (
     BATCH,
     EVERYTHING,

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tribal_mcp.errors import StoreError
-from tribal_mcp.portability.memory import MemoryEntry, Vector
+from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.stores.chroma.folder import OURS, ChromaFolder
 from tribal_mcp.stores.chroma.journal import Batch
 from tribal_mcp.stores.raw import RawCollection

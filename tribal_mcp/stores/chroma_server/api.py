@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 
 from tribal_mcp.errors import StoreError
-from tribal_mcp.portability.memory import Vector
+from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.stores.chroma_server.http import Absent, ServerHttp, TooLarge
 from tribal_mcp.stores.raw import RawCollection, RawRecord
 from tribal_mcp.stores.record import AS_JSON, OTHER_MODEL, OTHER_TIMES, STORED, named_models

@@ -27,8 +27,8 @@ import anyio.to_thread
 import numpy as np
 
 from tribal_mcp.errors import StoreError
-from tribal_mcp.portability.embedding_metadata import EmbeddingMetadata
 from tribal_mcp.portability.filters import ExportFilter
+from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry, microseconds
 from tribal_mcp.stores.base import (
     BATCH,

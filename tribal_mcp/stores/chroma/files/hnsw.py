@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tribal_mcp.errors import StoreDamaged
-from tribal_mcp.portability.memory import Vector
+from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.stores.chroma.files.hnsw_labels import LABELS, Labels
 
 FILES = ("header.bin", "data_level0.bin", "length.bin", "link_lists.bin", LABELS)

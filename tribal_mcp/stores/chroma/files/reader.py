@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from tribal_mcp.errors import StoreDamaged
-from tribal_mcp.portability.memory import Vector
+from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.stores.chroma.files.hnsw import HnswFiles
 from tribal_mcp.stores.chroma.files.hnsw_labels import LABELS, Labels
 from tribal_mcp.stores.chroma.files.index_backup import Guard

@@ -1,0 +1,111 @@
+"""A whole bundle in memory."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tribal_mcp.errors import BundleError, EntryError
+from tribal_mcp.portability.bundle.entries import (
+    EntryReader,
+    ExactIds,
+    RejectedEntry,
+    canonical_json,
+)
+from tribal_mcp.portability.bundle.integrity import EntriesHash, Integrity
+from tribal_mcp.portability.bundle.tombstones import Tombstone, TombstoneReader, dump_tombstone
+from tribal_mcp.portability.limits import DEFAULT_LIMITS
+from tribal_mcp.portability.manifest import EmbeddingManifest
+from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.portability.memory_json import dump_entry, entry_to_dict
+from tribal_mcp.portability.strict_json import check
+
+
+@dataclass(slots=True)
+class PortableBundle:
+    """A bundle that is held in memory.
+
+    `rejected` lists the entries that could not be read; an import reports them as errors.
+    `deleted` says which memories were forgotten, and when.
+    `notes` are sentences for the user about what was read or left out.
+    """
+
+    manifest: EmbeddingManifest
+    entries: list[MemoryEntry] = field(default_factory=list)
+    rejected: list[RejectedEntry] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    deleted: list[Tombstone] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form, with the integrity block of what is in it.
+
+        Raises:
+            BundleError: entries were rejected when it was read, so that it is not whole.
+        """
+        if self.rejected:
+            raise BundleError(
+                f"{len(self.rejected)} entries of this bundle could not be read, the first at "
+                f"{self.rejected[0]}. Mend them, or clear `rejected` to write it without them."
+            )
+        return {
+            "manifest": replace(self.manifest, memory_count=len(self.entries)).to_dict(),
+            "entries": [entry_to_dict(entry) for entry in self.entries],
+            **({"deleted": [one.to_dict() for one in self.deleted]} if self.deleted else {}),
+            "integrity": integrity_of(self.entries, self.deleted).to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: object) -> "PortableBundle":
+        """Read the JSON form.
+
+        Raises:
+            BundleError: it is not a bundle, or not whole. One bad entry does not refuse it: that
+                goes to `rejected`.
+        """
+        if not isinstance(data, Mapping):
+            raise BundleError("The bundle is not an object, so this is not a bundle.")
+        if "manifest" not in data:
+            raise BundleError("manifest is missing, so this is not a bundle.")
+        manifest = EmbeddingManifest.from_dict(data["manifest"])
+        if not isinstance(data.get("entries"), list):
+            raise BundleError("entries is missing or not a list, so this is not a bundle.")
+        bundle = cls(manifest)
+        deleted = data.get("deleted", [])
+        if not isinstance(deleted, list):
+            raise BundleError("deleted is not a list, so this is not a bundle.")
+        ids = ExactIds()
+        tombstones = TombstoneReader(ids)
+        for position, item in enumerate(deleted, start=1):
+            bundle.deleted.append(tombstones.read(item, position))
+        reader = EntryReader(manifest.dimensions, ids=ids)
+        for position, item in enumerate(data["entries"], start=1):
+            try:
+                check(item, DEFAULT_LIMITS.nesting)
+                entry = reader.read(item, position)
+            except EntryError as error:
+                entry = reader.reject(canonical_json(item), position, str(error))
+            if isinstance(entry, RejectedEntry):
+                bundle.rejected.append(entry)
+            else:
+                bundle.entries.append(entry)
+        integrity = Integrity.from_dict(data["integrity"]) if "integrity" in data else None
+        reader.finish(manifest.memory_count, integrity)
+        tombstones.finish(integrity)
+        return bundle
+
+
+def integrity_of(entries: Iterable[MemoryEntry], tombstones: Iterable[Tombstone] = ()) -> Integrity:
+    """The integrity block of these entries and tombstones, in this order.
+
+    Raises:
+        BundleError: one holds what would not come back the same.
+    """
+    digest = EntriesHash()
+    for entry in entries:
+        try:
+            digest.add(dump_entry(entry))
+        except EntryError as error:
+            raise BundleError(f"The memory {entry.id!r:.80} can't be written: {error}.") from None
+    deleted = EntriesHash()
+    for tombstone in tombstones:
+        deleted.add(dump_tombstone(tombstone))
+    return Integrity.of(digest, deleted)

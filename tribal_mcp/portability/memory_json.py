@@ -1,0 +1,266 @@
+"""The JSON form of a memory: reading it, checking it, writing it."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import orjson
+
+from tribal_mcp.errors import EntryError
+from tribal_mcp.portability.choices import MemorySource
+from tribal_mcp.portability.limits import DEFAULT_LIMITS, NO_LIMITS, Limits
+from tribal_mcp.portability.memory import MemoryEntry, aware, date_text, read_date, source_text
+from tribal_mcp.portability.strict_json import check
+from tribal_mcp.portability.vectors import (
+    Vector,
+    as_vector,
+    is_vector,
+    kind_of,
+    vector_from_base64,
+)
+
+
+def dump_entry(entry: MemoryEntry) -> bytes:
+    """The entry's compact JSON, UTF-8, each number of its vector as the shortest float32 text.
+
+    Raises:
+        EntryError: it holds what JSON can't carry, such as NaN in its metadata.
+    """
+    check_json(entry)
+    try:
+        return dump_fields(entry_fields(entry))
+    except TypeError as error:
+        raise EntryError(str(error)) from None
+
+
+def check_json(entry: MemoryEntry) -> None:
+    """Refuse metadata and extra fields that would not come back the same.
+
+    Raises:
+        EntryError: they hold NaN, a tuple, a key that is no text or the like.
+    """
+    if entry.metadata or entry.extra:
+        # orjson writes NaN as null.
+        check([entry.metadata, entry.extra], DEFAULT_LIMITS.nesting + 1)
+
+
+def dump_fields(fields: dict[str, Any]) -> bytes:
+    """The compact JSON of a form whose vector is an array."""
+    return orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def entry_to_dict(entry: MemoryEntry) -> dict[str, Any]:
+    """The JSON form as plain values; `json.dumps` of it gives the shortest float32 text."""
+    fields = entry_fields(entry)
+    if entry.embedding is not None:
+        fields["embedding"] = orjson.loads(
+            orjson.dumps(entry.embedding, option=orjson.OPT_SERIALIZE_NUMPY)
+        )
+    return fields
+
+
+def entry_fields(entry: MemoryEntry) -> dict[str, Any]:
+    """The JSON form with the vector as its array."""
+    fields: dict[str, Any] = {
+        "id": entry.id,
+        "content": entry.content,
+        "embedding": entry.embedding,
+        "source_instance": entry.source_instance,
+        "source_type": source_text(entry),
+        "created_at": date_text(entry, "created_at"),
+        "updated_at": date_text(entry, "updated_at"),
+        "tags": entry.tags,
+        "context": entry.context,
+        "confidence": entry.confidence,
+        "supersedes": entry.supersedes,
+        "related_to": entry.related_to,
+    }
+    if entry.metadata:
+        fields["metadata"] = entry.metadata
+    if entry.extra:
+        fields.update(entry.extra)
+    return fields
+
+
+def entry_from_dict(data: object, limits: Limits = DEFAULT_LIMITS) -> MemoryEntry:
+    """The entry of a JSON form.
+
+    `id`, `content` and `created_at` must be there; `updated_at` is the time of creation when it
+    is missing, and the other fields have the defaults of `MemoryEntry`.
+
+    Raises:
+        EntryError: a field is missing, of a wrong type or over a limit.
+    """
+    if type(data) is not dict and not isinstance(data, Mapping):
+        raise EntryError(f"an entry is {kind_of(data)}, not an object")
+    rest: dict[str, Any] = dict(data)
+    verbatim: dict[str, str] = {}
+    entry = object.__new__(MemoryEntry)  # all is checked here, and not once more
+    created = rest.get("created_at")
+    entry.created_at = _date(rest, "created_at", verbatim)
+    if rest.get("updated_at", created) != created:
+        entry.updated_at = _date(rest, "updated_at", verbatim)
+    else:  # as for most memories
+        entry.updated_at = entry.created_at
+        if rest.pop("updated_at", None) is not None and "created_at" in verbatim:
+            verbatim["updated_at"] = verbatim["created_at"]
+    source = _text(rest, "source_type", "unknown")
+    entry.source_type = MemorySource.read(source)
+    if entry.source_type != source:
+        verbatim["source_type"] = source
+    entry.content = content = _required_text(rest, "content")
+    if len(content) * 4 > limits.content_bytes < len(content.encode()):
+        raise EntryError(
+            f"content is {len(content.encode()):,} bytes; "
+            f"the limit is {limits.content_bytes:,} (TRIBAL_LIMIT_CONTENT_BYTES)"
+        )
+    entry.id = _required_text(rest, "id")
+    check_id("id", entry.id, limits)
+    entry.embedding = _embedding(rest.pop("embedding", None), limits)
+    entry.source_instance = _text(rest, "source_instance", "unknown")
+    entry.tags = _texts(rest, "tags", limits)
+    entry.context = _optional_text(rest, "context")
+    entry.confidence = as_confidence(rest.pop("confidence", 1.0))
+    entry.supersedes = _optional_text(rest, "supersedes")
+    entry.related_to = _texts(rest, "related_to", limits)
+    _check_links(entry, limits)
+    entry.metadata = {}
+    metadata = rest.pop("metadata", None)
+    if metadata is not None:
+        if type(metadata) is not dict:
+            raise EntryError(f"metadata is {kind_of(metadata)}, not an object")
+        entry.metadata = metadata
+    entry.extra = rest
+    entry.verbatim = verbatim
+    return entry
+
+
+def check_id(what: str, value: str, limits: Limits) -> None:
+    """Hold an id against what an id may be.
+
+    Raises:
+        EntryError: it is empty, or longer than the limit.
+    """
+    if not value:
+        raise EntryError(f"{what} is empty")
+    if len(value) * 4 > limits.id_bytes < len(value.encode()):
+        raise EntryError(
+            f"{what} is {len(value.encode()):,} bytes; "
+            f"the limit is {limits.id_bytes:,} (TRIBAL_LIMIT_ID_BYTES)"
+        )
+
+
+def _check_links(entry: MemoryEntry, limits: Limits) -> None:
+    for named in (*entry.related_to, entry.supersedes):
+        if named:
+            check_id("an id that it names", named, limits)
+
+
+def _embedding(value: Any, limits: Limits) -> Vector | None:  # noqa: ANN401 - any JSON value
+    if value is None:
+        return None
+    if type(value) is str:
+        value = vector_from_base64(value)
+    if type(value) in (list, np.ndarray) and len(value) > limits.dimensions:
+        raise EntryError(
+            f"embedding has {len(value):,} numbers; "
+            f"the limit is {limits.dimensions:,} (TRIBAL_LIMIT_DIMENSIONS)"
+        )
+    if is_vector(value):
+        return value
+    return as_vector(value)
+
+
+def check_entry(entry: MemoryEntry) -> None:
+    """Hold the values of an entry that code made against their types and ranges.
+
+    Raises:
+        EntryError: a value that no store could give back, or no bundle carry.
+    """
+    values: dict[str, Any] = {
+        "id": entry.id,
+        "content": entry.content,
+        "source_instance": entry.source_instance,
+        "context": entry.context,
+        "supersedes": entry.supersedes,
+        "tags": entry.tags,
+        "related_to": entry.related_to,
+    }
+    if not entry.id:
+        raise EntryError("id is empty")
+    _required_text(values, "id")
+    _required_text(values, "content")
+    _required_text(values, "source_instance")
+    _optional_text(values, "context")
+    _optional_text(values, "supersedes")
+    _texts(values, "tags", NO_LIMITS)
+    _texts(values, "related_to", NO_LIMITS)
+    as_confidence(entry.confidence)
+    aware(entry.created_at, "created_at")
+    aware(entry.updated_at, "updated_at")
+    if type(entry.embedding) is not np.ndarray and entry.embedding is not None:
+        raise EntryError(f"embedding is {kind_of(entry.embedding)}, not a float32 array or None")
+
+
+def _required_text(rest: dict[str, Any], name: str) -> str:
+    try:
+        value = rest.pop(name)
+    except KeyError:
+        raise EntryError(f"{name} is missing") from None
+    if type(value) is not str:
+        raise EntryError(f"{name} is {kind_of(value)}, not text")
+    return value
+
+
+def _text(rest: dict[str, Any], name: str, default: str) -> str:
+    return _required_text(rest, name) if name in rest else default
+
+
+def _optional_text(rest: dict[str, Any], name: str) -> str | None:
+    value = rest.pop(name, None)
+    if value is not None and type(value) is not str:
+        raise EntryError(f"{name} is {kind_of(value)}, not text or null")
+    return value
+
+
+def _texts(rest: dict[str, Any], name: str, limits: Limits) -> list[str]:
+    values = rest.pop(name, None)
+    if values is None:
+        return []
+    if type(values) is not list:
+        raise EntryError(f"{name} is {kind_of(values)}, not a list of texts")
+    if len(values) > limits.tags:
+        raise EntryError(
+            f"{name} has {len(values):,} items; the limit is {limits.tags:,} (TRIBAL_LIMIT_TAGS)"
+        )
+    for position, value in enumerate(values):
+        if type(value) is not str:
+            raise EntryError(f"{name}[{position}] is {kind_of(value)}, not text")
+    return values
+
+
+def _date(rest: dict[str, Any], name: str, verbatim: dict[str, str]) -> datetime:
+    text = _required_text(rest, name)
+    try:
+        value = read_date(text)
+    except ValueError:
+        raise EntryError(
+            f"{name} is {text[:40]!r}, not an ISO 8601 date such as 2026-01-15T10:30:00+00:00"
+        ) from None
+    if value.isoformat() != text:
+        verbatim[name] = text
+    return value
+
+
+def as_confidence(value: object) -> float:
+    """The confidence as a float.
+
+    Raises:
+        EntryError: it is not a number from 0 to 1.
+    """
+    if type(value) is not float and type(value) is not int:
+        raise EntryError(f"confidence is {kind_of(value)}, not a number from 0 to 1")
+    if not 0 <= value <= 1:
+        raise EntryError(f"confidence is {value}, not a number from 0 to 1")
+    return value + 0.0  # an int becomes a float, and -0.0 becomes 0.0
