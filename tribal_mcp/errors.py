@@ -1,28 +1,29 @@
 """All failures that a user can meet, each with its exit code and HTTP status.
 
 TribalError
-├── UsageError             2   400
-├── BundleError            3   422
-│   └── ImportConflict     3   409
-├── PartialImport          4   422
-├── StoreError             5   503
-│   ├── StoreLocked        5   423
-│   └── StoreDamaged       5   503
-├── PathNotAllowed         6   403
-├── NotPermitted           6   403
-├── NoSpace                7   507
-├── EmbedderError          8   503
-└── Stopped              130   499
+├── UsageError             2   400   An argument or a setting is wrong.
+├── BundleError            3   422   The bundle is refused as a whole; nothing was written.
+│   └── ImportConflict     3   409   The import was asked to fail on a conflict, and found one.
+├── PartialImport          4   422   The import ended, and some entries, or all, were rejected.
+├── StoreError             5   503   The store can't be used.
+│   ├── StoreLocked        5   423   Another process has locked the store; the message names it.
+│   └── StoreDamaged       5   503   The store's files are damaged or have an unknown layout.
+├── PathNotAllowed         6   403   The path is outside the allowed folders, or not a regular file.
+├── NotPermitted           6   403   The caller has read-only access, and this is a change.
+├── NoSpace                7   507   The disk is full.
+├── EmbedderError          8   503   The embedding model is missing or fails.
+└── Stopped              130   499   The user stopped the operation; the message says what was done.
 
-The first line of each class's docstring is its meaning in docs/errors.md. A message says what is
-wrong, where, and what to do next, and shows no more of the file system than the caller gave. Any
-other exception is a bug and keeps its traceback.
+docs/errors.md shows the same, generated from the classes. A message says what is wrong, where, and
+what to do next, and shows no more of the file system than the caller gave. Any other exception is a
+bug and keeps its traceback.
 """
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from tribal_mcp.next_steps import NextStep
+from tribal_mcp.text import counted
 
 
 class TribalError(Exception):
@@ -60,7 +61,7 @@ class BundleError(TribalError):
 
 
 class ImportConflict(BundleError):
-    """The bundle differs from the store, and the import was asked to fail then."""
+    """The import was asked to fail on a conflict, and found one."""
 
     http_status = 409
 
@@ -101,7 +102,7 @@ class PathNotAllowed(TribalError):
 
 
 class NotPermitted(TribalError):
-    """The caller has read-only access, and the call would change something."""
+    """The caller has read-only access, and this is a change."""
 
     exit_code = 6
     http_status = 403
@@ -135,10 +136,6 @@ _REASONS = {
     "greater_than_equal": "it must be at least {ge}",
     "less_than": "it must be less than {lt}",
     "less_than_equal": "it must be at most {le}",
-    "string_too_short": "it must have at least {min_length} characters",
-    "string_too_long": "it must have at most {max_length} characters",
-    "too_short": "it must have at least {min_length} items",
-    "too_long": "it must have at most {max_length} items",
     "literal_error": "it must be {expected}",
     "enum": "it must be {expected}",
     "int": "it must be a whole number",
@@ -168,5 +165,10 @@ def invalid_value(problem: Mapping[str, Any]) -> str:
         return str(context["error"])
     if kind == "string_too_short" and context["min_length"] == 1:
         return "it must not be empty"
+    bound = context.get("min_length") if "short" in kind else context.get("max_length")
+    if bound is not None:
+        least = "at least" if "short" in kind else "at most"
+        unit = "character" if kind.startswith("string") else "item"
+        return f"it must have {least} {counted(bound, unit)}"
     reason = _REASONS.get(kind) or _REASONS.get(kind.partition("_")[0], "it is not a valid value")
     return reason.format_map(context)
