@@ -332,7 +332,7 @@ async def test_old_points_lose_their_contents_and_keep_their_record(store: Memor
         ("3.json", True), ("2.json", True), ("1.json", False), ("0.json", False),
     ]  # fmt: skip
     assert [o.source for o in history(points, "memory-1").operations] == ["1.json"]
-    with pytest.raises(UsageError, match="more than 2 came after it"):
+    with pytest.raises(UsageError, match="newest 2 restore points are kept"):
         await undo(store, listed[-1].point, points)
     assert b"content" not in points.changes(listed[-1].point).read_bytes()
 

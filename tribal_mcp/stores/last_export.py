@@ -1,27 +1,28 @@
-"""Remembers, beside a store, the last export of each of its collections: a file of our own."""
+"""The last export of each collection, recorded in a file beside the store."""
 
 import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from tribal_mcp.files.atomic import write_atomically
+
 _NAME = "last-export.json"
 
 
 def record_export(own_folder: Path | None, collection: str, export: dict[str, Any]) -> None:
-    """Remember an export, where there is a folder for it; the lock is in hand.
+    """Record an export; call this within a session of the store.
 
     Args:
-        own_folder: of the store.
-        collection: what was exported.
+        own_folder: the store's `own_folder`; nothing is recorded if it does not exist.
+        collection: the exported collection.
         export: JSON values.
     """
     if own_folder is None or not own_folder.is_dir():
         return
-    new = own_folder / f"{_NAME}.new"
-    with suppress(OSError):  # only a memory aid; the export itself is done
-        new.write_text(json.dumps(_read(own_folder) | {collection: export}))
-        new.replace(own_folder / _NAME)
+    content = json.dumps(_read(own_folder) | {collection: export}).encode()
+    with suppress(OSError):  # the record is optional, and the export itself is complete
+        write_atomically(own_folder / _NAME, content)
 
 
 def last_export(own_folder: Path | None, collection: str) -> dict[str, Any] | None:

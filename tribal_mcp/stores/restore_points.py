@@ -1,12 +1,12 @@
-"""What a change of many memories was made on: kept, so that one call takes it back.
+"""Restore points: what the store held before each operation, so that it can be undone.
 
-Each operation that changes memories has a folder of its own among our files, named by its time:
-`point.json` says what it was, and `changes.jsonl` what was there before, an id a line, on disk
-before the change itself. Both stay as the record of what came from where; only the contents of old
-points are removed.
+Each operation that changes memories has its own folder among our files, named by its time:
+`point.json` describes the operation, and `changes.jsonl` has a line for each id with what was there
+before. A line is on the disk before its memory changes. Both files stay as the history of the
+store; only the contents of old restore points are removed. The module has more than 300 lines
+because the format of these files and their only reader and writer belong together.
 """
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,7 +19,8 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, Field
 
 from tribal_mcp.errors import UsageError
-from tribal_mcp.files.atomic import make_private
+from tribal_mcp.files.atomic import fsync_directory, fsync_file, make_private, write_atomically
+from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.limits import NO_LIMITS
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry, microseconds
@@ -27,34 +28,35 @@ from tribal_mcp.portability.memory_json import dump_fields, entry_fields, entry_
 from tribal_mcp.portability.vectors import vector_to_base64
 from tribal_mcp.stores.base import Change, MemoryStore
 from tribal_mcp.stores.errors import explained
+from tribal_mcp.text import counted
 
 FOLDER = "restore"
 KEEP = 20
-"""Points whose contents are kept, unless a setting says otherwise."""
+"""How many restore points keep their contents by default."""
 
 Held = MemoryEntry | int | None
-"""What a store has under an id: a memory, a tombstone's time in microseconds UTC, or nothing."""
+"""What a store holds under an id: a memory, a tombstone's time in microseconds UTC, or nothing."""
 
 
 class Point(BaseModel):
     """An operation that changed memories.
 
     Attributes:
-        id: its name, by its time in UTC.
-        operation: what changed them: import, undo, forget.
-        source: the name of the bundle, or the point that was undone.
+        id: the name of the restore point: the operation's time in UTC.
+        operation: what changed the memories: import, undo, forget, reembed.
+        source: the name of the bundle, or the restore point that was undone.
         sha256: the hash of the bundle's entries.
-        how: its arguments, in words.
-        counts: what it did, in words and numbers; empty while it is not complete.
-        complete: it came to its end.
-        undone: it was taken back.
-        emptied: its contents were removed, as it is old.
-        kept: the collection that holds all memories as they were before, if it replaced them.
+        how: the arguments, as text.
+        counts: what was done and to how many memories; empty until the operation is complete.
+        complete: the operation ended.
+        undone: the operation was undone.
+        emptied: the contents were removed because of their age.
+        kept: the collection with all memories as they were, if the operation replaced it.
         kept_ids: Chroma's ids of that collection and its sibling.
-        kept_count: how many memories they hold; None when an undoing has begun to change them.
-        collection: the collection of the folder that it is about.
-        model: the model of the vectors that it saved.
-        identity: the model of the store's vectors, before it and after it, if it changed that.
+        kept_count: how many memories they hold; None once undo has begun to change them.
+        collection: the collection that was changed.
+        model: the model of the saved vectors.
+        identity: the model of the store's vectors before and after, if the operation changed it.
     """
 
     id: str
@@ -79,13 +81,11 @@ class Point(BaseModel):
         return datetime.strptime(self.id, _NAME).replace(tzinfo=UTC)
 
     def is_of(self, model: EmbeddingMetadata | None) -> bool:
-        """Whether the vectors that it saved may stand beside those of that model."""
-        its = [self.model, self.identity[1] if self.identity else self.model]
+        """Whether the saved vectors are compatible with that model."""
+        models = [self.model, self.identity[1] if self.identity else self.model]
         if model is None:
-            return None in its
-        return any(
-            one and EmbeddingMetadata.from_dict(one).is_compatible_with(model) for one in its
-        )
+            return None in models
+        return any(m and EmbeddingMetadata.from_dict(m).is_compatible_with(model) for m in models)
 
 
 _NAME = "%Y%m%d-%H%M%S-%f"
@@ -93,7 +93,7 @@ _NAME = "%Y%m%d-%H%M%S-%f"
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What an operation found under an id, and the `stamp` of what it left there."""
+    """What an operation found under an id, and the `stamp` of what it wrote there."""
 
     id: str
     was: Held
@@ -102,38 +102,41 @@ class Saved:
 
 @dataclass(slots=True)
 class OpenPoint:
-    """A point that an operation writes; nothing is made before the first change.
+    """The restore point of a running operation; its folder is created with the first change.
 
-    `finish` it at the end of the operation, or `close` it if that ends in an error.
+    Call `finish` at the end of the operation, or `close` if the operation fails.
     """
 
     points: "RestorePoints"
     about: Point
     _lock: FileLock
-    """Held until the end, so that nobody goes on with a point that is being written."""
+    """Held until the end, so that no other process continues this restore point meanwhile."""
     _resumed: bool = False
-    """An interrupted operation has begun it."""
+    """An interrupted operation began it."""
     _begun: bool = field(default=False, init=False)
 
     def save(self, before: Mapping[str, Held], change: Change) -> None:
-        """Put what is under the ids of a change on disk, before it is made."""
+        """Write to the disk what is under the ids of a change, before the change is made."""
         path = self.points.changes(self.about.id)
         with explained(path.parent):
-            if not self._begun:
+            is_new = not self._begun
+            if is_new:
                 self.points.save(self.about)
-                _taken(self._lock)
-                _cut_torn_line(path)
+                _try_lock(self._lock)
+                _cut_incomplete_line(path)
                 self._begun = True
             with path.open("ab") as file:
                 after = {e.id: stamp(e) for e in change.entries} | dict(change.forget)
                 file.writelines(_line(i, was, after.get(i)) for i, was in before.items())
                 file.flush()
-                os.fsync(file.fileno())
+                fsync_file(file.fileno())
+            if is_new:
+                fsync_directory(path.parent)
 
     def note_identity(
         self, before: EmbeddingMetadata | None, after: EmbeddingMetadata | None
     ) -> None:
-        """Say which model the store's vectors have by this operation; call it before `save`."""
+        """Record that the operation changes the model of the store; call this before `save`."""
         if self.about.identity:
             first = self.about.identity[0]
         else:
@@ -142,9 +145,13 @@ class OpenPoint:
         self._begun = False
 
     def finish(self, counts: dict[str, int]) -> str:
-        """Say that the operation is complete; the point's name, empty if nothing was changed."""
+        """Mark the operation as complete.
+
+        Returns:
+            The name of the restore point; empty if nothing was changed.
+        """
         if self.name:
-            if self._resumed:  # the counts are of the rest only
+            if self._resumed:  # `counts` leaves out what the interrupted operation did
                 counts = {"changed": len(set(self.points.ids(self.about)))}
             self.about.counts = {what: count for what, count in counts.items() if count}
             self.about.complete = True
@@ -155,23 +162,23 @@ class OpenPoint:
         return self.name
 
     def close(self) -> None:
-        """Leave it to whoever goes on with it."""
-        self._lock.release(force=True)  # it is taken with each `note_identity` again
+        """Release the restore point, so that a repeated operation can continue it."""
+        self._lock.release(force=True)  # it was acquired again after each `note_identity`
 
     @property
     def name(self) -> str:
-        """The point's name; empty while nothing was changed."""
+        """The name of the restore point; empty while nothing was changed."""
         return self.about.id if self._begun or self._resumed else ""
 
 
 @dataclass(frozen=True, slots=True)
 class RestorePoints:
-    """The points of one store.
+    """The restore points of one store.
 
     Attributes:
-        folder: where they lie.
+        folder: where they are.
         keep: how many keep their contents.
-        collection: the one that they are about, where several share the folder.
+        collection: the collection they are for, as several may share the folder.
     """
 
     folder: Path
@@ -180,7 +187,7 @@ class RestorePoints:
 
     @classmethod
     def of(cls, store: MemoryStore, keep: int = KEEP) -> Self | None:
-        """Those of a store; None if it has no place for any."""
+        """The restore points of a store; None if it has no folder for them."""
         if store.own_folder is None:
             return None
         return cls(store.own_folder / FOLDER, keep, getattr(store, "name", ""))
@@ -194,13 +201,13 @@ class RestorePoints:
         *,
         model: EmbeddingMetadata | None = None,
     ) -> OpenPoint:
-        """A point for an operation; one that was interrupted goes on where it was.
+        """The restore point for an operation; a repeated one continues where it was interrupted.
 
         Args:
-            operation: what it is.
-            source: of what bundle or point.
-            sha256: of the bundle's entries; only then an interrupted one goes on.
-            how: its arguments, in words.
+            operation: its name.
+            source: the name of the bundle, or of a restore point.
+            sha256: the hash of the bundle's entries; without it nothing is continued.
+            how: its arguments, as text.
             model: the model of the store's vectors.
         """
         last = next(iter(self.all()), None)
@@ -211,7 +218,7 @@ class RestorePoints:
             and sha256
             and same == (last.operation, last.source, last.sha256, last.how)
             and last.is_of(model)
-            and _taken(lock := self._lock_of(last.id))
+            and _try_lock(lock := self._lock_of(last.id))
         ):
             return OpenPoint(self, last, lock, _resumed=True)
         now = datetime.now(UTC)
@@ -230,15 +237,17 @@ class RestorePoints:
         return FileLock(self.folder / name / "writing.lock", thread_local=False)
 
     def all(self) -> list[Point]:
-        """All points, the newest first."""
+        """All restore points, the newest first."""
         found: list[Point] = []
         for path in sorted(self.folder.glob("*/point.json"), reverse=True):
-            with suppress(ValueError):  # killed before its first line was whole: nothing changed
+            with suppress(
+                ValueError
+            ):  # incomplete: the process was killed before it changed anything
                 found.append(Point.model_validate_json(path.read_bytes()))
         return [point for point in found if point.collection == self.collection]
 
     def find(self, name: str) -> Point:
-        """The point of that name; with "" the newest, but for those that only undo.
+        """The restore point of that name; for "" the newest that is not itself an undo.
 
         Raises:
             UsageError: there is none.
@@ -250,20 +259,20 @@ class RestorePoints:
             if point.id == name or (not name and point.operation != "undo"):
                 return point
         raise UsageError(
-            f"There is no restore point {name!r}; the newest is {points[0].id!r}. "
-            "`tribal-mcp history` lists them."
+            f"There is no restore point {name!r}; the newest is {points[0].id!r}.",
+            NextStep("To list all, run {call}.", "history"),
         )
 
     def before(self, point: Point) -> Iterator[Saved]:
-        """What was under each id before that operation, each id once.
+        """What was under each id before the operation; each id comes once.
 
         Raises:
-            UsageError: its contents were removed.
+            UsageError: the contents were removed.
         """
         if point.emptied:
             raise UsageError(
-                f"The contents of the restore point {point.id} were removed, as more than "
-                f"{self.keep} came after it (TRIBAL_RESTORE_POINTS)."
+                f"The restore point {point.id} can't be undone any more: only the contents of the "
+                f"newest {counted(self.keep, 'restore point')} are kept (TRIBAL_RESTORE_POINTS)."
             )
         seen: set[str] = set()
         for data in self._lines(point):
@@ -281,40 +290,36 @@ class RestorePoints:
             return
         with path.open("rb") as file:
             for line in file:
-                if line.endswith(b"\n"):  # else killed before it was whole: nothing changed
+                if line.endswith(
+                    b"\n"
+                ):  # incomplete: the process was killed before it changed anything
                     yield orjson.loads(line)
 
     def changes(self, name: str) -> Path:
-        """The file of what was before."""
+        """The file with what was there before."""
         return self.folder / name / "changes.jsonl"
 
     def save(self, about: Point) -> None:
-        """Write what is known of an operation, whole or not at all."""
-        place = self.folder / about.id
-        make_private(place)
-        part = place / "point.part"
-        with part.open("wb") as file:
-            file.write(about.model_dump_json(indent=1).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(place / "point.json")
+        """Write the description of an operation to the disk."""
+        folder = self.folder / about.id
+        make_private(folder)
+        write_atomically(folder / "point.json", about.model_dump_json(indent=1).encode())
 
     def empty_old(self) -> None:
-        """Remove the contents of all but the newest points; the ids stay."""
+        """Remove the contents of all but the newest restore points; their ids stay."""
         for point in self.all()[self.keep :]:
-            if point.emptied or point.kept:  # a whole collection is kept until the next one is
+            has_contents = "was" in next(self._lines(point), {})
+            # A kept collection is removed by the operation that keeps the next one.
+            if point.kept or (point.emptied and not has_contents):
                 continue
-            path = self.changes(point.id)
-            part = path.with_suffix(".part")
-            with part.open("wb") as file:
-                file.writelines(orjson.dumps({"id": i}) + b"\n" for i in self.ids(point))
-            point.emptied = True
+            point.emptied = True  # first: from here on the contents may be gone
             self.save(point)
-            part.replace(path)
+            ids = (orjson.dumps({"id": i}) + b"\n" for i in self.ids(point))
+            write_atomically(self.changes(point.id), ids)
 
 
-def _taken(lock: FileLock) -> bool:
-    """Take the lock if nobody has it; whether that was so."""
+def _try_lock(lock: FileLock) -> bool:
+    """Acquire the lock if it is free; whether it was."""
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -323,7 +328,7 @@ def _taken(lock: FileLock) -> bool:
 
 
 def stamp(held: Held) -> int | None:
-    """The time of a memory's last change, or of a tombstone, in microseconds UTC."""
+    """When a memory last changed, or when a tombstone was written, in microseconds UTC."""
     return microseconds(held.updated_at) if isinstance(held, MemoryEntry) else held
 
 
@@ -341,9 +346,9 @@ def _held(was: dict[str, Any] | int | None) -> Held:
     return entry_from_dict(was, NO_LIMITS) if isinstance(was, dict) else was
 
 
-def _cut_torn_line(path: Path) -> None:
+def _cut_incomplete_line(path: Path) -> None:
     if not path.exists():
         return
     with path.open("r+b") as file:
-        whole = sum(len(line) for line in file if line.endswith(b"\n"))
-        file.truncate(whole)
+        complete = sum(len(line) for line in file if line.endswith(b"\n"))
+        file.truncate(complete)
