@@ -12,7 +12,7 @@ from tribal_mcp.files.bundles import BundleFolders
 from tribal_mcp.files.directory import Draft
 from tribal_mcp.stores.chroma import session as sessions
 from tribal_mcp.stores.chroma import write as batches
-from tribal_mcp.stores.chroma.files.index_backup import Guard
+from tribal_mcp.stores.chroma.files.index_backup import IndexBackup
 from tribal_mcp.stores.chroma.folder import ChromaFolder
 from tribal_mcp.stores.chroma.journal import Journal
 
@@ -40,7 +40,7 @@ _SWITCHES: dict[str, Callable[[], None]] = {
     "reopen": lambda: _put(ChromaFolder, "_data_version", lambda _: 0),
     "journal": lambda: _put(Journal, "write", lambda *_: None),
     "recovery": lambda: _put(sessions, "recover", lambda folder: folder.lock.unmark()),
-    "guard": lambda: _put(Guard, "save", lambda *_: None),
+    "guard": lambda: _put(IndexBackup, "save", lambda *_: None),
     "publish": lambda: _put(BundleFolders, "publish", _in_place),
     "schema": lambda: _put(batches, "refuse_strangers", lambda _: None),
 }

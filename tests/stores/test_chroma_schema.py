@@ -48,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
 def test_another_layout_of_the_database_is_refused(folder: Path, statement: str) -> None:
     change(folder, "DROP INDEX embedding_metadata_array_key_string", "PRAGMA foreign_keys = OFF")
     change(folder, statement)
-    with pytest.raises(UnknownLayout, match="not known"):
+    with pytest.raises(UnknownLayout, match="unknown layout"):
         ChromaFiles(folder)
 
 

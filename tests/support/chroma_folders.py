@@ -14,6 +14,7 @@ from chromadb.api.models.Collection import Collection
 
 from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
+from tribal_mcp.stores.chroma.salvage import SalvagedFiles
 from tribal_mcp.stores.raw import RawCollection, RawRecord
 
 Record = tuple[str, str | None, dict[str, Any], bytes | None]
@@ -84,7 +85,7 @@ def read_all(folder: Path, name: str = "memories", batch_size: int = 7) -> list[
         ]
 
 
-def the(files: ChromaFiles, name: str = "memories") -> RawCollection:
+def the(files: ChromaFiles | SalvagedFiles, name: str = "memories") -> RawCollection:
     found = files.collection(name)
     assert found is not None
     return found

@@ -12,6 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tribal_mcp.errors import NoSpace, StoreDamaged, StoreError
+from tribal_mcp.next_steps import NextStep
+
+CHECK = NextStep("To see what is damaged, run {call}.", "check")
+REPAIR = NextStep("To repair it, run {call}.", "check", {"repair": True})
+RESCUE = NextStep("To save what can still be read, run {call}.", "rescue", {"output_path": ...})
 
 FULL = ("disk is full", "disk full", "no space left", "quota exceeded")
 _FULL_ERRNO = {errno.ENOSPC, errno.EDQUOT}

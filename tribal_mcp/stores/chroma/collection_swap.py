@@ -69,4 +69,4 @@ def drop(folder: ChromaFolder, name: str) -> None:
                 folder.client().delete_collection(one)
             # Chroma leaves the index of a collection that it has not opened itself.
             shutil.rmtree(folder.path / segment, ignore_errors=True)
-            folder.guard.forget(segment)
+            folder.index_backup.remove(segment)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tribal_mcp.errors import NoSpace, StoreError
 from tribal_mcp.stores.chroma.api_reader import ApiFiles
-from tribal_mcp.stores.chroma.files.index_backup import Guard
+from tribal_mcp.stores.chroma.files.index_backup import IndexBackup
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
 from tribal_mcp.stores.chroma.journal import Journal
 from tribal_mcp.stores.chroma.lock import OWN_FOLDER, FolderLock
@@ -57,7 +57,7 @@ class ChromaFolder:
         self.own = path / OWN_FOLDER
         self.lock = FolderLock(path)
         self.journal = Journal(self.own / "journal.jsonl")
-        self.guard = Guard(path)
+        self.index_backup = IndexBackup(path)
         self.notes: list[str] = []
         self.risks = 0
         self.at_work = threading.Lock()
@@ -222,7 +222,7 @@ class ChromaFolder:
         """Keep what makes the collection's index readable if the next call is killed."""
         raw = self.raw(name)
         if raw is not None:
-            self.guard.save(*self.direct().vector_segment(raw))
+            self.index_backup.save(*self.direct().vector_segment(raw))
 
     def catch_up(self, name: str) -> None:
         """Let Chroma carry out what stands in its log only, before a plan is made on the rows."""

@@ -20,9 +20,9 @@ from tribal_mcp.files.atomic import make_private, write_atomically
 from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.stores.chroma.collection_swap import FILE as SWITCH
 from tribal_mcp.stores.chroma.collection_swap import finish_switch
-from tribal_mcp.stores.chroma.files.hnsw import HnswFiles
-from tribal_mcp.stores.chroma.files.reader import ChromaFiles
+from tribal_mcp.stores.chroma.files.reader import ChromaFiles, log_only
 from tribal_mcp.stores.chroma.folder import ChromaFolder
+from tribal_mcp.stores.chroma.salvage import SalvagedFiles
 from tribal_mcp.stores.chroma.write import carry_out, refuse_strangers
 from tribal_mcp.stores.errors import explained
 from tribal_mcp.stores.raw import RawCollection
@@ -66,7 +66,7 @@ def _recover(folder: ChromaFolder) -> list[str]:
     for raw in files.collections():
         segment, applied = files.vector_segment(raw)
         begun = (folder.own / REBUILD / segment).exists()
-        if begun or folder.guard.interrupted(segment, applied):
+        if begun or folder.index_backup.interrupted(segment, applied):
             done.append(rebuild(folder, raw))
             files = _direct(folder)
         if files.unapplied(raw):
@@ -96,7 +96,9 @@ def finish_batch(folder: ChromaFolder) -> list[str]:
     return [f"A batch of {len(batch.change.ids)} memories that was begun was completed."]
 
 
-def rebuild(folder: ChromaFolder, raw: RawCollection, source: ChromaFiles | None = None) -> str:
+def rebuild(
+    folder: ChromaFolder, raw: RawCollection, source: ChromaFiles | SalvagedFiles | None = None
+) -> str:
     """Build the collection's index anew from what its files and the log hold.
 
     Args:
@@ -121,16 +123,16 @@ def rebuild(folder: ChromaFolder, raw: RawCollection, source: ChromaFiles | None
             shutil.rmtree(index)  # of a rebuilding that was killed
         else:
             index.replace(place / "index")
-    folder.guard.forget(segment)
+    folder.index_backup.remove(segment)
     folder.refuse_full_disk(0)
     collection = folder.at_name(raw.name)
     collection.count()  # Chroma plays its log into the rows and a new index
-    with Building(folder.path) as building:
+    with ChromaFiles(folder.path, on_index_damage=log_only) as building:
         wanted = [i for i in building.without_vector(raw) if i in kept.places]
     for start in range(0, len(wanted), _BATCH):
         part = wanted[start : start + _BATCH]
         collection.upsert(ids=part, embeddings=kept.read(part))  # type: ignore[arg-type]
-    with Building(folder.path) as built:
+    with ChromaFiles(folder.path, on_index_damage=log_only) as built:
         _compare(built, raw, kept)
     shutil.rmtree(place)
     _remove_empty(place.parent)
@@ -144,7 +146,7 @@ def _direct(folder: ChromaFolder) -> ChromaFiles:
 
 
 def _copy_vectors(
-    folder: ChromaFolder, files: ChromaFiles, raw: RawCollection, place: Path
+    folder: ChromaFolder, files: ChromaFiles | SalvagedFiles, raw: RawCollection, place: Path
 ) -> None:
     ids = list(dict.fromkeys([*files.ids(raw), *files.without_row(raw)]))
     folder.refuse_full_disk(len(ids) * (raw.dimension or 0) * 4)
@@ -159,18 +161,6 @@ def _copy_vectors(
 
     write_atomically(place / "vectors.f32", vectors())
     write_atomically(place / "ids.json", orjson.dumps(found))  # now the copy is complete
-
-
-class Building(ChromaFiles):
-    """The files while an index is built: where it is not written yet, only the log counts."""
-
-    def _open_index(
-        self, collection: RawCollection, segment: str, applied: int | None
-    ) -> HnswFiles:
-        try:
-            return super()._open_index(collection, segment, applied)
-        except StoreDamaged:
-            return HnswFiles(self._folder / segment, normalized=False, labels=None)
 
 
 class _Kept:

@@ -16,10 +16,10 @@ from tribal_mcp.stores.base import Change
 from tribal_mcp.stores.chroma.api_reader import ApiFiles
 from tribal_mcp.stores.chroma.collection_swap import FILE as SWITCH
 from tribal_mcp.stores.chroma.files.hnsw import FILES
-from tribal_mcp.stores.chroma.files.reader import ChromaFiles
+from tribal_mcp.stores.chroma.files.reader import ChromaFiles, log_only
 from tribal_mcp.stores.chroma.folder import OURS, ChromaFolder
 from tribal_mcp.stores.chroma.journal import Batch
-from tribal_mcp.stores.chroma.recovery import REBUILD, Building, rebuild, recover
+from tribal_mcp.stores.chroma.recovery import REBUILD, rebuild, recover
 from tribal_mcp.stores.chroma.salvage import SalvagedFiles
 from tribal_mcp.stores.chroma.write import carry_out
 from tribal_mcp.stores.raw import RawCollection, UnknownLayout
@@ -206,7 +206,7 @@ def _mend(folder: ChromaFolder, raw: RawCollection) -> list[str]:
         folder.close()
         with SalvagedFiles(folder.path) as salvaged:
             done.append(rebuild(folder, raw, salvaged))
-    with Building(folder.path) as files:
+    with ChromaFiles(folder.path, on_index_damage=log_only) as files:
         lost = files.without_vector(raw)
         batches = list(files.read(raw, lost, vectors=False))
     for batch in batches:

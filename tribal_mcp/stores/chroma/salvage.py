@@ -1,9 +1,9 @@
-"""Reads what is left of a folder that Chroma can't open: what is unreadable is counted, not fatal.
+"""Reads what is left of a folder that Chroma can't open, counting what is unreadable.
 
-Labels of an index that are cut off, as a kill leaves them, and that `guard` did not keep are found
-again by their order: ids and labels are both given out in the order of insertion. Where that can't
-be, those before the cut are used. Rows are read in ranges that are halved until the unreadable ones
-stand alone.
+Truncated labels of an index, as a killed writer leaves them, that have no backup are reconstructed:
+ids and labels are both assigned in the order of insertion. If that is not possible, the labels
+before the truncation are used. Rows are read in ranges, which are halved until only the unreadable
+rows are left out.
 """
 
 import pickletools
@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from tribal_mcp.stores.chroma.files.hnsw_labels import LABELS, Labels
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
 from tribal_mcp.stores.chroma.journal import Batch
 from tribal_mcp.stores.raw import RawCollection, RawRecord
-from tribal_mcp.stores.record import DELETED, to_fields
+from tribal_mcp.stores.record import DELETED, pending_name, to_fields
 
 T = TypeVar("T")
 
@@ -37,17 +37,20 @@ _LOGGED = """
     JOIN embeddings_queue q ON q.seq_id = r.seq_id AND q.id = r.embedding_id
     WHERE r.segment_id = ? AND q.seq_id > ? AND q.vector IS NOT NULL
 """
-"""Of each record the call that made it what it is, where the log has that still."""
+"""For each record, the vector of the call that wrote it last, if the log still has it."""
 _INTEGERS = {"BININT", "BININT1", "BININT2", "LONG1"}
 
 
-class SalvagedFiles(ChromaFiles):
-    """`ChromaFiles` of a damaged folder.
+class SalvagedFiles:
+    """The files of a damaged Chroma folder, open for reading.
 
     Attributes:
-        lost_rows: rows of the database that can't be read.
-        lost_vectors: memories that are read without the vector that they had.
-        damage: what is damaged, in words.
+        lost_rows: how many rows of the database can't be read.
+        lost_vectors: how many memories were read without the vector they had.
+        damage: what is damaged, in sentences.
+
+    Raises:
+        StoreDamaged: the database can't be opened at all.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -55,28 +58,76 @@ class SalvagedFiles(ChromaFiles):
         self.lost_vectors = 0
         self.damage: list[str] = []
         self._rows_of: dict[str, dict[str, int]] = {}
-        super().__init__(folder)
+        self._files = ChromaFiles(
+            folder, on_log_damage=self._note, on_index_damage=self._salvaged_index
+        )
+        self._sql = self._files.sql
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._files.close()
+
+    def _note(self, part: str, error: Exception) -> None:
+        self.damage.append(f"{part}: {str(error).removesuffix('.')}.")
+
+    def collection(self, name: str) -> RawCollection | None:
+        """The collection of that name, or None."""
+        return self._files.collection(name)
+
+    def vector_segment(self, collection: RawCollection) -> tuple[str, int | None]:
+        """The collection's index directory, and the last log entry in its index, if any."""
+        return self._files.vector_segment(collection)
 
     def count(self, collection: RawCollection) -> int:
         """How many records can be read."""
         return len(self._readable(collection))
 
-    def matching_ids(
-        self,
-        collection: RawCollection,
-        tags: Sequence[str] = (),
-        from_us: int | None = None,
-        to_us: int | None = None,
-    ) -> list[str]:
-        """The ids that can be read; filters need a whole database."""
-        if tags or from_us is not None or to_us is not None:
-            return super().matching_ids(collection, tags, from_us, to_us)
+    def ids(self, collection: RawCollection) -> list[str]:
+        """The ids of the records that can be read, oldest insertion first."""
         return list(self._readable(collection))
 
+    def without_row(self, collection: RawCollection) -> list[str]:
+        """The ids that have a vector and no readable row."""
+        return sorted(self._files.ids_with_vector(collection).difference(self.ids(collection)))
+
+    def read(
+        self,
+        collection: RawCollection,
+        ids: Sequence[str] | None = None,
+        batch_size: int = 1000,
+        *,
+        vectors: bool = True,
+    ) -> Iterator[list[RawRecord]]:
+        """The records that can be read, in batches, counting the vectors that are lost."""
+        readable = self._readable(collection)
+        wanted = [i for i in (readable if ids is None else ids) if i in readable]
+        for start in range(0, len(wanted), batch_size):
+            part = wanted[start : start + batch_size]
+            found = self.vectors(collection, part) if vectors else {}
+            records = self._files.records({i: readable[i] for i in part}, found)
+            if vectors:
+                self.lost_vectors += sum(record.vector is None for record in records.values())
+            yield [records[i] for i in part]
+
+    def vectors(self, collection: RawCollection, ids: Sequence[str]) -> dict[str, Vector]:
+        """The vectors of those ids that can be read, each float32 of shape (dimension,)."""
+        try:
+            return self._files.vectors(collection, ids)
+        except sqlite3.DatabaseError:
+            if len(ids) == 1:
+                return {}
+            middle = len(ids) // 2
+            return {
+                **self.vectors(collection, ids[:middle]),
+                **self.vectors(collection, ids[middle:]),
+            }
+
     def _readable(self, collection: RawCollection) -> dict[str, int]:
-        """The rows that can be read with all that belongs to them, by id."""
+        """The rows that can be read with their metadata, by id."""
         if collection.id not in self._rows_of:
-            segment = self._segment(collection, "METADATA")
+            segment = self._files.segment(collection)
             rows: dict[str, int] = {}
             for first, last in self._ranges():
                 found = self._in_halves(
@@ -92,7 +143,7 @@ class SalvagedFiles(ChromaFiles):
             readable = set()
             for first, last in self._ranges():
                 inside = sorted(row for row in rows.values() if first <= row <= last)
-                readable.update(self._whole(inside))
+                readable.update(self._with_metadata(inside))
             self.lost_rows += len(rows) - len(readable)
             self._rows_of[collection.id] = {i: r for i, r in rows.items() if r in readable}
         return self._rows_of[collection.id]
@@ -117,105 +168,63 @@ class SalvagedFiles(ChromaFiles):
                 *self._in_halves(read, middle + 1, last),
             ]
 
-    def _whole(self, rows: Sequence[int]) -> list[int]:
+    def _with_metadata(self, rows: Sequence[int]) -> list[int]:
+        """Those of the rows whose metadata can be read."""
         try:
             if rows:
-                super()._values(rows)
+                self._files.values(rows)
         except sqlite3.DatabaseError:
             if len(rows) == 1:
                 return []
             middle = len(rows) // 2
-            return [*self._whole(rows[:middle]), *self._whole(rows[middle:])]
+            return [*self._with_metadata(rows[:middle]), *self._with_metadata(rows[middle:])]
         return list(rows)
 
-    def _rows(self, collection: RawCollection, ids: Sequence[str]) -> dict[str, int]:
-        readable = self._readable(collection)
-        return {i: readable[i] for i in ids if i in readable}
-
-    def read(
-        self,
-        collection: RawCollection,
-        ids: Sequence[str] | None = None,
-        batch_size: int = 1000,
-        *,
-        vectors: bool = True,
-    ) -> Iterator[list[RawRecord]]:
-        """The records that can be read, counting the vectors that are lost."""
-        for batch in super().read(collection, ids, batch_size, vectors=vectors):
-            if vectors:
-                self.lost_vectors += sum(record.vector is None for record in batch)
-            yield batch
-
-    def _open_index(
-        self, collection: RawCollection, segment: str, applied: int | None
+    def _salvaged_index(
+        self, files: ChromaFiles, collection: RawCollection, error: StoreDamaged
     ) -> HnswFiles:
-        try:
-            return super()._open_index(collection, segment, applied)
-        except StoreDamaged as error:
-            self.damage.append(f"The vector index of {collection.name!r}: {error}")
+        self._note(f"The vector index of {collection.name!r}", error)
+        segment, applied = files.vector_segment(collection)
         normalized = collection.space == "cosine"
         try:
-            found = self._labels(collection, segment, applied)
+            found = self._labels(collection, segment, applied or 0)
             labels = Labels(lambda: [found])
-            return HnswFiles(self._folder / segment, normalized=normalized, labels=labels)
+            return HnswFiles(files.folder / segment, normalized=normalized, labels=labels)
         except (StoreDamaged, OSError):
-            return HnswFiles(self._folder / segment, normalized=normalized, labels=None)
+            return HnswFiles(files.folder / segment, normalized=normalized, labels=None)
 
-    def _labels(
-        self, collection: RawCollection, segment: str, applied: int | None
-    ) -> dict[str, int]:
-        path = self._folder / segment / LABELS
+    def _labels(self, collection: RawCollection, segment: str, applied: int) -> dict[str, int]:
+        path = self._files.folder / segment / LABELS
         first = _first_labels(path.read_bytes()) if path.exists() else {}
-        with closing(HnswFiles(path.parent, normalized=False, labels=Labels(list))) as files:
-            given = files.labels()
-        ids = list(self._readable(collection))
-        rows = self._segment(collection, "METADATA")
-        older = {row[0] for row in self._sql.execute(_OLDER, (rows, applied or 0))}
-        # The index was killed with the last calls in it, or it was spoilt later, without them.
+        with closing(HnswFiles(path.parent, normalized=False, labels=Labels(list))) as index:
+            assigned = index.labels()
+        ids = self.ids(collection)
+        rows = self._files.segment(collection)
+        older = {row[0] for row in self._sql.execute(_OLDER, (rows, applied))}
+        # Either the writer was killed with the last calls in the index, or the index was damaged
+        # later, without them.
         for those in (ids, [i for i in ids if i in older]):
-            if len(those) == len(given):
-                labels = dict(zip(those, given, strict=True))
+            if len(those) == len(assigned):
+                labels = dict(zip(those, assigned, strict=True))
                 if first.items() <= labels.items() and self._agrees(collection, labels, applied):
                     return labels
         return first
 
-    def _agrees(
-        self, collection: RawCollection, labels: dict[str, int], applied: int | None
-    ) -> bool:
-        """Whether the vectors that the log still has stand under their labels."""
-        segment, _ = self.vector_segment(collection)
-        rows = self._segment(collection, "METADATA")
+    def _agrees(self, collection: RawCollection, labels: dict[str, int], applied: int) -> bool:
+        """Whether the vectors that the log still has are the ones under their labels."""
+        segment, _ = self._files.vector_segment(collection)
         normalized = collection.space == "cosine"
         those = Labels(lambda: [labels])
         with closing(
-            HnswFiles(self._folder / segment, normalized=normalized, labels=those)
-        ) as files:
+            HnswFiles(self._files.folder / segment, normalized=normalized, labels=those)
+        ) as index:
             return all(
-                np.allclose(files.read([i]).get(i, told), told, rtol=1e-5)
-                for i, blob in self._sql.execute(_LOGGED, (rows, applied or 0))
-                for told in [np.frombuffer(blob, "<f4")]
+                np.allclose(index.read([i]).get(i, logged), logged, rtol=1e-5)
+                for i, blob in self._sql.execute(
+                    _LOGGED, (self._files.segment(collection), applied)
+                )
+                for logged in [np.frombuffer(blob, "<f4")]
             )
-
-    def _play_log(self) -> None:
-        try:
-            super()._play_log()
-        except sqlite3.DatabaseError as error:
-            self.damage.append(f"The log: {error}.")
-
-    def _play(self, collection: RawCollection, index: Any) -> None:  # noqa: ANN401
-        try:
-            super()._play(collection, index)
-        except sqlite3.DatabaseError as error:
-            self.damage.append(f"The log of {collection.name!r}: {error}.")
-
-    def _vectors(self, index: Any, ids: Sequence[str]) -> dict[str, Vector]:  # noqa: ANN401
-        try:
-            return super()._vectors(index, ids)
-        except sqlite3.DatabaseError:
-            if len(ids) == 1:
-                return {}
-            middle = len(ids) // 2
-            return self._vectors(index, ids[:middle]) | self._vectors(index, ids[middle:])
 
 
 @dataclass(slots=True)
@@ -224,11 +233,11 @@ class Salvage:
 
     Attributes:
         files: the reader, which counts what is lost.
-        collections: with a vector, and without.
+        collections: the one with vectors, then the one without, as far as they exist.
         identity: the model of the vectors.
-        batch: one that was written down and not finished; its memories count as those of the
-            store, for their earlier versions may be gone already.
-        tombstones: the collection of what was forgotten.
+        batch: a batch in progress; its memories are included, since their earlier versions may
+            have been deleted already.
+        tombstones: the collection of the tombstones.
     """
 
     files: SalvagedFiles
@@ -238,7 +247,7 @@ class Salvage:
     tombstones: RawCollection | None = None
 
     def forgotten(self, ids: Collection[str]) -> dict[str, int]:
-        """When what is not among these memories was forgotten, in microseconds UTC."""
+        """The tombstones, except of these ids: when each was deleted, in microseconds UTC."""
         found: dict[str, int] = {}
         if self.tombstones:
             for records in self.files.read(self.tombstones, None, BATCH, vectors=False):
@@ -250,19 +259,19 @@ class Salvage:
 
     @property
     def ids(self) -> list[str]:
-        """The ids of the memories, each once."""
-        begun = [entry.id for entry in self.batch.change.entries] if self.batch else []
-        gone = set(self.batch.change.ids if self.batch else ())
+        """The ids of the memories, without duplicates."""
+        written = [entry.id for entry in self.batch.change.entries] if self.batch else []
+        changed = set(self.batch.change.ids if self.batch else ())
         here = (i for collection in self.collections for i in self.files.ids(collection))
-        return list(dict.fromkeys([*(i for i in here if i not in gone), *begun]))
+        return list(dict.fromkeys([*(i for i in here if i not in changed), *written]))
 
     def lines(self, ids: Sequence[str]) -> Iterator[Lines]:
         """Those memories, as the lines of a bundle."""
-        begun = {entry.id: entry for entry in self.batch.change.entries} if self.batch else {}
-        left = {i for i in ids if i not in begun}
-        for number, collection in enumerate(self.collections):
+        in_batch = {entry.id: entry for entry in self.batch.change.entries} if self.batch else {}
+        left = {i for i in ids if i not in in_batch}
+        for collection in self.collections:
             wanted = [i for i in ids if i in left]
-            with_vector = not number and not collection.name.endswith(".pending")
+            with_vector = not collection.name.endswith(pending_name(""))
             for records in self.files.read(collection, wanted, BATCH, vectors=with_vector):
                 batch = Lines()
                 for record in records:
@@ -270,13 +279,13 @@ class Salvage:
                     batch.add(to_fields(record.id, record.document, record.metadata, record.vector))
                 yield batch
         last = Lines()
-        for entry in begun.values():
+        for entry in in_batch.values():
             last.add(entry_fields(entry))
         yield last
 
 
 def _first_labels(data: bytes) -> dict[str, int]:
-    """The pairs of `id_to_label` that stand before the place where the pickle is cut off."""
+    """The pairs of `id_to_label` before the place where the pickle is truncated."""
     labels: dict[str, int] = {}
     inside, last = False, ""
     try:

@@ -403,7 +403,8 @@ class ChromaStore(ChromaSearching):
 
         def reading() -> T:
             with SalvagedFiles(self._folder.path) as files:
-                found = self._at(files, lambda _, collections: collections)
+                names = self._name, pending_name(self._name)
+                found = [c for c in map(files.collection, names) if c]
                 begun = self._folder.journal.read()
                 batch = begun if begun and begun.collection == self._name else None
                 main = next((c for c in found if c.name == self._name), None)

@@ -1,9 +1,9 @@
 """Reads the vectors of one Chroma segment from its index files (hnswlib's own layout).
 
-`header.bin` says where in an element of `data_level0.bin` the vector and the label stand,
-`index_metadata.pickle` which label an id has, and `length.bin` the norm of each vector, by which a
-cosine index has divided it. Chroma only ever appends elements, so that a vector stays readable
-while, and after, newer ones are half written.
+`header.bin` has the offsets of vector and label in an element of `data_level0.bin`,
+`index_metadata.pickle` the label of each id, and `length.bin` the norm of each vector, by which a
+cosine index has divided it. Chroma only appends elements, so a vector stays readable while newer
+ones are being written, and if that is interrupted.
 """
 
 import mmap
@@ -24,14 +24,14 @@ _HEADER = struct.Struct("<i6Qii3QdQ")
 _LABEL_BYTES = 8
 _DELETED_BYTE = 2
 _MAPPED_BYTES = 4 * 1024 * 1024
-_DONT_NEED = getattr(mmap, "MADV_DONTNEED", None)  # not everywhere
+_DONT_NEED = getattr(mmap, "MADV_DONTNEED", None)  # not on every platform
 Stamps = list[list[int] | None]
 
 _NONE = Labels(list)
 
 
 def stamps(segment: Path) -> Stamps:
-    """Size and time of each index file, None for one that is missing."""
+    """Size and modification time of each index file, None for a missing one."""
     found: Stamps = []
     for name in FILES:
         try:
@@ -43,12 +43,15 @@ def stamps(segment: Path) -> Stamps:
 
 
 class HnswFiles:
-    """The index files of a segment; without files (all vectors are in the log) it is empty.
+    """The index files of a segment.
 
     Args:
-        folder: the segment's.
-        normalized: under cosine, vectors are stored divided by their norms.
-        labels: those of its ids; None for an empty index.
+        folder: the segment's directory.
+        normalized: whether vectors are stored divided by their norms, as under cosine.
+        labels: the labels of its ids; None for an empty index, whose vectors are all in the log.
+
+    Raises:
+        StoreDamaged: the files can't be read, or have an unknown layout.
     """
 
     def __init__(self, folder: Path, *, normalized: bool, labels: Labels | None) -> None:
@@ -58,7 +61,7 @@ class HnswFiles:
         self._labels = labels or _NONE
         self._map: mmap.mmap | None = None
         self._bytes = 0
-        self._given = 0
+        self._assigned = 0
         self._deleted = np.empty(0, np.int64)
         if labels is not None:
             try:
@@ -72,8 +75,8 @@ class HnswFiles:
             raise StoreDamaged(f"header.bin has {len(header)} bytes, not {_HEADER.size}.")
         (version, _, _, count, size, label_offset, data_offset, *_) = _HEADER.unpack(header)
         if version != 1 or not 0 < data_offset < label_offset == size - _LABEL_BYTES:
-            raise StoreDamaged(f"header.bin has version {version} or offsets that are not known.")
-        self._given = count
+            raise StoreDamaged(f"header.bin has version {version} or unknown offsets.")
+        self._assigned = count
         with (self._folder / "data_level0.bin").open("rb") as file:
             count = min(count, os.fstat(file.fileno()).st_size // size)
             if not count:
@@ -86,8 +89,8 @@ class HnswFiles:
         for part in (slice(start, start + step) for start in range(0, count, step)):
             labels[part] = elements[part, label_offset:].copy().view("<i8").ravel()
             self._alive[part] = elements[part, _DELETED_BYTE] & 1 == 0
-            self._touched(_MAPPED_BYTES)
-        # An element that was made room for and never written has label 0: the first one counts.
+            self._release(_MAPPED_BYTES)
+        # Elements that were allocated and never written have label 0: only the first one counts.
         self._order = np.argsort(labels, kind="stable")
         self._sorted = labels[self._order]
         self._deleted = labels[~self._alive]
@@ -104,8 +107,8 @@ class HnswFiles:
             self._norms[: norms.size] = norms
             self._alive &= ~np.isnan(self._norms)
 
-    def _touched(self, count: int) -> None:
-        """Let the system have the pages back that were read, so that the index takes no memory."""
+    def _release(self, count: int) -> None:
+        """Release the pages that were read, so that the index takes no memory."""
         self._bytes += count
         if self._bytes >= _MAPPED_BYTES and self._map is not None:
             self._bytes = 0
@@ -113,7 +116,7 @@ class HnswFiles:
                 self._map.madvise(_DONT_NEED)
 
     def close(self) -> None:
-        """Give the files back."""
+        """Close the files."""
         self._labels = _NONE
         if self._map is not None:
             del self._vectors
@@ -121,17 +124,17 @@ class HnswFiles:
             self._map = None
 
     def changed(self) -> bool:
-        """Whether Chroma has written the files since they were opened."""
+        """Whether Chroma has written the files since they were opened here."""
         return self._stamps != stamps(self._folder)
 
     def __contains__(self, record_id: str) -> bool:
-        """Whether the index knows the id."""
+        """Whether the index has a label for the id."""
         return record_id in self._labels
 
     def labels(self) -> list[int]:
-        """The labels that were given out and are not deleted, in the order of their giving."""
-        given = np.arange(1, self._given + 1)
-        labels: list[int] = np.setdiff1d(given, self._deleted).tolist()
+        """The labels of the vectors that are not deleted, in the order of their assignment."""
+        assigned = np.arange(1, self._assigned + 1)
+        labels: list[int] = np.setdiff1d(assigned, self._deleted).tolist()
         return labels
 
     def ids(self) -> set[str]:
@@ -148,13 +151,13 @@ class HnswFiles:
         return {i: p for i, p, ok in zip(ids, places.tolist(), good.tolist(), strict=True) if ok}
 
     def read(self, ids: Sequence[str]) -> dict[str, Vector]:
-        """The vectors of those ids that are here, copied."""
+        """The vectors of those ids that can be read, copied."""
         found = self._places(ids)
         if not found:
             return {}
         places = list(found.values())
         vectors = self._vectors[places]
-        self._touched(len(places) * self._vectors.strides[0])
+        self._release(len(places) * self._vectors.strides[0])
         if self._normalized:
             vectors *= self._norms[places, None]
         vectors.setflags(write=False)

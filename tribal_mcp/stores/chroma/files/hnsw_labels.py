@@ -1,8 +1,8 @@
-"""Which label of a vector index an id has: Chroma's `index_metadata.pickle`.
+"""Reads the label of each id in a vector index from Chroma's `index_metadata.pickle`.
 
-As a dict, the labels of 200,000 ids take 30 MiB, and 70 while they are read, for the file has them
-both ways round. Chroma 1.x writes the pairs one behind the other: so they are read a few thousand
-at a time, each of them, and kept as numbers.
+As a dict, the labels of 200,000 ids take 30 MiB, and 70 MiB while they are read, because the file
+has each pair in both directions. So the file is read a few thousand pairs at a time, in the order
+in which Chroma 1.x writes them, and the labels are kept as numbers.
 """
 
 import pickle
@@ -21,9 +21,9 @@ from tribal_mcp.errors import StoreDamaged
 LABELS = "index_metadata.pickle"
 
 _LEGACY = "chromadb.segment.impl.vector.local_persistent_hnsw", "PersistentData"
-"""The class as which Chroma 0.x pickled the labels."""
+"""The class that Chroma 0.x pickled the labels as."""
 
-# The pickle of Chroma 1.x, protocol 3: a dict of dicts, whose pairs come a thousand at a time.
+# The pickle of Chroma 1.x, protocol 3: a dict of dicts, whose pairs are in groups of a thousand.
 _DICT = b"\x80\x03}("
 _MORE = b"u("
 _END = b"u."
@@ -38,14 +38,14 @@ Pairs = Mapping[str, int]
 
 
 class Labels:
-    """The labels of an index, in 24 bytes for each id, however long that is.
+    """The labels of an index, in 24 bytes per id, whatever its length.
 
     Args:
-        parts: gives the pairs, whenever it is called.
+        parts: returns the pairs, each time it is called.
 
     Raises:
-        TypeError: they do not map texts to numbers.
-        ValueError: a number is negative, or an id stands twice.
+        TypeError: they do not map strings to integers.
+        ValueError: a label is negative, or an id is a duplicate.
     """
 
     def __init__(self, parts: Callable[[], Iterable[Pairs]]) -> None:
@@ -63,15 +63,18 @@ class Labels:
         del unsorted
         self._labels = np.concatenate(labels)[order]
         if (self._labels < 0).any() or (self._keys[1:] == self._keys[:-1]).any():
-            raise ValueError("id_to_label has a number below 0, or an id twice")
+            raise ValueError("id_to_label has a negative label or a duplicate id")
 
     @classmethod
     def read(cls, opened: Callable[[], BinaryIO]) -> Self:
-        """The labels in a file of Chroma's, which `opened` opens whenever it is called.
+        """The labels in one of Chroma's files.
+
+        Args:
+            opened: opens the file, each time it is called.
 
         Raises:
-            StoreDamaged: it is cut off, or is not what Chroma writes.
-            OSError: it can't be opened or read.
+            StoreDamaged: the file is truncated, or not what Chroma writes.
+            OSError: the file can't be opened or read.
         """
 
         def parts(read: Callable[[BinaryIO], Iterator[Pairs]]) -> Iterator[Pairs]:
@@ -82,7 +85,7 @@ class Labels:
             return cls(partial(parts, _in_parts))
         except OSError:
             raise
-        except Exception:  # noqa: BLE001, S110 - of another layout, or damaged: read whole, it tells
+        except Exception:  # noqa: BLE001, S110 - damaged, or in another layout: reading it at once decides
             pass
         try:
             return cls(partial(parts, _whole))
@@ -100,7 +103,7 @@ class Labels:
             yield from part
 
     def of(self, ids: Collection[str]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """The labels of those ids, -1 for one that is not known."""
+        """The labels of those ids, -1 for an unknown id."""
         if not self._keys.size:
             return np.full(len(ids), -1)
         keys = _keys(ids)
@@ -109,17 +112,17 @@ class Labels:
 
 
 def _keys(ids: Collection[str]) -> Any:  # noqa: ANN401 - an array of 16 bytes each
-    """128 bits of each id, from hashes that nobody can foresee."""
+    """128 bits of each id, from hashes that nobody can predict."""
     first = np.fromiter(map(hash, ids), np.int64, len(ids))
     second = np.fromiter((hash(i + "\0") for i in ids), np.int64, len(ids))
     return np.column_stack((first, second)).view("S16").ravel()
 
 
 def _in_parts(file: BinaryIO) -> Iterator[Pairs]:
-    """The pairs of `id_to_label` as Chroma 1.x writes them; the rest of the file is read as well.
+    """The pairs of `id_to_label` as Chroma 1.x writes them; the rest of the file is checked, too.
 
     Raises:
-        ValueError: it is laid out in another way.
+        ValueError: the file has another layout.
     """
     head, begin, text = file.read(_PART_BYTES).partition(_LABEL_OF_ID)
     if not begin:
@@ -140,10 +143,10 @@ def _in_parts(file: BinaryIO) -> Iterator[Pairs]:
 
 
 def _first_pairs(text: bytes, end: bytes) -> tuple[Any, bytes, bool] | None:
-    """The pairs that the text begins with, what comes then, and whether these were the last.
+    """The pairs at the beginning of the text, the text after them, and whether they are the last.
 
-    What looks like an end may stand within an id: then what comes before it can't be read. None
-    if there is no end in it.
+    Bytes that look like an end may be part of an id; then the text before them can't be unpickled.
+    None if the text contains no end.
     """
     ends = (found.start() for found in re.finditer(re.escape(end), text))
     for at in islice(ends, _TRIES):
@@ -171,16 +174,16 @@ def _unpickled(data: bytes) -> Any:  # noqa: ANN401 - plain values
 
 
 class _Attributes:
-    """What stands in for the class of Chroma 0.x: attributes, and nothing that could run."""
+    """Replaces the class of Chroma 0.x: holds attributes and runs nothing."""
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Takes plain values only; a pickle that names anything to call is not Chroma's."""
+    """Reads plain values only; Chroma never writes a pickle that names something to call."""
 
     def find_class(self, module: str, name: str) -> type[_Attributes]:
         if (module, name) == _LEGACY:
             return _Attributes
         raise StoreDamaged(
-            f"{LABELS} names {module}.{name}; Chroma writes plain values only, so this file is not "
-            "to be trusted."
+            f"{LABELS} refers to {module}.{name}. Chroma writes plain values only, so this file "
+            "can't be trusted."
         )

@@ -1,10 +1,9 @@
-"""What makes a killed write of a vector index readable again.
+"""Keeps a copy of each index's labels, so that an index whose writing was killed can be read.
 
-Chroma writes an index in place: first the elements, then the labels (`index_metadata.pickle`), cut
-to nothing before it is written anew, and at last it notes in its database up to where its log is
-now in the index. Killed in between, the folder has vectors that nobody can name. Elements are only
-appended, so the labels as they were before, kept here, name every vector up to that note, and the
-log still has all after it.
+Chroma writes an index in place: first the elements, then the labels (`index_metadata.pickle`),
+which it truncates and rewrites, and at last, in its database, the last log entry that the index
+holds. Killed in between, it leaves vectors without ids. But elements are only appended. So the
+labels from before name every vector up to that log entry, and the log still has all later ones.
 """
 
 from pathlib import Path
@@ -17,8 +16,8 @@ from tribal_mcp.stores.chroma.files.hnsw_labels import LABELS
 from tribal_mcp.stores.chroma.lock import OWN_FOLDER
 
 
-class Guard:
-    """The labels of each index of a folder, as they were when it was last known to be whole."""
+class IndexBackup:
+    """The labels of each index of a folder, as of when the index was last known to be whole."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -26,11 +25,11 @@ class Guard:
         self._saved: dict[str, tuple[int, Stamps]] = {}
 
     def save(self, segment: str, applied: int | None) -> None:
-        """Keep the labels, before a call that may write the index. Cheap if they are kept already.
+        """Save the labels before a call that may write the index. Cheap if they are saved already.
 
         Args:
             segment: the VECTOR segment.
-            applied: the last entry of the log that is in the index; None while none is.
+            applied: the last log entry in the index, None if there is none.
         """
         now = stamps(self._folder / segment)
         if applied is None or self._saved.get(segment) == (applied, now):
@@ -51,9 +50,9 @@ class Guard:
         return applied, then
 
     def labels(self, segment: str, applied: int | None) -> bytes | None:
-        """The labels that were kept, if they are those of the index up to `applied`.
+        """The saved labels, or None if there are none for an index up to that log entry.
 
-        Empty if there were none: an index that was built anew and not written yet.
+        Empty if the index had none: it had been rebuilt and not written yet.
         """
         head = self._head(segment)
         if head is None or head[0] != applied:
@@ -61,14 +60,14 @@ class Guard:
         return (self._place / segment).read_bytes().partition(b"\n")[2]
 
     def interrupted(self, segment: str, applied: int | None) -> bool:
-        """Whether the index was being written when its writer was killed."""
+        """Whether the writer was killed while it wrote the index."""
         now = stamps(self._folder / segment)
         if applied is None:
             return now[-1] is not None
         head = self._head(segment)
         return head is not None and head[0] == applied and head[1] != now
 
-    def forget(self, segment: str) -> None:
-        """Remove what was kept."""
+    def remove(self, segment: str) -> None:
+        """Remove the saved labels."""
         self._saved.pop(segment, None)
         (self._place / segment).unlink(missing_ok=True)

@@ -1,8 +1,8 @@
-"""Makes visible what stands in Chroma's log only, without writing to its files.
+"""Shows the changes that are in Chroma's log only, without writing to Chroma's files.
 
-A call to Chroma goes to the log first (`embeddings_queue`), then to the rows, and to the index
-files once in a while. A writer that was killed in between leaves calls that Chroma carries out when
-it is next opened; until then temporary views stand before the tables, with the same outcome.
+Chroma writes each call to its log (`embeddings_queue`) first, then to the rows, and to the index
+files from time to time. If the writer was killed in between, Chroma applies the rest of the log the
+next time it opens the folder. Until then, temporary views over the tables give the same result.
 """
 
 import json
@@ -14,7 +14,7 @@ UPDATE: Final = 1
 UPSERT: Final = 2
 DELETE: Final = 3
 
-_BEHIND = """
+_UNAPPLIED = """
     SELECT log.seq_id, rows.id, log.operation, log.id, log.metadata
     FROM segments AS rows LEFT JOIN max_seq_id AS applied ON applied.segment_id = rows.id
     CROSS JOIN embeddings_queue AS log
@@ -73,19 +73,17 @@ _SET_VALUE = "INSERT INTO late_values VALUES (?, ?, ?, ?, ?, ?)"
 _SET_LIST = "INSERT INTO late_lists VALUES (?, ?, ?, ?, ?, ?)"
 
 
-def play_rows(sql: sqlite3.Connection) -> int:
-    """Put temporary views before the tables of rows that know what is only in the log.
-
-    Something is only in the log when its writer was killed before it came to the rows.
+def replay_rows(sql: sqlite3.Connection) -> int:
+    """Cover the tables of rows with temporary views that include the unapplied log entries.
 
     Returns:
-        How many calls that are.
+        How many entries the log has that are not in the rows.
     """
     sql.executescript(_NO_OVERLAY)
-    behind = sql.execute(_BEHIND).fetchall()
-    if behind:
+    unapplied = sql.execute(_UNAPPLIED).fetchall()
+    if unapplied:
         sql.executescript(_OVERLAY)
-    for seq_id, segment, operation, record_id, metadata in behind:
+    for seq_id, segment, operation, record_id, metadata in unapplied:
         row = sql.execute(_FIND, (segment, record_id)).fetchone()
         if row is None and operation in (ADD, UPSERT):
             row = sql.execute(_INSERT, (segment, record_id, seq_id)).fetchone()
@@ -98,10 +96,10 @@ def play_rows(sql: sqlite3.Connection) -> int:
         else:
             for key, value in json.loads(metadata or "{}").items():
                 _set(sql, row[0], key, value)
-    return len(behind)
+    return len(unapplied)
 
 
-def _set(sql: sqlite3.Connection, row: int, key: str, value: Any) -> None:  # noqa: ANN401 - of JSON
+def _set(sql: sqlite3.Connection, row: int, key: str, value: Any) -> None:  # noqa: ANN401 - any JSON value
     _each(sql, _UNSET, (row, key))
     for one in value if isinstance(value, list) else [value]:
         if one is not None:

@@ -1,10 +1,11 @@
-"""Reads Chroma's own files: rows from its database, vectors from its index and its log.
+"""Reads a Chroma folder without Chroma: rows from its database, vectors from its index and log.
 
-It needs no Chroma, no memory for the index and a third of the time; and it reads what Chroma can't
-open any more. Whoever reads vectors holds the folder's lock.
+Compared with Chroma this takes no memory for the index and a third of the time, and it can read
+folders that Chroma can't open any more. Reading vectors requires the folder's lock.
 """
 
-from collections.abc import Iterator, Sequence
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -15,12 +16,16 @@ from tribal_mcp.errors import StoreDamaged
 from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.stores.chroma.files.hnsw import HnswFiles
 from tribal_mcp.stores.chroma.files.hnsw_labels import LABELS, Labels
-from tribal_mcp.stores.chroma.files.index_backup import Guard
-from tribal_mcp.stores.chroma.files.queries import ChromaQueries
-from tribal_mcp.stores.chroma.files.tables import DOCUMENT, places
+from tribal_mcp.stores.chroma.files.index_backup import IndexBackup
+from tribal_mcp.stores.chroma.files.log import DELETE, UPDATE, UPSERT
+from tribal_mcp.stores.chroma.files.tables import (
+    DOCUMENT,
+    ChromaTables,
+    OnLogDamage,
+    placeholders,
+    raise_error,
+)
 from tribal_mcp.stores.raw import RawCollection, RawRecord
-
-_ADD, _UPDATE, _UPSERT, _DELETE = range(4)
 
 
 @dataclass(slots=True)
@@ -30,19 +35,44 @@ class _Index:
     files: HnswFiles
     applied: int
     """The last entry of the log that is in the files."""
-    played: int
+    replayed: int
     """The last entry of the log that is in `in_log`."""
     in_log: dict[str, int | None] = field(default_factory=dict)
     version: int = -1
 
 
-class ChromaFiles(ChromaQueries):
-    """The files of one Chroma folder, open for reading; see `ChromaTables`."""
+OnIndexDamage = Callable[["ChromaFiles", RawCollection, StoreDamaged], HnswFiles]
+"""Called if an index can't be opened; returns the files to use instead, or raises the error."""
 
-    def __init__(self, folder: Path, *, locked: bool = True) -> None:
-        self._guard = Guard(folder)
+
+def log_only(files: "ChromaFiles", collection: RawCollection, _: StoreDamaged) -> HnswFiles:
+    """An `OnIndexDamage` that ignores the index files: only vectors in the log are found."""
+    segment, _applied = files.vector_segment(collection)
+    return HnswFiles(files.folder / segment, normalized=False, labels=None)
+
+
+class ChromaFiles(ChromaTables):
+    """The files of one Chroma folder, open for reading; see `ChromaTables`.
+
+    Args:
+        folder: the Chroma folder.
+        locked: whether the caller holds the folder's lock.
+        on_log_damage: what to do if the log can't be read; by default, raise the error.
+        on_index_damage: what to do if an index can't be opened; by default, raise the error.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        locked: bool = True,
+        on_log_damage: OnLogDamage = raise_error,
+        on_index_damage: OnIndexDamage | None = None,
+    ) -> None:
+        self._backup = IndexBackup(folder)
         self._indexes: dict[str, _Index] = {}
-        super().__init__(folder, locked=locked)
+        self._on_index_damage = on_index_damage
+        super().__init__(folder, locked=locked, on_log_damage=on_log_damage)
 
     def close(self) -> None:
         """Close the database and the index files."""
@@ -59,23 +89,37 @@ class ChromaFiles(ChromaQueries):
         *,
         vectors: bool = True,
     ) -> Iterator[list[RawRecord]]:
-        """The records of those ids in that order, or all, in batches; a missing one is left out."""
+        """The records of those ids in that order, or all, in batches; missing ones are left out."""
         wanted = self.ids(collection) if ids is None else ids
-        index = None
         for start in range(0, len(wanted), batch_size):
             part = wanted[start : start + batch_size]
-            rows = self._rows(collection, part)
-            if not rows:
-                continue
-            if vectors and index is None:
-                index = self._index(collection)
-            values = self._values(list(rows.values()))
-            found = self._vectors(index, list(rows)) if index else {}
-            records = {
-                i: RawRecord(i, values[row].pop(DOCUMENT, None), values[row], found.get(i))
-                for i, row in rows.items()
-            }
-            yield [records[i] for i in part if i in records]
+            if rows := self.rows(collection, part):
+                found = self.vectors(collection, list(rows)) if vectors else {}
+                records = self.records(rows, found)
+                yield [records[i] for i in part if i in records]
+
+    def records(
+        self, rows: Mapping[str, int], vectors: Mapping[str, Vector]
+    ) -> dict[str, RawRecord]:
+        """The records in those rows, by id, with their vectors."""
+        values = self.values(list(rows.values()))
+        return {
+            i: RawRecord(i, values[row].pop(DOCUMENT, None), values[row], vectors.get(i))
+            for i, row in rows.items()
+        }
+
+    def vectors(self, collection: RawCollection, ids: Sequence[str]) -> dict[str, Vector]:
+        """The vectors of those ids that can be found, each float32 of shape (dimension,)."""
+        index = self._index(collection)
+        in_log = {s: i for i in ids if (s := index.in_log.get(i)) is not None}
+        found = index.files.read([i for i in ids if i not in index.in_log])
+        for seq_id, blob in self.sql.execute(
+            "SELECT seq_id, vector FROM embeddings_queue "  # noqa: S608 - placeholders
+            f"WHERE seq_id IN ({placeholders(in_log)})",
+            list(in_log),
+        ):
+            found[in_log[seq_id]] = np.frombuffer(blob, dtype="<f4")
+        return found
 
     def without_vector(self, collection: RawCollection) -> list[str]:
         """The ids whose vectors can't be found."""
@@ -88,11 +132,15 @@ class ChromaFiles(ChromaQueries):
         ]
 
     def without_row(self, collection: RawCollection) -> list[str]:
-        """The ids that the index, or the log, has a vector for and the rows don't know."""
+        """The ids that have a vector in the index or the log, and no row."""
+        return sorted(self.ids_with_vector(collection).difference(self.ids(collection)))
+
+    def ids_with_vector(self, collection: RawCollection) -> set[str]:
+        """The ids that have a vector in the index or the log."""
         index = self._index(collection)
         ids = index.files.ids() - {i for i, seq in index.in_log.items() if seq is None}
         ids.update(i for i, seq in index.in_log.items() if seq is not None)
-        return sorted(ids.difference(self.ids(collection)))
+        return ids
 
     def _index(self, collection: RawCollection) -> _Index:
         segment, applied = self.vector_segment(collection)
@@ -105,14 +153,24 @@ class ChromaFiles(ChromaQueries):
             files = self._open_index(collection, segment, applied)
             index = self._indexes[segment] = _Index(files, applied or -1, applied or -1)
         if index.version != version:
-            self._play(collection, index)
+            self._replay(collection, index)
             index.version = version
         return index
 
     def _open_index(
         self, collection: RawCollection, segment: str, applied: int | None
     ) -> HnswFiles:
-        folder = self._folder / segment
+        try:
+            return self._open_whole_index(collection, segment, applied)
+        except StoreDamaged as error:
+            if self._on_index_damage is None:
+                raise
+            return self._on_index_damage(self, collection, error)
+
+    def _open_whole_index(
+        self, collection: RawCollection, segment: str, applied: int | None
+    ) -> HnswFiles:
+        folder = self.folder / segment
         normalized = collection.space == "cosine"
         try:
             try:
@@ -123,46 +181,35 @@ class ChromaFiles(ChromaQueries):
                 raise StoreDamaged(f"{LABELS} of the vector index is missing.")  # noqa: TRY301
             return HnswFiles(folder, normalized=normalized, labels=labels)
         except StoreDamaged:
-            kept = self._guard.labels(segment, applied)
-            # While nothing of the log is in the index, its files can't matter.
+            kept = self._backup.labels(segment, applied)
+            # While the index holds nothing of the log, its files are irrelevant.
             if kept is None and applied is not None:
                 raise
             labels = Labels.read(lambda: BytesIO(kept)) if kept else None
             return HnswFiles(folder, normalized=normalized, labels=labels)
 
     def _all_in_log(self, collection: RawCollection, folder: Path, applied: int) -> bool:
-        """Whether no index is needed: one that was built anew may not have been written yet."""
+        """Whether no index is needed: a rebuilt one may not have been written yet."""
         index = _Index(HnswFiles(folder, normalized=False, labels=None), applied, applied)
-        self._play(collection, index)
+        self._replay(collection, index)
         return all(index.in_log.get(i) is not None for i in self.ids(collection))
 
-    def _play(self, collection: RawCollection, index: _Index) -> None:
-        # The log holds calls as they were made; Chroma ignores an add of what is there and an
-        # update of what is not, so they are played back as it would.
-        for seq_id, operation, record_id, has_vector in self._sql.execute(
-            "SELECT seq_id, operation, id, vector IS NOT NULL FROM embeddings_queue "
-            "WHERE seq_id > ? AND topic LIKE ? ORDER BY seq_id",
-            (index.played, f"%/{collection.id}"),
-        ):
-            index.played = seq_id
-            there = index.in_log.get(record_id, -1 if record_id in index.files else None)
-            if operation == _DELETE:
-                index.in_log[record_id] = None
-            elif has_vector and (
-                operation == _UPSERT or (there is not None) == (operation == _UPDATE)
+    def _replay(self, collection: RawCollection, index: _Index) -> None:
+        try:
+            # The log holds calls as they were made; Chroma ignores an add of an id that exists
+            # and an update of one that does not.
+            for seq_id, operation, record_id, has_vector in self.sql.execute(
+                "SELECT seq_id, operation, id, vector IS NOT NULL FROM embeddings_queue "
+                "WHERE seq_id > ? AND topic LIKE ? ORDER BY seq_id",
+                (index.replayed, f"%/{collection.id}"),
             ):
-                index.in_log[record_id] = seq_id
-
-    def vectors(self, collection: RawCollection, ids: Sequence[str]) -> dict[str, Vector]:
-        """The vectors of those ids that can be found, each float32 of shape (dimension,)."""
-        return self._vectors(self._index(collection), ids)
-
-    def _vectors(self, index: _Index, ids: Sequence[str]) -> dict[str, Vector]:
-        logged = {s: i for i in ids if (s := index.in_log.get(i)) is not None}
-        found = index.files.read([i for i in ids if i not in index.in_log])
-        for seq_id, blob in self._sql.execute(
-            f"SELECT seq_id, vector FROM embeddings_queue WHERE seq_id IN ({places(logged)})",  # noqa: S608
-            list(logged),
-        ):
-            found[logged[seq_id]] = np.frombuffer(blob, dtype="<f4")
-        return found
+                index.replayed = seq_id
+                there = index.in_log.get(record_id, -1 if record_id in index.files else None)
+                if operation == DELETE:
+                    index.in_log[record_id] = None
+                elif has_vector and (
+                    operation == UPSERT or (there is not None) == (operation == UPDATE)
+                ):
+                    index.in_log[record_id] = seq_id
+        except sqlite3.DatabaseError as error:
+            self._on_log_damage(f"The log of {collection.name!r}", error)

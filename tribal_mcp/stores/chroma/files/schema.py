@@ -1,17 +1,17 @@
-"""The one layout of a Chroma folder that this version knows.
+"""The one layout of a Chroma database that this version reads, and the collections in it.
 
 The database is checked migration by migration and column by column. Any other layout is refused,
-for a wrong guess would be a wrong memory.
+because a wrong guess would return wrong memories.
 """
 
 import json
 import sqlite3
 from typing import Any
 
-from tribal_mcp.stores.raw import UnknownLayout
+from tribal_mcp.stores.raw import RawCollection, UnknownLayout
 
 MIGRATIONS = {"sysdb": 10, "metadb": 6, "embeddings_queue": 2}
-"""The last migration of each part of the database, as Chroma 1.5.9 leaves it."""
+"""The last migration of each part of the database, as of Chroma 1.5.9."""
 
 _VALUES = "string_value int_value float_value bool_value"
 COLUMNS = {
@@ -28,12 +28,24 @@ COLUMNS = {
 }
 """The tables that are read, with all their columns."""
 
+_COLLECTIONS = """
+    SELECT c.id, c.name, dimension, config_json_str, schema_str, m.str_value
+    FROM collections c JOIN databases d ON d.id = c.database_id
+    LEFT JOIN segments v ON v.collection = c.id AND v.scope = 'VECTOR'
+    LEFT JOIN segment_metadata m ON m.segment_id = v.id AND m.key = 'hnsw:space'
+    WHERE d.name = 'default_database' AND d.tenant_id = 'default_tenant' ORDER BY c.name
+"""
+_COLLECTION_METADATA = """
+    SELECT key, str_value, int_value, float_value, bool_value
+    FROM collection_metadata WHERE collection_id = ?
+"""
+
 
 def check_layout(sql: sqlite3.Connection) -> None:
-    """Hold the database against the layout that is known.
+    """Compare the database with the layout that this version reads.
 
     Raises:
-        UnknownLayout: it is another one.
+        UnknownLayout: the layout is different.
     """
     columns: dict[str, set[str]] = {}
     for table, column in sql.execute(
@@ -46,22 +58,40 @@ def check_layout(sql: sqlite3.Connection) -> None:
     if "migrations" in columns:
         found = dict(sql.execute("SELECT dir, max(version) FROM migrations GROUP BY dir"))
     if found != MIGRATIONS or wrong:
+        tables = f", different columns in {', '.join(wrong)}" if wrong else ""
         raise UnknownLayout(
-            f"The Chroma folder has a layout that is not known: {found} where {MIGRATIONS} is"
-            f"{', and other columns in ' if wrong else ''}{', '.join(wrong)}. It was written by "
-            "another version of Chroma."
+            f"Another version of Chroma wrote this folder, in an unknown layout: migrations {found}"
+            f"{tables}. This version reads {MIGRATIONS}."
         )
 
 
-def as_json(text: str | None) -> Any:  # noqa: ANN401 - any JSON value
-    """The value of a JSON column; an empty object where it is empty."""
+def read_collections(sql: sqlite3.Connection) -> list[RawCollection]:
+    """All collections of Chroma's default database, by name."""
+    return [
+        RawCollection(
+            collection_id,
+            name,
+            dimension,
+            {"configuration": _json(configuration), "schema": _json(schema)},
+            {
+                key: _value(*values)
+                for key, *values in sql.execute(_COLLECTION_METADATA, (collection_id,))
+            },
+            legacy_space,
+        )
+        for collection_id, name, dimension, configuration, schema, legacy_space in sql.execute(
+            _COLLECTIONS
+        ).fetchall()
+    ]
+
+
+def _json(text: str | None) -> Any:  # noqa: ANN401 - any JSON value
     return json.loads(text) if text else {}
 
 
-def as_value(
+def _value(
     text: str | None, whole: int | None, real: float | None, truth: int | None
 ) -> str | int | float | bool | None:
-    """The value of a row of metadata, which stands in one of four columns."""
     if text is not None:
         return text
     if whole is not None:

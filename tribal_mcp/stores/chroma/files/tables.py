@@ -1,23 +1,62 @@
-"""Reads the rows of Chroma's own database: collections, ids, documents and metadata.
+"""Reads the rows of Chroma's own database: collections, ids, documents, metadata and counts.
 
-What is read outside `snapshot` is of one moment as long as the folder's lock is in hand.
+Each query uses one of Chroma's own indexes, so that 100,000 memories are counted in a fraction of a
+second and nothing is held in memory. Reads outside `snapshot` are consistent as long as the caller
+holds the folder's lock. (Over 300 lines: every query on the same few tables is here.)
 """
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from tribal_mcp.errors import StoreDamaged, StoreLocked
-from tribal_mcp.stores.chroma.files.log import play_rows
-from tribal_mcp.stores.chroma.files.schema import as_json, as_value, check_layout
+from tribal_mcp.stores.chroma.files.log import replay_rows
+from tribal_mcp.stores.chroma.files.schema import check_layout, read_collections
+from tribal_mcp.stores.errors import RESCUE
 from tribal_mcp.stores.raw import RawCollection, UnknownLayout
 from tribal_mcp.stores.record import AS_JSON, OTHER_MODEL, OTHER_TIMES, STORED, named_models
+from tribal_mcp.stores.search import UNKNOWN, Tally, latest_first, most_first
 
 DOCUMENT = "chroma:document"
 _BUSY_S = 30.0
+
+_COUNT_BY_TAG = """
+    SELECT string_value, count(DISTINCT id) FROM embedding_metadata_array
+    WHERE key = 'tags' AND string_value IS NOT NULL AND id IN ({rows}) GROUP BY string_value
+"""
+_COUNT_BY_SOURCE = """
+    SELECT string_value, count(*) FROM embedding_metadata
+    WHERE key = 'source_type' AND string_value IS NOT NULL AND id IN ({rows}) GROUP BY string_value
+"""
+# Times before 1970 are rounded down to whole seconds, too.
+_COUNT_BY_MONTH = """
+    SELECT strftime('%Y-%m', (int_value - 999999 * (int_value < 0)) / 1000000, 'unixepoch'),
+    count(*) FROM embedding_metadata
+    WHERE key = 'created_at_us' AND int_value IS NOT NULL AND id IN ({rows}) GROUP BY 1
+"""
+_STORED_SINCE = """
+    SELECT embedding_id FROM embeddings e WHERE segment_id = ? AND coalesce(
+    (SELECT int_value FROM embedding_metadata m WHERE m.id = e.id AND key = ?),
+    (SELECT max(int_value) FROM embedding_metadata m WHERE m.id = e.id
+    AND key IN (SELECT value FROM json_each(?))), ?) >= ? ORDER BY id
+"""
+_OTHER_MODELS = """
+    SELECT embedding_id, j.string_value FROM embedding_metadata m JOIN embeddings e
+    ON e.id = m.id JOIN embedding_metadata j ON j.id = m.id AND j.key = ?
+    WHERE m.key = ? AND m.int_value = 1 AND e.segment_id = ? ORDER BY e.id
+"""
+
+OnLogDamage = Callable[[str, sqlite3.DatabaseError], None]
+"""Called with the name of the damaged part of the log; returns to go on without that part."""
+
+
+def raise_error(_part: str, error: sqlite3.DatabaseError) -> None:
+    """An `OnLogDamage` that stops the reading."""
+    raise error
 
 
 class ChromaTables:
@@ -25,28 +64,32 @@ class ChromaTables:
 
     Args:
         folder: the Chroma folder.
-        locked: the folder's lock is in hand. Without it nothing is rolled back, and only what
-            stands in the database may be read.
+        locked: whether the caller holds the folder's lock. If not, nothing is rolled back, and
+            only rows that are in the database, not in its log, are seen.
+        on_log_damage: what to do if the log can't be read; by default, raise the error.
 
     Raises:
-        UnknownLayout: they are not of the layout that is known.
-        StoreLocked: another program, without our lock, does not come to an end of writing.
+        UnknownLayout: another version of Chroma wrote the database.
+        StoreLocked: another program, without our lock, has been writing for 30 seconds.
         StoreDamaged: the database can't be read.
     """
 
-    def __init__(self, folder: Path, *, locked: bool = True) -> None:
-        self._folder = folder
+    def __init__(
+        self, folder: Path, *, locked: bool = True, on_log_damage: OnLogDamage = raise_error
+    ) -> None:
+        self.folder = folder
         self._locked = locked
+        self._on_log_damage = on_log_damage
         self._collections: tuple[int, list[RawCollection]] = (-1, [])
-        # A writer that was killed may have left a transaction to roll back, which takes writing.
+        # A killed writer may have left a transaction to roll back, which needs write access.
         uri = f"{(folder / 'chroma.sqlite3').absolute().as_uri()}?mode={'rw' if locked else 'ro'}"
         try:
-            self._sql = sqlite3.connect(
+            self.sql = sqlite3.connect(
                 uri, uri=True, check_same_thread=False, timeout=_BUSY_S, isolation_level=None
             )
-            self._sql.execute("PRAGMA temp_store = MEMORY")
-            self._sql.execute("PRAGMA query_only = 1")
-            check_layout(self._sql)
+            self.sql.execute("PRAGMA temp_store = MEMORY")
+            self.sql.execute("PRAGMA query_only = 1")
+            check_layout(self.sql)
         except UnknownLayout:
             self.close()
             raise
@@ -54,11 +97,9 @@ class ChromaTables:
             self.close()
             if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
                 raise StoreLocked(
-                    "Another program is writing to the Chroma folder. Try again when it is done."
+                    "Another program is writing to the Chroma folder. Try again later."
                 ) from error
-            raise StoreDamaged(
-                f"The Chroma database can't be read: {error}. Run `tribal-mcp rescue FILE`."
-            ) from error
+            raise StoreDamaged(f"The Chroma database can't be read: {error}.", RESCUE) from error
 
     def __enter__(self) -> Self:
         return self
@@ -67,22 +108,22 @@ class ChromaTables:
         self.close()
 
     def close(self) -> None:
-        """Close what is open."""
-        if hasattr(self, "_sql"):
-            self._sql.close()
+        """Close the database."""
+        if hasattr(self, "sql"):
+            self.sql.close()
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """All that is read from the database within the block is of one moment."""
-        self._sql.execute("BEGIN")
+        """Everything read from the database within the block is of one moment."""
+        self.sql.execute("BEGIN")
         try:
             yield
         finally:
-            self._sql.execute("ROLLBACK")
+            self.sql.execute("ROLLBACK")
 
     def version(self) -> int:
-        """Another number after each change that another connection made."""
-        return int(self._sql.execute("PRAGMA data_version").fetchone()[0])
+        """A number that changes with each change by another connection."""
+        return int(self.sql.execute("PRAGMA data_version").fetchone()[0])
 
     def collection(self, name: str) -> RawCollection | None:
         """The collection of that name, or None."""
@@ -93,71 +134,47 @@ class ChromaTables:
         version = self.version()
         if self._collections[0] != version:
             if self._locked:
-                self._play_log()
-            self._collections = (version, self._read_collections())
+                self._replay_log()
+            self._collections = (version, read_collections(self.sql))
         return self._collections[1]
 
-    def _play_log(self) -> None:
-        """Let the rows be seen as Chroma will leave them when it is next opened."""
-        self._sql.execute("PRAGMA query_only = 0")  # temporary views are written
+    def _replay_log(self) -> None:
+        """Show the rows as Chroma will leave them when it next opens the folder."""
+        self.sql.execute("PRAGMA query_only = 0")  # temporary views are written
         try:
-            play_rows(self._sql)
+            replay_rows(self.sql)
+        except sqlite3.DatabaseError as error:
+            self._on_log_damage("The log", error)
         finally:
-            self._sql.execute("PRAGMA query_only = 1")
-
-    def _read_collections(self) -> list[RawCollection]:
-        rows = self._sql.execute(
-            "SELECT c.id, c.name, dimension, config_json_str, schema_str, m.str_value "
-            "FROM collections c JOIN databases d ON d.id = c.database_id "
-            "LEFT JOIN segments v ON v.collection = c.id AND v.scope = 'VECTOR' "
-            "LEFT JOIN segment_metadata m ON m.segment_id = v.id AND m.key = 'hnsw:space' "
-            "WHERE d.name = 'default_database' AND d.tenant_id = 'default_tenant' ORDER BY c.name"
-        ).fetchall()
-        return [
-            RawCollection(
-                collection_id,
-                name,
-                dimension,
-                {"configuration": as_json(configuration), "schema": as_json(schema)},
-                {
-                    key: as_value(*values)
-                    for key, *values in self._sql.execute(
-                        "SELECT key, str_value, int_value, float_value, bool_value "
-                        "FROM collection_metadata WHERE collection_id = ?",
-                        (collection_id,),
-                    )
-                },
-                legacy_space,
-            )
-            for collection_id, name, dimension, configuration, schema, legacy_space in rows
-        ]
+            self.sql.execute("PRAGMA query_only = 1")
 
     def segments(self) -> set[str]:
-        """The folders that the collections of all databases own."""
-        return {row[0] for row in self._sql.execute("SELECT id FROM segments")}
+        """The index directories that the collections of all databases own."""
+        return {row[0] for row in self.sql.execute("SELECT id FROM segments")}
 
     def vector_segment(self, collection: RawCollection) -> tuple[str, int | None]:
-        """The folder of its index, and the last entry of the log in it; None while none is."""
-        segment = self._segment(collection, "VECTOR")
+        """The collection's index directory, and the last log entry in its index, if any."""
+        segment = self.segment(collection, "VECTOR")
         return segment, self._applied(segment)
 
     def _applied(self, segment: str) -> int | None:
-        row = self._sql.execute(
+        row = self.sql.execute(
             "SELECT seq_id FROM max_seq_id WHERE segment_id = ?", (segment,)
         ).fetchone()
         return int(row[0]) if row else None
 
     def unapplied(self, collection: RawCollection) -> int:
-        """Entries of the log that are not in the rows yet: its writer was killed in between."""
-        applied = self._applied(self._segment(collection, "METADATA"))
-        row = self._sql.execute(
+        """How many log entries are not in the rows yet, because their writer was killed."""
+        applied = self._applied(self.segment(collection))
+        row = self.sql.execute(
             "SELECT count(*) FROM embeddings_queue WHERE seq_id > ? AND topic LIKE ?",
             (-1 if applied is None else applied, f"%/{collection.id}"),
         ).fetchone()
         return int(row[0])
 
-    def _segment(self, collection: RawCollection, scope: str) -> str:
-        row = self._sql.execute(
+    def segment(self, collection: RawCollection, scope: str = "METADATA") -> str:
+        """The id of the collection's segment for its rows (METADATA) or its index (VECTOR)."""
+        row = self.sql.execute(
             "SELECT id FROM segments WHERE collection = ? AND scope = ?", (collection.id, scope)
         ).fetchone()
         if row is None:
@@ -165,9 +182,9 @@ class ChromaTables:
         return str(row[0])
 
     def count(self, collection: RawCollection) -> int:
-        """How many records it has."""
-        segment = self._segment(collection, "METADATA")
-        row = self._sql.execute("SELECT count(*) FROM embeddings WHERE segment_id = ?", (segment,))
+        """How many records the collection has."""
+        segment = self.segment(collection)
+        row = self.sql.execute("SELECT count(*) FROM embeddings WHERE segment_id = ?", (segment,))
         return int(row.fetchone()[0])
 
     def ids(self, collection: RawCollection) -> list[str]:
@@ -175,8 +192,8 @@ class ChromaTables:
         return self.matching_ids(collection)
 
     def existing(self, collection: RawCollection, ids: Sequence[str]) -> list[str]:
-        """Those of the ids that are there."""
-        return list(self._rows(collection, ids))
+        """Those of the ids that have a record."""
+        return list(self.rows(collection, ids))
 
     def matching_ids(
         self,
@@ -189,86 +206,121 @@ class ChromaTables:
 
         Args:
             collection: where to look.
-            tags: compared with the list under `tags`; none means any record.
+            tags: compared with the list under `tags`; an empty list matches every record.
             from_us: the least `created_at_us`.
             to_us: the greatest `created_at_us`.
         """
-        # Rows lie in the order that is asked for; by the index they would be sorted in memory.
-        sql = "SELECT embedding_id FROM embeddings NOT INDEXED WHERE segment_id = ?"
-        values: list[Any] = [self._segment(collection, "METADATA")]
+        # Rows lie in the requested order; an index would have them sorted in memory.
+        query = "SELECT embedding_id FROM embeddings NOT INDEXED WHERE segment_id = ?"
+        values: list[Any] = [self.segment(collection)]
         if tags:
-            sql += (
+            query += (
                 " AND id IN (SELECT id FROM embedding_metadata_array WHERE key = 'tags' "
                 "AND string_value IN (SELECT value FROM json_each(?)))"
             )
             values.append(json.dumps(list(tags)))
         if from_us is not None or to_us is not None:
-            sql += (
+            query += (
                 " AND id IN (SELECT id FROM embedding_metadata WHERE key = 'created_at_us' "
                 "AND int_value BETWEEN ? AND ?)"
             )
             values += [-(1 << 63) if from_us is None else from_us]
             values += [(1 << 63) - 1 if to_us is None else to_us]
-        return [row[0] for row in self._sql.execute(sql + " ORDER BY id", values)]
+        return [row[0] for row in self.sql.execute(query + " ORDER BY id", values)]
 
     def stored_since(self, collection: RawCollection, moment_us: int) -> list[str]:
-        """The ids of records written from that time on; one that does not say has its last date."""
-        segment = self._segment(collection, "METADATA")
-        return [
-            row[0]
-            for row in self._sql.execute(
-                "SELECT embedding_id FROM embeddings e WHERE segment_id = ? AND coalesce("
-                "(SELECT int_value FROM embedding_metadata m WHERE m.id = e.id AND key = ?), "
-                "(SELECT max(int_value) FROM embedding_metadata m WHERE m.id = e.id "
-                "AND key IN (SELECT value FROM json_each(?))), ?) >= ? ORDER BY id",
-                [segment, STORED, json.dumps(OTHER_TIMES), moment_us, moment_us],
-            )
-        ]
+        """The ids of records written since then; without a time of writing, the last date counts.
+
+        A record without any date is included.
+        """
+        segment = self.segment(collection)
+        values = (segment, STORED, json.dumps(OTHER_TIMES), moment_us, moment_us)
+        return [row[0] for row in self.sql.execute(_STORED_SINCE, values)]
 
     def other_models(self, collection: RawCollection) -> dict[str, str]:
         """The models that records name for their vectors, by id."""
-        rows = self._sql.execute(
-            "SELECT embedding_id, j.string_value FROM embedding_metadata m JOIN embeddings e "
-            "ON e.id = m.id JOIN embedding_metadata j ON j.id = m.id AND j.key = ? "
-            "WHERE m.key = ? AND m.int_value = 1 AND e.segment_id = ? ORDER BY e.id",
-            (AS_JSON, OTHER_MODEL, self._segment(collection, "METADATA")),
+        return named_models(
+            self.sql.execute(_OTHER_MODELS, (AS_JSON, OTHER_MODEL, self.segment(collection)))
         )
-        return named_models(rows)
 
     def unrecorded(self, collection: RawCollection) -> int:
-        """How many records don't say when they were written."""
-        row = self._sql.execute(
+        """How many records have no time of writing."""
+        row = self.sql.execute(
             "SELECT count(*) FROM embeddings e WHERE segment_id = ? AND NOT EXISTS "
             "(SELECT 1 FROM embedding_metadata m WHERE m.id = e.id AND key = ?)",
-            (self._segment(collection, "METADATA"), STORED),
+            (self.segment(collection), STORED),
         )
         return int(row.fetchone()[0])
 
-    def _rows(self, collection: RawCollection, ids: Sequence[str]) -> dict[str, int]:
-        segment = self._segment(collection, "METADATA")
+    def texts(self, collection: RawCollection, ids: Sequence[str]) -> dict[str, str]:
+        """The documents of those ids in that order; missing records are left out."""
+        rows = self.sql.execute(
+            "SELECT e.embedding_id, m.string_value FROM embeddings AS e "  # noqa: S608 - placeholders
+            "LEFT JOIN embedding_metadata AS m ON m.id = e.id AND m.key = ? "
+            f"WHERE e.segment_id = ? AND e.embedding_id IN ({placeholders(ids)})",
+            (DOCUMENT, self.segment(collection), *ids),
+        )
+        found = dict(rows.fetchall())
+        return {i: found[i] or "" for i in ids if i in found}
+
+    def with_value(
+        self, collection: RawCollection, key: str, values: Sequence[str]
+    ) -> list[tuple[str, str]]:
+        """Value and id of each record that has one of the values under the key, oldest first."""
+        return self.sql.execute(
+            "SELECT m.string_value, e.embedding_id FROM embedding_metadata AS m "  # noqa: S608
+            "JOIN embeddings AS e ON e.id = m.id WHERE m.key = ? AND e.segment_id = ? "
+            f"AND m.string_value IN ({placeholders(values)}) ORDER BY e.id",
+            (key, self.segment(collection), *values),
+        ).fetchall()
+
+    def tally(self, collections: Sequence[RawCollection]) -> Tally:
+        """Counts of the records of all the collections together."""
+        segments = [self.segment(collection) for collection in collections]
+        total = sum(map(self.count, collections))
+        sources = self._counts(_COUNT_BY_SOURCE, segments)
+        sources[UNKNOWN] += total - sources.total()
+        months = self._counts(_COUNT_BY_MONTH, segments)
+        for month in [m for m in months if m < "0001"]:  # dates outside Python's calendar
+            del months[month]
+        months[UNKNOWN] += total - months.total()
+        return Tally(
+            most_first(self._counts(_COUNT_BY_TAG, segments)),
+            most_first(+sources),
+            latest_first(+months),
+        )
+
+    def _counts(self, query: str, segments: list[str]) -> Counter[str]:
+        rows = f"SELECT id FROM embeddings WHERE segment_id IN ({placeholders(segments)})"  # noqa: S608
+        counted: Any = self.sql.execute(query.format(rows=rows), segments)
+        return Counter({name: count for name, count in counted if name is not None})
+
+    def rows(self, collection: RawCollection, ids: Sequence[str]) -> dict[str, int]:
+        """The row of each of those ids that has one."""
         return dict(
-            self._sql.execute(
-                "SELECT embedding_id, id FROM embeddings WHERE segment_id = ? "  # noqa: S608 - only places
-                f"AND embedding_id IN ({places(ids)})",
-                (segment, *ids),
+            self.sql.execute(
+                "SELECT embedding_id, id FROM embeddings WHERE segment_id = ? "  # noqa: S608 - placeholders
+                f"AND embedding_id IN ({placeholders(ids)})",
+                (self.segment(collection), *ids),
             ).fetchall()
         )
 
-    def _values(self, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
+    def values(self, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """The metadata of those rows, with their documents under `DOCUMENT`."""
         values: dict[int, dict[str, Any]] = {row: {} for row in rows}
         first, last = min(rows), max(rows)
         if last - first < 2 * len(rows):  # a range is read faster than a list of rows
             which, bounds = "BETWEEN ? AND ?", [first, last]
         else:
-            which, bounds = f"IN ({places(rows)})", list(rows)
-        for row, key, value, truth in self._sql.execute(
+            which, bounds = f"IN ({placeholders(rows)})", list(rows)
+        for row, key, value, truth in self.sql.execute(
             "SELECT id, key, coalesce(string_value, int_value, float_value), bool_value "  # noqa: S608
             f"FROM embedding_metadata WHERE id {which}",
             bounds,
         ):
             if row in values:
                 values[row][key] = value if truth is None else bool(truth)
-        for row, key, value, truth in self._sql.execute(
+        for row, key, value, truth in self.sql.execute(
             "SELECT id, key, coalesce(string_value, int_value, float_value), bool_value "  # noqa: S608
             f"FROM embedding_metadata_array WHERE id {which} ORDER BY rowid",
             bounds,
@@ -278,6 +330,6 @@ class ChromaTables:
         return values
 
 
-def places(values: Sequence[Any] | dict[int, str]) -> str:
-    """As many question marks as there are values: what an SQL text here is built of."""
+def placeholders(values: Sequence[Any] | dict[int, str]) -> str:
+    """As many question marks as there are values, for an SQL query."""
     return ",".join("?" * len(values))
