@@ -4,12 +4,13 @@ import re
 from pathlib import Path
 from typing import Literal
 
+import click
 import pytest
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from tests.support.error_table import PAGE, documented, tree, with_table
 from tribal_mcp import errors
-from tribal_mcp.cli.main import EXIT_CODES
+from tribal_mcp.cli.main import app
 from tribal_mcp.errors import invalid_value
 from tribal_mcp.http_api import problems
 
@@ -25,7 +26,9 @@ def test_the_documented_table_is_the_generated_one() -> None:
     assert with_table(PAGE.read_text()) == PAGE.read_text()
 
 
-@pytest.mark.parametrize("text", [EXIT_CODES, (ROOT / "README.md").read_text()])
+@pytest.mark.parametrize(
+    "text", [app.get_help(click.Context(app)), (ROOT / "README.md").read_text()]
+)
 def test_every_exit_code_is_listed_in_the_help_and_in_the_readme(text: str) -> None:
     [listed] = re.findall(r"Exit codes(.*?)(?:\n\n|\Z)", text, re.DOTALL)
     assert {kind.exit_code for kind in documented()} | {0, 1} == set(

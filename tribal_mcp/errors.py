@@ -172,3 +172,24 @@ def invalid_value(problem: Mapping[str, Any]) -> str:
         return f"it must have {least} {counted(bound, unit)}"
     reason = _REASONS.get(kind) or _REASONS.get(kind.partition("_")[0], "it is not a valid value")
     return reason.format_map(context)
+
+
+def exit_codes() -> dict[int, str]:
+    """The exit codes of the command, each with its meaning."""
+    return {0: "Success.", 1: "A bug, with a traceback.", **_meanings("exit_code")}
+
+
+def http_statuses() -> dict[int, str]:
+    """The HTTP statuses of these errors, each with its meaning."""
+    return _meanings("http_status")
+
+
+def _meanings(attribute: str) -> dict[int, str]:
+    """The first sentence of each class that sets the attribute itself."""
+    found: dict[int, list[str]] = {}
+    kinds = [kind for kind in globals().values() if isinstance(kind, type)]
+    for kind in kinds:
+        if issubclass(kind, TribalError) and kind is not TribalError and attribute in vars(kind):
+            sentence = (kind.__doc__ or "").partition(";")[0].rstrip(".")
+            found.setdefault(getattr(kind, attribute), []).append(f"{sentence}.")
+    return {code: " ".join(sentences) for code, sentences in sorted(found.items())}

@@ -1,4 +1,4 @@
-"""The command line as its user meets it: what it prints, how it ends, what it says of itself."""
+"""The command line: what it prints, its exit codes and its help."""
 
 import json
 import os
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import pytest
-import typer.main
 from filelock import FileLock
 
 from tests.support.command_line import Tribal, plain, rows, three_with_a_bad_one
@@ -20,10 +19,10 @@ from tribal_mcp.services.jobs import Jobs
 from tribal_mcp.services.results import ExportResult, ImportResult, StatsResult
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined] # it is a group
+COMMANDS = cli.app.commands
 
 
-# What a person does
+# Commands
 
 
 def test_memories_move_from_one_store_to_another(
@@ -42,7 +41,7 @@ def test_memories_move_from_one_store_to_another(
     preview = tribal("import", "work.jsonl.zst", "--dry-run")
     assert preview.code == 0
     assert rows(preview.out) == {
-        "new": "2", "overwritten": "0", "skipped": "0", "errors": "0", "vectors": "2 kept",
+        "new": "2", "overwritten": "0", "skipped": "0", "errors": "0", "embeddings": "2 kept",
     }  # fmt: skip
     assert "Nothing was written. Run it again without --dry-run to do this." in preview.out
     assert tribal("stats").out.startswith("0 memories\n")
@@ -54,29 +53,29 @@ def test_memories_move_from_one_store_to_another(
     assert rows(stats.out)["folder"] == str(tmp_path / "other")
 
 
-def test_each_conflict_strategy_and_each_reason_for_skipping_is_told(tribal: Tribal) -> None:
+def test_import_reports_each_reason_for_skipping_an_entry(tribal: Tribal) -> None:
     write_bundle(Path("here.json"), memories(3))
     write_bundle(Path("changed.json"), [memory(0, content="changed"), memory(1)])
     tribal("import", "here.json")
     kept = rows(tribal("import", "changed.json").out)
-    assert kept["skipped"] == "2   1 the same here, 1 different here"
+    assert kept["skipped"] == "2   1 identical, 1 different"
     merged = rows(tribal("import", "changed.json", "--on-conflict", "merge").out)
-    assert merged["skipped"] == "2   1 the same here, 1 in conflict"
+    assert merged["skipped"] == "2   1 identical, 1 conflicting"
     replaced = rows(tribal("import", "changed.json", "--on-conflict", "overwrite").out)
-    assert (replaced["overwritten"], replaced["skipped"]) == ("1", "1   the same here")
+    assert (replaced["overwritten"], replaced["skipped"]) == ("1", "1   identical")
     back = rows(tribal("import", "here.json", "--on-conflict", "overwrite").out)
-    assert (back["overwritten"], back["skipped"]) == ("1", "2   the same here")
+    assert (back["overwritten"], back["skipped"]) == ("1", "2   identical")
 
 
-def test_vectors_that_are_dropped_are_counted_and_what_that_means_is_said(tribal: Tribal) -> None:
+def test_import_counts_dropped_embeddings_and_explains_the_consequence(tribal: Tribal) -> None:
     write_bundle(Path("all.json"), memories(3))
     dropped = tribal("import", "all.json", "--embeddings", "drop")
-    assert rows(dropped.out)["vectors"] == "3 dropped"
+    assert rows(dropped.out)["embeddings"] == "3 dropped"
     assert "until they are embedded again" in dropped.out
-    assert rows(tribal("stats").out)["vectors"] == "3 memories have none"
+    assert rows(tribal("stats").out)["embeddings"] == "3 memories have no embedding"
 
 
-def test_an_earlier_bundle_is_replaced_only_when_asked(tribal: Tribal) -> None:
+def test_export_overwrites_an_existing_bundle_only_with_overwrite(tribal: Tribal) -> None:
     assert tribal("export", "all.json").code == 0
     refused = tribal("export", "all.json")
     assert (refused.code, refused.out) == (2, "")
@@ -84,7 +83,7 @@ def test_an_earlier_bundle_is_replaced_only_when_asked(tribal: Tribal) -> None:
     assert tribal("export", "all.json", "--overwrite").code == 0
 
 
-def test_a_bad_entry_is_named_and_the_rest_goes_in(tribal: Tribal) -> None:
+def test_import_names_an_invalid_entry_and_imports_the_others(tribal: Tribal) -> None:
     three_with_a_bad_one(Path("bad.json"))
     done = tribal("import", "bad.json")
     assert done.code == errors.PartialImport.exit_code
@@ -94,7 +93,7 @@ def test_a_bad_entry_is_named_and_the_rest_goes_in(tribal: Tribal) -> None:
     assert "content is a number" in done.out
 
 
-def test_errors_beyond_the_hundredth_are_a_count(tribal: Tribal) -> None:
+def test_import_lists_a_hundred_errors_and_counts_the_rest(tribal: Tribal) -> None:
     bundle = plain(150)
     for entry in bundle["entries"]:
         del entry["content"]
@@ -113,7 +112,7 @@ def test_errors_beyond_the_hundredth_are_a_count(tribal: Tribal) -> None:
     ],
     ids=["export", "import", "stats"],
 )
-def test_with_json_a_command_prints_its_whole_result_and_nothing_else(
+def test_json_option_prints_the_whole_result_and_nothing_else(
     tribal: Tribal,
     arguments: list[str],
     model: type[ExportResult | ImportResult | StatsResult],
@@ -125,26 +124,24 @@ def test_with_json_a_command_prints_its_whole_result_and_nothing_else(
     assert "tribal_" not in model.model_validate_json(done.out).next_step
 
 
-# How it ends
+# Exit codes
 
 
 ENDS = {
-    # what is run -> its exit code, what its message says
-    "done": (["stats"], 0, ""),
+    # arguments, exit code, part of the message
+    "success": (["stats"], 0, ""),
     "an unknown command": (["imprt", "x.json"], 2, "import"),
     "an unknown option": (["import", "x.json", "--dryrun"], 2, "--dry-run"),
     "an unknown strategy": (["import", "x.json", "--on-conflict", "replace"], 2, "overwrite"),
     "a missing file": (["import", "gone.json"], 2, "There is no file 'gone.json'"),
-    "a date that is none": (["export", "a.json", "--from", "soon"], 2, "--from: 'soon' is not"),
-    "no such suffix": (["export", "a.txt"], 2, ".json"),
-    "a folder": (["import", "folder.json"], 6, "folder"),
+    "an invalid date": (["export", "a.json", "--from", "soon"], 2, "--from: 'soon' is not"),
+    "an unknown suffix": (["export", "a.txt"], 2, ".json"),
+    "a directory": (["import", "folder.json"], 6, "folder"),
 }
 
 
 @pytest.mark.parametrize("case", ENDS)
-def test_the_exit_code_says_how_it_ended_and_one_sentence_says_why(
-    tribal: Tribal, case: str
-) -> None:
+def test_failures_have_an_exit_code_and_a_message(tribal: Tribal, case: str) -> None:
     arguments, code, message = ENDS[case]
     Path("folder.json").mkdir()
     done = tribal(*arguments)
@@ -153,7 +150,7 @@ def test_the_exit_code_says_how_it_ended_and_one_sentence_says_why(
     assert "Traceback" not in done.err
 
 
-def test_a_damaged_bundle_is_refused(tribal: Tribal) -> None:
+def test_import_refuses_a_damaged_bundle(tribal: Tribal) -> None:
     write_bundle(Path("all.json"), memories(3))
     Path("all.json").write_bytes(Path("all.json").read_bytes().replace(b"number 1", b"number 9"))
     done = tribal("import", "all.json")
@@ -162,13 +159,13 @@ def test_a_damaged_bundle_is_refused(tribal: Tribal) -> None:
     assert tribal("stats").out.startswith("0 memories")
 
 
-def test_strict_refuses_a_bundle_for_one_bad_entry(tribal: Tribal) -> None:
+def test_strict_import_refuses_a_bundle_with_one_invalid_entry(tribal: Tribal) -> None:
     three_with_a_bad_one(Path("bad.json"))
     assert tribal("import", "bad.json", "--strict").code == errors.BundleError.exit_code
     assert tribal("stats").out.startswith("0 memories")
 
 
-def test_a_store_in_use_is_waited_for_and_then_left(
+def test_export_gives_up_when_the_store_stays_locked(
     tribal: Tribal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_bundle(Path("all.json"), memories(3))
@@ -181,7 +178,7 @@ def test_a_store_in_use_is_waited_for_and_then_left(
     assert not Path("out.json").exists()
 
 
-def test_a_full_disk_is_said_to_be_full(tribal: Tribal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_import_reports_a_full_disk(tribal: Tribal, monkeypatch: pytest.MonkeyPatch) -> None:
     class Full(NamedTuple):
         free: int = 0
 
@@ -201,19 +198,11 @@ def test_a_bug_keeps_its_traceback(tribal: Tribal, monkeypatch: pytest.MonkeyPat
         tribal("stats")
 
 
-def test_every_exit_code_is_in_the_help_and_in_the_readme() -> None:
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
-    codes = {kind.exit_code for kind in kinds if issubclass(kind, errors.TribalError)}
-    for page in (cli.EXIT_CODES, (ROOT / "README.md").read_text()):
-        [listed] = re.findall(r"Exit codes(.*?)(?:\n\n|\Z)", page, re.DOTALL)
-        assert codes | {0} == set(map(int, re.findall(r"\b\d+\b", listed)))
-
-
-# What it says of itself
+# Help
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_and_each_of_its_options_have_help_and_stand_in_the_docs(name: str) -> None:
+def test_commands_and_options_have_help_and_are_documented(name: str) -> None:
     docs = (ROOT / "README.md").read_text() + (ROOT / "docs" / "guide.md").read_text()
     assert COMMANDS[name].help
     assert f"tribal-mcp {name}" in docs
@@ -223,7 +212,7 @@ def test_a_command_and_each_of_its_options_have_help_and_stand_in_the_docs(name:
             assert parameter.opts[0] in docs, parameter.opts[0]
 
 
-def test_every_command_that_a_message_or_a_page_names_exists() -> None:
+def test_commands_named_in_messages_and_docs_exist() -> None:
     pages = [
         *(ROOT / "tribal_mcp").rglob("*.py"),
         *(ROOT / "docs").rglob("*.md"),
@@ -236,7 +225,7 @@ def test_every_command_that_a_message_or_a_page_names_exists() -> None:
     assert named <= COMMANDS.keys()
 
 
-def test_help_fits_a_terminal_of_eighty_columns(tribal: Tribal) -> None:
+def test_help_fits_in_80_columns(tribal: Tribal) -> None:
     for name in ([], *([name] for name in COMMANDS)):
         done = tribal(*name, "--help")
         assert done.code == 0
@@ -257,7 +246,7 @@ def test_names_of_arguments_become_options_but_not_in_quoted_text(sentence: str,
     assert in_options(sentence) == here
 
 
-def test_nothing_unprintable_from_a_bundle_reaches_the_terminal(tribal: Tribal) -> None:
+def test_unprintable_characters_are_escaped(tribal: Tribal) -> None:
     bundle = plain(2)
     bundle["entries"][0] |= {"id": "\x1b[2J\u202ehidden", "tags": "x"}
     bundle["manifest"]["embedding"]["model_name"] = "model\x1b]0;owned\x07"
@@ -267,7 +256,7 @@ def test_nothing_unprintable_from_a_bundle_reaches_the_terminal(tribal: Tribal) 
     assert re.findall(r"[^\n\w\s.,:;'`()\"/\\\[\]…-]", printed) == []
 
 
-def test_a_file_name_that_is_no_text_is_printed_all_the_same(tribal: Tribal) -> None:
+def test_export_prints_file_names_that_are_not_utf_8(tribal: Tribal) -> None:
     name = os.fsdecode(b"caf\xe9.json")
     assert tribal("export", name).code == 0
     assert Path(name).exists()

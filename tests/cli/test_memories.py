@@ -1,4 +1,4 @@
-"""Remembering, recalling and forgetting from a command line: what a person types and sees."""
+"""The commands remember, recall, forget and stats."""
 
 import json
 import re
@@ -11,20 +11,20 @@ from tests.support.examples import memories, memory
 from tests.support.mcp_client import write_bundle
 
 
-def test_a_memory_is_remembered_corrected_recalled_and_forgotten(tribal: Tribal) -> None:
+def test_remember_correct_recall_and_forget_a_memory(tribal: Tribal) -> None:
     first = tribal("remember", "Takes tea without milk", "--tag", "home", "--tag", "tea")
-    assert (first.code, first.out.splitlines()[0]) == (0, "Remembered")
+    assert (first.code, first.out.splitlines()[0]) == (0, "Stored")
     assert "Note: It has no vector: it is found by words" in first.out
     tea = rows(first.out)["id"]
     again = tribal("remember", "Takes tea without milk")
-    assert again.out.startswith("Known already\n")
+    assert again.out.startswith("Already stored\n")
     assert "tagged 'home', 'tea'" in again.out
     second = tribal("remember", "With milk, since May", "--supersedes", tea, "--confidence", "0.9")
     milk = rows(second.out)["id"]
     assert rows(second.out)["corrects"] == tea
 
     recalled = tribal("recall", "how", "does", "tea", "go")
-    assert recalled.out.startswith("2 memories, by words\n")
+    assert recalled.out.startswith("2 memories (keyword search)\n")
     lines = [line.strip() for line in recalled.out.splitlines()]
     assert lines[2] == "-      With milk, since May"
     assert lines[3].startswith(milk)
@@ -35,11 +35,11 @@ def test_a_memory_is_remembered_corrected_recalled_and_forgotten(tribal: Tribal)
     assert "tribal_" not in recalled.out
 
     dry = tribal("forget", milk, "nobody", "--dry-run")
-    assert dry.out.startswith("Dry run of forgetting 1 memory\n")
-    assert rows(dry.out) == {"forgotten": milk, "not here": "nobody", "true again": tea}
+    assert dry.out.startswith("Dry run: deletion of 1 memory\n")
+    assert rows(dry.out) == {"deleted": milk, "not found": "nobody", "current again": tea}
     assert "Run it again without --dry-run to do this." in dry.out
     gone = tribal("forget", milk)
-    assert gone.out.startswith("Forgot 1 memory\n")
+    assert gone.out.startswith("Deleted 1 memory\n")
     point = rows(gone.out)["restore point"]
     assert f'`tribal-mcp undo` with "{point}"' in gone.out
     assert "With milk" not in tribal("recall", "milk").out
@@ -48,28 +48,28 @@ def test_a_memory_is_remembered_corrected_recalled_and_forgotten(tribal: Tribal)
     assert "With milk" in tribal("recall", "milk").out
 
 
-def test_filters_and_counts_are_options(tribal: Tribal) -> None:
+def test_recall_filters_by_tag_and_date(tribal: Tribal) -> None:
     write_bundle(Path("all.json"), memories(30))
     tribal("import", "all.json")
     out = tribal("recall", "memory", "--tag", "work", "--from", "2026-01-02", "--count", "2").out
-    assert out.startswith("2 memories, by words\n")
+    assert out.startswith("2 memories (keyword search)\n")
     assert set(re.findall(r"Memory number (\d+)", out)) == {"25", "27"}
     nothing = tribal("recall", "memory", "--to", "2025")
     assert nothing.code == 2
     assert "--to" in nothing.err
     nothing = tribal("recall", "memory", "--to", "2025-12-31")
-    assert nothing.out.startswith("0 memories, by words\n")
+    assert nothing.out.startswith("0 memories (keyword search)\n")
     assert "Nothing was found in memories created before" in nothing.out
 
 
-def test_json_is_the_result_and_nothing_else(tribal: Tribal) -> None:
+def test_json_option_prints_only_the_result(tribal: Tribal) -> None:
     said = json.loads(tribal("remember", "Likes tea", "--json").out)
     found = json.loads(tribal("recall", "tea", "--json").out)
     assert found["hits"][0]["id"] == said["id"]
     assert json.loads(tribal("forget", said["id"], "--json").out)["forgotten"] == [said["id"]]
 
 
-def test_stats_tell_what_is_there(tribal: Tribal) -> None:
+def test_stats_show_counts_size_and_last_export(tribal: Tribal) -> None:
     write_bundle(Path("all.json"), [*memories(3), memory(3, embedding=None)])
     tribal("import", "all.json")
     tribal("export", "work.json", "--tag", "work")
@@ -78,19 +78,19 @@ def test_stats_tell_what_is_there(tribal: Tribal) -> None:
     assert found["tags"] == "work 2, home 1"
     assert found["sources"] == "auto_capture 3"
     assert found["months"] == "2026-01 3"
-    assert found["forgotten"] == "1"
+    assert found["tombstones"] == "1"
     assert re.fullmatch(r"[\d.]+ [kM]B", found["size"])
     path = str(Path("work.json").absolute())
     assert found["last export"].endswith(f"memories tagged 'work' (2), {path}")
 
 
-def test_hidden_characters_are_shown_and_do_nothing_to_the_terminal(tribal: Tribal) -> None:
+def test_recall_escapes_hidden_characters(tribal: Tribal) -> None:
     tribal("remember", "Likes\x1b[2J tea\u202e now")
     out = tribal("recall", "tea").out
     assert "\x1b" not in out
     assert "\u202e" not in out
     assert r"Likes\x1b[2J tea\u202e now" in out
-    assert "hidden in it: U+001B (1), U+202E RIGHT-TO-LEFT OVERRIDE (1)" in out
+    assert "hidden characters: U+001B (1), U+202E RIGHT-TO-LEFT OVERRIDE (1)" in out
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_hidden_characters_are_shown_and_do_nothing_to_the_terminal(tribal: Trib
         (["forget"], 2, "ID"),
     ],
 )
-def test_what_can_not_be_done_is_said_with_its_exit_code(
+def test_invalid_arguments_have_an_exit_code_and_a_message(
     tribal: Tribal, arguments: list[str], code: int, why: str
 ) -> None:
     done = tribal(*arguments)

@@ -1,4 +1,4 @@
-"""The command line on a real terminal: its width, its progress, and what Ctrl-C does."""
+"""The command line on a terminal: width, progress and Ctrl-C."""
 
 import os
 import pty
@@ -22,13 +22,13 @@ from tribal_mcp import errors
 from tribal_mcp.config import load
 from tribal_mcp.services.jobs import Jobs
 
-# In a process that is started the first becomes the default: a handler is not handed down.
+# A child process inherits SIG_IGN, and the default in place of a handler.
 HEARD, IGNORED = signal.default_int_handler, signal.SIG_IGN
 
 
 @contextmanager
 def ctrl_c(handler: Any) -> Iterator[None]:  # noqa: ANN401 - what signal.signal takes
-    """What is started within has Ctrl-C so; what started the tests may have had it ignored."""
+    """Set what child processes inherit for Ctrl-C; the tests may run with it ignored."""
     before = signal.signal(signal.SIGINT, handler)
     try:
         yield
@@ -60,13 +60,13 @@ def on_a_terminal(*arguments: str, folder: Path, stop_at: str = "", handler: Any
     return Ran(process.wait(), printed.decode().replace("\r\n", "\n"), "")
 
 
-def test_ctrl_c_finishes_the_batch_in_hand_and_the_same_import_completes_it(
+def test_ctrl_c_stops_an_import_after_a_batch_and_repeating_it_completes_it(
     tmp_path: Path,
 ) -> None:
     write_many(tmp_path / "many.json", 4000)
     stopped = on_a_terminal("import", "many.json", folder=tmp_path, stop_at="Imported ")
     assert stopped.code == errors.Stopped.exit_code
-    assert "Stopping after the batch in hand" in stopped.out
+    assert "Stopping after this batch" in stopped.out
     said = re.search(r"Before that ([\d,]+) of 4,000\s+entries were done", stopped.out)
     assert said is not None
     done = int(said[1].replace(",", ""))
@@ -76,10 +76,10 @@ def test_ctrl_c_finishes_the_batch_in_hand_and_the_same_import_completes_it(
     assert again.code == 0
     shown = rows(again.out)
     assert shown["new"] == f"{4000 - done:,}"
-    assert shown["skipped"].split() == [f"{done:,}", "the", "same", "here"]
+    assert shown["skipped"].split() == [f"{done:,}", "identical"]
 
 
-def test_what_a_script_started_in_the_background_is_not_stopped_by_ctrl_c(tmp_path: Path) -> None:
+def test_ctrl_c_does_not_stop_a_background_job(tmp_path: Path) -> None:
     write_many(tmp_path / "many.json", 1500)
     options: dict[str, Any] = {"stop_at": "Imported ", "handler": IGNORED}
     done = on_a_terminal("import", "many.json", folder=tmp_path, **options)
@@ -88,7 +88,7 @@ def test_what_a_script_started_in_the_background_is_not_stopped_by_ctrl_c(tmp_pa
 
 
 @pytest.mark.anyio
-async def test_a_stop_while_a_bundle_is_checked_does_not_wait_for_its_end(tmp_path: Path) -> None:
+async def test_stopping_while_a_bundle_is_verified_takes_effect_at_once(tmp_path: Path) -> None:
     write_many(tmp_path / "many.json", 10)
     settings, limits = load()
     jobs = Jobs(settings, limits, stop=lambda: True, trusted=True)
@@ -96,9 +96,9 @@ async def test_a_stop_while_a_bundle_is_checked_does_not_wait_for_its_end(tmp_pa
         await jobs.run("import", {"input_path": str(tmp_path / "many.json")})
 
 
-def test_on_a_terminal_sentences_are_broken_between_words(tmp_path: Path) -> None:
+def test_paragraphs_wrap_between_words_on_a_terminal(tmp_path: Path) -> None:
     three_with_a_bad_one(tmp_path / "bad.json")
     done = on_a_terminal("import", "bad.json", "--dry-run", folder=tmp_path)
-    shown = done.out[done.out.rindex("Dry run of") :]
+    shown = done.out[done.out.rindex("Dry run:") :]
     assert max(map(len, shown.splitlines())) <= 80
     assert "Nothing was written." in " ".join(shown.split())

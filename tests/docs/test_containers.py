@@ -6,7 +6,6 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import typer
 import yaml  # type: ignore[import-untyped]  # no stubs among what is installed
 
 from tribal_mcp.cli.main import app
@@ -34,7 +33,7 @@ def test_its_command_is_one_of_ours_with_options_that_are() -> None:
     [line] = re.findall(r"^CMD (.*)$", DOCKERFILE, re.MULTILINE)
     program, name, *options = json.loads(line)
     assert program == "tribal-mcp"
-    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    command = app.commands[name]
     known = {option for parameter in command.params for option in parameter.opts}
     assert {option for option in options if option.startswith("--")} <= known
 

@@ -1,116 +1,88 @@
 """The commands that work on single memories: remember, recall and forget."""
 
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, cast
 
-import typer
+import click
 
-from tribal_mcp.cli.run import AsJson, memories, run, show
+from tribal_mcp.cli.run import as_json, date_from, date_to, run, show, tags
+from tribal_mcp.cli.usage import Argument, Choice, Command, Number
+from tribal_mcp.text import memories
 
 if TYPE_CHECKING:
     from tribal_mcp.services.memory_results import ForgetResult, RecallResult, RememberResult
 
-app = typer.Typer()
 
-
-class Source(StrEnum):
-    """Where a memory comes from."""
-
-    USER_EXPLICIT = "user_explicit"
-    AUTO_CAPTURE = "auto_capture"
-    CORRECTION = "correction"
-    CROSS_INSTANCE = "cross_instance"
-
-
-@app.command("remember")
-def remember_command(
-    *,
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="What to remember.")],
-    tag: Annotated[
-        list[str] | None, typer.Option(metavar="TAG", help="A word to filter by; repeat it.")
-    ] = None,
-    context: Annotated[
-        str, typer.Option(metavar="TEXT", help="Where it comes from, or what it is about.")
-    ] = "",
-    source: Annotated[
-        Source | None,
-        typer.Option(help="Unsaid: correction with --supersedes, else user_explicit."),
-    ] = None,
-    confidence: Annotated[
-        float, typer.Option(min=0, max=1, help="How sure it is, from 0 to 1.")
-    ] = 1.0,
-    supersedes: Annotated[
-        str, typer.Option(metavar="ID", help="The memory that this one corrects.")
-    ] = "",
-    related: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ID", help="A memory that belongs to it; repeat it."),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Store one memory; the same text is not stored twice."""
-    arguments = {
-        "content": text,
-        "tags": tag or [],
-        "context": context,
-        "source_type": source.value if source else "",
-        "confidence": confidence,
-        "supersedes": supersedes,
-        "related_to": related or [],
-    }
+@click.command("remember", cls=Command, short_help="Store a memory.")
+@click.argument("content", metavar="TEXT", cls=Argument, help="The text to store.")
+@click.option("--tag", "tags", metavar="TAG", multiple=True, help="A tag to filter by; repeatable.")
+@click.option("--context", metavar="TEXT", default="", help="What it is about, or its origin.")
+@click.option(
+    "--source",
+    "source_type",
+    default="",
+    type=Choice(
+        {
+            "user_explicit": "the user said it (default)",
+            "auto_capture": "an agent inferred it",
+            "correction": "it corrects another memory (default with --supersedes)",
+            "cross_instance": "another agent said it",
+        }
+    ),
+    help="Where it comes from:",
+)
+@click.option(
+    "--confidence",
+    metavar="NUMBER",
+    default=1.0,
+    type=Number(0.0, 1.0),
+    help="How certain it is, from 0 to 1. The default is 1.",
+)
+@click.option("--supersedes", metavar="ID", default="", help="The memory that this one corrects.")
+@click.option(
+    "--related", "related_to", metavar="ID", multiple=True, help="A related memory; repeatable."
+)
+@as_json
+def remember_command(*, as_json: bool, **arguments: object) -> None:
+    """Store a memory. A text that is stored already is not stored again."""
     result = cast("RememberResult", run("remember", arguments))
-    show(result, "Remembered" if result.created else "Known already", as_json=as_json)
+    show(result, "Stored" if result.created else "Already stored", as_json=as_json)
 
 
-@app.command("recall")
-def recall_command(
-    *,
-    query: Annotated[list[str], typer.Argument(metavar="QUERY", help="A question, or some words.")],
-    count: Annotated[int, typer.Option(min=1, max=20, help="How many memories at most.")] = 5,
-    tag: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TAG", help="Only memories with this tag; repeat it for any of them."),
-    ] = None,
-    from_: Annotated[
-        str,
-        typer.Option(
-            "--from",
-            metavar="DATE",
-            help="Only memories created from here on, in ISO 8601; UTC if unsaid.",
-        ),
-    ] = "",
-    to: Annotated[
-        str,
-        typer.Option(
-            metavar="DATE", help="Only memories created before this; a date alone is included."
-        ),
-    ] = "",
-    as_json: AsJson = False,
-) -> None:
-    """Find the memories that answer a question, the best first."""
-    arguments = {
-        "query": " ".join(query),
-        "count": count,
-        "tags": tag or [],
-        "date_from": from_,
-        "date_to": to,
-    }
-    result = cast("RecallResult", run("recall", arguments))
-    show(result, f"{memories(len(result.hits))}, by {result.searched_by}", as_json=as_json)
+@click.command("recall", cls=Command, short_help="Find memories that answer a question.")
+@click.argument(
+    "query", metavar="QUERY", nargs=-1, required=True, cls=Argument,
+    help="A question, or keywords.",
+)  # fmt: skip
+@click.option(
+    "--count",
+    metavar="NUMBER",
+    default=5,
+    type=Number(1, 20),
+    help="How many memories to show at most, from 1 to 20. The default is 5.",
+)
+@tags
+@date_from
+@date_to
+@as_json
+def recall_command(*, as_json: bool, query: tuple[str, ...], **arguments: object) -> None:
+    """Find memories that answer a question, the best match first: by semantic search if the
+    embedding model is available, otherwise by keyword search."""  # noqa: D205, D209 - the text of the help page
+    result = cast("RecallResult", run("recall", {"query": " ".join(query), **arguments}))
+    search = {"meaning": "semantic search", "words": "keyword search"}[result.searched_by]
+    found = memories(len(result.hits))
+    show(result, f"{found} ({search})", as_json=as_json)
 
 
-@app.command("forget")
-def forget_command(
-    *,
-    ids: Annotated[
-        list[str], typer.Argument(metavar="ID...", help="The memories, as `recall` names them.")
-    ],
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would happen; delete nothing.")
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Delete memories; `undo` brings them back."""
-    result = cast("ForgetResult", run("forget", {"ids": ids, "dry_run": dry_run}))
-    done = "Dry run of forgetting" if dry_run else "Forgot"
-    show(result, f"{done} {memories(len(result.forgotten))}", as_json=as_json)
+@click.command("forget", cls=Command, short_help="Delete memories.")
+@click.argument(
+    "ids", metavar="ID", nargs=-1, required=True, cls=Argument,
+    help="The memories to delete, by their ids.",
+)  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Show what would happen; delete nothing.")
+@as_json
+def forget_command(*, as_json: bool, **arguments: object) -> None:
+    """Delete memories. To restore them, run `tribal-mcp undo`."""
+    result = cast("ForgetResult", run("forget", arguments))
+    what = memories(len(result.forgotten))
+    title = f"Dry run: deletion of {what}" if result.dry_run else f"Deleted {what}"
+    show(result, title, as_json=as_json)

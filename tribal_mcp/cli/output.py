@@ -1,63 +1,31 @@
-"""What the command line shows: results as short tables, progress as a bar, Ctrl-C as a request.
+"""What the command line prints: results as short tables, failures, and progress as a bar.
 
-The services speak of arguments and tools by the names that MCP gives them; here they become
-options and commands. Text from a bundle may hold anything, so nothing unprintable is printed.
+Text from a bundle may hold anything, so nothing unprintable is printed.
 """
 
 import os
 import re
-import shlex
-import shutil
 import signal
 import sys
-import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Self, TextIO
 
-import typer
+import click
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-import tribal_mcp.cli.tables_memory  # noqa: F401 - registers its tables
 from tribal_mcp.cli.tables import rows
+from tribal_mcp.cli.text import filled, printable
 from tribal_mcp.errors import Stopped, TribalError
-from tribal_mcp.next_steps import in_words
-from tribal_mcp.services.memory_results import ForgetResult, RecallResult, RememberResult
-from tribal_mcp.services.results import (
-    ChangeResult,
-    CheckResult,
-    CopyResult,
-    ExportResult,
-    HistoryResult,
-    ImportResult,
-    ReembedResult,
-    RescueResult,
-    StatsResult,
-    UndoResult,
-)
+from tribal_mcp.services.results import ChangeResult, ImportResult, Result
 
-Result = (
-    ExportResult
-    | ImportResult
-    | UndoResult
-    | HistoryResult
-    | StatsResult
-    | CheckResult
-    | CopyResult
-    | ReembedResult
-    | RescueResult
-    | RememberResult
-    | RecallResult
-    | ForgetResult
-)
-_WIDEST = 100
 _BAR = 24
 _DRAW_EVERY_S = 0.1
-_STOPPING = "Stopping after the batch in hand; Ctrl-C again leaves at once"
+_STOPPING = "Stopping after this batch; press Ctrl-C again to stop at once"
 _OPTIONS = {
     "tribal_export": "`tribal-mcp export`",
     "tribal_import": "`tribal-mcp import`",
@@ -99,47 +67,36 @@ def in_options(sentence: str) -> str:
     return _NAMES.sub(lambda match: _OPTIONS.get(match[0], match[0]), sentence)
 
 
-def as_command(action: str, arguments: Mapping[str, Any]) -> str:
-    """A use case as the command that a user can paste."""
-    options = ""
-    for name, value in arguments.items():
-        option = f" --{name.replace('_', '-')}"
-        if value is True:
-            options += option
-        elif value is not False and value not in ("", []):
-            options += f"{option} {'…' if value is ... else shlex.quote(str(value))}"
-    return f"`tribal-mcp {action}{options}`"
-
-
-def show(result: Result, title: str) -> None:
-    """Print a result for a person: what there is, what to know, what to do next."""
-    typer.secho(_printable(title), bold=True)
-    typer.echo()
+def show(result: Result, title: str, steps: list[str]) -> None:
+    """Print a result: a title, a table, notes and what to do next."""
+    click.secho(printable(title), bold=True)
     table = rows(result)
+    if table:
+        click.echo()
     width = max((len(label) for label, _ in table), default=0)
     for label, value in table:
         start = f"  {label:<{width}}   "
-        typer.echo(_paragraph(start + value, hanging=len(start)).rstrip())
-    if table:
-        typer.echo()
+        _print(value, start, " " * len(start))
     if isinstance(result, ImportResult):
         _show_changes(result)
         _show_errors(result)
-    for note in result.notes:
-        typer.echo(_paragraph(f"Note: {note}"))
-    typer.echo(_paragraph(result.next_step))
+    paragraphs = [*(f"Note: {note}" for note in result.notes), *steps]
+    if paragraphs:
+        click.echo()
+    for paragraph in paragraphs:
+        _print(paragraph)
 
 
 def _show_changes(result: ImportResult) -> None:
     """The first changes of a dry run, with the words that change."""
     if not result.dry_run or not result.changes:
         return
+    click.echo()
     for change in result.changes:
-        typer.echo(_paragraph(f"  {change.action} {change.id}  {_words(change)}", hanging=4))
+        _print(f"{change.action} {change.id}  {_words(change)}", "  ", "    ")
     more = result.imported + result.overwritten + result.deleted - len(result.changes)
     if more:
-        typer.echo(f"  … and {more:,} more; --plan writes all of them to a file")
-    typer.echo()
+        _print(f"… and {more:,} more; --plan writes all of them to a file", "  ", "    ")
 
 
 def _words(change: ChangeResult) -> str:
@@ -150,41 +107,29 @@ def _words(change: ChangeResult) -> str:
 
 
 def _show_errors(result: ImportResult) -> None:
+    if result.errors:
+        click.echo()
     for detail in result.error_details:
-        typer.echo(_paragraph(f"  {detail}", hanging=2))
+        _print(detail, "  ", "    ")
     more = result.errors - len(result.error_details)
     if more:
-        typer.echo(f"  … and {more:,} more")
-    if result.errors:
-        typer.echo()
+        click.echo(f"  … and {more:,} more")
 
 
-def show_failure(error: TribalError) -> None:
-    """Print why a command could not be carried out."""
-    text = f"tribal-mcp: {in_options(str(error))} {in_words(error.next_steps, as_command)}".rstrip()
-    typer.echo(_paragraph(text, terminal=sys.stderr.isatty()), err=True)
+def show_failure(error: TribalError, steps: list[str]) -> None:
+    """Print why a command could not be carried out, and what to do about it."""
+    _print(" ".join([f"tribal-mcp: {in_options(str(error))}", *steps]), to=sys.stderr)
 
 
-def _paragraph(text: str, hanging: int = 0, *, terminal: bool | None = None) -> str:
-    """The text within the width of a terminal; in one line where no terminal is."""
-    text = _printable(text)
-    if not (sys.stdout.isatty() if terminal is None else terminal):
-        return text
-    return textwrap.fill(
-        text,
-        width=min(shutil.get_terminal_size().columns, _WIDEST),
-        subsequent_indent=" " * hanging,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def _print(text: str, start: str = "", margin: str = "", to: TextIO | None = None) -> None:
+    """Print a paragraph: within the width of a terminal, or as one line where there is none."""
+    to = to or sys.stdout
+    line = printable(text)
+    click.echo((filled(line, start, margin) if to.isatty() else start + line).rstrip(), file=to)
 
 
 class Progress:
-    """A bar on a terminal, which is gone at the end; nothing where nobody looks."""
+    """A progress bar on a terminal, removed at the end; nothing elsewhere."""
 
     def __init__(self) -> None:
         console = Console(stderr=True)
@@ -208,38 +153,38 @@ class Progress:
         self.end()
 
     def end(self) -> None:
-        """Take it off the terminal."""
+        """Remove it from the terminal."""
         self._bar.stop()
 
     def __call__(self, percent: float, message: str) -> None:
-        """Show how far the work is, but not too often."""
+        """Show the progress, at most ten times a second."""
         draw = time.monotonic() - self._drawn_at > _DRAW_EVERY_S
         self._bar.update(self._task, completed=percent, description=message, refresh=draw)
         if draw:
             self._drawn_at = time.monotonic()
 
     def say(self, message: str) -> None:
-        """Show a message beside the bar, at once."""
+        """Show a message next to the bar, at once."""
         self._bar.update(self._task, description=message, refresh=True)
 
 
 @contextmanager
 def stopping(progress: Progress) -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM finish the batch in hand; a second Ctrl-C does not wait for it.
+    """Ctrl-C and SIGTERM stop the work after the current batch; a second Ctrl-C stops it at once.
 
     Yields:
-        Whether to stop.
+        A function that returns whether to stop.
     """
     asked = threading.Event()
 
     def ask(number: int, _frame: object) -> None:
         if asked.is_set() and number == signal.SIGINT:
             progress.end()
-            os._exit(Stopped.exit_code)  # the store is made to survive this
+            os._exit(Stopped.exit_code)  # the store survives this
         asked.set()
         progress.say(_STOPPING)
 
-    # A script that starts this in the background has Ctrl-C ignored, and so it stays.
+    # Ctrl-C stays ignored where it was, as in the background job of a script.
     before = {
         number: signal.signal(number, ask)
         for number in (signal.SIGINT, signal.SIGTERM)

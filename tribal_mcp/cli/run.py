@@ -1,47 +1,67 @@
-"""What the commands share: a job is carried out with progress, and its result shown."""
+"""What the commands share: options, and a job that is carried out and shown."""
 
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
+
+from tribal_mcp.cli.next_steps import in_commands
 
 if TYPE_CHECKING:
-    from tribal_mcp.cli.output import Result
+    from tribal_mcp.services.results import Result
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+tags = click.option(
+    "--tag", "tags", metavar="TAG", multiple=True, help="Only memories with this tag; repeatable."
+)
+date_from = click.option(
+    "--from",
+    "date_from",
+    metavar="DATE",
+    default="",
+    help="Only memories created at or after this time: ISO 8601, UTC by default.",
+)
+date_to = click.option(
+    "--to",
+    "date_to",
+    metavar="DATE",
+    default="",
+    help="Only memories created before this time; a date without a time includes that day.",
+)
 
 
 def run(name: str, arguments: dict[str, Any]) -> "Result":
-    """Carry out a job, with a bar on a terminal; Ctrl-C ends it after the batch in hand.
+    """Carry out a job, with a progress bar on a terminal; Ctrl-C stops it after the current batch.
 
     Raises:
-        TribalError: what kept it from being done, for its user.
+        TribalError: why it could not be done.
     """
     import anyio  # noqa: PLC0415 - a help page needs none of these
 
-    from tribal_mcp.cli.output import Progress, as_command, in_options, stopping  # noqa: PLC0415
+    from tribal_mcp.cli.output import Progress, in_options, stopping  # noqa: PLC0415
     from tribal_mcp.config import load  # noqa: PLC0415
-    from tribal_mcp.next_steps import in_words  # noqa: PLC0415
     from tribal_mcp.services.jobs import Jobs  # noqa: PLC0415
 
     settings, limits = load()
     with Progress() as progress, stopping(progress) as stop:
         jobs = Jobs(settings, limits, report=progress, stop=stop, trusted=True)
-        result = cast("Result", anyio.run(jobs.run, name, arguments))
-    result.next_step = in_words(result.next_steps, as_command) or in_options(result.next_step)
+        result = anyio.run(jobs.run, name, arguments)
     result.notes = [in_options(note) for note in result.notes]
     return result
 
 
 def show(result: "Result", title: str, *, as_json: bool) -> None:
-    """Print a result, for a person or as JSON."""
+    """Print a result with the next steps, as a table or as JSON."""
+    app = click.get_current_context().find_root().command
+    assert isinstance(app, click.Group)  # noqa: S101 - all commands are in one
+    steps = in_commands(result.next_steps, app.commands)
+    if not steps and result.next_step:
+        from tribal_mcp.cli.output import in_options  # noqa: PLC0415
+
+        steps = [in_options(result.next_step)]
     if as_json:
-        typer.echo(result.model_dump_json(indent=2))
+        result.next_step = " ".join(steps)
+        click.echo(result.model_dump_json(indent=2))
         return
     from tribal_mcp.cli.output import show as show_table  # noqa: PLC0415 - JSON needs none of it
 
-    show_table(result, title)
-
-
-def memories(count: int) -> str:
-    """So many memories, in words."""
-    return "1 memory" if count == 1 else f"{count:,} memories"
+    show_table(result, title, steps)

@@ -1,9 +1,10 @@
-"""The results of the use cases as short tables: what a person looks for, a row each."""
+"""The results of the use cases as short tables."""
 
 from functools import singledispatch
 
 from pydantic import BaseModel
 
+from tribal_mcp.services.memory_results import ForgetResult, Hit, RecallResult, RememberResult
 from tribal_mcp.services.results import (
     CheckResult,
     CopyResult,
@@ -14,11 +15,14 @@ from tribal_mcp.services.results import (
     ImportResult,
     ReembedResult,
     RescueResult,
+    StatsResult,
     UndoResult,
 )
+from tribal_mcp.text import counted, memories
 
 Rows = list[tuple[str, str]]
 
+_DAY = len("2026-01-15")
 _KILO = 1000
 
 
@@ -30,49 +34,42 @@ def rows(_result: BaseModel) -> Rows:
 
 @rows.register
 def _(result: ExportResult) -> Rows:
-    table = [("taken", result.filters), ("model", model(result.embedding))]
+    table = [("selection", result.filters), ("model", _model(result.embedding))]
     if result.without_vector:
-        table.append(("vectors", f"{result.without_vector:,} memories have none"))
+        table.append(("embeddings", _without_embedding(result.without_vector)))
     if result.related:
-        table.append(("related", f"{result.related:,}, as others name them"))
+        table.append(("related", f"{memories(result.related)} added for references"))
     if result.deleted:
-        table.append(("forgotten", f"{result.deleted:,}"))
-    return [*table, ("size", size(result.bytes)), ("sha256", result.sha256)]
+        table.append(("tombstones", f"{result.deleted:,}"))
+    return [*table, ("size", _size(result.bytes)), ("sha256", result.sha256)]
 
 
 @rows.register
 def _(result: ImportResult) -> Rows:
-    skipped = {
-        "the same here": result.identical,
-        "older than here": result.older,
-        "in conflict": result.conflicts,
-        "forgotten here": result.forgotten,
-    }
-    skipped["different here"] = result.skipped - sum(skipped.values())
-    vectors = {
-        "kept": result.vectors_kept,
-        "made anew": result.vectors_reembedded,
-        "dropped": result.vectors_dropped,
-        "not in the bundle": result.without_vector - result.vectors_dropped,
-    }
-    counts = {
-        "new": result.imported,
-        "overwritten": result.overwritten,
-        "skipped": result.skipped,
-        "errors": result.errors,
-    }
-    width = max(len(f"{count:,}") for count in counts.values())
-    table = [(label, f"{count:>{width},}") for label, count in counts.items()]
-    why = _parts(skipped).removeprefix(f"{result.skipped:,} ")  # one reason for all of them
-    table[2] = ("skipped", f"{table[2][1]}   {why}")
+    table = _aligned(
+        {
+            "new": result.imported,
+            "overwritten": result.overwritten,
+            "skipped": result.skipped,
+            "errors": result.errors,
+        }
+    )
+    table[2] = ("skipped", f"{table[2][1]}   {_why_skipped(result)}")
     if result.kept_both:
-        table.append(("kept both", f"{result.kept_both:,} under a new id"))
+        table.append(("kept both", f"{result.kept_both:,} stored under a new id"))
     if result.brought_back:
-        table.append(("brought back", f"{result.brought_back:,} that were forgotten here"))
+        table.append(("restored", f"{result.brought_back:,} deleted here before"))
     if result.deletions:
-        table.append(("forgotten there", f"{result.deletions:,}, of them here {result.deleted:,}"))
+        deleted = f"{memories(result.deleted)} deleted here"
+        table.append(("tombstones", f"{result.deletions:,}, {deleted}"))
     if result.vectors_kept + result.vectors_reembedded + result.without_vector:
-        table.append(("vectors", _parts(vectors)))
+        embeddings = {
+            "kept": result.vectors_kept,
+            "computed": result.vectors_reembedded,
+            "dropped": result.vectors_dropped,
+            "missing in the bundle": result.without_vector - result.vectors_dropped,
+        }
+        table.append(("embeddings", _parts(embeddings)))
     if result.plan_path:
         table.append(("plan", result.plan_path))
     if result.restore_point:
@@ -80,18 +77,28 @@ def _(result: ImportResult) -> Rows:
     return table
 
 
+def _why_skipped(result: ImportResult) -> str:
+    reasons = {
+        "identical": result.identical,
+        "older": result.older,
+        "conflicting": result.conflicts,
+        "deleted here": result.forgotten,
+    }
+    reasons["different"] = result.skipped - sum(reasons.values())
+    return _parts(reasons).removeprefix(f"{result.skipped:,} ")  # one reason for all of them
+
+
 @rows.register
 def _(result: UndoResult) -> Rows:
     counts = {
-        "gone again": result.removed,
-        "as before again": result.put_back,
-        "here again": result.brought_back,
-        "forgotten again": result.forgotten,
-        "as before already": result.unchanged,
+        "removed": result.removed,
+        "reverted": result.put_back,
+        "restored": result.brought_back,
+        "deleted again": result.forgotten,
+        "unchanged": result.unchanged,
         "changed since": result.changed_since,
     }
-    width = max(len(f"{count:,}") for count in counts.values())
-    return [(label, f"{count:>{width},}") for label, count in counts.items() if count]
+    return _aligned({label: count for label, count in counts.items() if count})
 
 
 @rows.register
@@ -99,19 +106,21 @@ def _(result: HistoryResult) -> Rows:
     return [(operation.point, _of_operation(operation)) for operation in result.operations]
 
 
+def _of_operation(operation: HistoryEntry) -> str:
+    did = _parts({what.replace("_", " "): count for what, count in operation.counts.items()})
+    state = "" if operation.state == "complete" else f" ({operation.state})"
+    how = f" [{operation.how}]" if operation.how else ""
+    return f"{operation.operation} {operation.source}{how}: {did or 'no changes'}{state}"
+
+
 @rows.register
 def _(result: CopyResult) -> Rows:
-    table = [
-        ("from", result.source),
-        ("to", result.target),
-        ("new there", f"{result.copied:,}"),
-        ("replaced", f"{result.replaced:,}"),
-        ("the same", f"{result.identical:,}"),
-    ]
+    counts = {"copied": result.copied, "replaced": result.replaced, "identical": result.identical}
+    table = [("from", result.source), ("to", result.target), *_aligned(counts)]
     if result.others:
-        table.append(("others there", f"{result.others:,}, which stay"))
+        table.append(("other", f"{memories(result.others)} only in the target, kept"))
     if result.forgotten:
-        table.append(("forgotten", f"{result.forgotten:,}"))
+        table.append(("tombstones", f"{result.forgotten:,}"))
     if result.sha256:
         table.append(("sha256", result.sha256))
     return table
@@ -122,53 +131,127 @@ def _(result: ReembedResult) -> Rows:
     table = [("model", result.model), ("memories", f"{result.total:,}")]
     if result.dry_run:
         if result.about_seconds is not None:
-            table.append(("takes", f"about {result.about_seconds:,} s"))
+            table.append(("duration", f"about {result.about_seconds:,} s"))
         if result.about_tokens is not None:
             table.append(("tokens", f"about {result.about_tokens:,}"))
         return table
     table.append(("embedded", f"{result.embedded:,}"))
     if result.failed:
-        table.append(("refused", f"{result.failed:,}"))
+        table.append(("failed", f"{result.failed:,} rejected by the model"))
     if result.restore_point:
         table.append(("restore point", result.restore_point))
     return table
 
 
-def _of_operation(operation: HistoryEntry) -> str:
-    did = _parts({what.replace("_", " "): count for what, count in operation.counts.items()})
-    state = "" if operation.state == "complete" else f" ({operation.state})"
-    how = f" [{operation.how}]" if operation.how else ""
-    return f"{operation.operation} {operation.source}{how}: {did or 'nothing'}{state}"
-
-
 @rows.register
 def _(result: CheckResult) -> Rows:
     found = [(problem.kind, problem.message) for problem in result.problems]
-    return [*(("mended", sentence) for sentence in result.done), *found]
+    return [*(("repaired", sentence) for sentence in result.done), *found]
 
 
 @rows.register
 def _(result: RescueResult) -> Rows:
-    table = [("size", size(result.bytes))]
+    table = [("size", _size(result.bytes))]
     if result.lost_rows:
-        table.append(("lost", f"{result.lost_rows:,} memories could not be read"))
+        table.append(("lost", f"{memories(result.lost_rows)} could not be read"))
     if result.lost_vectors:
-        table.append(("vectors", f"{result.lost_vectors:,} memories have lost theirs"))
+        table.append(("embeddings", f"{memories(result.lost_vectors)} lost the embedding"))
     return table
+
+
+@rows.register
+def _(result: RememberResult) -> Rows:
+    corrected = [("corrects", result.supersedes)] if result.supersedes else []
+    return [("id", result.id), *corrected]
+
+
+@rows.register
+def _(result: RecallResult) -> Rows:
+    return [row for hit in result.hits for row in _of_hit(hit)]
+
+
+def _of_hit(hit: Hit) -> Rows:
+    about = [hit.id, hit.created_at[:_DAY] or "date unknown", *hit.tags]
+    found = [
+        ("-" if hit.score is None else f"{hit.score:.2f}", hit.content),
+        ("", ", ".join(about)),
+    ]
+    if hit.superseded_by:
+        found.append(("", f"out of date: superseded by {', '.join(hit.superseded_by)}"))
+    if hit.left_out:
+        found.append(("", f"{counted(hit.left_out, 'more character')} not shown"))
+    if hit.hidden:
+        found.append(("", f"hidden characters: {', '.join(hit.hidden)}"))
+    return found
+
+
+@rows.register
+def _(result: ForgetResult) -> Rows:
+    lists = {
+        "deleted": result.forgotten,
+        "not found": result.not_here,
+        "corrected by": result.corrected_by,
+        "current again": result.current_again,
+        "restore point": [result.restore_point] if result.restore_point else [],
+    }
+    return [
+        (label if number == 0 else "", memory_id)
+        for label, ids in lists.items()
+        for number, memory_id in enumerate(ids)
+    ]
+
+
+@rows.register
+def _(result: StatsResult) -> Rows:
+    place = "server" if "://" in result.data_dir else "folder"
+    found = [(place, result.data_dir), ("collection", result.collection)]
+    if result.embedding:
+        found.append(("model", _model(result.embedding)))
+    if result.other_models:
+        found.append(("other models", _by_name(result.other_models)))
+    if result.without_vector:
+        found.append(("embeddings", _without_embedding(result.without_vector)))
+    if result.forgotten:
+        found.append(("tombstones", f"{result.forgotten:,}"))
+    if result.tags:
+        more = f", and {counted(result.other_tags, 'more tag')}" if result.other_tags else ""
+        found.append(("tags", _by_name(result.tags) + more))
+    for label, counts in (("sources", result.sources), ("months", result.months)):
+        if counts:
+            found.append((label, _by_name(counts)))
+    if result.bytes:
+        found.append(("size", _size(result.bytes)))
+    if last := result.last_export:
+        what = f"{last.at[:_DAY]}, {last.filters} ({last.memory_count:,}), {last.path}"
+        found.append(("last export", what))
+    return found
+
+
+def _without_embedding(count: int) -> str:
+    return f"{memories(count)} {'has' if count == 1 else 'have'} no embedding"
+
+
+def _aligned(counts: dict[str, int]) -> Rows:
+    """A row for each count, right-aligned."""
+    width = max((len(f"{count:,}") for count in counts.values()), default=0)
+    return [(label, f"{count:>{width},}") for label, count in counts.items()]
 
 
 def _parts(counts: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
 
 
-def model(embedding: EmbeddingResult) -> str:
-    """A model in words."""
+def _by_name(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+
+
+def _model(embedding: EmbeddingResult) -> str:
     provider = f", {embedding.provider}" if embedding.provider != "unknown" else ""
     return f"{embedding.model_name}, {embedding.dimensions:,} dimensions{provider}"
 
 
-def size(count: float) -> str:
-    """So many bytes, in three digits."""
+def _size(count: float) -> str:
+    """A number of bytes, in three digits."""
     for unit in ("bytes", "kB", "MB"):
         if count < _KILO:
             return f"{count:.3g} {unit}"

@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 import anyio
-import typer
+import click
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -111,7 +111,7 @@ def serve_http(host: str, port: int) -> None:
         _check_token(address, http)
         named = f"[{address}]" if ":" in address else address
         gate = build_app(settings, limits, http, named)
-        typer.echo(
+        click.echo(
             f"tribal-mcp serves http://{named}:{port}: /v1 for programs, /mcp for agents, "
             "/docs to read. Ctrl-C ends it.",
             err=True,

@@ -1,0 +1,103 @@
+"""The commands that write and read bundles: export and import."""
+
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from tribal_mcp.cli.run import as_json, date_from, date_to, run, show, tags
+from tribal_mcp.cli.usage import Argument, Choice, Command
+from tribal_mcp.errors import PartialImport
+from tribal_mcp.text import counted, memories
+
+if TYPE_CHECKING:
+    from tribal_mcp.services.results import ExportResult, ImportResult
+
+
+@click.command("export", cls=Command, short_help="Write memories to a bundle.")
+@click.argument(
+    "output_path",
+    metavar="FILE",
+    cls=Argument,
+    help="The bundle to write: .json or .jsonl, then .gz or .zst to compress it.",
+)
+@tags
+@date_from
+@date_to
+@click.option(
+    "--since",
+    metavar="TIME|BUNDLE",
+    default="",
+    help="Only what was added, changed or deleted here since this time, or since this earlier "
+    "bundle was written.",
+)
+@click.option(
+    "--include-related",
+    is_flag=True,
+    help="Also export the memories that these refer to (supersedes, related_to), and so on.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
+@click.option(
+    "--compact-vectors",
+    is_flag=True,
+    help="Write embeddings as base64: a quarter of the size, but only tribal-mcp can read them.",
+)
+@as_json
+def export_command(*, as_json: bool, **arguments: object) -> None:
+    """Write memories to a bundle. Filters apply together; without filters, all memories are
+    exported."""  # noqa: D205, D209 - the text of the help page
+    result = cast("ExportResult", run("export", arguments))
+    what = memories(result.memory_count)
+    show(result, f"Exported {what} to {arguments['output_path']}", as_json=as_json)
+
+
+@click.command("import", cls=Command, short_help="Import memories from a bundle.")
+@click.argument("input_path", metavar="FILE", cls=Argument, help="The bundle to read.")
+@click.option(
+    "--on-conflict",
+    "conflict_resolution",
+    default="skip",
+    type=Choice(
+        {
+            "skip": "keep the stored memory",
+            "overwrite": "replace it",
+            "merge": "keep the one that was updated last",
+            "keep_both": "store the bundle's under a new id",
+            "fail": "refuse the whole import",
+        }
+    ),
+    help="What to do if a different memory with the same id is stored already:",
+)
+@click.option(
+    "--embeddings",
+    "embedding_strategy",
+    default="auto",
+    type=Choice(
+        {
+            "auto": "keep them if the models match, else drop them",
+            "keep": "keep them in any case",
+            "drop": "drop them",
+            "reembed": "keep them if the models match; compute the others",
+        }
+    ),
+    help="What to do with the bundle's embeddings:",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would happen; write nothing.")
+@click.option("--strict", is_flag=True, help="Refuse the whole bundle if any entry is invalid.")
+@click.option(
+    "--restore-deleted", is_flag=True, help="Also import memories that were deleted here."
+)
+@click.option(
+    "--plan",
+    "write_plan",
+    is_flag=True,
+    help="Also write a file that lists what happens to each entry.",
+)
+@as_json
+def import_command(*, as_json: bool, **arguments: object) -> int:
+    """Import memories from a bundle. The whole file is checked before anything is written. To
+    preview the changes, add --dry-run; to undo them, run `tribal-mcp undo`."""  # noqa: D205, D209 - as above
+    result = cast("ImportResult", run("import", arguments))
+    file, entries = arguments["input_path"], counted(result.total, "entry", "entries")
+    title = f"Dry run: import of {file}, {entries}" if result.dry_run else ""
+    show(result, title or f"Imported {file}: {entries}", as_json=as_json)
+    return PartialImport.exit_code if result.errors else 0

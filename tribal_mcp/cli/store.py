@@ -1,0 +1,149 @@
+"""The commands that work on a whole store, from undo to rescue, and the server over HTTP."""
+
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from tribal_mcp.cli.run import as_json, run, show
+from tribal_mcp.cli.usage import Argument, Command, Number
+from tribal_mcp.errors import StoreDamaged
+from tribal_mcp.text import counted, memories
+
+if TYPE_CHECKING:
+    from tribal_mcp.services.results import (
+        CheckResult,
+        CopyResult,
+        HistoryResult,
+        ReembedResult,
+        RescueResult,
+        StatsResult,
+        UndoResult,
+    )
+
+
+@click.command("undo", cls=Command, short_help="Undo an import or another change.")
+@click.argument(
+    "point",
+    metavar="POINT",
+    default="",
+    cls=Argument,
+    help="The restore point of the change, from `tribal-mcp history`; by default the latest.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would change; change nothing.")
+@as_json
+def undo_command(*, as_json: bool, **arguments: object) -> None:
+    """Undo an import or another change: every memory that it changed is as it was before. An undo
+    can be undone, too."""  # noqa: D205, D209 - the text of the help page
+    result = cast("UndoResult", run("undo", arguments))
+    what = f"{result.operation} {result.source}"
+    title = f"Dry run: undo of {what}" if result.dry_run else f"Undone: {what}"
+    show(result, title, as_json=as_json)
+
+
+@click.command("history", cls=Command, short_help="List the changes made to memories.")
+@click.option(
+    "--memory", "memory_id", metavar="ID", default="", help="Only changes to this memory."
+)
+@as_json
+def history_command(*, as_json: bool, **arguments: object) -> None:
+    """List the changes made to memories, the latest first, each with its restore point."""
+    result = cast("HistoryResult", run("history", arguments))
+    show(result, counted(len(result.operations), "operation"), as_json=as_json)
+
+
+@click.command("stats", cls=Command, short_help="Show what is in the store.")
+@as_json
+def stats_command(*, as_json: bool) -> None:
+    """Show what is in the store: counts by tag, source and month, the embedding model, the size and
+    the latest export."""  # noqa: D205, D209 - as above
+    result = cast("StatsResult", run("stats", {}))
+    show(result, memories(result.count), as_json=as_json)
+
+
+@click.command("copy", cls=Command, short_help="Copy all memories to another store.")
+@click.option(
+    "--from",
+    "source",
+    metavar="STORE",
+    default="",
+    help="The store to read: a folder, a server URL or `cloud`, optionally followed by "
+    "#collection. By default the configured store.",
+)
+@click.option(
+    "--to", "target", metavar="STORE", default="", help="The store to write, in the same form."
+)
+@click.option("--overwrite", is_flag=True, help="Replace memories that differ in the target store.")
+@click.option("--dry-run", is_flag=True, help="Show what would happen; copy nothing.")
+@as_json
+def copy_command(*, as_json: bool, **arguments: object) -> None:
+    """Copy all memories to another folder, server or cloud database, then compare both
+    stores."""  # noqa: D205, D209 - as above
+    result = cast("CopyResult", run("copy", arguments))
+    what = memories(result.total)
+    title = f"Dry run: copy of {what}" if result.dry_run else f"Copied {what}"
+    show(result, title, as_json=as_json)
+
+
+@click.command("reembed", cls=Command, short_help="Compute embeddings, or change the model.")
+@click.option(
+    "--all",
+    "all",
+    is_flag=True,
+    help="Compute all embeddings again, with the configured embedding model.",
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Show how many memories, how long, and how many tokens."
+)
+@as_json
+def reembed_command(*, as_json: bool, **arguments: object) -> None:
+    """Compute embeddings for the memories that have none; with --all, for every memory, which
+    changes the store's embedding model."""  # noqa: D205, D209 - as above
+    result = cast("ReembedResult", run("reembed", arguments))
+    what = memories(result.total)
+    title = f"Dry run: embeddings for {what}" if result.dry_run else f"Embedded {what}"
+    show(result, title, as_json=as_json)
+
+
+@click.command("check", cls=Command, short_help="Check the store's files for damage.")
+@click.option("--repair", is_flag=True, help="Repair what was found.")
+@as_json
+def check_command(*, as_json: bool, **arguments: object) -> int:
+    """Check the store's folder for damaged, missing and leftover files."""
+    result = cast("CheckResult", run("check", arguments))
+    show(result, "The store is intact" if result.sound else "The store is damaged", as_json=as_json)
+    return 0 if result.sound else StoreDamaged.exit_code
+
+
+@click.command("rescue", cls=Command, short_help="Save what is readable in a damaged store.")
+@click.argument("output_path", metavar="FILE", cls=Argument, help="The bundle to write.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
+@as_json
+def rescue_command(*, as_json: bool, **arguments: object) -> None:
+    """Write what is readable in a damaged store to a bundle. The files are read directly, without
+    Chroma."""  # noqa: D205, D209 - as above
+    result = cast("RescueResult", run("rescue", arguments))
+    what = memories(result.memory_count)
+    show(result, f"Rescued {what} to {arguments['output_path']}", as_json=as_json)
+
+
+@click.command("serve", cls=Command, short_help="Serve the HTTP API, and MCP over HTTP.")
+@click.option(
+    "--host",
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    help="The address to listen on, by default 127.0.0.1. One that other machines can reach "
+    "requires TRIBAL_HTTP_TOKEN.",
+)
+@click.option(
+    "--port",
+    metavar="PORT",
+    default=18790,
+    type=Number(0, 65_535),
+    help="The port, by default 18790; 0 chooses a free one.",
+)
+def serve_command(*, host: str, port: int) -> None:
+    """Serve the HTTP API under /v1, MCP under /mcp and the documentation of both under /docs, until
+    Ctrl-C."""  # noqa: D205, D209 - as above
+    from tribal_mcp.http_api.server import serve_http  # noqa: PLC0415 - only the server needs it
+
+    serve_http(host, port)
