@@ -1,4 +1,4 @@
-# tribal-mcp behind HTTP. The image runs as a user of its own and keeps its files in /data.
+# The tribal-mcp HTTP server. The image runs as its own user and keeps its files in /data.
 FROM python:3.12-slim
 
 WORKDIR /app
@@ -13,5 +13,5 @@ ENV TRIBAL_DATA_DIR=/data
 VOLUME /data
 EXPOSE 18790
 
-# Reached from outside the container, so TRIBAL_HTTP_TOKEN has to be set.
+# The server is reachable from outside the container, so TRIBAL_HTTP_TOKEN must be set.
 CMD ["tribal-mcp", "serve", "--host", "0.0.0.0", "--port", "18790"]

@@ -1,8 +1,8 @@
-"""Measures tribal-mcp against plain Chroma and writes docs/performance.md.
+"""Compares tribal-mcp with plain Chroma and writes docs/performance.md.
 
-Every figure is a ratio of two sides that take turns within one run; each side is a process of its
-own that times its work after its imports, and reports the most memory it held. `python bench.py`
-runs all of it (about half an hour); `python bench.py --quick` the small sizes once.
+Every figure is a ratio of two sides that alternate within one run. Each side is a separate process
+that starts its clock after its imports, and reports its peak memory. `python bench.py` runs
+everything (about half an hour); `python bench.py --quick` runs one small size once.
 """
 
 import argparse
@@ -32,7 +32,7 @@ WORDS = ["agent", "invoice", "deploy", "memory", "index", "Zürich", "東京", "
 Sides = dict[str, Callable[[Path, int, int], float]]
 
 
-# The two sides, each in a process of its own
+# The two sides, each in a separate process
 
 
 def _vectors(start: int, count: int, dimensions: int) -> Any:
@@ -47,7 +47,7 @@ def _content(number: int) -> str:
 
 
 def make_bundle(folder: Path, count: int, dimensions: int) -> float:
-    """A bundle of made-up memories, and the floor's file of the same."""
+    """Write a bundle of generated memories, and the same memories for the baseline."""
     import orjson
 
     from tribal_mcp.portability.bundle.writer import BundleWriter
@@ -58,7 +58,10 @@ def make_bundle(folder: Path, count: int, dimensions: int) -> float:
 
     manifest = EmbeddingManifest(create_embedding_metadata("bench", dimensions), count)
     begin = datetime(2026, 1, 1, tzinfo=UTC)
-    with (folder / "bundle.json").open("wb") as file, (folder / "floor.jsonl").open("wb") as plain:
+    with (
+        (folder / "bundle.json").open("wb") as file,
+        (folder / "baseline.jsonl").open("wb") as plain,
+    ):
         writer = BundleWriter(file, manifest)
         for start in range(0, count, BATCH):
             size = min(BATCH, count - start)
@@ -106,21 +109,21 @@ def _timed(job: Any, name: str, arguments: dict[str, Any]) -> float:
 
 
 def import_ours(folder: Path, _count: int, _dimensions: int) -> float:
-    import chromadb.api.rust  # noqa: F401 - both sides have it loaded when the clock starts
+    import chromadb.api.rust  # noqa: F401 - both sides load it before the clock starts
 
     shutil.rmtree(folder / "store", ignore_errors=True)
     return _timed(_jobs(folder), "import", {"input_path": str(folder / "bundle.json")})
 
 
-def import_floor(folder: Path, _count: int, _dimensions: int) -> float:
-    return _floor(folder, with_metadata=False)
+def import_baseline(folder: Path, _count: int, _dimensions: int) -> float:
+    return _baseline(folder, with_metadata=False)
 
 
-def import_floor_metadata(folder: Path, _count: int, _dimensions: int) -> float:
-    return _floor(folder, with_metadata=True)
+def import_baseline_metadata(folder: Path, _count: int, _dimensions: int) -> float:
+    return _baseline(folder, with_metadata=True)
 
 
-def _floor(folder: Path, *, with_metadata: bool) -> float:
+def _baseline(folder: Path, *, with_metadata: bool) -> float:
     import chromadb
     import numpy as np
     import orjson
@@ -131,7 +134,7 @@ def _floor(folder: Path, *, with_metadata: bool) -> float:
     collection = client.create_collection(
         "memories", embedding_function=None, configuration={"hnsw": {"space": "l2"}}
     )
-    with (folder / "floor.jsonl").open("rb") as file:
+    with (folder / "baseline.jsonl").open("rb") as file:
         while lines := [orjson.loads(line) for line, _ in zip(file, range(BATCH), strict=False)]:
             collection.add(
                 ids=[line["id"] for line in lines],
@@ -161,7 +164,7 @@ def export_ours(folder: Path, _count: int, _dimensions: int) -> float:
     return _timed(_jobs(folder), "export", arguments)
 
 
-def export_floor(folder: Path, _count: int, _dimensions: int) -> float:
+def export_baseline(folder: Path, _count: int, _dimensions: int) -> float:
     import chromadb
     import numpy as np
     import orjson
@@ -204,7 +207,7 @@ def export_folder(folder: Path, _count: int, _dimensions: int) -> float:
 
 
 def _folder_job(folder: Path, name: str, arguments: dict[str, Any]) -> float:
-    import chromadb.api.rust  # noqa: F401 - loaded when the clock starts
+    import chromadb.api.rust  # noqa: F401 - loaded before the clock starts
 
     from tribal_mcp.config import LimitSettings, Settings
     from tribal_mcp.services.jobs import Jobs
@@ -239,19 +242,19 @@ def _server_job(folder: Path, name: str, arguments: dict[str, Any]) -> float:
 
 
 def import_http(folder: Path, _count: int, _dimensions: int) -> float:
-    with _served(folder, anew=True) as port, (folder / "bundle.json").open("rb") as bundle:
+    with _served(folder, fresh=True) as port, (folder / "bundle.json").open("rb") as bundle:
         return _posted(port, "/v1/import", bundle, folder / "answer.json")
 
 
 def export_http(folder: Path, _count: int, _dimensions: int) -> float:
-    with _served(folder, anew=False) as port:
+    with _served(folder, fresh=False) as port:
         return _posted(port, "/v1/export", b"", folder / "answer.json")
 
 
 @contextmanager
-def _served(folder: Path, *, anew: bool) -> Iterator[int]:
-    """A `tribal-mcp serve` that has answered once, and so has its store process."""
-    if anew:
+def _served(folder: Path, *, fresh: bool) -> Iterator[int]:
+    """Start `tribal-mcp serve` and wait until it and its store process have answered."""
+    if fresh:
         shutil.rmtree(folder / "served", ignore_errors=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -293,12 +296,12 @@ SIDES: Sides = {
     for side in (
         make_bundle,
         import_ours,
-        import_floor,
-        import_floor_metadata,
+        import_baseline,
+        import_baseline_metadata,
         dry_run,
         all_skipped,
         export_ours,
-        export_floor,
+        export_baseline,
         import_folder,
         import_server,
         import_http,
@@ -310,9 +313,9 @@ SIDES: Sides = {
 
 
 def run(side: str, folder: Path, count: int, dimensions: int) -> tuple[float, float]:
-    """Seconds and MiB of one side."""
+    """Run one side and return its seconds and MiB."""
     command = [sys.executable, __file__, "--side", side, str(folder), str(count), str(dimensions)]
-    os.sync()  # what the side before has left to write is not this one's
+    os.sync()  # so that this side does not wait for writes of the previous one
     answer = subprocess.run(command, check=True, capture_output=True, cwd=ROOT)  # noqa: S603
     result = json.loads(answer.stdout.splitlines()[-1])
     return result["seconds"], result["mib"]
@@ -321,7 +324,7 @@ def run(side: str, folder: Path, count: int, dimensions: int) -> tuple[float, fl
 def medians(
     sides: list[str], folder: Path, count: int, dimensions: int, rounds: int
 ) -> dict[str, tuple[float, float]]:
-    """The medians of each side, the sides taking turns."""
+    """Return the medians of each side; the sides alternate."""
     found: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
     for _ in range(rounds):
         for side in sides:
@@ -350,7 +353,7 @@ OURS = "from tribal_mcp.mcp_server.server import serve_stdio; serve_stdio()"
 
 
 def tools_list_seconds(code: str) -> float:
-    """From the start of a server to its answer to tools/list."""
+    """Measure from the start of a server to its answer to tools/list."""
     hello = {
         "protocolVersion": "2025-11-25",
         "capabilities": {},
@@ -374,20 +377,22 @@ def tools_list_seconds(code: str) -> float:
         server.stdin.flush()
         while json.loads(server.stdout.readline()).get("id") != 2:  # noqa: PLR2004
             pass
-        taken = time.perf_counter() - begin
+        elapsed = time.perf_counter() - begin
         server.stdin.close()
         server.wait()
-    return taken
+    return elapsed
 
 
 # The report
 
 
 def main() -> None:
-    """Measure, and write the tables."""
+    """Run the measurements and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one small size, one round")
-    parser.add_argument("sizes", nargs="*", help="instead of all: such as 10000x384")
+    parser.add_argument("--quick", action="store_true", help="one small size, one run")
+    parser.add_argument(
+        "sizes", nargs="*", help="sizes to measure instead of all, such as 10000x384"
+    )
     parser.add_argument("--side", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
@@ -406,7 +411,7 @@ def main() -> None:
             folder.mkdir()
             measure(report, folder, count, dimensions, rounds)
             shutil.rmtree(folder)
-        elsewhere(report, Path(scratch), rounds, quick=options.quick)
+        compare_servers(report, Path(scratch), rounds, quick=options.quick)
     starts = [(tools_list_seconds(OURS), tools_list_seconds(BARE)) for _ in range(rounds + 2)]
     ours, bare = (statistics.median(side) for side in zip(*starts, strict=True))
     report.starts = f"{ours / bare:.2f}"
@@ -414,72 +419,72 @@ def main() -> None:
     print(text)
     if not options.quick:
         page = ROOT / "docs" / "performance.md"
-        by_hand = page.read_text().partition(BY_HAND)
-        page.write_text(text + "".join(by_hand[1:]))
+        manual = page.read_text().partition(MANUAL_PART)
+        page.write_text(text + "".join(manual[1:]))
 
 
 class Report:
-    """The rows of the tables, as they are measured."""
+    """Collects the rows of the tables."""
 
     def __init__(self) -> None:
         self.exports: list[str] = []
         self.imports: list[str] = []
-        self.elsewhere: list[str] = []
+        self.servers: list[str] = []
         self.starts = ""
 
     def text(self, rounds: int) -> str:
-        """The page."""
+        """Return the page."""
         return TEMPLATE.format(
             rounds=rounds,
             exports="\n".join(self.exports),
             imports="\n".join(self.imports),
-            elsewhere="\n".join(self.elsewhere),
+            servers="\n".join(self.servers),
             starts=self.starts,
         )
 
 
 def measure(report: Report, folder: Path, count: int, dimensions: int, rounds: int) -> None:
-    """All figures of one size."""
+    """Measure one size."""
     size = f"{count:,} x {dimensions}"
     print(size, file=sys.stderr)
     run("make_bundle", folder, count, dimensions)
-    # The index of a large collection takes minutes, so those are built once.
-    few = 1 if count > 10_000 else rounds  # noqa: PLR2004
-    sides = ["import_floor", "import_floor_metadata", "import_ours"]
-    new = medians(sides if count <= 50_000 else sides[2:], folder, count, dimensions, few)  # noqa: PLR2004
-    again = medians(["dry_run", "all_skipped"], folder, count, dimensions, rounds)
-    out = medians(["export_floor", "export_ours"], folder, count, dimensions, rounds)
+    # Building the index of a large collection takes minutes, so it is built once.
+    builds = 1 if count > 10_000 else rounds  # noqa: PLR2004
+    sides = ["import_baseline", "import_baseline_metadata", "import_ours"]
+    new = medians(sides if count <= 50_000 else sides[2:], folder, count, dimensions, builds)  # noqa: PLR2004
+    repeated = medians(["dry_run", "all_skipped"], folder, count, dimensions, rounds)
+    out = medians(["export_baseline", "export_ours"], folder, count, dimensions, rounds)
 
     def each(seconds: float) -> str:
         return f"{1e6 * seconds / count:,.0f}"
 
     ours = new["import_ours"]
-    floor, with_metadata = new.get("import_floor"), new.get("import_floor_metadata")
+    baseline, with_metadata = new.get("import_baseline"), new.get("import_baseline_metadata")
     cells = [
         size,
-        each(floor[0]) if floor else "",
+        each(baseline[0]) if baseline else "",
         each(ours[0]),
-        f"**{ours[0] / floor[0]:.2f}**" if floor else "",
+        f"**{ours[0] / baseline[0]:.2f}**" if baseline else "",
         f"{ours[0] / with_metadata[0]:.2f}" if with_metadata else "",
-        each(again["dry_run"][0]),
-        f"**{again['dry_run'][0] / ours[0]:.3f}**",
-        each(again["all_skipped"][0]),
-        f"**{again['all_skipped'][0] / ours[0]:.3f}**",
-        f"{floor[1]:,.0f}" if floor else "",
+        each(repeated["dry_run"][0]),
+        f"**{repeated['dry_run'][0] / ours[0]:.3f}**",
+        each(repeated["all_skipped"][0]),
+        f"**{repeated['all_skipped'][0] / ours[0]:.3f}**",
+        f"{baseline[1]:,.0f}" if baseline else "",
         f"{ours[1]:,.0f}",
     ]
     report.imports.append(f"| {' | '.join(cells)} |")
-    floor, ours = out["export_floor"], out["export_ours"]
+    baseline, ours = out["export_baseline"], out["export_ours"]
     report.exports.append(
-        f"| {size} | {each(floor[0])} | {each(ours[0])} | **{ours[0] / floor[0]:.2f}** "
-        f"| {floor[1]:,.0f} | {ours[1]:,.0f} |"
+        f"| {size} | {each(baseline[0])} | {each(ours[0])} | **{ours[0] / baseline[0]:.2f}** "
+        f"| {baseline[1]:,.0f} | {ours[1]:,.0f} |"
     )
 
 
-def elsewhere(report: Report, folder: Path, rounds: int, *, quick: bool) -> None:
-    """A Chroma server and the HTTP API beside the folder."""
+def compare_servers(report: Report, folder: Path, rounds: int, *, quick: bool) -> None:
+    """Compare a Chroma server and the HTTP API with the folder."""
     count = 2_000 if quick else 10_000
-    print("beyond the folder", file=sys.stderr)
+    print("servers", file=sys.stderr)
     run("make_bundle", folder, count, 384)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -492,59 +497,61 @@ def elsewhere(report: Report, folder: Path, rounds: int, *, quick: bool) -> None
         os.environ["BENCH_CHROMA"] = f"http://127.0.0.1:{port}"
         _wait_for(f"http://127.0.0.1:{port}/api/v2/heartbeat")
         kinds = ("folder", "server", "http")
-        brought = medians([f"import_{kind}" for kind in kinds], folder, count, 384, rounds)
-        taken = medians([f"export_{kind}" for kind in kinds], folder, count, 384, rounds)
+        imports = medians([f"import_{kind}" for kind in kinds], folder, count, 384, rounds)
+        exports = medians([f"export_{kind}" for kind in kinds], folder, count, 384, rounds)
         server.terminate()
-    names = ("the folder", "a Chroma server", "`tribal-mcp serve`")
+    names = ("folder", "Chroma server", "`tribal-mcp serve`")
     for kind, name in zip(kinds, names, strict=True):
         cells = [name]
-        for verb, found in (("import", brought), ("export", taken)):
+        for verb, found in (("import", imports), ("export", exports)):
             seconds, alone = found[f"{verb}_{kind}"][0], found[f"{verb}_folder"][0]
             cells += [f"{count / seconds:,.0f}", f"{seconds / alone:.2f}"]
-        report.elsewhere.append(f"| {' | '.join(cells)} |")
+        report.servers.append(f"| {' | '.join(cells)} |")
 
 
-BY_HAND = "\n## Finding"
-"""What this script does not measure stands on the page behind it."""
+MANUAL_PART = "\n## Search"
+"""Everything from this heading on is written by hand and kept."""
 
 TEMPLATE = """# Performance
 
-Measured by `make bench` on 2 shared cores, so only ratios mean much. The floor is plain Chroma in
-one script, without checks, metadata on import, or atomic files. Each pair takes turns in one run,
-each turn after the disk has what the one before left to write; medians of {rounds}, but imports of
-more than 10,000 memories ran once. Times are µs a memory, memory is the peak resident size of the
+Measured by `make bench` on 2 shared cores, so only ratios are meaningful. The baseline is one
+script that uses plain Chroma, without validation, metadata on import, or atomic files. The two
+sides of each pair alternate within one run, and each starts after the data written by the previous
+one is on disk. Figures are medians of {rounds} runs; imports of more than 10,000 memories ran once.
+A size is memories x dimensions. Times are µs per memory; memory is the peak resident size of the
 process in MiB.
 
 ## Export
 
-| memories x dimensions | floor | ours | ours ÷ floor | floor MiB | ours MiB |
+| memories x dimensions | baseline | ours | ours ÷ baseline | baseline MiB | ours MiB |
 |---|---:|---:|---:|---:|---:|
 {exports}
 
 ## Import
 
-The floor writes no metadata. The second ratio is to a floor that writes the same metadata as we
-do: what lies between the two is Chroma's own work on metadata. The dry run is into an empty store:
-all that we add to Chroma's work by reading, checking and planning. In the last pair every memory
-is there already and is compared with the one in the file, but for its vector.
+The baseline writes no metadata. The column "with metadata" is the ratio to a baseline that writes
+the same metadata as we do; the difference between the two is Chroma's own work on metadata. The dry
+run is into an empty store and shows what we add to Chroma's work: reading, checking and planning.
+For "skipped", every memory already exists and is compared with the bundle, except for its vector.
+The columns "÷" are relative to the import.
 
-| memories | floor | ours | ours ÷ floor | with metadata | dry run | ÷ | skipped | ÷ | MiB | ours |
+| size | baseline | ours | ratio | with metadata | dry run | ÷ | skipped | ÷ | baseline MiB | MiB |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|
 {imports}
 
-## Beyond the folder
+## Servers
 
-10,000 x 384 by the same code, a Chroma server on the same machine, and `tribal-mcp serve` before a
-folder; in memories a second, and against the folder.
+10,000 x 384 with the same code on a local folder, with a Chroma server on the same machine, and
+with `tribal-mcp serve` in front of a folder: memories per second, and time relative to the folder.
 
-| | import | ÷ | export | ÷ |
+| | import | ÷ folder | export | ÷ folder |
 |---|---:|---:|---:|---:|
-{elsewhere}
+{servers}
 
-## Start
+## Startup
 
-A cold server answers `tools/list` in {starts} x the time of a bare `MCPServer` with two empty
-tools.
+A newly started server answers `tools/list` in {starts} x the time of a bare `MCPServer` with two
+empty tools.
 """
 
 

@@ -1,4 +1,4 @@
-"""What compose.yaml and the Dockerfile name is there, as far as that can be told without Docker."""
+"""compose.yaml and the Dockerfile refer to things that exist, checked without Docker."""
 
 import json
 import re
@@ -6,7 +6,12 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+<<<<<<< HEAD
 import yaml  # type: ignore[import-untyped]  # no stubs among what is installed
+=======
+import typer
+import yaml  # type: ignore[import-untyped]  # no stubs are installed
+>>>>>>> 4d341cd (Rewrite the documents in plain English)
 
 from tribal_mcp.cli.main import app
 from tribal_mcp.config import HttpSettings, Settings
@@ -19,7 +24,7 @@ def compose() -> dict[str, Any]:
     return dict(yaml.safe_load((ROOT / "compose.yaml").read_text()))
 
 
-def test_what_is_copied_into_the_image_is_there_and_enough_to_install() -> None:
+def test_every_file_copied_into_the_image_exists_and_they_suffice_to_install() -> None:
     copied: list[str] = []
     for line in re.findall(r"^COPY (.*)$", DOCKERFILE, re.MULTILINE):
         copied += shlex.split(line)[:-1]
@@ -29,7 +34,7 @@ def test_what_is_copied_into_the_image_is_there_and_enough_to_install() -> None:
     assert set(named) | {"pyproject.toml", "tribal_mcp", "constraints.txt"} <= set(copied)
 
 
-def test_its_command_is_one_of_ours_with_options_that_are() -> None:
+def test_the_command_of_the_image_and_its_options_exist() -> None:
     [line] = re.findall(r"^CMD (.*)$", DOCKERFILE, re.MULTILINE)
     program, name, *options = json.loads(line)
     assert program == "tribal-mcp"
@@ -38,7 +43,7 @@ def test_its_command_is_one_of_ours_with_options_that_are() -> None:
     assert {option for option in options if option.startswith("--")} <= known
 
 
-def test_the_services_set_what_is_a_setting_and_reach_each_other() -> None:
+def test_the_services_use_existing_settings_and_reach_each_other() -> None:
     services = compose()["services"]
     environment = services["tribal-mcp"]["environment"]
     known = {f"TRIBAL_{name}".upper() for name in Settings.model_fields}
@@ -52,6 +57,6 @@ def test_the_services_set_what_is_a_setting_and_reach_each_other() -> None:
     assert "ports" not in services["chroma"]
 
 
-def test_the_server_is_of_the_version_that_is_tested() -> None:
+def test_the_chroma_image_has_the_tested_version() -> None:
     [pin] = re.findall(r"chromadb==([\d.]+)", (ROOT / "pyproject.toml").read_text())
     assert compose()["services"]["chroma"]["image"] == f"chromadb/chroma:{pin}"

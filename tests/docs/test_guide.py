@@ -1,6 +1,6 @@
-"""The users' guide, where it is at hand, runs as it stands, package name apart.
+"""TribalMemory's users' guide, if present, runs unchanged except for the package name.
 
-Its tool calls, and those of our own guide, go to a real server.
+The tool calls in it and in our own guide are sent to a real server.
 """
 
 import ast
@@ -26,7 +26,7 @@ DIMENSIONS = 1536
 
 
 def blocks() -> list[str]:
-    """The guide's Python blocks, with our package's name."""
+    """Return the guide's Python blocks, with our package name."""
     if not GUIDE.exists():
         return []
     found = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
@@ -34,14 +34,14 @@ def blocks() -> list[str]:
 
 
 async def run(block: str, names: dict[str, Any]) -> None:
-    """Run a block, which may await at its top level."""
+    """Run a block that may use await at its top level."""
     code = compile(block, "GUIDE.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    result = eval(code, names)  # noqa: S307 - the guide is ours
+    result = eval(code, names)  # noqa: S307 - our own guide
     if inspect.isawaitable(result):
         await result
 
 
-async def stock(store: MemoryStore) -> None:
+async def fill(store: MemoryStore) -> None:
     await store.set_identity(create_embedding_metadata("text-embedding-3-small", DIMENSIONS))
     now = datetime.now(UTC)
     await store.upsert(
@@ -52,15 +52,15 @@ async def stock(store: MemoryStore) -> None:
     )
 
 
-@pytest.mark.skipif(not GUIDE.exists(), reason="the guide does not lie beside this project")
-def test_every_block_of_the_guide_runs_on_a_real_store(
+@pytest.mark.skipif(not GUIDE.exists(), reason="the guide is not next to this project")
+def test_every_python_block_of_the_guide_runs_on_a_real_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
     async def go() -> None:
         async with open_store("first") as store, open_store("second") as other:
-            await stock(store)
+            await fill(store)
             names: dict[str, Any] = {
                 "store": store,
                 "vector_store": store,
@@ -82,7 +82,7 @@ def test_every_block_of_the_guide_runs_on_a_real_store(
 
 
 def tool_calls(page: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The calls in the page's block of no language, which are written as a model's user would."""
+    """Return the tool calls in the page's code block that has no language."""
     found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
     [block] = [block for language, block in found if not language]
     return [
@@ -94,16 +94,16 @@ def tool_calls(page: Path) -> list[tuple[str, dict[str, Any]]]:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("page", [OURS, *([GUIDE] if GUIDE.exists() else [])], ids=lambda p: p.name)
-async def test_the_tool_calls_of_a_guide_export_preview_and_import(
+async def test_the_tool_calls_in_a_guide_export_preview_and_import(
     page: Path, tmp_path: Path
 ) -> None:
     async with open_store(tmp_path / "store") as store:
-        await stock(store)
+        await fill(store)
     results = []
     async with connected(tmp_path) as client:
         for tool, arguments in tool_calls(page):
             for name in arguments.keys() & {"input_path", "output_path"}:
-                arguments[name] = arguments[name].replace("/tmp", str(tmp_path))  # noqa: S108 - as written there
+                arguments[name] = arguments[name].replace("/tmp", str(tmp_path))  # noqa: S108 - the path in the guide
             results.append(await call(client, tool, **arguments))
     exported, preview, real, *memories = results
     assert exported["memory_count"] == preview["total"] == real["total"] == 25

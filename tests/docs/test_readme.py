@@ -1,4 +1,4 @@
-"""What the README and the docs show of commands is what the commands do."""
+"""The commands in the README and the docs exist and print what the pages show."""
 
 import json
 import re
@@ -29,17 +29,17 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def in_shell(page: Path) -> list[list[str]]:
-    """The commands of a page's shell blocks, as words."""
+    """Return the commands in a page's shell blocks, split into words."""
     lines = "".join(blocks(page, "sh")).replace("\\\n", " ").splitlines()
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
 def _timeless(output: str) -> str:
-    """Without the name of a restore point, which is its time."""
+    """Replace the names of restore points, which contain the time."""
     return re.sub(r"\d{8}-\d{6}-\d{6}", "POINT", output.strip())
 
 
-def test_the_first_screen_is_what_really_happens(
+def test_the_session_in_the_readme_shows_the_real_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -58,17 +58,17 @@ def test_the_first_screen_is_what_really_happens(
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_make_target_and_command_that_a_page_names_exists(page: Path) -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+def test_every_make_target_and_command_on_a_page_exists(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for program, *rest in in_shell(page):
         if program == "make":
             assert rest[0] in targets
         else:
             assert program.rpartition("/")[2] in {"tribal-mcp", *OTHER_PROGRAMS}
-    assert set(re.findall(r"`make ([a-z]+)`", page.read_text())) <= targets
+    assert set(re.findall(r"`make ([a-z-]+)`", page.read_text())) <= targets
 
 
-def test_the_table_of_tools_has_every_tool_with_every_argument() -> None:
+def test_the_table_of_tools_lists_every_tool_with_every_argument() -> None:
     described = json.loads((ROOT / "tests" / "data" / "tools.json").read_text())
     expected = {
         tool["name"]: sorted(tool["inputSchema"].get("properties", {}))
@@ -78,12 +78,12 @@ def test_the_table_of_tools_has_every_tool_with_every_argument() -> None:
     assert {tool: sorted(re.findall(r"`(\w+)`", cell)) for tool, cell in rows} == expected
 
 
-def test_continuous_integration_runs_the_test_command_of_the_readme() -> None:
+def test_continuous_integration_runs_the_test_command_from_the_readme() -> None:
     assert ["make", "test"] in in_shell(README)
     assert "make test" in (ROOT / ".ci" / "run").read_text()
 
 
-def test_the_example_configuration_names_the_command_that_set_up_makes() -> None:
+def test_the_example_configuration_names_the_installed_command() -> None:
     example = json.loads((ROOT / "claude_config.example.json").read_text())
     server = example["mcpServers"]["tribal"]
     [add] = [words for words in in_shell(README) if words[0] == "claude"]
@@ -93,7 +93,7 @@ def test_the_example_configuration_names_the_command_that_set_up_makes() -> None
     assert server["args"] == []
 
 
-def test_the_bundle_of_the_format_page_is_one_that_we_read_and_write() -> None:
+def test_the_example_bundle_on_the_format_page_is_read_and_written_unchanged() -> None:
     [text] = blocks(FORMAT, "json")
     reader = BundleReader(BytesIO(text.rstrip("\n").encode()))
     assert reader.verify(strict=True).notes == []
@@ -105,7 +105,7 @@ def test_the_bundle_of_the_format_page_is_one_that_we_read_and_write() -> None:
     assert out.getvalue().decode() == text.rstrip("\n")
 
 
-def test_the_checksum_can_be_had_with_the_tools_of_any_shell(tmp_path: Path) -> None:
+def test_the_shell_command_on_the_format_page_computes_the_checksum(tmp_path: Path) -> None:
     [text] = blocks(FORMAT, "json")
     (tmp_path / "bundle.json").write_text(text)
     [command] = blocks(FORMAT, "bash")
