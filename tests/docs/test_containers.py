@@ -6,12 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-<<<<<<< HEAD
-import yaml  # type: ignore[import-untyped]  # no stubs among what is installed
-=======
-import typer
 import yaml  # type: ignore[import-untyped]  # no stubs are installed
->>>>>>> 4d341cd (Rewrite the documents in plain English)
 
 from tribal_mcp.cli.main import app
 from tribal_mcp.config import HttpSettings, Settings
