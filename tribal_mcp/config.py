@@ -1,6 +1,6 @@
 """Settings and limits. The only reader of the environment.
 
-Every setting has its own `TRIBAL_…` variable and a default that works; README.md has the table.
+Every setting has its own `TRIBAL_…` variable and a default that works; docs/settings.md lists them.
 """
 
 import difflib
