@@ -1,4 +1,4 @@
-"""The contract of `stores.base`, held against every store."""
+"""The contract of `stores.base`, checked for every store."""
 
 import time
 import uuid
@@ -38,7 +38,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MemoryStor
         yield InMemoryStore() if request.param == "in memory" else open_store(tmp_path / "chroma")
 
 
-async def test_an_empty_store_has_nothing_and_says_so(store: MemoryStore) -> None:
+async def test_an_empty_store_holds_nothing(store: MemoryStore) -> None:
     assert await store.count() == 0
     assert await store.get("memory-1") is None
     assert await store.list_ids() == []
@@ -70,7 +70,9 @@ RICH = [
 
 
 @pytest.mark.parametrize("entry", RICH, ids=lambda entry: entry.id)
-async def test_an_entry_comes_back_as_it_went_in(store: MemoryStore, entry: MemoryEntry) -> None:
+async def test_an_entry_is_read_back_as_it_was_written(
+    store: MemoryStore, entry: MemoryEntry
+) -> None:
     await store.upsert([entry])
     found = await store.get(entry.id)
     assert found == entry
@@ -89,7 +91,7 @@ async def test_entries_with_and_without_a_vector_are_one_store(store: MemoryStor
     }
 
 
-async def test_vectors_are_left_unread_where_nobody_asks_for_them(store: MemoryStore) -> None:
+async def test_entries_can_be_read_without_their_vectors(store: MemoryStore) -> None:
     await store.upsert([memory(1), memory(2, embedding=None)])
     assert await store.get_many(["memory-1", "memory-2"], vectors=False) == {
         "memory-1": memory(1, embedding=None),
@@ -118,7 +120,7 @@ async def test_an_entry_can_gain_and_lose_its_vector(
     assert (await store.state()).pending == (second is None)
 
 
-async def test_deleted_entries_are_gone(store: MemoryStore) -> None:
+async def test_deleted_entries_can_be_inserted_again(store: MemoryStore) -> None:
     await store.upsert([memory(1), memory(2, embedding=None), memory(3)])
     assert await store.delete(["memory-1", "memory-2", "memory-9", "memory-1"]) == 2
     assert await store.list_ids() == ["memory-3"]
@@ -126,7 +128,7 @@ async def test_deleted_entries_are_gone(store: MemoryStore) -> None:
     assert await store.get("memory-1") == memory(1)
 
 
-async def test_what_is_deleted_leaves_a_tombstone_until_a_memory_of_its_id_comes_in(
+async def test_a_deletion_leaves_a_tombstone_until_its_id_is_inserted_again(
     store: MemoryStore,
 ) -> None:
     await store.upsert([memory(1), memory(2, embedding=None), memory(3)])
@@ -143,40 +145,40 @@ async def test_what_is_deleted_leaves_a_tombstone_until_a_memory_of_its_id_comes
     assert await store.list_ids() == ["memory-3", "memory-1"]
 
 
-async def test_a_change_forgets_erases_and_brings_in_at_once(store: MemoryStore) -> None:
+async def test_one_change_inserts_deletes_and_erases(store: MemoryStore) -> None:
     await store.upsert(memories(4))
-    await store.apply(Change(forget={"memory-0": 5, "never here": 6}))
+    await store.apply(Change(forget={"memory-0": 5, "missing": 6}))
     await store.apply(
         Change(
             [memory(1, content="new"), memory(7, embedding=None)],
-            forget={"memory-2": 7, "never here": 8},
-            erase=["memory-3", "memory-0", "nor here"],
+            forget={"memory-2": 7, "missing": 8},
+            erase=["memory-3", "memory-0", "missing too"],
         )
     )
     assert await store.list_ids() == ["memory-1", "memory-7"]
     assert await store.get("memory-1") == memory(1, content="new")
-    assert await store.forgotten() == {"memory-2": 7, "never here": 8}
+    assert await store.forgotten() == {"memory-2": 7, "missing": 8}
     assert await store.existing(["memory-1", "memory-2", "memory-7"]) == {"memory-1", "memory-7"}
 
 
-async def test_a_change_of_one_id_in_two_ways_is_refused(store: MemoryStore) -> None:
-    with pytest.raises(UsageError, match="stands twice"):
+async def test_a_change_with_a_duplicate_id_is_refused(store: MemoryStore) -> None:
+    with pytest.raises(UsageError, match="used twice"):
         await store.apply(Change([memory(1)], forget={"memory-1": 5}))
     assert await store.count() == 0
 
 
-async def test_ids_come_in_the_order_of_insertion(store: MemoryStore) -> None:
+async def test_ids_are_listed_in_order_of_insertion(store: MemoryStore) -> None:
     await store.upsert([memory(n) for n in (5, 1, 3)])
     await store.upsert([memory(2, embedding=None), memory(4), memory(1, content="again")])
     found = await store.list_ids()
-    # A server writes over a memory where it stands; elsewhere it is put in anew.
+    # A server replaces a memory in its position; elsewhere it moves to the end.
     at = found.index("memory-1")
     assert at == (1 if isinstance(store, ChromaServerStore) else 3)
     del found[at]
     assert found == [f"memory-{n}" for n in (5, 3, 4, 2)]
 
 
-async def test_reading_keeps_the_order_asked_for_and_leaves_out_what_is_gone(
+async def test_reading_keeps_the_requested_order_and_skips_missing_ids(
     store: MemoryStore,
 ) -> None:
     await store.upsert(memories(7))
@@ -192,7 +194,7 @@ FILTERS = {
     "everything": (ExportFilter(), [0, 1, 2, 3, 4, 5]),
     "one tag": (ExportFilter(tags=["home"]), [0, 2, 4]),
     "any of two tags": (ExportFilter(tags=["home", "work"]), [0, 1, 2, 3, 4, 5]),
-    "part of a tag is no tag": (ExportFilter(tags=["wor"]), []),
+    "a part of a tag does not match": (ExportFilter(tags=["wor"]), []),
     "a quote in a tag": (ExportFilter(tags=["'\"; --"]), []),
     "from, inclusive": (ExportFilter(date_from=BEGIN + timedelta(hours=3)), [3, 4, 5]),
     "to, exclusive": (ExportFilter(date_to=BEGIN + timedelta(hours=3)), [0, 1, 2]),
@@ -200,7 +202,7 @@ FILTERS = {
         ExportFilter(tags=["work"], date_from=BEGIN, date_to=BEGIN + timedelta(hours=4)),
         [1, 3],
     ),
-    "an offset is honoured": (
+    "a date with an offset": (
         ExportFilter(date_from=datetime(2026, 1, 1, 6, tzinfo=timezone(timedelta(hours=2)))),
         [4, 5],
     ),
@@ -208,7 +210,7 @@ FILTERS = {
 
 
 @pytest.mark.parametrize("case", FILTERS)
-async def test_a_filter_takes_just_what_matches(store: MemoryStore, case: str) -> None:
+async def test_a_filter_selects_exactly_what_matches(store: MemoryStore, case: str) -> None:
     filters, expected = FILTERS[case]
     await store.upsert(memories(6))
     found = await store.list_ids(filters)
@@ -217,7 +219,7 @@ async def test_a_filter_takes_just_what_matches(store: MemoryStore, case: str) -
     assert found == [entry.id for entry in entries if filters.matches(entry)]
 
 
-async def test_filters_reach_entries_without_a_vector(store: MemoryStore) -> None:
+async def test_filters_select_entries_without_a_vector_too(store: MemoryStore) -> None:
     await store.upsert([memory(1, embedding=None), memory(2, embedding=None)])
     assert await store.list_ids(ExportFilter(tags=["work"])) == ["memory-1"]
 
@@ -232,9 +234,9 @@ async def test_filters_reach_entries_without_a_vector(store: MemoryStore) -> Non
         ([memory(1, confidence=2)], "confidence is 2"),
         ([memory(1, tags="work")], "tags is text"),
     ],
-    ids=["an id twice", "no id", "mixed dimensions", "no content", "confidence", "tags"],
+    ids=["duplicate id", "no id", "mixed dimensions", "no content", "confidence", "tags"],
 )
-async def test_a_bad_batch_is_refused_whole(
+async def test_an_invalid_batch_is_refused_as_a_whole(
     store: MemoryStore, entries: list[MemoryEntry], message: str
 ) -> None:
     await store.upsert([memory(0)])
@@ -243,20 +245,22 @@ async def test_a_bad_batch_is_refused_whole(
     assert await store.list_ids() == ["memory-0"]
 
 
-async def test_vectors_of_other_dimensions_are_refused_later_too(store: MemoryStore) -> None:
+async def test_vectors_with_other_dimensions_than_the_stores_are_refused(
+    store: MemoryStore,
+) -> None:
     await store.upsert([memory(0)])
     with pytest.raises(UsageError, match="holds vectors of 8"):
         await store.upsert([memory(1, 16)])
 
 
-async def test_an_emptied_store_takes_vectors_of_any_dimensions(store: MemoryStore) -> None:
+async def test_an_emptied_store_accepts_vectors_of_any_dimensions(store: MemoryStore) -> None:
     await store.upsert([memory(0), memory(1)])
     await store.delete(["memory-0", "memory-1"])
     await store.upsert([memory(2, 16)])
     assert await store.get("memory-2") == memory(2, 16)
 
 
-async def test_the_identity_of_the_vectors_is_kept(store: MemoryStore) -> None:
+async def test_the_recorded_model_is_kept(store: MemoryStore) -> None:
     model = create_embedding_metadata("all-MiniLM-L6-v2", 8, "onnx")
     await store.set_identity(model)
     await store.upsert([memory(1)])
@@ -266,14 +270,14 @@ async def test_the_identity_of_the_vectors_is_kept(store: MemoryStore) -> None:
     assert await store.get("memory-1") == memory(1)
 
 
-async def test_an_identity_of_other_dimensions_is_refused(store: MemoryStore) -> None:
+async def test_a_model_with_other_dimensions_is_refused(store: MemoryStore) -> None:
     await store.upsert([memory(1)])
     with pytest.raises(UsageError, match="8 dimensions"):
         await store.set_identity(create_embedding_metadata("text-embedding-3-small", 1536))
     assert (await store.state()).identity is None
 
 
-async def test_sessions_nest_and_a_store_opens_again_after_closing(store: MemoryStore) -> None:
+async def test_sessions_nest_and_a_closed_store_opens_again(store: MemoryStore) -> None:
     async with store, store.session(), store.session():
         await store.upsert([memory(1)])
     await store.close()
@@ -282,7 +286,7 @@ async def test_sessions_nest_and_a_store_opens_again_after_closing(store: Memory
     assert await store.count() == 2
 
 
-async def test_what_a_caller_changes_afterwards_does_not_change_the_store(
+async def test_changing_an_entry_afterwards_does_not_change_the_store(
     store: MemoryStore,
 ) -> None:
     entry = memory(1)
@@ -294,19 +298,19 @@ async def test_what_a_caller_changes_afterwards_does_not_change_the_store(
     assert await store.get("memory-1") == memory(1)
 
 
-async def test_more_than_a_batch_goes_in_whole(store: MemoryStore) -> None:
+async def test_more_than_one_batch_is_inserted_and_deleted(store: MemoryStore) -> None:
     await store.upsert(memories(2500))
     assert await store.count() == 2500
     assert await store.delete([f"memory-{n}" for n in range(2400)]) == 2400
     assert await store.count() == 100
 
 
-async def test_what_was_written_since_a_time_counts_by_when_it_came_here(
+async def test_changes_since_a_time_are_selected_by_when_they_were_written_here(
     store: MemoryStore,
 ) -> None:
     assert await store.stored_since(0) == Stored(set(), {})
     await store.upsert([memory(1), memory(2, embedding=None), memory(3), memory(4)])
-    await store.apply(Change(forget={"long-gone": 1}))
+    await store.apply(Change(forget={"unknown": 1}))
     between = time.time_ns() // 1000
     old = datetime(1999, 1, 1, tzinfo=UTC)
     await store.upsert(
@@ -316,13 +320,13 @@ async def test_what_was_written_since_a_time_counts_by_when_it_came_here(
     changed = {"memory-3", "memory-5", "memory-6"}
     assert await store.stored_since(between) == Stored(changed, {"memory-4": 2})
     assert await store.stored_since(0) == Stored(
-        {"memory-2", *changed}, {"memory-4": 2, "long-gone": 1}
+        {"memory-2", *changed}, {"memory-4": 2, "unknown": 1}
     )
     assert await store.stored_since(time.time_ns() // 1000 + 10**9) == Stored(set(), {})
     assert (await store.get("memory-5")) == memory(5, created_at=old)
 
 
-async def test_a_store_names_the_links_of_memories(store: MemoryStore) -> None:
+async def test_links_are_listed_as_often_as_they_occur(store: MemoryStore) -> None:
     await store.upsert(
         [
             memory(1, supersedes="memory-0", related_to=["a", "b"]),

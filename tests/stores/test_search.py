@@ -1,4 +1,4 @@
-"""What finds memories in a store, held against every store and against plain arithmetic."""
+"""Finding memories in a store, checked for every store against plain arithmetic."""
 
 from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime
@@ -33,7 +33,7 @@ Filled = Callable[[Collection[MemoryEntry]], Awaitable[SearchableStore]]
 def filled(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Filled:
-    """Makes a store that holds those entries."""
+    """Gives a function that makes a store with the given entries."""
 
     async def fill(entries: Collection[MemoryEntry]) -> SearchableStore:
         if request.param == "in memory":
@@ -52,7 +52,7 @@ def filled(
 def brute_force(
     entries: Collection[MemoryEntry], wanted: Vector, filters: ExportFilter
 ) -> dict[str, float]:
-    """The cosine of each memory that has one, number by number."""
+    """The cosine of each memory that has a vector, computed number by number."""
     one = [float(n) for n in wanted]
     found = {}
     for entry in entries:
@@ -74,7 +74,7 @@ FILTERS = {
 
 
 @pytest.mark.parametrize("name", FILTERS)
-async def test_the_nearest_are_those_of_the_greatest_cosine(filled: Filled, name: str) -> None:
+async def test_the_nearest_have_the_greatest_cosines(filled: Filled, name: str) -> None:
     entries = [memory(n, embedding=None if n % 5 == 0 else vector(n) * (n + 1)) for n in range(60)]
     store = await filled(entries)
     wanted = vector(1234)
@@ -84,7 +84,7 @@ async def test_the_nearest_are_those_of_the_greatest_cosine(filled: Filled, name
     assert [cosine for _, cosine in found] == pytest.approx([expected[i] for i, _ in found])
 
 
-async def test_vectors_in_the_index_and_in_the_log_are_searched_alike(tmp_path: Path) -> None:
+async def test_vectors_in_the_index_and_in_the_log_are_searched(tmp_path: Path) -> None:
     entries = [memory(n, id=f"m{n}", embedding=vector(n)) for n in range(2300)]
     store = open_store(tmp_path / "chroma")
     await store.upsert(entries)
@@ -99,7 +99,7 @@ async def test_vectors_in_the_index_and_in_the_log_are_searched_alike(tmp_path: 
 
 
 @pytest.mark.parametrize("space", ["l2", "cosine", "ip"])
-async def test_the_distance_that_a_foreign_collection_was_made_with_does_not_matter(
+async def test_the_distance_metric_of_a_foreign_collection_does_not_matter(
     tmp_path: Path, space: str
 ) -> None:
     numbers = vectors(50)
@@ -111,13 +111,13 @@ async def test_the_distance_that_a_foreign_collection_was_made_with_does_not_mat
     assert dict(found) == pytest.approx(expected, abs=1e-6)
 
 
-async def test_equal_vectors_come_in_the_order_of_insertion(filled: Filled) -> None:
+async def test_equal_vectors_are_found_in_order_of_insertion(filled: Filled) -> None:
     store = await filled([memory(n, embedding=vector(8)) for n in (3, 1, 2)])
     assert [i for i, _ in await store.nearest(vector(8), 9)] == ["memory-3", "memory-1", "memory-2"]
 
 
-async def test_equal_vectors_stay_equal_wherever_they_stand(tmp_path: Path) -> None:
-    """The last bits of a cosine depend on the place of its row in a batch."""
+async def test_equal_vectors_have_equal_cosines_in_every_batch_position(tmp_path: Path) -> None:
+    """The last bits of a computed cosine depend on the position of its row in a batch."""
     wanted, near = vector(9, 384), vector(8, 384)
     near *= np.sign(near @ wanted)
     far = -near
@@ -129,7 +129,7 @@ async def test_equal_vectors_stay_equal_wherever_they_stand(tmp_path: Path) -> N
     assert len({cosine for _, cosine in found}) == 2
 
 
-async def test_vectors_without_direction_and_of_extreme_length_have_a_cosine(
+async def test_zero_and_extremely_long_vectors_have_a_cosine(
     filled: Filled,
 ) -> None:
     tiny, huge = np.full(8, 1e-40, np.float32), np.full(8, 3e38, np.float32)
@@ -144,16 +144,16 @@ async def test_vectors_without_direction_and_of_extreme_length_have_a_cosine(
 
 async def test_a_vector_of_other_dimensions_is_refused(filled: Filled) -> None:
     store = await filled([memory(0), memory(1)])
-    with pytest.raises(UsageError, match=r"vectors of 8 dimensions.*one of 3"):
+    with pytest.raises(UsageError, match=r"vectors of 8 dimensions.*a vector of 3"):
         await store.nearest(vector(0, 3), 1)
 
 
-async def test_a_store_without_vectors_has_nothing_near(filled: Filled) -> None:
+async def test_a_store_without_vectors_finds_nothing(filled: Filled) -> None:
     store = await filled([memory(0, embedding=None)])
     assert await store.nearest(vector(0, 3), 5) == []
 
 
-async def test_a_folder_whose_vectors_are_lost_is_not_searched_as_if_it_had_none(
+async def test_searching_a_folder_with_a_damaged_index_fails(
     tmp_path: Path,
 ) -> None:
     store = open_store(tmp_path)
@@ -165,14 +165,14 @@ async def test_a_folder_whose_vectors_are_lost_is_not_searched_as_if_it_had_none
         await open_store(tmp_path).nearest(vector(1), 3)
 
 
-async def test_those_without_a_vector_can_be_told_from_the_others(filled: Filled) -> None:
+async def test_entries_without_a_vector_are_listed(filled: Filled) -> None:
     store = await filled([memory(n, embedding=None if n % 2 else vector(n)) for n in range(6)])
     assert await store.list_pending() == ["memory-1", "memory-3", "memory-5"]
     until = ExportFilter(tags=["work"], date_to=memory(4).created_at)
     assert await store.list_pending(until) == ["memory-1", "memory-3"]
 
 
-async def test_texts_are_read_in_the_order_asked_for(filled: Filled) -> None:
+async def test_texts_are_read_in_the_requested_order(filled: Filled) -> None:
     store = await filled([memory(0), memory(1, content=""), memory(2, embedding=None)])
     wanted = ["memory-2", "none", "memory-1", "memory-0"]
     batches = [batch async for batch in store.read_texts(wanted, batch_size=3)]
@@ -183,7 +183,7 @@ async def test_texts_are_read_in_the_order_asked_for(filled: Filled) -> None:
 
 
 @pytest.mark.parametrize("text", ["Tea, 100 %", "", "nul \0 inside", "日本語", 'it\'s "so"; --'])
-async def test_a_text_is_found_by_all_of_it(filled: Filled, text: str) -> None:
+async def test_a_text_is_found_only_by_its_whole_content(filled: Filled, text: str) -> None:
     near = [memory(n, content=c) for n, c in enumerate([text + " ", text + "x", "x" + text])]
     here = [
         memory(5, content=text),
@@ -194,22 +194,22 @@ async def test_a_text_is_found_by_all_of_it(filled: Filled, text: str) -> None:
     assert await store.find_text(text) == ["memory-5", "memory-4", "memory-3"]
 
 
-async def test_who_corrects_a_memory_is_known_whether_it_is_here_or_not(filled: Filled) -> None:
+async def test_corrections_are_found_for_existing_and_missing_memories(filled: Filled) -> None:
     store = await filled(
         [
             memory(0),
             memory(1, supersedes="memory-0"),
             memory(2, supersedes="memory-1"),
             memory(3, supersedes="memory-0", embedding=None),
-            memory(4, supersedes="gone"),
+            memory(4, supersedes="missing"),
             memory(5, metadata={"supersedes": "memory-2"}),
         ]
     )
-    asked = ["memory-0", "memory-1", "memory-2", "gone", "none"]
+    asked = ["memory-0", "memory-1", "memory-2", "missing", "none"]
     assert await store.corrections(asked) == {
         "memory-0": ["memory-1", "memory-3"],
         "memory-1": ["memory-2"],
-        "gone": ["memory-4"],
+        "missing": ["memory-4"],
     }
 
 
@@ -236,7 +236,7 @@ async def test_memories_are_counted_by_tag_source_and_month(filled: Filled) -> N
     ]  # fmt: skip
 
 
-async def test_an_empty_store_has_nothing_to_find(filled: Filled) -> None:
+async def test_an_empty_store_finds_nothing(filled: Filled) -> None:
     store = await filled([])
     assert await store.nearest(vector(1), 5) == []
     assert [batch async for batch in store.read_texts(["a"])] == []
@@ -246,7 +246,7 @@ async def test_an_empty_store_has_nothing_to_find(filled: Filled) -> None:
     assert (tally.tags, tally.sources, tally.months) == ({}, {}, {})
 
 
-async def test_the_size_is_that_of_the_store_and_not_of_the_bundles_beside_it(
+async def test_the_size_of_a_store_leaves_out_the_bundles_beside_it(
     tmp_path: Path,
 ) -> None:
     store = open_store(tmp_path)
@@ -263,7 +263,7 @@ async def test_the_size_is_that_of_the_store_and_not_of_the_bundles_beside_it(
 
 @given(many(8), st.lists(st.floats(-1, 1, width=32), min_size=DIMENSIONS, max_size=DIMENSIONS))
 @settings(max_examples=12, deadline=None)
-def test_whatever_the_entries_are_a_folder_finds_what_plain_reading_finds(
+def test_a_folder_finds_what_the_in_memory_store_finds(
     entries: list[MemoryEntry], wanted: list[float]
 ) -> None:
     async def look(store: SearchableStore) -> list[object]:

@@ -1,15 +1,15 @@
-"""What every store does for the services, whatever lies beneath.
+"""The interface of every store, and its contract.
 
-The contract, held by one test suite for all stores:
-- `apply` makes all of a change of up to `BATCH` ids or nothing of it, and what it has acknowledged
-  stays, whoever is killed. `upsert` and `delete` are changes. On a server, where nobody can lock,
-  each memory is whole instead, and the same change again completes one that was interrupted.
-- A memory that is deleted leaves a tombstone: its id and when it was forgotten. It ends when a
-  memory of that id comes in.
-- An entry comes back equal to what went in, its float32 vector bit by bit.
-- Entries with and without a vector are one store to every caller.
-- `session` makes what happens in it one step to all other users of the store; only `state` and
-  `count` may be answered from between two batches of another's session. Not so on a server.
+The contract, which one test suite checks for every store:
+- `apply` is atomic for a change of up to `BATCH` ids, and durable: a change that was acknowledged
+  survives a killed process. `upsert` and `delete` are changes. A server has no locks: there each
+  single memory is written atomically, and repeating an interrupted change completes it.
+- Deleting a memory leaves a tombstone: its id and the time of deletion. Writing a memory with that
+  id removes the tombstone.
+- An entry is read back equal to what was written, its float32 vector bit for bit.
+- Callers see entries with and without a vector as one store.
+- A `session` isolates what happens in it from all other users of the store; only `state` and
+  `count` may see the store between two batches of another session. A server has no isolation.
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.memory_json import check_entry, dump_fields
 
 BATCH = 1000
-"""Entries that change together at the most; a longer list is taken in parts."""
+"""The most ids that change atomically; a longer change is made in parts."""
 
 EVERYTHING = ExportFilter()
 
@@ -33,21 +33,21 @@ OnWait = Callable[[str], None]
 """Called with the reason while a store waits; an exception from it ends the waiting."""
 
 UNDATED = "created_at_unknown"
-"""The field of an entry whose date nobody recorded."""
+"""The extra field of an entry whose creation date is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreState:
-    """What a store is at the moment.
+    """The current state of a store.
 
     Attributes:
-        identity: the model that made its vectors; None where nobody recorded one.
-        dimensions: of its vectors, or of its model while it has none; 0 while it takes any.
-        count: memories in it.
-        pending: those of them without a vector.
-        forgotten: tombstones.
+        identity: the model of its vectors; None if none is recorded.
+        dimensions: the size of its vectors, or of its model's if it has none; 0 if it accepts any.
+        count: how many memories it holds.
+        pending: how many of them have no vector.
+        forgotten: how many tombstones it holds.
         foreign: another program created the collection.
-        notes: sentences for people about what is unusual.
+        notes: what is unusual, in sentences for people.
     """
 
     identity: EmbeddingMetadata | None = None
@@ -66,13 +66,13 @@ class StoreState:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What one step does to a store; an id stands in one of the three at most.
+    """A change of a store; each id may be in only one of the three.
 
     Attributes:
-        entries: come in, replacing the memories of their ids whole, and ending their tombstones.
-        forget: ids and the times, in microseconds since 1970 UTC, at which they were forgotten:
-            the memory goes, if there is one, and a tombstone stays.
-        erase: ids that go without a trace, memory and tombstone.
+        entries: to write. Each replaces the memory or the tombstone with its id.
+        forget: ids to delete with a tombstone, each with its time of deletion in microseconds since
+            1970 UTC. The memory need not exist.
+        erase: ids whose memory or tombstone is removed without a trace.
     """
 
     entries: Collection[MemoryEntry] = ()
@@ -81,14 +81,14 @@ class Change:
 
     @property
     def ids(self) -> list[str]:
-        """All ids that it touches."""
+        """All ids that it changes."""
         return [*(entry.id for entry in self.entries), *self.forget, *self.erase]
 
     def parts(self) -> Iterator["Change"]:
-        """The same in steps of `BATCH` ids at the most; those that go come first."""
-        gone = [*self.erase, *self.forget]
-        for start in range(0, len(gone), BATCH):
-            part = gone[start : start + BATCH]
+        """The same change in parts of at most `BATCH` ids; deletions come first."""
+        deletions = [*self.erase, *self.forget]
+        for start in range(0, len(deletions), BATCH):
+            part = deletions[start : start + BATCH]
             yield Change(
                 forget={i: self.forget[i] for i in part if i in self.forget},
                 erase=[i for i in part if i not in self.forget],
@@ -100,14 +100,14 @@ class Change:
 
 @dataclass(slots=True)
 class Lines:
-    """A batch of memories as a bundle holds them.
+    """A batch of memories as lines of a bundle.
 
     Attributes:
-        ids: of the memories.
-        lines: each memory's compact JSON.
-        links: the ids that `supersedes` and `related_to` name.
+        ids: the ids of the memories.
+        lines: the compact JSON of each memory.
+        links: the ids in their `supersedes` and `related_to`.
         without_vector: how many have no vector.
-        undated: how many have no known date.
+        undated: how many have no known creation date.
     """
 
     ids: list[str] = field(default_factory=list)
@@ -117,7 +117,7 @@ class Lines:
     undated: int = 0
 
     def add(self, fields: dict[str, Any]) -> None:
-        """Append a memory, given its JSON form with the vector as an array."""
+        """Append a memory, given as its JSON fields with the vector as an array."""
         self.ids.append(fields["id"])
         self.lines.append(dump_fields(fields))
         self.without_vector += fields["embedding"] is None
@@ -126,20 +126,20 @@ class Lines:
 
 
 def links_of(fields: Mapping[str, Any]) -> list[str]:
-    """The ids that the JSON form of a memory names."""
+    """The ids in `supersedes` and `related_to` of a memory, given as its JSON fields."""
     supersedes = fields["supersedes"]
     return fields["related_to"] if supersedes is None else [*fields["related_to"], supersedes]
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What came into a store, or left it, from some time on.
+    """What was written to a store since some time.
 
     Attributes:
-        ids: of memories that were written.
-        forgotten: tombstones that were written: when each was forgotten, in microseconds UTC.
-        unrecorded: memories in the store whose time of writing nobody recorded. They count by
-            their own latest date; without one they are among `ids`.
+        ids: the memories that were written.
+        forgotten: the tombstones that were written, with the time of deletion in microseconds UTC.
+        unrecorded: how many memories in the store have no recorded time of writing. Their own
+            latest date is used instead; one without any date is in `ids`.
     """
 
     ids: set[str]
@@ -148,70 +148,70 @@ class Stored:
 
 
 class MemoryStore(Protocol):
-    """A place that holds memories, each under its id."""
+    """Holds memories, each under its id."""
 
     async def __aenter__(self) -> Self:
-        """Use the store until the end of the block."""
+        """Use the store until the end of the block, then `close` it."""
         ...
 
     async def __aexit__(self, *_: object) -> None:
-        """Give back what it holds."""
+        """Close the store."""
         ...
 
     async def close(self) -> None:
-        """Give back what it holds; it opens again by itself when it is used."""
+        """Release its resources; the next use opens it again."""
         ...
 
     def session(self, *, writing: bool = False) -> AbstractAsyncContextManager[None]:
-        """Nobody else changes the store within the block; sessions nest.
+        """Lock the store: nobody else changes it within the block. Sessions nest.
 
         Args:
-            writing: something will be written. Without it nothing is made that is not there, and
-                a store that another process makes meanwhile can't be written to in the block.
+            writing: the block will write. If not, no missing store is created, and a store that
+                another process creates meanwhile can't be written to within the block.
 
         Raises:
-            StoreLocked: another process kept the store for longer than the set wait.
+            StoreLocked: another process held the lock for longer than the configured wait.
         """
         ...
 
     @property
     def own_folder(self) -> Path | None:
-        """Where this program's own files about the store lie; None if it has no place for any."""
+        """The folder for this program's own files about the store; None if there is none."""
         ...
 
     async def state(self) -> StoreState:
-        """What the store is at the moment."""
+        """The current state of the store."""
         ...
 
     async def identity(self) -> EmbeddingMetadata | None:
-        """The model of its vectors, as far as it is recorded; sooner told than all of `state`."""
+        """The recorded model of its vectors, or None; faster than `state`."""
         ...
 
     async def count(self) -> int:
-        """How many memories are in it."""
+        """The number of memories."""
         ...
 
     async def get(self, memory_id: str) -> MemoryEntry | None:
-        """The memory of that id, or None."""
+        """The memory with that id, or None."""
         ...
 
     async def get_many(self, ids: Sequence[str], *, vectors: bool = True) -> dict[str, MemoryEntry]:
-        """The memories of those ids that are here, by id; `vectors=False` leaves theirs unread."""
+        """The memories with those ids, by id; with `vectors=False` without their vectors."""
         ...
 
     async def list_ids(self, filters: ExportFilter = EVERYTHING) -> list[str]:
-        """The ids of what the filter takes, oldest insertion first, those without vector last.
+        """The ids of the memories that match, in order of insertion, without a vector last.
 
-        A memory that was replaced stands where it stood or at the end.
+        A replaced memory keeps its position or moves to the end, depending on the store.
         """
         ...
 
     def read(self, ids: Sequence[str], batch_size: int = BATCH) -> AsyncIterator[list[MemoryEntry]]:
-        """The memories of those ids in that order, in batches; an id that is gone is left out."""
+        """The memories with those ids in that order, in batches; missing ids are left out."""
         ...
 
     def read_lines(self, ids: Sequence[str], batch_size: int = BATCH) -> AsyncIterator[Lines]:
-        """What `read` gives, as the lines of a bundle."""
+        """The same memories as `read`, as lines of a bundle."""
         ...
 
     async def existing(self, ids: Sequence[str]) -> set[str]:
@@ -219,41 +219,41 @@ class MemoryStore(Protocol):
         ...
 
     async def forgotten(self, ids: Sequence[str] | None = None) -> dict[str, int]:
-        """The tombstones of those ids, or all: when each was forgotten, in microseconds UTC."""
+        """The tombstones with those ids, or all: times of deletion in microseconds UTC, by id."""
         ...
 
     async def stored_since(self, moment_us: int) -> Stored:
-        """What was written to this store from that time on, whatever its own dates are."""
+        """What was written to this store since then, whatever its own dates are."""
         ...
 
     async def other_models(self) -> dict[str, str]:
-        """The memories that themselves name the model of their vectors: its name, by id."""
+        """The memories whose vectors are from another model: the name of that model, by id."""
         ...
 
     async def links(self, ids: Sequence[str]) -> list[str]:
-        """The ids that the memories of those ids name in `supersedes` and `related_to`."""
+        """All ids in `supersedes` and `related_to` of the memories with those ids."""
         ...
 
     async def apply(self, change: Change) -> None:
-        """Make a change; one of more than `BATCH` ids in parts.
+        """Make a change; one of more than `BATCH` ids is made in parts.
 
         Raises:
-            UsageError: an id stands twice, or a vector has other dimensions than the store's.
+            UsageError: an id is duplicate, or a vector's dimensions differ from the store's.
             StoreError: the store can't be written to.
             NoSpace: the disk is full.
         """
         ...
 
     async def upsert(self, entries: Collection[MemoryEntry]) -> None:
-        """Insert the entries, replacing those of the same ids whole; raises what `apply` does."""
+        """Insert the entries, or replace those with their ids; raises what `apply` does."""
         ...
 
     async def delete(self, ids: Collection[str]) -> int:
-        """Forget the memories of those ids, each with a tombstone of now; how many there were."""
+        """Delete the memories with those ids, leaving tombstones; returns how many there were."""
         ...
 
     async def set_identity(self, identity: EmbeddingMetadata | None) -> None:
-        """Record which model makes this store's vectors, or that nobody knows.
+        """Record the model of this store's vectors; None if it is unknown.
 
         Raises:
             UsageError: the store's vectors have other dimensions.
@@ -262,43 +262,43 @@ class MemoryStore(Protocol):
 
 
 def check_change(change: Change, dimensions: int) -> None:
-    """Hold a change against the contract before anything is written.
+    """Check a change before anything is written.
 
     Raises:
-        UsageError: an entry is not valid, an id stands twice, or a vector has other dimensions.
+        UsageError: an entry is not valid, an id is duplicate, or a vector has other dimensions.
     """
     seen: set[str] = set()
     for memory_id in (*change.forget, *change.erase):
-        _once(memory_id, seen)
+        _check_unique(memory_id, seen)
     for entry in change.entries:
         try:
             check_entry(entry)
         except EntryError as error:
             raise UsageError(f"The entry {entry.id!r} can't be stored: {error}.") from None
-        _once(entry.id, seen)
+        _check_unique(entry.id, seen)
         if entry.embedding is not None:
             dimensions = dimensions or entry.embedding.size
             if entry.embedding.size != dimensions:
                 raise UsageError(
-                    f"The vector of {entry.id!r} has {entry.embedding.size} dimensions; "
-                    f"this store holds vectors of {dimensions}."
+                    f"The vector of {entry.id!r} has {entry.embedding.size} dimensions, but this "
+                    f"store holds vectors of {dimensions} dimensions."
                 )
 
 
-def _once(memory_id: str, seen: set[str]) -> None:
+def _check_unique(memory_id: str, seen: set[str]) -> None:
     if memory_id in seen:
-        raise UsageError(f"The id {memory_id!r} stands twice in one call.")
+        raise UsageError(f"The id {memory_id!r} is used twice in one change.")
     seen.add(memory_id)
 
 
 def check_identity(identity: EmbeddingMetadata | None, state: StoreState) -> None:
-    """Hold a model against the vectors that are there.
+    """Check that a model can have made the store's vectors.
 
     Raises:
         UsageError: they have other dimensions.
     """
     if identity and state.has_vectors and state.dimensions != identity.dimensions:
         raise UsageError(
-            f"This store holds vectors of {state.dimensions} dimensions; "
-            f"{identity} can't have made them."
+            f"This store holds vectors of {state.dimensions} dimensions, which {identity} can't "
+            "have made."
         )

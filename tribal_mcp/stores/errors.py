@@ -1,10 +1,11 @@
-"""What Chroma, SQLite and the system raise, as failures that a user can act on.
+"""Failures of Chroma, SQLite and the operating system, translated to errors that users understand.
 
-They have a dozen classes for the same thing, and Chroma's Rust half panics with one that is not
-even an `Exception`: so the words are looked at, and the disk.
+They raise a dozen classes for the same failure, and Chroma's Rust code panics with a class that is
+not an `Exception`. So the message decides, and the free space on the disk.
 """
 
 import errno
+import logging
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from pathlib import Path
 
 from tribal_mcp.errors import NoSpace, StoreDamaged, StoreError
 from tribal_mcp.next_steps import NextStep
+
+_log = logging.getLogger(__name__)
 
 CHECK = NextStep("To see what is damaged, run {call}.", "check")
 REPAIR = NextStep("To repair it, run {call}.", "check", {"repair": True})
@@ -27,33 +30,41 @@ _THEIRS = {"chromadb", "chromadb_rust_bindings", "sqlite3", "pyo3_runtime"}
 
 @contextmanager
 def explained(folder: Path) -> Iterator[None]:
-    """Raise what goes wrong in the block as a `StoreError` or `NoSpace`; bugs stay as they are."""
+    """Raise failures in the block as a `StoreError` or `NoSpace`; bugs are raised unchanged."""
     try:
         yield
     except BaseException as error:
         theirs = type(error).__module__.partition(".")[0] in _THEIRS
         if not theirs and not isinstance(error, OSError):
             raise
-        words = str(error)
-        if _is_full(error, words, folder):
+        message = str(error)
+        if _is_full(error, message, folder):
             raise NoSpace(
-                "The disk of the memory store is full. What was acknowledged is safe. Make space "
-                "and run the same command again."
+                "The disk of the memory store is full. Everything that was acknowledged is safe. "
+                "Free some space and try again."
             ) from error
         if isinstance(error, OSError):
             raise StoreError(
-                f"The folder of the memory store can't be used: {error.strerror or words}. "
-                "TRIBAL_DATA_DIR says where it is."
+                f"The folder of the memory store can't be used: {error.strerror or message}. Check "
+                "TRIBAL_DATA_DIR."
             ) from error
-        damaged = any(word in words for word in _DAMAGED)
+        damaged = any(part in message for part in _DAMAGED)
         if isinstance(error, sqlite3.ProgrammingError) and not damaged:
             raise
-        kind = StoreDamaged if damaged else StoreError
-        raise kind(f"Chroma could not do it: {words[:300]}. Run `tribal-mcp check`.") from error
+        _log.info("Chroma failed", exc_info=error)
+        if damaged:
+            raise StoreDamaged("The memory store is damaged.", CHECK) from error
+        raise StoreError(
+            f"Chroma can't read or write the memory store ({type(error).__name__}). Everything "
+            "that was acknowledged is safe.",
+            CHECK,
+        ) from error
 
 
-def _is_full(error: BaseException, words: str, folder: Path) -> bool:
-    if getattr(error, "errno", None) in _FULL_ERRNO or any(w in words.lower() for w in FULL):
+def _is_full(error: BaseException, message: str, folder: Path) -> bool:
+    if getattr(error, "errno", None) in _FULL_ERRNO or any(
+        part in message.lower() for part in FULL
+    ):
         return True
     try:
         return shutil.disk_usage(folder).free < _FULL_BYTES

@@ -26,10 +26,10 @@ from tribal_mcp.stores.search import SearchByReading
 
 
 class InMemoryStore(SearchByReading):
-    """A `SearchableStore` that ends with its process. Entries are copied on the way in and out.
+    """A `SearchableStore` that ends with its process. Entries are copied when written and read.
 
     Args:
-        own_folder: where files about it may lie; without one it has no restore points.
+        own_folder: the folder for its restore points; without one it has none.
     """
 
     def __init__(self, own_folder: Path | None = None) -> None:
@@ -46,15 +46,15 @@ class InMemoryStore(SearchByReading):
         await self.close()
 
     async def close(self) -> None:
-        """Nothing to give back."""
+        """There is nothing to release."""
 
     @asynccontextmanager
     async def session(self, *, writing: bool = False) -> AsyncIterator[None]:  # noqa: ARG002
-        """No other process can reach this store."""
+        """Nothing to lock: no other process can use this store."""
         yield
 
     async def state(self) -> StoreState:
-        """What the store is at the moment."""
+        """The current state of the store."""
         pending = sum(entry.embedding is None for entry in self._entries.values())
         return StoreState(
             self._identity, self._dimensions, len(self._entries), pending, len(self._forgotten)
@@ -66,19 +66,19 @@ class InMemoryStore(SearchByReading):
         return next(vectors, self._identity.dimensions if self._identity else 0)
 
     async def identity(self) -> EmbeddingMetadata | None:
-        """The model of its vectors, as far as it is recorded."""
+        """The recorded model of its vectors, or None."""
         return self._identity
 
     async def count(self) -> int:
-        """How many memories are in it."""
+        """The number of memories."""
         return len(self._entries)
 
     async def get(self, memory_id: str) -> MemoryEntry | None:
-        """The memory of that id, or None."""
+        """The memory with that id, or None."""
         return (await self.get_many([memory_id])).get(memory_id)
 
     async def get_many(self, ids: Sequence[str], *, vectors: bool = True) -> dict[str, MemoryEntry]:
-        """The memories of those ids that are here, by id; `vectors=False` leaves theirs unread."""
+        """The memories with those ids, by id; with `vectors=False` without their vectors."""
         found = {i: deepcopy(self._entries[i]) for i in ids if i in self._entries}
         if not vectors:
             for entry in found.values():
@@ -86,21 +86,21 @@ class InMemoryStore(SearchByReading):
         return found
 
     async def list_ids(self, filters: ExportFilter = EVERYTHING) -> list[str]:
-        """The ids of what the filter takes, oldest insertion first, those without vector last."""
+        """The ids of the memories that match, in order of insertion, without a vector last."""
         taken = [entry for entry in self._entries.values() if filters.matches(entry)]
         return [entry.id for entry in sorted(taken, key=lambda entry: entry.embedding is None)]
 
     async def read(
         self, ids: Sequence[str], batch_size: int = BATCH
     ) -> AsyncIterator[list[MemoryEntry]]:
-        """The memories of those ids in that order, in batches; an id that is gone is left out."""
+        """The memories with those ids in that order, in batches; missing ids are left out."""
         for start in range(0, len(ids), batch_size):
             found = await self.get_many(ids[start : start + batch_size])
             if found:
                 yield list(found.values())
 
     async def read_lines(self, ids: Sequence[str], batch_size: int = BATCH) -> AsyncIterator[Lines]:
-        """What `read` gives, as the lines of a bundle."""
+        """The same memories as `read`, as lines of a bundle."""
         async for entries in self.read(ids, batch_size):
             batch = Lines()
             for entry in entries:
@@ -112,23 +112,23 @@ class InMemoryStore(SearchByReading):
         return self._entries.keys() & set(ids)
 
     async def forgotten(self, ids: Sequence[str] | None = None) -> dict[str, int]:
-        """The tombstones of those ids, or all: when each was forgotten, in microseconds UTC."""
+        """The tombstones with those ids, or all: times of deletion in microseconds UTC, by id."""
         wanted = self._forgotten if ids is None else ids
         return {i: self._forgotten[i] for i in wanted if i in self._forgotten}
 
     async def stored_since(self, moment_us: int) -> Stored:
-        """What was written to this store from that time on, whatever its own dates are."""
+        """What was written to this store since then, whatever its own dates are."""
         ids = {i for i, moment in self._stored.items() if moment >= moment_us}
         forgotten = {i: moment for i, moment in self._forgotten.items() if i in ids}
         return Stored(ids - forgotten.keys(), forgotten)
 
     async def other_models(self) -> dict[str, str]:
-        """The memories that themselves name the model of their vectors: its name, by id."""
+        """The memories whose vectors are from another model: the name of that model, by id."""
         models = ((entry.id, own_model(entry)) for entry in self._entries.values())
         return {memory_id: model for memory_id, model in models if model is not None}
 
     async def links(self, ids: Sequence[str]) -> list[str]:
-        """The ids that the memories of those ids name in `supersedes` and `related_to`."""
+        """All ids in `supersedes` and `related_to` of the memories with those ids."""
         found = (self._entries[i] for i in ids if i in self._entries)
         return [link for entry in found for link in links_of(entry_fields(entry))]
 
@@ -145,16 +145,16 @@ class InMemoryStore(SearchByReading):
         self._entries.update((entry.id, deepcopy(entry)) for entry in change.entries)
 
     async def upsert(self, entries: Collection[MemoryEntry]) -> None:
-        """Insert the entries, replacing those of the same ids whole."""
+        """Insert the entries, or replace those with their ids."""
         await self.apply(Change(entries))
 
     async def delete(self, ids: Collection[str]) -> int:
-        """Forget the memories of those ids, each with a tombstone of now; how many there were."""
+        """Delete the memories with those ids, leaving tombstones; returns how many there were."""
         here = self._entries.keys() & set(ids)
         await self.apply(Change(forget=dict.fromkeys(here, time.time_ns() // 1000)))
         return len(here)
 
     async def set_identity(self, identity: EmbeddingMetadata | None) -> None:
-        """Record which model makes this store's vectors, or that nobody knows."""
+        """Record the model of this store's vectors; None if it is unknown."""
         check_identity(identity, await self.state())
         self._identity = identity

@@ -1,8 +1,8 @@
-"""What finds memories in a store other than by id, and how any store can do it by reading.
+"""Finding memories other than by id.
 
-`SearchableStore` is what remembering and recalling need beyond `MemoryStore`. `SearchByReading`
-makes one of any store: slow, in flat memory, and right; a store that has better means overrides
-what it can do better. One suite of tests holds for all of them.
+`SearchableStore` is what remember and recall need beyond `MemoryStore`. `SearchByReading`
+implements it for any store by reading all memories: slow, but correct and in constant memory. A
+store overrides what it can do faster. One test suite checks all of them.
 """
 
 from collections import Counter
@@ -20,18 +20,18 @@ from tribal_mcp.portability.vectors import Vector, cosines
 from tribal_mcp.stores.base import BATCH, EVERYTHING, UNDATED, MemoryStore, StoreState
 
 UNKNOWN = "unknown"
-_ALIKE_DIGITS = 9
+_EQUAL_DIGITS = 9
 
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of memories.
+    """Numbers of memories.
 
     Attributes:
-        tags: memories by tag; the most frequent first.
-        sources: by source type; the most frequent first.
-        months: by month of creation in UTC, such as "2026-01"; the latest first, "unknown" last.
-        bytes: what the store takes on disk; None where that can't be seen.
+        tags: by tag, the most frequent first.
+        sources: by source type, the most frequent first.
+        months: by month of creation in UTC, such as "2026-01", the latest first, "unknown" last.
+        bytes: the size of the store on disk; None if it is not known.
     """
 
     tags: dict[str, int] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Tally:
 
 
 class SearchableStore(MemoryStore, Protocol):
-    """A store whose memories can be found by what they say."""
+    """A store whose memories can be found by their content."""
 
     async def nearest(
         self,
@@ -51,16 +51,16 @@ class SearchableStore(MemoryStore, Protocol):
         *,
         without: Collection[str] = (),
     ) -> list[tuple[str, float]]:
-        """The memories whose vectors are nearest, by exact cosine, best first.
+        """The memories with the nearest vectors by exact cosine similarity, best first.
 
         Args:
             vector: float32 of shape (dimensions,).
-            count: how many at most.
-            filters: which memories; those without a vector are never among them.
-            without: ids of which the vectors are not to be compared.
+            count: the most to return.
+            filters: which memories to compare; those without a vector never match.
+            without: ids to leave out.
 
         Returns:
-            Ids with cosines from -1 to 1; equal ones come in the order of insertion.
+            Ids with cosines from -1 to 1; equal ones are in order of insertion.
 
         Raises:
             UsageError: the store's vectors have other dimensions.
@@ -68,36 +68,36 @@ class SearchableStore(MemoryStore, Protocol):
         ...
 
     async def list_pending(self, filters: ExportFilter = EVERYTHING) -> list[str]:
-        """The ids of those without a vector that the filter takes, oldest insertion first."""
+        """The ids of the memories without a vector that match, in order of insertion."""
         ...
 
     def read_texts(
         self, ids: Sequence[str], batch_size: int = BATCH
     ) -> AsyncIterator[dict[str, str]]:
-        """The contents of those ids in that order, in batches; an id that is gone is left out."""
+        """The contents of those memories in that order, in batches; missing ids are left out."""
         ...
 
     async def find_text(self, content: str) -> list[str]:
-        """The ids of the memories whose content is exactly this, oldest insertion first."""
+        """The ids of the memories with exactly this content, in order of insertion."""
         ...
 
     async def corrections(self, ids: Sequence[str]) -> dict[str, list[str]]:
-        """For each id that some memory supersedes: the ids of those, oldest insertion first.
+        """For each of the ids that is superseded: the superseding ids, in order of insertion.
 
         Args:
-            ids: `BATCH` at the most; whether there are memories of those ids does not matter.
+            ids: at most `BATCH`; they need not exist.
         """
         ...
 
     async def tally(self) -> Tally:
-        """Counts of all memories; may be answered while another process writes."""
+        """Count all memories; may see the store between two batches of another session."""
         ...
 
 
 class SearchByReading:
-    """Makes a `SearchableStore` of a `MemoryStore` that inherits it.
+    """Makes the `MemoryStore` that inherits it a `SearchableStore`.
 
-    The order of insertion is that of `list_ids`, in which those without a vector come last.
+    Its order of insertion is that of `list_ids`, where memories without a vector come last.
     """
 
     async def nearest(
@@ -108,7 +108,7 @@ class SearchByReading:
         *,
         without: Collection[str] = (),
     ) -> list[tuple[str, float]]:
-        """The memories whose vectors are nearest, by exact cosine, best first."""
+        """The memories with the nearest vectors by exact cosine similarity, best first."""
         check_dimensions(vector, await self.state())
         found = Nearest(vector)
         ids = [i for i in await self.list_ids(filters) if i not in without]
@@ -117,22 +117,22 @@ class SearchByReading:
         return found.best(count)
 
     async def list_pending(self: MemoryStore, filters: ExportFilter = EVERYTHING) -> list[str]:
-        """The ids of those without a vector that the filter takes, oldest insertion first."""
+        """The ids of the memories without a vector that match, in order of insertion."""
         return [e.id async for e in _all(self, filters) if e.embedding is None]
 
     async def read_texts(
         self: MemoryStore, ids: Sequence[str], batch_size: int = BATCH
     ) -> AsyncIterator[dict[str, str]]:
-        """The contents of those ids in that order, in batches; an id that is gone is left out."""
+        """The contents of those memories in that order, in batches; missing ids are left out."""
         async for batch in self.read(ids, batch_size):
             yield {entry.id: entry.content for entry in batch}
 
     async def find_text(self: MemoryStore, content: str) -> list[str]:
-        """The ids of the memories whose content is exactly this, oldest insertion first."""
+        """The ids of the memories with exactly this content, in order of insertion."""
         return [e.id async for e in _all(self) if e.content == content]
 
     async def corrections(self: MemoryStore, ids: Sequence[str]) -> dict[str, list[str]]:
-        """For each id that some memory supersedes: the ids of those, oldest insertion first."""
+        """For each of the ids that is superseded: the superseding ids, in order of insertion."""
         wanted, found = set(ids), dict[str, list[str]]()
         async for entry in _all(self):
             if entry.supersedes in wanted:
@@ -140,14 +140,14 @@ class SearchByReading:
         return found
 
     async def tally(self: MemoryStore) -> Tally:
-        """Counts of all memories."""
+        """Count all memories."""
         return tally_of(
             [(entry.tags, source_text(entry), _month(entry)) async for entry in _all(self)]
         )
 
 
 class Nearest:
-    """Ranks vectors by their cosine with one of them, in batches and flat memory."""
+    """Ranks vectors by their cosine similarity to one vector, batch by batch."""
 
     def __init__(self, vector: Vector) -> None:
         self._vector = vector
@@ -155,36 +155,36 @@ class Nearest:
         self._cosines: list[npt.NDArray[np.float64]] = []
 
     def look(self, vectors: dict[str, Vector]) -> None:
-        """Take a batch in."""
+        """Add a batch of vectors, by id."""
         if vectors:
             self._ids += vectors
             self._cosines.append(cosines(self._vector, np.stack(list(vectors.values()))))
 
     def best(self, count: int) -> list[tuple[str, float]]:
-        """The ids of the nearest with their cosines; equal ones in the order they came in."""
+        """The ids of the nearest with their cosines; equal ones in the order they were added."""
         if not self._ids:
             return []
-        # The last bits depend on a vector's place in its batch; equals shall stay equals.
-        found = np.concatenate(self._cosines).round(_ALIKE_DIGITS)
+        # The last bits depend on a vector's position in its batch, so equal vectors may differ.
+        found = np.concatenate(self._cosines).round(_EQUAL_DIGITS)
         order = np.argsort(-found, kind="stable")[:count]
         return [(self._ids[place], float(found[place])) for place in order.tolist()]
 
 
 def check_dimensions(vector: Vector, state: StoreState) -> None:
-    """Hold a vector to search with against those of the store.
+    """Check that a vector can be compared with those of the store.
 
     Raises:
         UsageError: it has other dimensions.
     """
     if state.has_vectors and vector.size != state.dimensions:
         raise UsageError(
-            f"This store holds vectors of {state.dimensions} dimensions; nothing in it can be "
-            f"compared with one of {vector.size}."
+            f"This store holds vectors of {state.dimensions} dimensions, which can't be compared "
+            f"with a vector of {vector.size}."
         )
 
 
 def tally_of(rows: Iterable[tuple[Iterable[str], str, str]]) -> Tally:
-    """Counts of what is given: the tags, the source and the month of each memory."""
+    """Count memories, each given by its tags, source and month."""
     tags, sources, months = Counter[str](), Counter[str](), Counter[str]()
     for its_tags, source, month in rows:
         tags.update(set(its_tags))
@@ -199,7 +199,7 @@ def most_first(counts: Counter[str]) -> dict[str, int]:
 
 
 def latest_first(months: Counter[str]) -> dict[str, int]:
-    """The counts by month, latest first and unknown ones last."""
+    """The counts by month, latest first and unknown last."""
     return dict(sorted(months.items(), key=lambda item: (item[0] != UNKNOWN, item[0]))[::-1])
 
 
@@ -216,7 +216,7 @@ async def _all(
 
 
 def month_of(created_us: int) -> str:
-    """The month of a time in microseconds since 1970, such as "2026-01"; unknown out of years."""
+    """The month of a time in microseconds since 1970, such as "2026-01"; "unknown" if invalid."""
     try:
         return from_microseconds(created_us).isoformat()[:7]
     except OverflowError:  # before year 1 or after 9999

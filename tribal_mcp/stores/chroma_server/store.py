@@ -146,7 +146,7 @@ class ChromaServerStore(SearchByReading):
         return found
 
     async def state(self) -> StoreState:
-        """What the store is at the moment."""
+        """The current state of the store."""
         return await self._run(self._state)
 
     def _state(self) -> StoreState:
@@ -169,7 +169,7 @@ class ChromaServerStore(SearchByReading):
         return _dimensions(main, self._api.count(main) if main else 0)
 
     async def identity(self) -> EmbeddingMetadata | None:
-        """The model of its vectors, as far as it is recorded."""
+        """The recorded model of its vectors, or None."""
 
         def work() -> EmbeddingMetadata | None:
             self._known.pop(self._names[0], None)  # another process may have changed it
@@ -179,7 +179,7 @@ class ChromaServerStore(SearchByReading):
         return await self._run(work)
 
     async def count(self) -> int:
-        """How many memories are in it."""
+        """The number of memories."""
         return (await self.state()).count
 
     def _without_vector(self, filters: ExportFilter) -> list[str]:
@@ -199,7 +199,7 @@ class ChromaServerStore(SearchByReading):
         return self._api.matching_ids(collection, filters.tags, first, last)
 
     async def list_ids(self, filters: ExportFilter = EVERYTHING) -> list[str]:
-        """The ids of what the filter takes, oldest insertion first, those without vector last."""
+        """The ids of the memories that match, in order of insertion, without a vector last."""
 
         def work() -> list[str]:
             before = self._without_vector(filters)
@@ -222,11 +222,11 @@ class ChromaServerStore(SearchByReading):
         return found
 
     async def get(self, memory_id: str) -> MemoryEntry | None:
-        """The memory of that id, or None."""
+        """The memory with that id, or None."""
         return (await self.get_many([memory_id])).get(memory_id)
 
     async def get_many(self, ids: Sequence[str], *, vectors: bool = True) -> dict[str, MemoryEntry]:
-        """The memories of those ids that are here, by id; `vectors=False` leaves theirs unread."""
+        """The memories with those ids, by id; with `vectors=False` without their vectors."""
         return await self._run(
             lambda: {
                 r.id: to_entry(r.id, r.document, r.metadata, r.vector)
@@ -237,7 +237,7 @@ class ChromaServerStore(SearchByReading):
     async def read(
         self, ids: Sequence[str], batch_size: int = BATCH
     ) -> AsyncIterator[list[MemoryEntry]]:
-        """The memories of those ids in that order, in batches; an id that is gone is left out."""
+        """The memories with those ids in that order, in batches; missing ids are left out."""
         for start in range(0, len(ids), batch_size):
             wanted = ids[start : start + batch_size]
             found = await self.get_many(wanted)
@@ -245,7 +245,7 @@ class ChromaServerStore(SearchByReading):
                 yield [found[i] for i in wanted if i in found]
 
     async def read_lines(self, ids: Sequence[str], batch_size: int = BATCH) -> AsyncIterator[Lines]:
-        """What `read` gives, as the lines of a bundle."""
+        """The same memories as `read`, as lines of a bundle."""
 
         def lines(wanted: Sequence[str]) -> Lines:
             batch = Lines()
@@ -275,7 +275,7 @@ class ChromaServerStore(SearchByReading):
         return found
 
     async def forgotten(self, ids: Sequence[str] | None = None) -> dict[str, int]:
-        """The tombstones of those ids, or all: when each was forgotten, in microseconds UTC."""
+        """The tombstones with those ids, or all: times of deletion in microseconds UTC, by id."""
         return await self._run(lambda: self._forgotten(ids))
 
     def _forgotten(self, ids: Sequence[str] | None) -> dict[str, int]:
@@ -291,7 +291,7 @@ class ChromaServerStore(SearchByReading):
         return {i: moment for i, moment in found.items() if i not in alive}
 
     async def stored_since(self, moment_us: int) -> Stored:
-        """What was written to this store from that time on, whatever its own dates are."""
+        """What was written to this store since then, whatever its own dates are."""
 
         def work() -> Stored:
             main, pending, tombstones = self._collections()
@@ -307,7 +307,7 @@ class ChromaServerStore(SearchByReading):
         return await self._run(work)
 
     async def other_models(self) -> dict[str, str]:
-        """The memories that themselves name the model of their vectors: its name, by id."""
+        """The memories whose vectors are from another model: the name of that model, by id."""
 
         def work() -> dict[str, str]:
             main = self._collection(0)
@@ -316,7 +316,7 @@ class ChromaServerStore(SearchByReading):
         return await self._run(work)
 
     async def links(self, ids: Sequence[str]) -> list[str]:
-        """The ids that the memories of those ids name in `supersedes` and `related_to`."""
+        """All ids in `supersedes` and `related_to` of the memories with those ids."""
 
         def work() -> list[str]:
             found = self._records(ids, vectors=False).values()
@@ -406,17 +406,17 @@ class ChromaServerStore(SearchByReading):
         )
 
     async def upsert(self, entries: Collection[MemoryEntry]) -> None:
-        """Insert the entries, replacing those of the same ids whole."""
+        """Insert the entries, or replace those with their ids."""
         await self.apply(Change(entries))
 
     async def delete(self, ids: Collection[str]) -> int:
-        """Forget the memories of those ids, each with a tombstone of now; how many there were."""
+        """Delete the memories with those ids, leaving tombstones; returns how many there were."""
         here = sorted(await self.existing(list(ids)))
         await self.apply(Change(forget=dict.fromkeys(here, time.time_ns() // 1000)))
         return len(here)
 
     async def set_identity(self, identity: EmbeddingMetadata | None) -> None:
-        """Record which model makes this store's vectors, or that nobody knows."""
+        """Record the model of this store's vectors; None if it is unknown."""
 
         def write() -> None:
             self._known.clear()
