@@ -1,8 +1,8 @@
-"""The main job, from end to end: memories of one agent, moved into the store of another.
+"""Exports memories from one agent's store and imports them into another agent's store.
 
-A fresh folder gets a sample of memories. Everything after that goes through the real server, over
-stdio, as an MCP client such as Claude Code would do it: export by tag, preview, import into a
-second store, and the same export from there.
+The first store is filled with sample memories. Everything else goes through real servers over
+stdio, as an MCP client such as Claude Code does it: export by tag, preview, import into the second
+store, and export the same memories from there.
 """
 
 import sys
@@ -30,7 +30,7 @@ MODEL = create_embedding_metadata("demo-model", 64, "made up")
 
 
 def sample() -> list[MemoryEntry]:
-    """The sample, with made-up vectors: no embedding model is needed to move memories."""
+    """The sample, with invented vectors: moving memories needs no embedding model."""
     begin = datetime(2026, 1, 12, 9, tzinfo=UTC)
     places = np.arange(MODEL.dimensions, dtype=np.float32)
     return [
@@ -47,19 +47,19 @@ def sample() -> list[MemoryEntry]:
 
 
 async def fill(folder: Path) -> None:
-    """Put the sample into the store of that folder."""
+    """Write the sample to the store in that folder."""
     async with open_store(folder) as store:
         await store.set_identity(MODEL)
         await store.upsert(sample())
 
 
 def say(text: str) -> None:
-    """Print a paragraph of the story."""
+    """Print a paragraph."""
     print(f"\n{text}")
 
 
 async def call(client: Client, tool: str, **arguments: object) -> dict[str, Any]:
-    """Call a tool, print what was asked and what came back, and give that."""
+    """Call a tool, print the call and its result, and return the result."""
     print(f"  {tool}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})")
     result = await client.call_tool(tool, arguments)
     answer: dict[str, Any] | None = result.structured_content
@@ -76,7 +76,7 @@ async def call(client: Client, tool: str, **arguments: object) -> dict[str, Any]
 
 
 async def main() -> None:
-    """Run it in a temporary folder, which is removed at the end."""
+    """Run the demo in a temporary folder, which is removed at the end."""
     with tempfile.TemporaryDirectory() as scratch:
 
         def server(store: str) -> Client:
@@ -93,19 +93,21 @@ async def main() -> None:
             first, second = [
                 await stack.enter_async_context(server(name)) for name in ("first", "second")
             ]
-            say(f"One agent has {len(SAMPLE)} memories. Those about work leave as a bundle:")
+            say(f"One agent has {len(SAMPLE)} memories. Export those tagged 'work' to a bundle:")
             made = await call(first, "tribal_export", tags=["work"], output_path="work.json")
-            say("Another agent, with an empty store, asks what importing it would do:")
+            say("Another agent has an empty store. Preview the import:")
             await call(second, "tribal_import", input_path="work.json", dry_run=True)
-            say("It imports it:")
+            say("Import the bundle:")
             await call(second, "tribal_import", input_path="work.json")
-            say("Once more changes nothing:")
+            say("Importing it again changes nothing:")
             await call(second, "tribal_import", input_path="work.json")
-            say("What does it hold now?")
+            say("Export everything from the second store:")
             again = await call(second, "tribal_export", output_path="again.json")
     if made["sha256"] != again["sha256"]:
-        raise SystemExit("The second store does not hold what the first one gave.")
-    say(f"The same {made['memory_count']} memories, vectors and all, byte for byte.")
+        raise SystemExit("The two bundles differ.")
+    say(
+        f"Both bundles have the same {made['memory_count']} memories and vectors, byte for byte."
+    )
 
 
 if __name__ == "__main__":
