@@ -105,9 +105,7 @@ async def main() -> None:
             again = await call(second, "tribal_export", output_path="again.json")
     if made["sha256"] != again["sha256"]:
         raise SystemExit("The two bundles differ.")
-    say(
-        f"Both bundles have the same {made['memory_count']} memories and vectors, byte for byte."
-    )
+    say(f"Both bundles have the same {made['memory_count']} memories and vectors, byte for byte.")
 
 
 if __name__ == "__main__":
