@@ -19,7 +19,7 @@ what to do next, and shows no more of the file system than the caller gave. Any 
 bug and keeps its traceback.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from tribal_mcp.next_steps import NextStep
@@ -172,6 +172,20 @@ def invalid_value(problem: Mapping[str, Any]) -> str:
         return f"it must have {least} {counted(bound, unit)}"
     reason = _REASONS.get(kind) or _REASONS.get(kind.partition("_")[0], "it is not a valid value")
     return reason.format_map(context)
+
+
+def invalid_field(path: Sequence[str | int], problem: Mapping[str, Any]) -> str:
+    """Why the value of a field is not valid: a sentence, such as "tags must be a list".
+
+    Args:
+        path: the names and indexes that lead to the field.
+        problem: as for `invalid_value`.
+    """
+    first, *rest = path
+    name = str(first) + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in rest)
+    reason = invalid_value(problem)
+    separator, reason = (" ", reason[3:]) if reason.startswith("it ") else (": ", reason)
+    return f"{name:.80}{separator}{reason}."
 
 
 def exit_codes() -> dict[int, str]:

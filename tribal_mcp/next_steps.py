@@ -1,5 +1,6 @@
 """What to do next, as values that each interface renders in its own terms."""
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,3 +59,14 @@ def in_words(steps: Iterable[NextStep], as_call: Callable[[str, Mapping[str, Any
         else step.text
         for step in steps
     )
+
+
+def as_command(action: str, arguments: Mapping[str, Any]) -> str:
+    """A use case as a command, for the servers, which do not offer all of them."""
+    words = ["tribal-mcp", action]
+    for name, value in arguments.items():
+        if name == "output_path":
+            words.append("FILE" if value is ... else shlex.quote(str(value)))
+        elif value is True:
+            words.append(f"--{name.replace('_', '-')}")
+    return f"`{' '.join(words)}` on the command line"

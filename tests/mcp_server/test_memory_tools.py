@@ -1,4 +1,4 @@
-"""Remembering, recalling, correcting and forgetting: one conversation on real stdio."""
+"""The tools for single memories, in a conversation over real stdio."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -75,7 +75,9 @@ async def converse(client: Client, way: str) -> dict[str, Any]:
 
 
 @ERAS
-async def test_a_conversation_without_an_embedder_goes_by_words(tmp_path: Path, era: str) -> None:
+async def test_a_conversation_without_an_embedding_model_uses_keyword_search(
+    tmp_path: Path, era: str
+) -> None:
     async with connected(tmp_path, era, TRIBAL_INSTANCE="desk") as client:
         stats = await converse(client, "words")
         exported = await call(client, "tribal_export", output_path="all.json")
@@ -93,7 +95,7 @@ async def test_a_conversation_without_an_embedder_goes_by_words(tmp_path: Path, 
     assert {entry["source_instance"] for entry in read_back(tmp_path).values()} == {"desk"}
 
 
-async def test_a_conversation_with_an_embedder_goes_by_meaning(tmp_path: Path) -> None:
+async def test_a_conversation_with_an_embedding_model_uses_semantic_search(tmp_path: Path) -> None:
     with embedding_server() as model:
         async with connected(tmp_path, **model.settings(384)) as client:
             stats = await converse(client, "meaning")
@@ -106,7 +108,7 @@ async def test_a_conversation_with_an_embedder_goes_by_meaning(tmp_path: Path) -
     }
 
 
-async def test_stats_do_not_wait_for_another_process_that_writes(tmp_path: Path) -> None:
+async def test_stats_do_not_wait_for_a_writing_process(tmp_path: Path) -> None:
     write_many(tmp_path / "some.json", 3)
     async with connected(tmp_path) as client:
         await call(client, "tribal_import", input_path="some.json")
@@ -116,7 +118,7 @@ async def test_stats_do_not_wait_for_another_process_that_writes(tmp_path: Path)
     assert stats["months"] == {"2026-01": 3}
 
 
-async def test_what_a_host_shows_of_an_answer_is_bounded(tmp_path: Path) -> None:
+async def test_recall_bounds_the_size_of_its_answer(tmp_path: Path) -> None:
     write_bundle(
         tmp_path / "long.json", [memory(n, content=f"Fact {n} " + "ü " * 9000) for n in range(30)]
     )
@@ -137,7 +139,7 @@ async def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 
 
 @pytest.mark.parametrize("text", ['{"a": 1}', "123", "null", '["x"]', " x\u200b\n"])
-async def test_a_text_is_kept_as_it_is_even_if_it_looks_like_json(
+async def test_remember_keeps_text_that_looks_like_json_unchanged(
     server: Client, text: str
 ) -> None:
     said = await call(server, "tribal_remember", content=text, confidence=1)
@@ -149,25 +151,29 @@ async def test_a_text_is_kept_as_it_is_even_if_it_looks_like_json(
     ("tool", "arguments", "why"),
     [
         ("tribal_remember", {}, "content is empty. Give the text to remember."),
-        ("tribal_remember", {"content": "x", "confidence": 2}, "confidence"),
-        ("tribal_remember", {"content": "x", "confidence": "0.5"}, "confidence"),
-        ("tribal_recall", {"query": "x", "count": "5"}, "count"),
-        ("tribal_remember", {"content": "x", "source_type": "rumour"}, "source_type"),
+        ("tribal_remember", {"content": "x", "confidence": 2}, "confidence must be at most 1"),
+        ("tribal_remember", {"content": "x", "confidence": "0.5"}, "confidence must be a number"),
+        ("tribal_recall", {"query": "x", "count": "5"}, "count must be a whole number"),
+        (
+            "tribal_remember",
+            {"content": "x", "source_type": "rumour"},
+            "source_type must be '', 'user_explicit'",
+        ),
         (
             "tribal_remember",
             {"text": "x"},
-            "There is no argument 'text'; the arguments are content",
+            "There is no argument 'text'. The arguments are: content",
         ),
         ("tribal_remember", {"content": "x", "supersedes": "y"}, "'y', which is no memory here"),
         ("tribal_recall", {}, "The query is empty"),
-        ("tribal_recall", {"query": "x", "count": 21}, "count"),
+        ("tribal_recall", {"query": "x", "count": 21}, "count must be at most 20"),
         ("tribal_recall", {"query": "x", "date_from": "soon"}, "not an ISO 8601 date"),
         ("tribal_recall", {"query": "x", "tags": [""]}, "A tag is empty"),
         ("tribal_forget", {}, "Nothing to forget"),
-        ("tribal_forget", {"ids": ["x"], "dry_run": "false"}, "dry_run"),
+        ("tribal_forget", {"ids": ["x"], "dry_run": "false"}, "dry_run must be true or false"),
     ],
 )
-async def test_what_can_not_be_done_is_a_sentence(
+async def test_invalid_arguments_are_refused_with_a_message(
     server: Client, tool: str, arguments: dict[str, Any], why: str
 ) -> None:
     result = await server.call_tool(tool, arguments)

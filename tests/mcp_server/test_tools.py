@@ -1,4 +1,4 @@
-"""What a model and its host are told: descriptions, schemas, results, progress and resources."""
+"""Tool descriptions, schemas, results, progress and resources."""
 
 import json
 import subprocess
@@ -13,6 +13,7 @@ from mcp.types import BlobResourceContents, ResourceLink, TextResourceContents
 
 from tests.support.examples import DATA, SAMPLES, memory
 from tests.support.mcp_client import ERAS, call, described, read_back, settings, text_of, write_many
+from tribal_mcp.mcp_server.next_steps import TOOLS, as_call
 from tribal_mcp.mcp_server.server import build_server
 
 pytestmark = pytest.mark.anyio
@@ -27,20 +28,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-async def test_the_tools_are_described_as_in_the_kept_file() -> None:
+async def test_tool_descriptions_match_the_recorded_file() -> None:
     assert await described() == json.loads((DATA / "tools.json").read_text()), (
-        "What the server says of its tools has changed. If that is meant, run "
-        "`python -m tests.support.mcp_client > tests/data/tools.json` and look at the difference."
+        "The descriptions of the tools have changed. If that is intended, run "
+        "`python -m tests.support.mcp_client > tests/data/tools.json` and review the difference."
     )
 
 
-async def test_no_text_is_longer_than_what_hosts_show() -> None:
+async def test_descriptions_are_short_enough_for_hosts_to_show() -> None:
     said = await described()
     texts = [said["instructions"], *(tool["description"] for tool in said["tools"])]
     assert max(len(text.encode()) for text in texts) <= 2048
 
 
-async def test_each_argument_has_a_default_and_says_what_it_is_for() -> None:
+async def test_every_argument_has_a_default_and_a_description() -> None:
     for tool in (await described())["tools"]:
         assert tool["inputSchema"]["additionalProperties"] is False
         assert "required" not in tool["inputSchema"]
@@ -49,7 +50,39 @@ async def test_each_argument_has_a_default_and_says_what_it_is_for() -> None:
             assert "default" in schema, name
 
 
-async def test_the_hints_say_which_tool_can_change_what() -> None:
+async def test_next_steps_name_tools_that_exist() -> None:
+    assert {f"tribal_{action}" for action in TOOLS} == {
+        tool["name"] for tool in (await described())["tools"]
+    }
+
+
+@pytest.mark.parametrize(
+    ("action", "arguments", "call"),
+    [
+        ("undo", {"point": "20261125-1"}, 'tribal_undo(point="20261125-1")'),
+        (
+            "import",
+            {"bundle_json": ..., "dry_run": False},
+            "tribal_import(bundle_json=…, dry_run=false)",
+        ),
+        ("remember", {"tags": ["é"]}, 'tribal_remember(tags=["é"])'),
+        ("stats", {}, "tribal_stats()"),
+        ("check", {"repair": True}, "`tribal-mcp check --repair` on the command line"),
+        ("rescue", {"output_path": ...}, "`tribal-mcp rescue FILE` on the command line"),
+        (
+            "rescue",
+            {"output_path": "a b.json"},
+            "`tribal-mcp rescue 'a b.json'` on the command line",
+        ),
+    ],
+)
+def test_next_steps_are_calls_that_can_be_made(
+    action: str, arguments: dict[str, Any], call: str
+) -> None:
+    assert as_call(action, arguments) == call
+
+
+async def test_annotations_say_which_tools_change_data() -> None:
     hints = {t["name"]: t["annotations"] for t in (await described())["tools"]}
     assert hints == {
         "tribal_export": {
@@ -91,7 +124,7 @@ async def test_the_hints_say_which_tool_can_change_what() -> None:
     }
 
 
-async def test_results_are_as_their_schemas_say_and_say_what_to_do_next(folder: Path) -> None:
+async def test_results_match_their_schemas_and_have_a_next_step(folder: Path) -> None:
     write_many(folder / "some.json", 4)
     async with Client(build_server()) as client:
         schemas = {t.name: t.output_schema for t in (await client.list_tools()).tools}
@@ -116,7 +149,7 @@ async def test_results_are_as_their_schemas_say_and_say_what_to_do_next(folder: 
 
 
 @ERAS
-async def test_a_bundle_comes_in_as_text_and_as_an_object(folder: Path, era: str) -> None:
+async def test_import_takes_a_bundle_as_text_or_as_an_object(folder: Path, era: str) -> None:
     write_many(folder / "some.json", 4)
     text = (folder / "some.json").read_text()
     sample = json.loads((SAMPLES / "hand5.inmemory.json").read_text())
@@ -131,7 +164,7 @@ async def test_a_bundle_comes_in_as_text_and_as_an_object(folder: Path, era: str
     assert len(read_back(folder)) == 9
 
 
-async def test_a_bundle_of_eight_mebibytes_comes_in_as_text(folder: Path) -> None:
+async def test_import_takes_a_bundle_of_eight_mebibytes_as_text(folder: Path) -> None:
     sample = json.loads((SAMPLES / "hand5.inmemory.json").read_text())
     for entry in sample["entries"]:
         entry["content"] = "ü" * 800_000
@@ -142,7 +175,7 @@ async def test_a_bundle_of_eight_mebibytes_comes_in_as_text(folder: Path) -> Non
     assert {len(e["content"]) for e in read_back(folder).values()} == {800_000}
 
 
-async def test_bad_entries_are_named_and_the_others_come_in(folder: Path) -> None:
+async def test_import_names_invalid_entries_and_imports_the_others(folder: Path) -> None:
     write_many(folder / "some.json", 4)
     bundle: dict[str, Any] = json.loads((folder / "some.json").read_text())
     del bundle["integrity"]
@@ -158,7 +191,7 @@ async def test_bad_entries_are_named_and_the_others_come_in(folder: Path) -> Non
     assert read_back(folder).keys() == {"memory-0", "memory-3"}
 
 
-async def test_an_import_that_takes_nothing_is_an_error(folder: Path) -> None:
+async def test_an_import_that_rejects_every_entry_is_an_error(folder: Path) -> None:
     write_many(folder / "some.json", 3)
     bundle: dict[str, Any] = json.loads((folder / "some.json").read_text())
     del bundle["integrity"]
@@ -180,7 +213,7 @@ class Heard(list[tuple[float, float | None, str | None]]):
 
 
 @ERAS
-async def test_progress_rises_strictly_and_can_be_read(folder: Path, era: str) -> None:
+async def test_progress_increases_and_has_messages(folder: Path, era: str) -> None:
     write_many(folder / "many.json", 1500)
     async with Client(build_server(), mode=era) as client:
         for tool, arguments, last in (
@@ -198,7 +231,7 @@ async def test_progress_rises_strictly_and_can_be_read(folder: Path, era: str) -
 
 
 @ERAS
-async def test_an_export_without_a_path_links_to_a_bundle_that_can_be_read(
+async def test_an_export_without_a_path_returns_a_link_to_a_readable_resource(
     folder: Path, era: str
 ) -> None:
     write_many(folder / "some.json", 4)
@@ -237,7 +270,7 @@ async def test_an_export_without_a_path_links_to_a_bundle_that_can_be_read(
         ("link.json", ["link"]),
     ],
 )
-async def test_a_resource_that_can_not_be_read_says_why(
+async def test_an_unreadable_resource_says_why(
     folder: Path, monkeypatch: pytest.MonkeyPatch, era: str, name: str, parts: list[str]
 ) -> None:
     monkeypatch.setenv("TRIBAL_LIMIT_INLINE_BYTES", "1000")
@@ -257,7 +290,7 @@ async def test_a_resource_that_can_not_be_read_says_why(
     assert str(folder) not in message
 
 
-def test_the_server_imports_nothing_heavy_before_it_is_asked_to_work() -> None:
+def test_the_server_starts_without_heavy_imports() -> None:
     heavy = {
         "chromadb",
         "numpy",
@@ -272,7 +305,7 @@ def test_the_server_imports_nothing_heavy_before_it_is_asked_to_work() -> None:
 
 
 @pytest.mark.usefixtures("folder")
-async def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_invalid_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRIBAL_LOCK_TIMEOUT_S", "soon")
     async with Client(build_server()) as client:
         result = await client.call_tool("tribal_stats", {})
@@ -283,7 +316,7 @@ async def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.usefixtures("folder")
-async def test_a_bug_is_said_to_be_one_and_its_text_stays_on_the_server(
+async def test_a_bug_is_reported_without_details_and_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def broken(*_: object) -> dict[str, Any]:

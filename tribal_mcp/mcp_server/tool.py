@@ -1,13 +1,11 @@
-"""A tool as the MCP door wants it: unknown arguments refused, every failure a sentence.
+"""A tool that refuses unknown arguments and reports failures in plain words.
 
-The SDK drops arguments that it does not know and shows a model the names of Python's exceptions.
-Here a call that can't be carried out says what is wrong and what to do next; what only its
-developers can mend goes to the log. This touches the inside of the SDK; tests hold each part.
+The SDK drops unknown arguments and shows a model the names of Python exceptions. Here an error
+result says what is wrong and what to do next; a bug goes to the log. This relies on internals of
+the SDK; tests cover each of them.
 """
 
-import json
 import logging
-from collections.abc import Mapping
 from typing import Any, Self
 
 from mcp.server.mcpserver import Context
@@ -16,7 +14,8 @@ from mcp.server.mcpserver.tools import Tool
 from mcp.types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import BaseModel, ValidationError
 
-from tribal_mcp.errors import TribalError
+from tribal_mcp.errors import TribalError, invalid_field
+from tribal_mcp.mcp_server.next_steps import as_call
 from tribal_mcp.next_steps import in_words
 from tribal_mcp.services.permissions import READ_ONLY
 from tribal_mcp.worker.pool import StoreProcesses
@@ -27,7 +26,7 @@ Ctx = Context[StoreProcesses, Any]
 
 
 async def ask(ctx: Ctx, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Have a store process do a job, and tell the client how far it is."""
+    """Have a store process do a job, and report its progress to the client."""
 
     async def progress(percent: float, message: str) -> None:
         await ctx.report_progress(percent, 100, message)
@@ -37,7 +36,7 @@ async def ask(ctx: Ctx, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         name,
         arguments,
         progress,
-        # Over HTTP the gate has noted it; over stdio there is no request, and no limit.
+        # Set by the access check over HTTP; over stdio there is no request, and no limit.
         read_only=request is not None and request.scope[READ_ONLY],
     )
     if steps := result["next_steps"]:
@@ -45,33 +44,29 @@ async def ask(ctx: Ctx, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def as_call(action: str, arguments: Mapping[str, Any]) -> str:
-    """A use case as the tool call that a user can paste."""
-    given = ", ".join(
-        f"{name}={'…' if value is ... else json.dumps(value, ensure_ascii=False)}"
-        for name, value in arguments.items()
-    )
-    return f"tribal_{action}({given})"
-
-
 def answer(result: BaseModel) -> CallToolResult:
-    """A result as its schema says, and the same as compact text."""
+    """A result as structured content, and the same as compact text."""
     return CallToolResult(
         content=[TextContent(type="text", text=result.model_dump_json())],
         structured_content=result.model_dump(mode="json"),
     )
 
 
-class SentenceTool(Tool):
-    """A tool that refuses unknown arguments and fails in sentences."""
+def message_of(error: TribalError) -> str:
+    """What is wrong, and what to do next."""
+    return f"{error} {in_words(error.next_steps, as_call)}".rstrip()
+
+
+class PlainTool(Tool):
+    """A tool that refuses unknown arguments and reports failures in plain words."""
 
     @classmethod
     def of(cls, fn: Any, title: str, **hints: bool) -> Self:  # noqa: ANN401 - any coroutine function
-        """Make a tool of a function; its docstring is the description."""
+        """A tool made from a function; the docstring is its description."""
         description = " ".join((fn.__doc__ or "").split())
         annotations = ToolAnnotations(open_world_hint=False, **hints)
         tool = cls.from_function(fn, title=title, description=description, annotations=annotations)
-        # Else `dryrun: true` would import for real.
+        # Otherwise a misspelled dry_run would be ignored, and the import would be real.
         model = tool.fn_metadata.arg_model
         model.model_config["extra"] = "forbid"
         model.model_rebuild(force=True)
@@ -85,30 +80,31 @@ class SentenceTool(Tool):
         context: Context[Any, Any],
         convert_result: bool = False,
     ) -> Any:  # noqa: ANN401 - the SDK's signature
-        """Run it; what its user can mend comes back as an error result with one sentence."""
+        """Run it; a failure that the user can act on becomes an error result."""
         try:
             return await super().run(arguments, context, convert_result)
         except ToolError as error:
             cause = error.__cause__
             if isinstance(cause, TribalError):
-                return _failure(f"{cause} {in_words(cause.next_steps, as_call)}".rstrip())
+                return _failure(message_of(cause))
             if isinstance(cause, ValidationError) and not isinstance(error, UnexpectedToolError):
-                return _failure(self._sentence(cause))
+                return _failure(self._invalid(cause))
             log.exception("%s failed", self.name)
             return _failure(
                 f"{self.name} failed because of a bug in tribal-mcp; the server's log has the "
-                "details. What was acknowledged is safe."
+                "details. Completed changes are safe."
             )
 
-    def _sentence(self, error: ValidationError) -> str:
-        known = ", ".join(self.parameters["properties"]) or "none"
+    def _invalid(self, error: ValidationError) -> str:
+        known = list(self.parameters["properties"])
         sentences: list[str] = []
         for problem in error.errors(include_url=False):
-            name = ".".join(map(str, problem["loc"]))
             if problem["type"] == "extra_forbidden":
-                sentences.append(f"There is no argument {name!r:.80}; the arguments are {known}.")
+                name = str(problem["loc"][0])
+                arguments = f"The arguments are: {', '.join(known)}." if known else ""
+                sentences.append(f"There is no argument {name!r:.80}. {arguments}".rstrip())
             else:
-                sentences.append(f"{name}: {problem['msg'].removeprefix('Value error, ')}.")
+                sentences.append(invalid_field(problem["loc"], problem))
         return f"Nothing was done. {' '.join(sentences)} Correct the call and try again."
 
 

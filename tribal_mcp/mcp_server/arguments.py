@@ -1,0 +1,139 @@
+"""The arguments of the tools, each described once."""
+
+import json
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, StrictBool, WithJsonSchema
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, str):
+        raise ValueError("it must be JSON text or an object")  # noqa: TRY004 - pydantic's way
+    return value
+
+
+# Which memories
+
+Tags = Annotated[
+    list[str],
+    Field(description='Only memories with any of these tags, such as ["work"]; [] selects all.'),
+]
+DateFrom = Annotated[
+    str,
+    Field(
+        description="Only memories created at or after this time: ISO 8601, such as 2026-01-15; "
+        "UTC by default."
+    ),
+]
+DateTo = Annotated[
+    str,
+    Field(
+        description="Only memories created before this time; a date without a time includes that "
+        "day."
+    ),
+]
+Since = Annotated[
+    str,
+    Field(
+        description="Only what was added, changed or deleted here since then: an ISO 8601 time "
+        "(exported_at of an earlier export), or the path or name of an earlier bundle."
+    ),
+]
+IncludeRelated = Annotated[
+    StrictBool,
+    Field(
+        description="Also export what the memories refer to (supersedes, related_to), and so on."
+    ),
+]
+
+# Bundles
+
+OutputPath = Annotated[
+    str,
+    Field(
+        description="The file to write: .json or .jsonl, then .gz or .zst to compress it. Empty: a "
+        "dated file in the bundle folder."
+    ),
+]
+InputPath = Annotated[str, Field(description="The bundle file to read.")]
+# Annotated as text, so that the SDK does not parse it first and lose what a strict reader refuses.
+BundleJson = Annotated[
+    str,
+    BeforeValidator(_as_text),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}]}),
+    Field(
+        description="Instead of input_path: the bundle itself, as JSON text or an object. For "
+        "large bundles use a file."
+    ),
+]
+# Strict: "false" in quotes is text, and text is never interpreted as a boolean.
+Overwrite = Annotated[StrictBool, Field(description="Replace an existing bundle at output_path.")]
+OnConflict = Annotated[
+    Literal["skip", "overwrite", "merge", "keep_both", "fail"],
+    Field(
+        description="If a different memory with the same id exists: skip keeps it, overwrite "
+        "replaces it, merge keeps the one with the newer updated_at, keep_both stores the bundle's "
+        "under a new id, fail refuses the whole import."
+    ),
+]
+Embeddings = Annotated[
+    Literal["auto", "keep", "drop", "reembed"],
+    Field(
+        description="Embeddings of the bundle: auto keeps them if the models match, else drops "
+        "them; keep and drop always do; reembed computes those that are missing or that auto would "
+        "drop."
+    ),
+]
+Strict = Annotated[
+    StrictBool, Field(description="Refuse the whole bundle if any entry is invalid.")
+]
+RestoreDeleted = Annotated[
+    StrictBool, Field(description="Also import memories that were deleted here.")
+]
+WritePlan = Annotated[
+    StrictBool,
+    Field(description="Also write a file that lists what happens to each entry (plan_path)."),
+]
+
+# Single memories
+
+Content = Annotated[
+    str,
+    Field(
+        description="The memory: one fact, preference or decision, worded to be understood on its "
+        "own in a year."
+    ),
+]
+NewTags = Annotated[list[str], Field(description='Tags to filter by later, such as ["work"].')]
+About = Annotated[str, Field(description="Its origin or subject, if that helps.")]
+SourceType = Annotated[
+    Literal["", "user_explicit", "auto_capture", "correction", "cross_instance"],
+    Field(
+        description="user_explicit: the user said it; auto_capture: you inferred it; "
+        "cross_instance: another agent said it. Empty: correction with supersedes, else "
+        "user_explicit."
+    ),
+]
+Confidence = Annotated[
+    float, Field(description="How certain it is, from 0 to 1.", ge=0, le=1, strict=True)
+]
+Supersedes = Annotated[str, Field(description="The id of the memory that this one corrects.")]
+RelatedTo = Annotated[list[str], Field(description="Ids of related memories.")]
+Query = Annotated[str, Field(description="A question or keywords, in any language.")]
+Count = Annotated[
+    int, Field(description="How many memories at most, up to 20.", ge=1, le=20, strict=True)
+]
+Ids = Annotated[
+    list[str], Field(description="Ids of the memories to delete, from tribal_recall; up to 100.")
+]
+
+# Changes
+
+DryRun = Annotated[StrictBool, Field(description="Only show what would happen; change nothing.")]
+All = Annotated[StrictBool, Field(description="Every memory, not only those without an embedding.")]
+Point = Annotated[
+    str,
+    Field(description="The restore_point of an import or other change. Empty: the latest."),
+]

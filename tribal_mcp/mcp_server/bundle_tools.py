@@ -1,0 +1,136 @@
+"""The tools that work on bundles and on the whole store: export, import, reembed and undo."""
+
+from pathlib import Path
+from typing import Annotated
+
+from mcp.types import CallToolResult, ResourceLink
+
+from tribal_mcp.mcp_server.arguments import (
+    All,
+    BundleJson,
+    DateFrom,
+    DateTo,
+    DryRun,
+    Embeddings,
+    IncludeRelated,
+    InputPath,
+    OnConflict,
+    OutputPath,
+    Overwrite,
+    Point,
+    RestoreDeleted,
+    Since,
+    Strict,
+    Tags,
+    WritePlan,
+)
+from tribal_mcp.mcp_server.tool import Ctx, PlainTool, answer, ask
+from tribal_mcp.services.results import ExportResult, ImportResult, ReembedResult, UndoResult
+
+INSTRUCTIONS = """\
+Keeps long-term memories (what an agent has learned about its user and their work), finds them \
+again, and moves them between machines, agents and embedding models as portable JSON bundles.
+Use it when the user wants to remember, recall, correct or forget something, to export, back up, \
+save, move, migrate, restore, import or merge memories, or asks how many there are.
+Before an import, run tribal_import with dry_run=true and show the user the counts; then run it \
+with dry_run=false. tribal_undo undoes an import or a deletion. Results contain counts, paths and \
+short excerpts of changes; only tribal_recall returns whole memories.\
+"""
+
+
+async def tribal_export(
+    ctx: Ctx,
+    *,
+    tags: Tags = [],  # noqa: B006 - the schema's default
+    date_from: DateFrom = "",
+    date_to: DateTo = "",
+    output_path: OutputPath = "",
+    overwrite: Overwrite = False,
+    since: Since = "",
+    include_related: IncludeRelated = False,
+) -> Annotated[CallToolResult, ExportResult]:
+    """Write memories to a portable JSON bundle: a backup, or something to import elsewhere. Filters
+    by tag and date apply together; without filters, all memories are exported. Returns counts and
+    the path, not the memories."""  # noqa: D205, D209 - the description that a model reads
+    arguments = {
+        "tags": tags,
+        "date_from": date_from,
+        "date_to": date_to,
+        "output_path": output_path,
+        "overwrite": overwrite,
+        "since": since,
+        "include_related": include_related,
+    }
+    result = ExportResult(**await ask(ctx, "export", arguments))
+    told = answer(result)
+    if not output_path:
+        name = Path(result.output_path).name
+        link = ResourceLink(
+            type="resource_link",
+            name=name,
+            uri=f"tribal://bundles/{name}",
+            mime_type="application/json",
+            size=result.bytes,
+        )
+        told.content.append(link)
+    return told
+
+
+async def tribal_import(
+    ctx: Ctx,
+    *,
+    input_path: InputPath = "",
+    bundle_json: BundleJson = "",
+    conflict_resolution: OnConflict = "skip",
+    embedding_strategy: Embeddings = "auto",
+    dry_run: DryRun = False,
+    strict: Strict = False,
+    restore_deleted: RestoreDeleted = False,
+    write_plan: WritePlan = False,
+) -> Annotated[CallToolResult, ImportResult]:
+    """Import memories from a bundle. The whole file is checked before anything is written. Run it
+    with dry_run=true first and show the counts and the first changes. If it is interrupted, the
+    same call completes it; tribal_undo undoes it."""  # noqa: D205, D209 - the description that a model reads
+    arguments = {
+        "input_path": input_path,
+        "bundle_json": bundle_json,
+        "conflict_resolution": conflict_resolution,
+        "embedding_strategy": embedding_strategy,
+        "dry_run": dry_run,
+        "strict": strict,
+        "restore_deleted": restore_deleted,
+        "write_plan": write_plan,
+    }
+    result = ImportResult(**await ask(ctx, "import", arguments))
+    told = answer(result)
+    told.is_error = result.total > 0 and result.errors == result.total
+    return told
+
+
+async def tribal_reembed(
+    ctx: Ctx,
+    *,
+    all: All = False,  # noqa: A002 - as it is named for the model
+    dry_run: DryRun = False,
+) -> ReembedResult:
+    """Compute embeddings for the memories that have none, with the configured embedding model; with
+    all=true, for every memory, which changes the store's model. If it is interrupted, the same call
+    continues. Run it with dry_run=true first and show the count, duration and tokens."""  # noqa: D205, D209 - as above
+    return ReembedResult(**await ask(ctx, "reembed", {"all": all, "dry_run": dry_run}))
+
+
+async def tribal_undo(ctx: Ctx, *, point: Point = "", dry_run: DryRun = False) -> UndoResult:
+    """Undo an import or another change: every memory that it changed is as it was before. An undo
+    can be undone, and repeating the call changes nothing more. Run it with dry_run=true first and
+    show the counts."""  # noqa: D205, D209 - as above
+    return UndoResult(**await ask(ctx, "undo", {"point": point, "dry_run": dry_run}))
+
+
+_CHANGES = {"read_only_hint": False, "destructive_hint": True}
+
+TOOLS = [
+    PlainTool.of(tribal_export, "Back up memories", **_CHANGES),  # it can replace a file
+    PlainTool.of(tribal_import, "Import memories", **_CHANGES, idempotent_hint=True),
+    PlainTool.of(tribal_reembed, "Compute embeddings", **_CHANGES, idempotent_hint=True),
+    PlainTool.of(tribal_undo, "Undo a change", **_CHANGES, idempotent_hint=True),
+]

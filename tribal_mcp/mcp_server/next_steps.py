@@ -1,0 +1,21 @@
+"""What to do next, as tool calls."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tribal_mcp.next_steps import as_command
+
+TOOLS = frozenset({"export", "forget", "import", "recall", "reembed", "remember", "stats", "undo"})
+"""The actions for which there is a tool; the others are commands only."""
+
+
+def as_call(action: str, arguments: Mapping[str, Any]) -> str:
+    """A use case as a tool call, or as a command if there is no tool for it."""
+    if action not in TOOLS:
+        return as_command(action, arguments)
+    given = (
+        f"{name}={'…' if value is ... else json.dumps(value, ensure_ascii=False)}"
+        for name, value in arguments.items()
+    )
+    return f"tribal_{action}({', '.join(given)})"
