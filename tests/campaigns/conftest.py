@@ -1,4 +1,4 @@
-"""What the campaigns share."""
+"""Fixtures of the campaigns."""
 
 from collections.abc import Iterator
 

@@ -1,7 +1,7 @@
-"""Measures the MCP server: how soon it answers, and how it answers during a long import.
+"""Measures how fast the MCP server starts, and how fast it responds during a long import.
 
-`python -m tests.campaigns.measure_server` prints both as JSON. The bare server that it is compared
-with has two empty tools and nothing else of ours.
+`python -m tests.campaigns.measure_server` prints both as JSON. The bare server for comparison has
+two empty tools.
 """
 
 import json
@@ -33,7 +33,7 @@ _INITIALIZE = {
 
 
 def _until_listed(command: list[str], folder: Path) -> float:
-    """Seconds from the start of a server to its answer to tools/list."""
+    """Return the seconds from the start of a server to its response to tools/list."""
     requests: list[dict[str, Any]] = [
         {"id": 1, "method": "initialize", "params": _INITIALIZE},
         {"method": "notifications/initialized"},
@@ -54,11 +54,11 @@ def _until_listed(command: list[str], folder: Path) -> float:
 
 
 def cold_start(runs: int = 7) -> dict[str, float]:
-    """Median milliseconds to the first tools/list of a bare server and of ours, and their ratio."""
+    """Compare the median time to the first tools/list response of a bare server and of ours."""
     sides = {"bare": [sys.executable, "-c", BARE], "ours": [SERVER]}
     times: dict[str, list[float]] = {name: [] for name in sides}
     with tempfile.TemporaryDirectory() as name:
-        for run in range(runs + 1):  # in turn; the first fills the disk's cache
+        for run in range(runs + 1):  # alternating; the first run fills the disk cache
             for side, command in sides.items():
                 taken = _until_listed(command, Path(name))
                 if run:
@@ -70,7 +70,7 @@ def cold_start(runs: int = 7) -> dict[str, float]:
 
 
 async def during_an_import(count: int = 20_000, dimensions: int = 384) -> dict[str, Any]:
-    """Median and maximum milliseconds of calls while an import runs."""
+    """Return the median and maximum milliseconds of calls while an import runs."""
     times: dict[str, list[float]] = {"ping": [], "tools/list": [], "tribal_stats": []}
     done = anyio.Event()
     with tempfile.TemporaryDirectory() as name:
@@ -104,4 +104,4 @@ async def during_an_import(count: int = 20_000, dimensions: int = 384) -> dict[s
 
 if __name__ == "__main__":
     figures = {"cold_start": cold_start(), "during_an_import": anyio.run(during_an_import)}
-    print(json.dumps(figures, indent=2))  # noqa: T201 - its job
+    print(json.dumps(figures, indent=2))  # noqa: T201 - the output of this script

@@ -1,4 +1,4 @@
-"""Imported once, before the processes of a campaign are forked."""
+"""Imported once, before the processes of a campaign fork."""
 
 import chromadb
 import chromadb.api.rust  # noqa: F401

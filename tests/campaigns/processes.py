@@ -1,4 +1,4 @@
-"""Processes that a campaign starts, kills and asks: forked from one that has Chroma imported."""
+"""Processes that a campaign starts and kills, forked from one that has imported Chroma."""
 
 import multiprocessing
 import os
@@ -11,7 +11,7 @@ from typing import Any
 
 FULL = os.environ.get("TRIBAL_CAMPAIGN") == "full"
 PROTECTIONS = frozenset(os.environ.get("TRIBAL_CAMPAIGN_WITHOUT", "").split())
-"""Protections that are switched off, to see a campaign fail."""
+"""Mechanisms that are disabled, to see a campaign fail."""
 
 _started: list[BaseProcess] = []
 _context = multiprocessing.get_context("forkserver")
@@ -19,29 +19,29 @@ _context.set_forkserver_preload(["tests.campaigns.preload"])
 
 
 def times(short: int, full: int) -> int:
-    """How often: the short number by default, the full one in a full run."""
+    """Return the number of rounds of a short or a full run."""
     return full if FULL else short
 
 
 def report(line: str) -> None:
-    """Say what a campaign did; seen with `pytest -s`."""
+    """Print what a campaign did; visible with `pytest -s`."""
     print(f"\n{line}")  # noqa: T201
 
 
 @dataclass(slots=True)
 class Child:
-    """A process at work; `lines` gives what it reports."""
+    """A running process; `lines` receives its reports."""
 
     process: BaseProcess
     lines: Connection
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the process."""
         self.process.kill()
         self.process.join()
 
     def reports(self) -> list[Any]:
-        """What it has reported and nobody has read."""
+        """Return the unread reports."""
         found = []
         try:
             while self.lines.poll():
@@ -51,13 +51,13 @@ class Child:
         return found
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Close the process and its pipe."""
         self.lines.close()
         self.process.close()
 
 
 def start(work: Callable[..., Any], *arguments: object) -> Child:
-    """Run `work(report, *arguments)` in a process of its own."""
+    """Run `work(report, *arguments)` in a new process."""
     here, there = _context.Pipe(duplex=False)
     process = _context.Process(
         target=_child, args=(work, there, PROTECTIONS, arguments), daemon=True
@@ -69,7 +69,7 @@ def start(work: Callable[..., Any], *arguments: object) -> Child:
 
 
 def kill_all() -> None:
-    """End what a failed test has left at work."""
+    """Kill the processes that a failed test left running."""
     for process in _started:
         try:
             process.kill()
@@ -80,7 +80,7 @@ def kill_all() -> None:
 
 
 def answer(child: Child, timeout_s: float = 250) -> Any:  # noqa: ANN401
-    """Wait for the end of a process and give its result; what it reported is passed over."""
+    """Wait until a process ends and return its result; its reports are discarded."""
     try:
         while True:
             if not child.lines.poll(timeout_s):
@@ -102,7 +102,7 @@ def answer(child: Child, timeout_s: float = 250) -> Any:  # noqa: ANN401
 
 
 def ask(work: Callable[..., Any], *arguments: object, timeout_s: float = 250) -> Any:  # noqa: ANN401
-    """The result of `work(report, *arguments)`, done in a process of its own."""
+    """Run `work(report, *arguments)` in a new process and return its result."""
     return answer(start(work, *arguments), timeout_s)
 
 
@@ -114,5 +114,5 @@ def _child(
     switch_off(off)
     try:
         pipe.send(("done", work(pipe.send, *arguments)))
-    except BaseException:  # noqa: BLE001 - it is raised again where it is asked for
+    except BaseException:  # noqa: BLE001 - it is raised again in `answer`
         pipe.send(("failed", traceback.format_exc()))

@@ -1,4 +1,4 @@
-"""Switches protections off: a campaign that does not fail then proves nothing."""
+"""Disables mechanisms: a campaign that still passes then proves nothing about them."""
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from tribal_mcp.stores.chroma.journal import Journal
 
 
 def switch_off(names: Collection[str]) -> None:
-    """Run without those protections, in this process."""
+    """Disable these mechanisms in this process."""
     for name in names:
         _SWITCHES[name]()
 
@@ -29,7 +29,7 @@ def _put(where: object, name: str, what: Callable[..., Any]) -> None:
 
 @contextmanager
 def _in_place(_: BundleFolders, path: str, **_how: object) -> Iterator[Draft]:
-    """A bundle written where it is to be, instead of beside it first."""
+    """Write a bundle under its final name instead of a temporary one."""
     with Draft(FileIO(path, "wb")) as draft:
         draft.path = Path(path)
         yield draft

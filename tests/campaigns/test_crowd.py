@@ -1,4 +1,4 @@
-"""Many processes on one folder: nothing is lost, nothing is read that is out of date."""
+"""Many processes on one folder lose nothing and read nothing stale."""
 
 import time
 from pathlib import Path
@@ -19,7 +19,7 @@ def test_many_writers_and_readers_lose_nothing(tmp_path: Path) -> None:
     writers, count = times(4, 8), times(30, 1000)
     folder, acknowledged, stop = tmp_path / "store", tmp_path / "acknowledged", tmp_path / "stop"
     acknowledged.mkdir()
-    ask(work.make_collection, folder, SYNC_THRESHOLD)  # an index that is written often
+    ask(work.make_collection, folder, SYNC_THRESHOLD)  # with an index that is written often
     begin = time.monotonic()
     crowd = [start(work.crowd, folder, me, writers, count, acknowledged) for me in range(writers)]
     watchers = [start(work.watch, folder, stop) for _ in range(2)]
@@ -44,7 +44,7 @@ def test_many_writers_and_readers_lose_nothing(tmp_path: Path) -> None:
     )
 
 
-def test_a_store_can_be_made_by_many_at_once(tmp_path: Path) -> None:
+def test_many_processes_can_create_one_store_at_once(tmp_path: Path) -> None:
     folder, acknowledged = tmp_path / "store", tmp_path / "acknowledged"
     acknowledged.mkdir()
     crowd = [start(work.crowd, folder, me, 6, 3, acknowledged) for me in range(6)]

@@ -1,4 +1,4 @@
-"""A small real disk that fills up: a clear end, and nothing that was acknowledged is lost."""
+"""A small real disk fills up: the error is clear, and nothing acknowledged is lost."""
 
 import random
 import shutil
@@ -22,7 +22,7 @@ BOUND_S = 60.0
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """An empty file system of 64 MiB."""
+    """Mount an empty file system of 64 MiB."""
     place = tmp_path / "disk"
     place.mkdir()
     mount, umount = shutil.which("mount"), shutil.which("umount")
@@ -36,7 +36,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run([umount, "--lazy", str(place)], check=True)
 
 
-def test_a_disk_that_fills_up_costs_nothing_that_was_acknowledged(disk: Path) -> None:
+def test_a_disk_that_fills_up_loses_nothing_acknowledged(disk: Path) -> None:
     rounds = times(2, 20)
     chance = random.Random(3)  # noqa: S311
     refused = middle = 0

@@ -1,4 +1,4 @@
-"""A writer may be killed at any moment: nothing that was acknowledged is lost, nothing is half."""
+"""A writer is killed at any moment: nothing acknowledged is lost, and no batch is half written."""
 
 import random
 import shutil
@@ -22,15 +22,15 @@ SYNC_THRESHOLD = 20
 
 
 def _before() -> list[MemoryEntry]:
-    """Every third memory is in the store already, every ninth without a vector."""
+    """Return what the store has before: every third memory, every ninth without a vector."""
     return [
         memory(n, work.DIMENSIONS, **({"embedding": None} if n % 9 == 0 else {}), content="before")
         for n in range(0, ENTRIES, 3)
     ]
 
 
-def _arriving() -> list[MemoryEntry]:
-    """In the order of their bundle, in which those without a vector come last."""
+def _incoming() -> list[MemoryEntry]:
+    """Return the memories in the order of their bundle: those without a vector come last."""
     entries = [
         memory(n, work.DIMENSIONS, **({"embedding": None} if n % 10 == 0 else {}))
         for n in range(ENTRIES)
@@ -40,17 +40,17 @@ def _arriving() -> list[MemoryEntry]:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a store to import into and a bundle."""
+    """Make a folder with a store to import into and a bundle."""
     place = tmp_path_factory.mktemp("prepared")
     ask(work.make_collection, place / "store", SYNC_THRESHOLD)
     ask(work.store_entries, place / "store", _before())
-    ask(work.store_entries, place / "source", _arriving())
+    ask(work.store_entries, place / "source", _incoming())
     ask(work.export_bundle, place / "source", place / "bundle.json")
     return place
 
 
 def _kill_at_random(child: Child, chance: random.Random, within_s: float, index: Path) -> None:
-    """Half of the time at any moment, half of the time just as an index is being written."""
+    """Kill at any moment in half of the cases, and while an index is written in the other half."""
     start = time.monotonic()
     moment = chance.uniform(0, within_s)
     if chance.random() < 0.5:
@@ -74,14 +74,12 @@ def _stamp(index: Path) -> list[int]:
     ]
 
 
-def test_an_import_that_is_killed_loses_nothing_and_can_be_run_again(
-    prepared: Path, tmp_path: Path
-) -> None:
+def test_a_killed_import_loses_nothing_and_can_be_run_again(prepared: Path, tmp_path: Path) -> None:
     kills = times(20, 300)
     chance = random.Random(1)  # noqa: S311
     before = {e.id: e for e in _before()}
-    arriving = {e.id: e for e in _arriving()}
-    batches = [_arriving()[s : s + BATCH] for s in range(0, ENTRIES, BATCH)]
+    arriving = {e.id: e for e in _incoming()}
+    batches = [_incoming()[s : s + BATCH] for s in range(0, ENTRIES, BATCH)]
     uninterrupted = tmp_path / "uninterrupted"
     shutil.copytree(prepared / "store", uninterrupted)
     begin = time.monotonic()
@@ -138,7 +136,7 @@ def _entries_done(message: str) -> int:
     return int(words[1].replace(",", "")) if words[0] == "Imported" else 0
 
 
-def test_an_export_that_is_killed_leaves_no_half_bundle(prepared: Path, tmp_path: Path) -> None:
+def test_a_killed_export_leaves_no_half_bundle(prepared: Path, tmp_path: Path) -> None:
     kills = times(20, 300)
     chance = random.Random(2)  # noqa: S311
     bundle = tmp_path / "bundle.json.gz"

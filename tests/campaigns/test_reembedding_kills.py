@@ -1,4 +1,4 @@
-"""A store that moves to another model and back is killed on the way: nothing lost or repeated."""
+"""A change of model and back is killed repeatedly: nothing is lost or embedded twice."""
 
 import os
 import random
@@ -41,7 +41,7 @@ def nearest(stored: dict[str, dict[str, object]], question: str, dimensions: int
     return ids[int(np.argmax(vectors @ np.array(words_vector(question, dimensions), np.float32)))]
 
 
-def test_a_move_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_killed_change_of_model_resumes_where_it_stopped(tmp_path: Path) -> None:
     count, kills = times(300, 5000), times(3, 20)
     chance = random.Random(3)  # noqa: S311
     write_bundle(
@@ -60,13 +60,13 @@ def test_a_move_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
             server.embedded.clear()
             begun = 0
             for _ in range(kills // 2 + kills % 2):
-                moving = tribal(tmp_path, server, dimensions, "reembed", "--all")
-                # Somewhere on the way: after so many texts more, by chance.
+                process = tribal(tmp_path, server, dimensions, "reembed", "--all")
+                # Kill it after a random number of further texts.
                 aim = begun + chance.randrange(1, max(2, 2 * count // (kills + 1)))
-                while sum(server.embedded.values()) < aim and moving.poll() is None:
+                while sum(server.embedded.values()) < aim and process.poll() is None:
                     time.sleep(0.001)
-                moving.kill()
-                done += moving.wait() != 0
+                process.kill()
+                done += process.wait() != 0
                 begun = sum(server.embedded.values())
             assert tribal(tmp_path, server, dimensions, "reembed", "--all").wait() == 0
             stored = read_back(tmp_path)

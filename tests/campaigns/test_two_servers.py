@@ -1,4 +1,4 @@
-"""Two MCP servers on one folder, each driven by a real client: as two editor windows are."""
+"""Two MCP servers on one folder, each with a real client, such as two editor windows."""
 
 import statistics
 import time
@@ -51,15 +51,15 @@ async def test_two_servers_on_one_folder_lose_nothing(tmp_path: Path) -> None:
     report(f"2 servers x {bundles} imports of {SIZE}: 0 lost, 0 stale, 0 errors")
 
 
-@pytest.mark.filterwarnings("ignore:ping is removed")  # in the newer era of MCP
-async def test_a_server_answers_at_once_during_a_long_import(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:ping is removed")  # in newer versions of MCP
+async def test_a_server_responds_at_once_during_a_long_import(tmp_path: Path) -> None:
     count = times(2_000, 20_000)
     write_many(tmp_path / "many.json", count, 384)
     pings: list[float] = []
     stats: list[float] = []
 
     async with connected(tmp_path, "legacy") as client:
-        await call(client, "tribal_stats")  # its store process is up
+        await call(client, "tribal_stats")  # starts its store process
         done = anyio.Event()
 
         async def long() -> None:

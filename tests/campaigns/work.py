@@ -1,4 +1,4 @@
-"""What the processes of the campaigns do."""
+"""The work of the processes of the campaigns."""
 
 import os
 import random
@@ -30,7 +30,7 @@ TEXT = "A memory that takes some room. " * 40
 
 
 def make_collection(_report: Report, folder: Path, sync_threshold: int) -> None:
-    """A collection of ours that writes its index often."""
+    """Create a collection that writes its index often."""
     import chromadb  # noqa: PLC0415
 
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def store_entries(_report: Report, folder: Path, entries: Sequence[MemoryEntry])
 
 
 def jobs(folder: Path, report: Report) -> Jobs:
-    """The use cases on that folder, with progress to the parent."""
+    """Return the use cases on that folder, with progress sent to the parent."""
     settings = Settings(data_dir=folder, lock_timeout_s=240.0)
     return Jobs(
         settings, Limits(), report=lambda _, message: report(("progress", message)), trusted=True
@@ -82,7 +82,7 @@ def export_bundle(report: Report, folder: Path, bundle: Path) -> dict[str, Any]:
 
 
 def read_all(_report: Report, folder: Path) -> tuple[dict[str, MemoryEntry], list[str]]:
-    """All memories, as the store gives them; and its notes."""
+    """Return all memories and the notes of the store."""
 
     async def run() -> tuple[dict[str, MemoryEntry], list[str]]:
         async with ChromaStore(folder) as store, store.session():
@@ -94,7 +94,7 @@ def read_all(_report: Report, folder: Path) -> tuple[dict[str, MemoryEntry], lis
 
 
 def damage(_report: Report, folder: Path) -> list[str]:
-    """What Chroma itself and the files disagree about, or have lost."""
+    """Return where Chroma and the files disagree, and what is lost."""
     import chromadb  # noqa: PLC0415
 
     problems: list[str] = []
@@ -122,12 +122,12 @@ def damage(_report: Report, folder: Path) -> list[str]:
 
 
 def audit(report: Report, folder: Path) -> tuple[dict[str, MemoryEntry], list[str], list[str]]:
-    """All memories, the store's notes, and what is damaged."""
+    """Return all memories, the notes of the store, and the damage."""
     return *read_all(report, folder), damage(report, folder)
 
 
 def filled(seed: int, count: int) -> list[MemoryEntry]:
-    """What is in a store after so many memories of `fill`: all but the last batch were replaced."""
+    """Return what `fill` has stored after `count` memories: all but the last batch replaced."""
     return [
         memory(seed * 10_000 + n, DIMENSIONS, content=TEXT if n >= count - FILL else f"{TEXT}Again")
         for n in range(count)
@@ -135,9 +135,9 @@ def filled(seed: int, count: int) -> list[MemoryEntry]:
 
 
 def fill(_report: Report, folder: Path, seed: int) -> tuple[int, str]:
-    """Insert memories until it fails: how many were acknowledged, and the failure.
+    """Insert memories until it fails; return how many were acknowledged, and the error.
 
-    Each batch also replaces the one before, which takes Chroma two steps.
+    Each batch also replaces the previous one, which takes Chroma two steps.
     """
     chroma_folder.FREE_BYTES = 0
     chroma_folder._SPARE = 0
@@ -160,7 +160,7 @@ def fill(_report: Report, folder: Path, seed: int) -> tuple[int, str]:
 def crowd(
     _report: Report, folder: Path, me: int, processes: int, count: int, acknowledged: Path
 ) -> dict[str, int]:
-    """Upsert memories one by one; between them read one's own and those of others back."""
+    """Upsert memories one by one, and read one's own and those of other processes in between."""
     stale = 0
 
     async def run() -> None:
@@ -186,7 +186,7 @@ def crowd(
 
 
 def watch(_report: Report, folder: Path, stop: Path) -> dict[str, int]:
-    """Read without pause: the count never falls, and each memory that is listed can be read."""
+    """Read continuously: the count never falls, and each listed memory can be read."""
     rounds = wrong = 0
 
     async def run() -> None:

@@ -1,4 +1,4 @@
-"""Bundles built to exhaust memory; `python -m tests.support.bombs NAME` prints the peak of one."""
+"""Bundles that try to exhaust memory; `python -m tests.support.bombs NAME` prints the peak."""
 
 import gzip
 import io
@@ -31,7 +31,7 @@ VALUES = b'{"id":"a","content":"","created_at":"2026-01-01","metadata":{"a":[%b0
 
 
 class Generated(io.RawIOBase):
-    """A file of `head`, so many times `body`, and `tail`, that is made while it is read."""
+    """A file of `head`, `count` times `body`, and `tail`, generated while it is read."""
 
     def __init__(self, head: bytes, body: bytes, times: int, tail: bytes) -> None:
         self._head, self._body, self._tail = head, body, tail
@@ -125,7 +125,7 @@ def main(name: str) -> None:
             pass
     except BundleError as error:
         sys.stdout.write(f"refused: {error}\n")
-    # Not `ru_maxrss`: a process begins with that of the one that started it.
+    # Not `ru_maxrss`, which a process inherits from its parent.
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert peak
     sys.stdout.write(f"{int(peak[1]) // 1024} MB\n")

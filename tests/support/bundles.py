@@ -1,4 +1,4 @@
-"""Bundles as bytes, and what is in them, for the tests of the codec."""
+"""Bundles as bytes, and their content, for tests of the bundle format."""
 
 import json
 from collections.abc import Iterable
@@ -22,12 +22,12 @@ EXPORTED_AT = "2026-02-01T00:00:00+00:00"
 
 
 def manifest(count: int | None, dimensions: int = 8) -> EmbeddingManifest:
-    """A manifest for that many memories."""
+    """Return a manifest for `count` memories."""
     model = EmbeddingMetadata(MODEL.model_name, dimensions, MODEL.provider, MODEL.created_at)
     return EmbeddingManifest(model, count, EXPORTED_AT)
 
 
-def written(  # noqa: PLR0917 - as one thinks of a file
+def written(  # noqa: PLR0917 - in the order of a file
     entries: Iterable[MemoryEntry] | int = 3,
     layout: Layout = "json",
     compression: Compression = "none",
@@ -35,7 +35,7 @@ def written(  # noqa: PLR0917 - as one thinks of a file
     dimensions: int = 8,
     deleted: Iterable[Tombstone] = (),
 ) -> bytes:
-    """The bytes of a bundle of these entries, or of the first so many memories."""
+    """Return the bytes of a bundle of these entries, or of the first `count` memories."""
     entries = memories(entries, dimensions) if isinstance(entries, int) else list(entries)
     out = BytesIO()
     head = manifest(len(entries), dimensions)
@@ -49,7 +49,7 @@ def written(  # noqa: PLR0917 - as one thinks of a file
 
 @dataclass
 class Read:
-    """All that a reader says of a bundle."""
+    """Everything that a reader returns for a bundle."""
 
     reader: BundleReader
     items: list[Item]
@@ -64,7 +64,7 @@ class Read:
 
 
 def read(data: bytes, limits: Limits = DEFAULT_LIMITS, *, strict: bool = False) -> Read:
-    """Verify a bundle, then take its entries."""
+    """Verify a bundle and read its entries."""
     reader = BundleReader(BytesIO(data), limits)
     verified = reader.verify(strict=strict)
     items = [item for batch in reader.batches(7) for item in batch]
@@ -80,12 +80,12 @@ def read(data: bytes, limits: Limits = DEFAULT_LIMITS, *, strict: bool = False) 
 
 
 def as_dict(count: int = 3) -> dict[str, Any]:
-    """A bundle of the first so many memories as plain values, without its integrity block."""
+    """Return a bundle of the first `count` memories as plain values, without integrity block."""
     bundle: dict[str, Any] = json.loads(written(count))
     del bundle["integrity"]
     return bundle
 
 
 def dumped(bundle: dict[str, Any]) -> bytes:
-    """As another program would write it."""
+    """Return the bundle as another program would write it."""
     return json.dumps(bundle).encode()

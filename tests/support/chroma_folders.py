@@ -1,4 +1,4 @@
-"""Real Chroma folders, and what Chroma itself gives out of them."""
+"""Real Chroma folders, and what Chroma itself returns from them."""
 
 import random
 import sqlite3
@@ -92,10 +92,10 @@ def the(files: ChromaFiles | SalvagedFiles, name: str = "memories") -> RawCollec
 
 
 def assert_same_as_chroma(folder: Path, *collections: Collection) -> None:
-    """Every record equals Chroma's to the bit and the type, and nothing is wrong.
+    """Assert that every record equals Chroma's, bit for bit and in type, without damage.
 
-    But for the vectors of a cosine collection: Chroma divides and multiplies them by their norms,
-    and those that stand in its log only are read as they were written.
+    Except for vectors of a cosine collection: Chroma divides and multiplies them by their norms,
+    while vectors that are only in the log are read as they were written.
     """
     with ChromaFiles(folder) as files:
         for collection in collections:
@@ -118,7 +118,7 @@ def numbers(records: list[Record], raw: RawCollection) -> Vector:
 
 
 def typed(records: list[Record]) -> list[Any]:
-    """1, 1.0 and True told apart."""
+    """Distinguish 1, 1.0 and True."""
     return [
         (i, document, {key: repr(value) for key, value in sorted(metadata.items())}, *vector)
         for i, document, metadata, *vector in records
@@ -126,7 +126,7 @@ def typed(records: list[Record]) -> list[Any]:
 
 
 def random_metadata(rng: random.Random) -> dict[str, Any] | None:
-    """Of every kind that Chroma takes; floats of up to 15 digits, for it does not keep more."""
+    """Values of every type that Chroma accepts; floats have up to 15 digits, as it keeps."""
     scalars: list[Any] = [
         "", "ünï😀", "nul\0inside", 0, -5, 2**63 - 1, -(2**63), 0.5, 1.0, -1e300, True, False,
         round(rng.random(), 12),

@@ -19,7 +19,7 @@ from tests.support.chroma_servers import RealServer
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A request on its way."""
+    """A request that the proxy received."""
 
     method: str
     path: str
@@ -28,19 +28,19 @@ class Seen:
 
     @property
     def verb(self) -> str:
-        """What is asked for: upsert, delete, get, count or whatever the path ends with."""
+        """The operation: the last part of the path, such as upsert, delete, get or count."""
         return self.path.rpartition("/")[2]
 
     @property
     def asked(self) -> dict[str, Any]:
-        """Its body as an object."""
+        """The body as an object."""
         value: dict[str, Any] = orjson.loads(self.body)
         return value
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What comes back."""
+    """A response."""
 
     status: int
     body: bytes = b""
@@ -48,19 +48,19 @@ class Answer:
 
 
 Meets = Callable[[Seen, Callable[[], Answer]], Answer | None]
-"""Gives the answer to a request; None breaks the connection without one."""
+"""Returns the response to a request; None closes the connection without one."""
 
 
 def passed(_seen: Seen, pass_on: Callable[[], Answer]) -> Answer:
-    """Nothing special."""
+    """Forward the request."""
     return pass_on()
 
 
 class Proxy:
-    """What it is to do, and what it saw, in the order in which it came.
+    """What the proxy does with requests, and the requests it received, in order.
 
     Args:
-        server: where it passes things on.
+        server: where it forwards requests to.
     """
 
     def __init__(self, server: RealServer) -> None:
@@ -73,12 +73,12 @@ class Proxy:
         self._thread = threading.Thread(target=self._http.serve_forever)
 
     def verbs(self, verb: str) -> list[Seen]:
-        """The requests that asked for that."""
+        """Return the requests for that operation."""
         return [seen for seen in self.seen if seen.verb == verb]
 
     @contextmanager
     def running(self) -> Iterator["Proxy"]:
-        """Serve, and be gone at the end."""
+        """Serve until the end of the block."""
         self._thread.start()
         try:
             yield self
@@ -102,7 +102,7 @@ class Proxy:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            wbufsize = -1  # head and body go together, or each answer waits for an acknowledgement
+            wbufsize = -1  # send head and body together, without waiting for an ACK
 
             def _meet(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
@@ -123,16 +123,16 @@ class Proxy:
                 self.end_headers()
                 self.wfile.write(answer.body)
 
-            do_GET = do_POST = do_PUT = do_DELETE = _meet  # noqa: N815 - as its base names them
+            do_GET = do_POST = do_PUT = do_DELETE = _meet  # noqa: N815 - names of the base class
 
             def log_message(self, *_: object) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         return Handler
 
 
 @contextmanager
 def proxied(server: RealServer) -> Iterator[Proxy]:
-    """A proxy before that server."""
+    """A proxy in front of that server."""
     with Proxy(server).running() as proxy:
         yield proxy

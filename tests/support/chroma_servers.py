@@ -1,4 +1,4 @@
-"""Real Chroma servers on loopback: started on a port of the system's choice, ended by their pid."""
+"""Real Chroma servers on loopback, on a port chosen by the system."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ _START_S = 120.0
 
 
 class RealServer:
-    """A `chroma run`, which can be killed and started again in its place."""
+    """A `chroma run` process, which can be killed and restarted at the same address."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -29,7 +29,7 @@ class RealServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
-        """Start it and wait until it answers."""
+        """Start the server and wait until it responds."""
         self._folder.mkdir(parents=True, exist_ok=True)
         place = ["--path", str(self._folder), "--host", "127.0.0.1", "--port", str(self.port)]
         with (self._folder / "server.log").open("ab") as log:
@@ -55,11 +55,11 @@ class RealServer:
             return False
 
     def stop(self) -> None:
-        """End it as its user would."""
+        """Stop the server as its user would."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the server."""
         self._end(signal.SIGKILL)
 
     def _end(self, number: signal.Signals) -> None:
@@ -71,7 +71,7 @@ class RealServer:
 
 @contextmanager
 def real_server(folder: Path) -> Iterator[RealServer]:
-    """A server that is gone at the end."""
+    """A server that is stopped at the end of the block."""
     server = RealServer(folder)
     try:
         yield server.start()

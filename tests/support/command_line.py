@@ -1,4 +1,4 @@
-"""What the tests of the command line share."""
+"""Helpers for tests of the command line."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from tribal_mcp.portability.manifest import EmbeddingManifest, EmbeddingMetadata
 
 
 class Ran(NamedTuple):
-    """How a command ended."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -20,16 +20,16 @@ class Ran(NamedTuple):
 
 
 Tribal = Callable[..., Ran]
-"""Runs `tribal-mcp …` in a folder of its own."""
+"""Runs `tribal-mcp …` in its own folder."""
 
 
 def rows(out: str) -> dict[str, str]:
-    """The table in what a command printed."""
+    """Return the table that a command printed."""
     return dict(re.findall(r"^  (\S[\w ]*?)   +(\S.*)$", out, re.MULTILINE))
 
 
 def plain(count: int) -> dict[str, Any]:
-    """A bundle as the original writes it, without a checksum."""
+    """Write a bundle as the original TribalMemory does, without a checksum."""
     manifest = EmbeddingManifest(EmbeddingMetadata("model-a", 8, "tests"), count)
     bundle = PortableBundle(manifest, memories(count)).to_dict()
     del bundle["integrity"]
@@ -37,7 +37,7 @@ def plain(count: int) -> dict[str, Any]:
 
 
 def three_with_a_bad_one(path: Path) -> None:
-    """A bundle whose second entry has a number as its content."""
+    """Write a bundle whose second entry has a number as its content."""
     bundle = plain(3)
     bundle["entries"][1]["content"] = 5
     path.write_text(json.dumps(bundle))

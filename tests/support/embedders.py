@@ -1,4 +1,4 @@
-"""An embedder that needs nothing: each word adds a direction of its own, always the same."""
+"""An embedder without a model: each word adds its own fixed direction."""
 
 import hashlib
 import re
@@ -13,7 +13,7 @@ from tribal_mcp.stores.base import StoreState
 
 
 class BagOfWords:
-    """An `Embedder` whose texts are near if they share words; as `embedder_of` it gives itself."""
+    """An `Embedder` that places texts with common words near, and its own `embedder_of`."""
 
     def __init__(self, name: str = "bag-of-words", dimensions: int = 64, fails: str = "") -> None:
         self.identity = EmbeddingMetadata(name, dimensions, "tests", "2026-01-01T00:00:00+00:00")
@@ -23,14 +23,14 @@ class BagOfWords:
     def __call__(self, _state: StoreState) -> "BagOfWords":
         return self
 
-    async def embed(self, texts: Sequence[str], *, query: bool = False) -> list[Vector]:  # noqa: ARG002 - questions are embedded as texts are
+    async def embed(self, texts: Sequence[str], *, query: bool = False) -> list[Vector]:  # noqa: ARG002 - queries are embedded like texts
         self.asked += texts
         if self.fails:
             raise EmbedderError(self.fails)
         return [self.vector(text) for text in texts]
 
     def vector(self, text: str) -> Vector:
-        """The vector of a text, of unit length."""
+        """Return the vector of a text, of unit length."""
         total = np.full(self.identity.dimensions, 1e-3)
         for word in re.findall(r"\w+", text.casefold()):
             seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "big")
@@ -39,4 +39,4 @@ class BagOfWords:
 
 
 def nothing(_state: StoreState) -> None:
-    """As `embedder_of`: no embedder can be had."""
+    """Use as `embedder_of`: no embedder is available."""

@@ -1,7 +1,7 @@
-"""A server on this machine that embeds as OpenAI's and Ollama's do, and can misbehave.
+"""A local embedding server with the APIs of OpenAI and Ollama that can misbehave.
 
-Its vectors are bags of hashed words, of length one: texts that share words are near, and the same
-text has the same vector in every run. The model's name says the dimensions: `words-384`.
+Its vectors are bags of hashed words, of length one: texts with common words are near, and a text
+has the same vector in every run. The name of the model gives the dimensions: `words-384`.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ import numpy as np
 
 
 def words_vector(text: str, dimensions: int) -> list[float]:
-    """The vector of a text: what it is about, by its words."""
+    """Return the vector of a text, made from its words."""
     numbers = np.zeros(dimensions)
     for word in re.findall(r"\w+", text.lower()) or [""]:
         digest = hashlib.sha256(word.encode()).digest()
@@ -32,10 +32,10 @@ def words_vector(text: str, dimensions: int) -> list[float]:
 
 @dataclass
 class EmbeddingServer:
-    """What it is to do, and what it was asked.
+    """How the server behaves, and the requests it received.
 
     Attributes:
-        port: where it is.
+        port: its port.
         embedded: how often each text was embedded.
         keys: the Authorization of each request.
         fails: statuses of the next answers, before it answers again.
@@ -53,11 +53,11 @@ class EmbeddingServer:
 
     @property
     def url(self) -> str:
-        """For TRIBAL_EMBEDDING_URL, in OpenAI's form; Ollama's goes without the end."""
+        """The TRIBAL_EMBEDDING_URL for the OpenAI API; that for Ollama has no path."""
         return f"http://127.0.0.1:{self.port}/v1"
 
     def settings(self, dimensions: int = 8) -> dict[str, str]:
-        """The environment of a program that embeds here."""
+        """The environment of a program that uses this server."""
         return {
             "TRIBAL_EMBEDDING_PROVIDER": "openai-compatible",
             "TRIBAL_EMBEDDING_URL": self.url,
@@ -66,7 +66,7 @@ class EmbeddingServer:
         }
 
     def answer(self, path: str, asked: dict[str, Any]) -> tuple[int, bytes]:
-        """The status and the body for a request."""
+        """Return the status and the body for a request."""
         self.requests.append(asked)
         if self.fails:
             return self.fails.pop(0), b"{}"
@@ -89,7 +89,7 @@ class EmbeddingServer:
 
 @contextmanager
 def embedding_server() -> Iterator[EmbeddingServer]:
-    """One that runs until the end of the block, on a port that the system chooses."""
+    """Run a server until the end of the block, on a port chosen by the system."""
     state = EmbeddingServer()
 
     class Handler(BaseHTTPRequestHandler):
@@ -106,7 +106,7 @@ def embedding_server() -> Iterator[EmbeddingServer]:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     state.port = server.server_address[1]

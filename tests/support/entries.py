@@ -1,4 +1,4 @@
-"""Hypothesis strategies for everything that an entry can hold."""
+"""Hypothesis strategies for everything that an entry can contain."""
 
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -55,7 +55,7 @@ OURS = {
 
 @st.composite
 def entries(draw: st.DrawFn) -> MemoryEntry:
-    """Any entry whose vector, if it has one, is of shape (DIMENSIONS,)."""
+    """Any entry whose vector, if any, has shape (DIMENSIONS,)."""
     verbatim = {}
     created_at = draw(dates)
     if text := draw(st.none() | date_texts):

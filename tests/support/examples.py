@@ -1,4 +1,4 @@
-"""Made-up memories for the tests; the vectors are pseudo-random, the same in every run."""
+"""Invented memories for the tests; the vectors are pseudo-random but the same in every run."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,13 +16,13 @@ BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def vector(seed: int, dimensions: int = 8) -> Vector:
-    """A unit vector, float32 of shape (dimensions,)."""
+    """Return a float32 unit vector of shape (dimensions,)."""
     numbers = np.random.default_rng(seed).normal(size=dimensions)
     return (numbers / np.linalg.norm(numbers)).astype(np.float32)
 
 
 def memory(number: int, dimensions: int = 8, **changes: Any) -> MemoryEntry:  # noqa: ANN401 - any field
-    """The memory of that number, created that many hours into 2026."""
+    """Return memory `number`, created `number` hours into 2026."""
     values: dict[str, Any] = {
         "id": f"memory-{number}",
         "content": f"Memory number {number}",
@@ -36,5 +36,5 @@ def memory(number: int, dimensions: int = 8, **changes: Any) -> MemoryEntry:  # 
 
 
 def memories(count: int, dimensions: int = 8) -> list[MemoryEntry]:
-    """The first `count` memories."""
+    """Return the first `count` memories."""
     return [memory(number, dimensions) for number in range(count)]

@@ -1,4 +1,4 @@
-"""A real `tribal-mcp serve` on a port of the system's choosing, and plain requests to it."""
+"""A real `tribal-mcp serve` on a port chosen by the system, and plain requests to it."""
 
 import http.client
 import json
@@ -17,12 +17,12 @@ from typing import Any
 from tests.support.mcp_client import END_S, SERVER, settings
 
 WAIT_S = 120.0
-"""How long an answer may take: far more than any needs."""
+"""Timeout of a response, far more than any needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back."""
+    """A response."""
 
     status: int
     headers: dict[str, str]
@@ -36,7 +36,7 @@ class Answer:
 
     @property
     def problem(self) -> tuple[int, str]:
-        """Its status and code, once it is seen to be a whole problem."""
+        """Check that the body is a complete problem; return its status and code."""
         said = self.json
         assert self.headers["content-type"] == "application/problem+json"
         assert said["status"] == self.status
@@ -47,11 +47,11 @@ class Answer:
 
 
 class HttpServer:
-    """The server's process.
+    """A server process.
 
     Args:
-        folder: the store and the bundles lie in it.
-        patch: Python that runs first, such as to shorten a limit; `server`, `access` and `dispatch`
+        folder: for the store and the bundles.
+        patch: Python code to run first, such as to lower a limit; `server`, `access` and `dispatch`
             are modules of the interface.
         host: the address to bind to.
         more: further settings.
@@ -70,11 +70,11 @@ class HttpServer:
             env={**os.environ, **settings(folder, **more)},
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=_hear_ctrl_c,  # noqa: PLW1509 - no thread is about
+            preexec_fn=_hear_ctrl_c,  # noqa: PLW1509 - there are no threads
         )
         assert self.process.stderr is not None
         first = self.process.stderr.readline()
-        # Read on, or it would wait for ever once the pipe is full.
+        # Keep reading, or the server blocks when the pipe is full.
         self._said: list[str] = []
         self._reader = threading.Thread(target=self._said.extend, args=(self.process.stderr,))
         self._reader.start()
@@ -89,10 +89,10 @@ class HttpServer:
         self,
         method: str,
         path: str,
-        body: Any = None,  # noqa: ANN401 - as http.client
+        body: Any = None,  # noqa: ANN401 - like http.client
         **headers: str,
     ) -> Iterator[http.client.HTTPResponse]:
-        """Send a request and give its answer to read; a header's `_` stands for `-`."""
+        """Send a request and return the open response; `_` in a header name becomes `-`."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_S)
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         try:
@@ -102,7 +102,7 @@ class HttpServer:
             connection.close()
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:  # noqa: ANN401
-        """Send a request and read its answer."""
+        """Send a request and read the response."""
         if isinstance(body, dict):
             body = json.dumps(body)
             headers.setdefault("Content_Type", "application/json")
@@ -111,13 +111,13 @@ class HttpServer:
             return Answer(answer.status, kept, answer.read())
 
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
-        """End it with a signal: its exit code and what it said on the way."""
+        """Send a signal; return the exit code and the output."""
         self.process.send_signal(number)
         self.process.wait(timeout=4 * END_S)
         return self.process.returncode, self.end()
 
     def end(self) -> str:
-        """Kill it, if it is still there: what it said."""
+        """Kill the server if it still runs, and return its output."""
         self.process.kill()
         self.process.wait()
         self._reader.join()
@@ -126,14 +126,14 @@ class HttpServer:
         return "".join(self._said)
 
     def workers(self) -> list[int]:
-        """Its store processes."""
+        """Return its store processes."""
         pid = self.process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
         return [int(child) for child in children.split()]
 
 
 def _hear_ctrl_c() -> None:
-    """Tests that were started in the background have it ignored, and so would their children."""
+    """Handle SIGINT: tests started in the background ignore it, and children inherit that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -141,7 +141,7 @@ def _hear_ctrl_c() -> None:
 def serving(
     folder: Path, patch: str = "", host: str = "127.0.0.1", **more: str
 ) -> Iterator[HttpServer]:
-    """A server that is gone at the end."""
+    """A server that is stopped at the end of the block."""
     server = HttpServer(folder, patch, host, **more)
     try:
         yield server
@@ -150,5 +150,5 @@ def serving(
 
 
 def passing(folder: Path) -> list[Path]:
-    """The files on their way through the server whose store lies there."""
+    """Return the spool files of the server whose store is in that folder."""
     return list((folder / "store" / "tribal-mcp" / "passing").iterdir())

@@ -1,7 +1,7 @@
-"""Real clients of a real stdio server, for the tests of the MCP interface.
+"""Real clients of a real stdio server, for tests of the MCP interface.
 
-`python -m tests.support.mcp_client > tests/data/tools.json` prints what the server says about its
-tools; a test compares that with the file.
+`python -m tests.support.mcp_client > tests/data/tools.json` prints the server's description of its
+tools; a test compares it with the file.
 """
 
 import json
@@ -27,7 +27,7 @@ from tribal_mcp.portability.memory import MemoryEntry
 SERVER = str(Path(sys.executable).with_name("tribal-mcp"))
 ERAS = pytest.mark.parametrize("era", ["auto", "legacy"])
 END_S = 30.0
-"""How long a process may take to its end: far more than it needs."""
+"""Timeout for the end of a process, far more than it needs."""
 
 _READ_BACK = """
 import json, sys
@@ -46,20 +46,20 @@ anyio.run(main)
 
 
 def settings(folder: Path, **more: str) -> dict[str, str]:
-    """The environment of a server whose store and bundles lie in `folder`."""
+    """Return the environment of a server with its store and bundles in `folder`."""
     return {"TRIBAL_DATA_DIR": str(folder / "store"), "TRIBAL_BUNDLE_DIRS": str(folder), **more}
 
 
 @asynccontextmanager
 async def connected(folder: Path, era: str = "auto", **more: str) -> AsyncIterator[Client]:
-    """A client of a stdio server that was started in `folder`."""
+    """Return a client of a stdio server started in `folder`."""
     server = StdioServerParameters(command=SERVER, env=settings(folder, **more), cwd=folder)
     async with Client(server, mode=era) as client:
         yield client
 
 
 async def call(client: Client, tool: str, **arguments: object) -> dict[str, Any]:
-    """The structured result of a call that succeeds."""
+    """Make a call that succeeds, and return its structured result."""
     result = await client.call_tool(tool, arguments)
     assert not result.is_error, text_of(result)
     assert result.structured_content is not None
@@ -68,13 +68,13 @@ async def call(client: Client, tool: str, **arguments: object) -> dict[str, Any]
 
 
 def text_of(result: CallToolResult) -> str:
-    """What a model reads of it."""
+    """Return the text that a model reads."""
     assert isinstance(result.content[0], TextContent)
     return result.content[0].text
 
 
 def read_back(folder: Path) -> dict[str, dict[str, Any]]:
-    """The memories by id, as a process that starts now reads them."""
+    """Return the memories by id, read by a new process."""
     command = [sys.executable, "-c", _READ_BACK, str(folder / "store")]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     entries = [json.loads(line) for line in out.splitlines()]
@@ -102,7 +102,7 @@ def write_many(path: Path, count: int, dimensions: int = 8) -> None:
 
 
 class RawServer:
-    """A stdio server without a client before it: for its process, signals and exact output."""
+    """A stdio server without a client, for tests of its process, signals and exact output."""
 
     def __init__(self, folder: Path, **more: str) -> None:
         self.process = subprocess.Popen(
@@ -119,7 +119,7 @@ class RawServer:
         self.send("notifications/initialized")
 
     def send(self, method: str, params: object = None, number: int | None = None) -> None:
-        """Send a request, or without a number a notification."""
+        """Send a request, or a notification if there is no number."""
         message: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": params or {}}
         if number is not None:
             message["id"] = number
@@ -128,22 +128,22 @@ class RawServer:
         self.process.stdin.flush()
 
     def call(self, tool: str, number: int, **arguments: object) -> None:
-        """Send a tool call that asks for progress, named as its number."""
+        """Send a tool call that requests progress, with its number as the token."""
         params = {"name": tool, "arguments": arguments, "_meta": {"progressToken": number}}
         self.send("tools/call", params, number)
 
     def messages(self) -> Iterator[dict[str, Any]]:
-        """What it says, up to the end; a line that is not JSON fails."""
+        """Yield its messages until the end; a line that is not JSON fails the test."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             yield json.loads(line)
 
     def until(self, number: int) -> dict[str, Any]:
-        """The answer to a request."""
+        """Return the response to a request."""
         return next(message for message in self.messages() if message.get("id") == number)
 
     def until_imported(self) -> str:
-        """The first progress message that says that memories are in the store."""
+        """Return the first progress message that reports memories in the store."""
         for message in self.messages():
             said = str(message.get("params", {}).get("message", ""))
             if said.startswith("Imported"):
@@ -151,7 +151,7 @@ class RawServer:
         raise AssertionError("The server ended before it had imported anything.")
 
     def two_workers(self) -> None:
-        """Have it start two store processes, by two calls at once."""
+        """Make it start two store processes, with two calls at once."""
         self.call("tribal_stats", 101)
         self.call("tribal_stats", 102)
         waiting = {101, 102}
@@ -159,17 +159,17 @@ class RawServer:
             waiting.discard(next(self.messages()).get("id", 0))
 
     def workers(self) -> list[int]:
-        """Its store processes."""
+        """Return its store processes."""
         pid = self.process.pid
         return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     def close_input(self) -> None:
-        """End its input, as a client does that goes away."""
+        """Close its input, as a client does when it exits."""
         assert self.process.stdin is not None
         self.process.stdin.close()
 
     def close(self) -> None:
-        """Kill it, if it is still there, and give back the pipes."""
+        """Kill the server if it still runs, and close the pipes."""
         self.process.kill()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
@@ -179,7 +179,7 @@ class RawServer:
 
 @contextmanager
 def raw_server(folder: Path, **more: str) -> Iterator[RawServer]:
-    """A `RawServer` that is gone at the end."""
+    """A `RawServer` that is stopped at the end of the block."""
     server = RawServer(folder, **more)
     try:
         yield server
@@ -189,7 +189,7 @@ def raw_server(folder: Path, **more: str) -> Iterator[RawServer]:
 
 @contextmanager
 def watched(pid: int) -> Iterator[Any]:
-    """Gives a function that waits for the end of any process; whether it came in time."""
+    """Yield a function that waits for the end of a process; it returns False on a timeout."""
     handle = os.pidfd_open(pid)
     try:
         yield lambda: bool(select.select([handle], [], [], END_S)[0])
@@ -198,8 +198,8 @@ def watched(pid: int) -> Iterator[Any]:
 
 
 async def described() -> dict[str, Any]:
-    """What the server says of itself and of its tools."""
-    from tribal_mcp.mcp_server.server import build_server  # noqa: PLC0415 - slow, and few need it
+    """Return the server's description of itself and its tools."""
+    from tribal_mcp.mcp_server.server import build_server  # noqa: PLC0415 - slow, and rarely needed
 
     async with Client(build_server()) as client:
         tools = await client.list_tools()
@@ -210,4 +210,4 @@ async def described() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(anyio.run(described), indent=2))  # noqa: T201 - its job
+    print(json.dumps(anyio.run(described), indent=2))  # noqa: T201 - the output of this script
