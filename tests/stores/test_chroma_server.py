@@ -1,4 +1,4 @@
-"""The product on a real Chroma server: over stdio, two at once, and while the server is away."""
+"""Stores on a real Chroma server: over stdio, two at once, and while it can't be reached."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def store_on(server: RealServer, collection: str, folder: Path) -> ChromaServerS
 
 
 @ERAS
-async def test_a_conversation_on_a_server(
+async def test_all_tools_work_on_a_chroma_server(
     era: str, tmp_path: Path, chroma_server: RealServer
 ) -> None:
     settings = {
@@ -58,16 +58,16 @@ async def test_a_conversation_on_a_server(
     assert not (tmp_path / "store" / "chroma.sqlite3").exists()
 
 
-async def test_two_servers_of_ours_on_one_of_chroma_lose_nothing(
+async def test_two_servers_importing_into_one_collection_lose_nothing(
     tmp_path: Path, chroma_server: RealServer
 ) -> None:
     settings = {"TRIBAL_CHROMA_URL": chroma_server.url, "TRIBAL_COLLECTION": "two-at-once"}
     for half in range(2):
-        numbers = range(half * 400, half * 400 + 600)  # a third of them are in both
+        numbers = range(half * 400, half * 400 + 600)  # a third of them is in both
         write_bundle(tmp_path / f"{half}.json", [memory(n) for n in numbers])
     results: list[dict[str, Any]] = []
 
-    async def bring(client: Client, name: str) -> None:
+    async def import_bundle(client: Client, name: str) -> None:
         results.append(await call(client, "tribal_import", input_path=name))
 
     async with (
@@ -75,8 +75,8 @@ async def test_two_servers_of_ours_on_one_of_chroma_lose_nothing(
         connected(tmp_path, **settings) as two,
         anyio.create_task_group() as group,
     ):
-        group.start_soon(bring, one, "0.json")
-        group.start_soon(bring, two, "1.json")
+        group.start_soon(import_bundle, one, "0.json")
+        group.start_soon(import_bundle, two, "1.json")
     assert all(result["errors"] == 0 for result in results)
     async with store_on(chroma_server, "two-at-once", tmp_path) as store:
         ids = await store.list_ids()
@@ -85,7 +85,7 @@ async def test_two_servers_of_ours_on_one_of_chroma_lose_nothing(
     assert all(found[f"memory-{n}"] == memory(n) for n in range(1000))
 
 
-def test_a_server_that_is_away_ends_in_a_sentence(
+def test_a_server_that_cant_be_reached_is_an_error_message(
     tribal: Tribal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with real_server(tmp_path / "chroma") as gone:
@@ -98,9 +98,9 @@ def test_a_server_that_is_away_ends_in_a_sentence(
 
 
 @pytest.mark.parametrize("command", [["check"], ["rescue", "saved.json"]])
-def test_what_is_for_files_says_so(
+def test_commands_for_files_refuse_a_server(
     tribal: Tribal, chroma_server: RealServer, monkeypatch: pytest.MonkeyPatch, command: list[str]
 ) -> None:
     monkeypatch.setenv("TRIBAL_CHROMA_URL", chroma_server.url)
     done = tribal(*command)
-    assert (done.code, "for the files of a folder" in done.err) == (2, True)
+    assert (done.code, "only the files of a folder" in done.err) == (2, True)

@@ -1,5 +1,6 @@
-"""A Chroma server that refuses, is busy, or is killed at one exact request; a proxy sees to it."""
+"""A Chroma server that refuses, is busy, or is killed at one exact request, through a proxy."""
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from itertools import permutations
@@ -53,7 +54,9 @@ def store_of(
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_wrong_key_is_told_and_not_shown(proxy: Proxy, tmp_path: Path, status: int) -> None:
+async def test_a_wrong_key_is_reported_and_not_shown(
+    proxy: Proxy, tmp_path: Path, status: int
+) -> None:
     def guard(seen: Seen, pass_on: Callable[[], Answer]) -> Answer:
         key = seen.headers.get("Authorization", "")
         if key == "Bearer r1ght":
@@ -62,10 +65,10 @@ async def test_a_wrong_key_is_told_and_not_shown(proxy: Proxy, tmp_path: Path, s
 
     proxy.meets = guard
     async with store_of(proxy.url, tmp_path, headers=KEYED) as store:
-        with pytest.raises(StoreError, match=rf"status {status}.*TRIBAL_CHROMA_TOKEN") as told:
+        with pytest.raises(StoreError, match=rf"HTTP status {status}.*TRIBAL_CHROMA_TOKEN") as told:
             await store.upsert(memories(2))
     assert "wr0ng" not in str(told.value)
-    assert len(proxy.seen) == 1  # a refusal is not asked for again
+    assert len(proxy.seen) == 1  # a refused request is not repeated
     right = {"Authorization": "Bearer r1ght"}
     async with store_of(proxy.url, tmp_path, headers=right) as store:
         assert await store.count() == 0
@@ -74,15 +77,30 @@ async def test_a_wrong_key_is_told_and_not_shown(proxy: Proxy, tmp_path: Path, s
 
 
 @pytest.mark.parametrize("status", [400, 500])
-async def test_a_key_that_the_server_repeats_is_not_shown(
-    proxy: Proxy, tmp_path: Path, status: int
+async def test_a_servers_answer_is_logged_without_its_key_and_not_shown(
+    proxy: Proxy, tmp_path: Path, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
-    said = b'{"message": "no entry for Bearer wr0ng, or wr0ng"}'
-    proxy.meets = lambda _seen, _pass_on: Answer(status, said)
+    caplog.set_level(logging.INFO, logger="tribal_mcp")
+    answer = b'{"message": "no entry for Bearer wr0ng, or wr0ng"}'
+    proxy.meets = lambda _seen, _pass_on: Answer(status, answer)
     async with store_of(proxy.url, tmp_path, headers=KEYED) as store:
-        with pytest.raises(StoreError, match="no entry for …, or …") as told:
+        with pytest.raises(
+            StoreError, match=rf"refused the request \(HTTP status {status}\)"
+        ) as told:
             await store.count()
-    assert "wr0ng" not in str(told.value)
+    assert "no entry" not in str(told.value)
+    assert "no entry for …, or …" in caplog.text
+    assert "wr0ng" not in str(told.value) + caplog.text
+
+
+async def test_a_server_that_cant_be_reached_is_explained_in_our_own_words(tmp_path: Path) -> None:
+    for url, reason in [
+        ("http://127.0.0.1:1", "connection refused"),
+        ("http://nowhere.invalid", "its host name can't be resolved"),
+    ]:
+        async with store_on(ChromaServer(url), tmp_path, patience_s=0.0) as store:
+            with pytest.raises(StoreError, match=f"{url} can't be reached: {reason}. Start"):
+                await store.count()
 
 
 @pytest.mark.parametrize("wrong", [("nobody", "default_database"), ("default_tenant", "nothing")])
@@ -95,15 +113,17 @@ async def test_a_wrong_tenant_or_database_is_named(
                 await use()
 
 
-async def test_a_server_of_another_kind_is_told_of(proxy: Proxy, tmp_path: Path) -> None:
+async def test_a_server_that_is_not_chroma_is_reported(proxy: Proxy, tmp_path: Path) -> None:
     for body in (b"<html>", b"[]", b"{}", b'{"max_batch_size": null}', b'"ok"'):
         proxy.meets = lambda _seen, _pass_on, body=body: Answer(200, body)  # type: ignore[misc]
         async with store_of(proxy.url, tmp_path) as store:
-            with pytest.raises(StoreError, match="not as a Chroma server does"):
+            with pytest.raises(StoreError, match="is not a Chroma server"):
                 await store.count()
 
 
-async def test_a_proxy_with_a_limit_gets_smaller_requests(proxy: Proxy, tmp_path: Path) -> None:
+async def test_requests_are_split_for_a_proxy_with_a_size_limit(
+    proxy: Proxy, tmp_path: Path
+) -> None:
     limit = 20_000
 
     def limited(seen: Seen, pass_on: Callable[[], Answer]) -> Answer:
@@ -120,7 +140,7 @@ async def test_a_proxy_with_a_limit_gets_smaller_requests(proxy: Proxy, tmp_path
 
 
 @pytest.mark.parametrize("status", [429, 503])
-async def test_a_busy_server_is_given_the_time_that_it_asks_for(
+async def test_a_busy_server_is_retried_after_the_time_it_asks_for(
     proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     now = [0.0]
@@ -142,17 +162,17 @@ async def test_a_busy_server_is_given_the_time_that_it_asks_for(
         await store.upsert(memories(3))
         assert await store.count() == 3
         assert pauses[:2] == [2, 3]
-        assert len(pauses) == 4  # a date is waited for as is no time at all
+        assert len(pauses) == 4  # a date, and what is not a number, count as no time
         proxy.meets = lambda _seen, _pass_on: Answer(status, b"later", {"Retry-After": "61"})
         with pytest.raises(StoreError, match=f"status {status}"):
             await store.count()
-        assert len(pauses) == 4  # what it asks for is more than there is
+        assert len(pauses) == 4  # it asks for more than the timeout
 
 
-def test_a_server_killed_amid_an_import_costs_nothing(
+def test_an_import_completes_although_the_server_is_killed_twice(
     tribal: Tribal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once before it has what is being written, and once before it could say that it has."""
+    """Once before a batch reaches it, and once before it answers that it has written one."""
     write_many(tmp_path / "many.json", COUNT)
     with real_server(tmp_path / "chroma") as server, proxied(server) as proxy:
 
@@ -172,13 +192,13 @@ def test_a_server_killed_amid_an_import_costs_nothing(
         done = tribal("import", "many.json")
         assert done.code == 0, done.err
         written = [seen.asked["ids"] for seen in proxy.verbs("upsert")]
-        assert (written[1], written[3]) == (written[2], written[4])  # asked again
+        assert (written[1], written[3]) == (written[2], written[4])  # repeated
         assert len(written) == COUNT // 500 + 2  # so neither was the first or the last
         again = tribal("import", "many.json", "--json")
         assert f'"identical": {COUNT}' in again.out
 
 
-def test_a_full_disk_over_http_is_507(proxy: Proxy, tmp_path: Path) -> None:
+def test_a_full_disk_of_the_server_is_status_507(proxy: Proxy, tmp_path: Path) -> None:
     def full(seen: Seen, pass_on: Callable[[], Answer]) -> Answer:
         if seen.verb == "upsert":
             return Answer(500, b'{"error": "x", "message": "(code: 13) database or disk is full"}')
@@ -191,16 +211,16 @@ def test_a_full_disk_over_http_is_507(proxy: Proxy, tmp_path: Path) -> None:
         proxy.meets = full
         refused = http.ask("POST", "/v1/import", bundle, Content_Type="application/json")
         assert refused.problem == (507, "no_space")
-        assert "Make space" in refused.json["detail"]
+        assert "Free some space" in refused.json["detail"]
         proxy.meets = lambda _seen, pass_on: pass_on()
         done = http.ask("POST", "/v1/import", bundle, Content_Type="application/json")
         assert (done.status, done.json["imported"]) == (200, 5)
 
 
-async def test_every_answer_may_be_lost(
+async def test_every_answer_can_be_lost(
     proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was done and not answered is asked for again, and comes to the same."""
+    """A request that was carried out but not answered is repeated, with the same result."""
     monkeypatch.setattr(server_http, "_PAUSES_S", (0.0,))
     lost: set[tuple[str, str, bytes]] = set()
 
@@ -222,7 +242,7 @@ async def test_every_answer_may_be_lost(
         assert await store.get_many(await store.list_ids()) == {e.id: e for e in alive}
         assert list(await store.forgotten()) == ["memory-0"]
         await store.delete([e.id for e in alive])
-        await store.upsert([memory(7, 16)])  # made anew for other dimensions
+        await store.upsert([memory(7, 16)])  # the collection is recreated for other dimensions
         assert await store.list_ids() == ["memory-7"]
     assert len(lost) > 30
 
@@ -242,7 +262,7 @@ async def held(store: ChromaServerStore) -> MemoryEntry | dict[str, int]:
 
 
 @pytest.mark.parametrize(("before", "after"), MOVES[: times(2, 8)])
-async def test_who_is_killed_at_any_request_leaves_the_old_or_the_new(
+async def test_a_writer_killed_at_any_request_leaves_the_old_or_the_new_memory(
     proxy: Proxy, chroma_server: RealServer, tmp_path: Path, before: str, after: str
 ) -> None:
     requests = 1
@@ -280,10 +300,10 @@ async def test_who_is_killed_at_any_request_leaves_the_old_or_the_new(
 
 @pytest.mark.parametrize("moves", [("main", "forgotten"), ("pending", "main")])
 @pytest.mark.parametrize("first", [0, 1])
-async def test_two_who_move_a_memory_in_opposite_directions_do_not_lose_it(
+async def test_two_writers_that_move_a_memory_in_opposite_directions_keep_it(
     proxy: Proxy, chroma_server: RealServer, tmp_path: Path, moves: tuple[str, str], first: int
 ) -> None:
-    """Each removes what the other has just written; the last to look writes its own again."""
+    """Each removes what the other has just written; the last to check writes its own again."""
     names = f"moved-{moves[0]}-{first}"
     both = threading.Barrier(2)
     done = threading.Event()

@@ -1,8 +1,8 @@
-"""The collections of a Chroma server, in calls that it takes whole: capped by count and by bytes.
+"""The collections of a database on a Chroma server, in calls limited by count and by bytes.
 
-Vectors go as base64 and come back as numbers, bit by bit the float32 that went in. Ids are listed
-in pages that overlap by one: where a page does not begin with the last id of the one before,
-somebody has deleted meanwhile and pages have moved, so the listing begins again.
+Vectors are sent as base64 and received as numbers, bit for bit the same float32. Ids are listed in
+pages that overlap by one id. If a page does not begin with the last id of the page before, records
+were deleted meanwhile and the pages have moved, so the listing starts again.
 """
 
 import base64
@@ -21,19 +21,20 @@ from tribal_mcp.stores.raw import RawCollection, RawRecord
 from tribal_mcp.stores.record import AS_JSON, OTHER_MODEL, OTHER_TIMES, STORED, named_models
 
 CALL_BYTES = 8 * 1024 * 1024
-"""The most in one call; a server takes five times that, a proxy perhaps less."""
+"""The most bytes in one call; a server accepts five times that, a proxy perhaps less."""
 
-_NUMBERS = 400_000
-_LISTINGS = 20
+_READ_NUMBERS = 400_000
+"""The most numbers of vectors in one answer."""
+_LIST_ATTEMPTS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Caps:
-    """What one call may hold.
+class CallLimits:
+    """The limits of one call.
 
     Attributes:
-        writes: records that are written.
-        reads: ids or records that are read.
+        writes: records to write.
+        reads: ids or records to read.
         terms: terms of a filter.
     """
 
@@ -43,8 +44,8 @@ class Caps:
 
 
 @dataclass(frozen=True, slots=True)
-class Coming:
-    """Records that come into a collection."""
+class NewRecords:
+    """Records to write to a collection; `vectors` and `metadata` are in the order of `ids`."""
 
     ids: list[str]
     vectors: list[Vector]
@@ -52,7 +53,7 @@ class Coming:
     documents: list[str] | None = None
 
     def calls(self, most: int) -> Iterator[Self]:
-        """The same in parts of at most so many records, and `CALL_BYTES` unless one has more."""
+        """The records in parts of at most `most` records and, if one fits, `CALL_BYTES` bytes."""
         start = size = 0
         for n in range(len(self.ids)):
             bytes_ = self.vectors[n].size * 6 + len(orjson.dumps(self.metadata[n]))
@@ -65,7 +66,7 @@ class Coming:
             yield self.part(start, len(self.ids))
 
     def part(self, start: int, end: int) -> Self:
-        """Some of them."""
+        """The records from `start` to before `end`."""
         return type(self)(
             self.ids[start:end],
             self.vectors[start:end],
@@ -75,49 +76,53 @@ class Coming:
 
 
 class ServerApi:
-    """The collections of one database. Its methods block, and are called in a thread."""
+    """One database of a server. Its methods block, and are called in a thread."""
 
     def __init__(self, http: ServerHttp) -> None:
         self._http = http
-        self._caps: Caps | None = None
+        self._limits: CallLimits | None = None
         server = http.server
         self._root = f"/tenants/{server.tenant}/databases/{server.database}"
 
     @property
-    def caps(self) -> Caps:
-        """What one call may hold; the first question to the server.
+    def limits(self) -> CallLimits:
+        """The limits of one call; finding them out is the first request to the server.
 
         Raises:
-            StoreError: it does not have the database, or is no Chroma server.
+            StoreError: it does not have the database, or is not a Chroma server.
         """
-        if self._caps is None:
+        if self._limits is None:
             server = self._http.server
             try:
                 self._http.request("GET", self._root)
             except Absent:
-                names = "CHROMA_TENANT and CHROMA_DATABASE"
+                prefix = "" if server.cloud else "TRIBAL_"
                 raise StoreError(
-                    f"{self._http} has no database {server.database!r} in a tenant "
-                    f"{server.tenant!r}. Look at {names if server.cloud else _ours(names)}."
+                    f"{self} has no database {server.database!r} of a tenant "
+                    f"{server.tenant!r}. Check {prefix}CHROMA_TENANT and "
+                    f"{prefix}CHROMA_DATABASE."
                 ) from None
             try:
-                told = int(self._http.request("GET", "/pre-flight-checks")["max_batch_size"])
+                most = int(self._http.request("GET", "/pre-flight-checks")["max_batch_size"])
             except (LookupError, TypeError, ValueError):
-                raise self._http.other_kind() from None
-            # The cloud tells more than its quotas allow.
-            self._caps = Caps(300, 300, 6) if server.cloud else Caps(told)
-        return self._caps
+                raise self._http.not_chroma() from None
+            # Chroma Cloud reports more than its quotas allow.
+            self._limits = CallLimits(300, 300, 6) if server.cloud else CallLimits(most)
+        return self._limits
+
+    def __str__(self) -> str:
+        return str(self._http)
 
     def collection(self, name: str) -> RawCollection | None:
-        """The collection of that name, or None."""
-        self.caps  # noqa: B018 - tells a missing database from a missing collection
+        """The collection with that name, or None."""
+        self.limits  # noqa: B018 - fails if the database is missing
         try:
             return _raw(self._http.request("GET", f"{self._root}/collections/{name}"))
         except Absent:
             return None
 
     def create(self, name: str, metadata: dict[str, Any]) -> RawCollection:
-        """The collection of that name, made if it is missing; under l2, vectors stay exact."""
+        """The collection with that name, created if missing; with l2 its vectors stay exact."""
         body = {
             "name": name,
             "configuration": {"hnsw": {"space": "l2"}},
@@ -127,8 +132,8 @@ class ServerApi:
         return _raw(self._http.request("POST", f"{self._root}/collections", body))
 
     def drop(self, name: str) -> None:
-        """Remove a collection."""
-        with suppress(Absent):  # a repeated request, whose first answer was lost
+        """Delete a collection."""
+        with suppress(Absent):  # deleted by the same request, whose answer was lost
             self._http.request("DELETE", f"{self._root}/collections/{name}")
 
     def describe(self, collection: RawCollection, metadata: dict[str, Any]) -> None:
@@ -141,23 +146,22 @@ class ServerApi:
         return self._http.request("GET" if body is None else "POST", path, body)
 
     def count(self, collection: RawCollection) -> int:
-        """How many records it has."""
+        """The number of its records."""
         return int(self._at(collection, "count"))
 
     def ids(self, collection: RawCollection, where: dict[str, Any] | None = None) -> list[str]:
-        """The ids of all records that a filter takes, oldest insertion first."""
-        for _ in range(_LISTINGS):
+        """The ids of all records that match a filter, in order of insertion."""
+        for _ in range(_LIST_ATTEMPTS):
             found = self._listed(collection, where)
             if found is not None:
                 return found
         raise StoreError(
-            f"So much is deleted from {self._http} at the moment that its memories can't be "
-            "listed. Run the same again later."
+            f"Can't list the memories on {self}: others keep deleting some. Try again later."
         )
 
     def _listed(self, collection: RawCollection, where: dict[str, Any] | None) -> list[str] | None:
         found: list[str] = []
-        limit = self.caps.reads
+        limit = self.limits.reads
         while True:
             body: dict[str, Any] = {
                 "where": where,
@@ -185,7 +189,7 @@ class ServerApi:
             dates.append({"created_at_us": {"$gte": from_us}})
         if to_us is not None:
             dates.append({"created_at_us": {"$lte": to_us}})
-        most = self.caps.terms
+        most = self.limits.terms
         found: list[list[str]] = []
         for start in range(0, max(1, len(tags)), most):
             terms = [{"tags": {"$contains": tag}} for tag in tags[start : start + most]]
@@ -198,40 +202,40 @@ class ServerApi:
         return [i for i in self.ids(collection) if i in taken]
 
     def stored_since(self, collection: RawCollection, moment_us: int) -> tuple[list[str], int]:
-        """The ids of records written from that time on, and how many records don't say when.
+        """The ids of records written since then, and how many have no recorded time of writing.
 
-        Of those the latest date counts that they have; one without any is among the ids.
+        For those the latest of their dates is used; one without any date is among the ids.
         """
         after = self.ids(collection, {STORED: {"$gte": moment_us}})
-        known = {*after, *self.ids(collection, {STORED: {"$lt": moment_us}})}
-        silent = [i for i in self.ids(collection) if i not in known]
-        for record in self.read(collection, silent, vectors=False):
+        recorded = {*after, *self.ids(collection, {STORED: {"$lt": moment_us}})}
+        unrecorded = [i for i in self.ids(collection) if i not in recorded]
+        for record in self.read(collection, unrecorded, vectors=False):
             dates = [record.metadata[key] for key in OTHER_TIMES if key in record.metadata]
             if record.metadata.get(STORED, max(dates, default=moment_us)) >= moment_us:
                 after.append(record.id)
-        return after, len(silent)
+        return after, len(unrecorded)
 
     def other_models(self, collection: RawCollection) -> dict[str, str]:
-        """The models that records name for their vectors, by id."""
+        """The names of other models that records are marked with, by id."""
         found = self.ids(collection, {OTHER_MODEL: {"$gte": 1}})
         return named_models(
             (record.id, record.metadata.get(AS_JSON))
             for record in self.read(collection, found, vectors=False)
-            if OTHER_MODEL in record.metadata  # it may have been replaced meanwhile
+            if OTHER_MODEL in record.metadata  # else it was replaced meanwhile
         )
 
     def existing(self, collection: RawCollection, ids: Sequence[str]) -> list[str]:
-        """Those of the ids that are there."""
+        """Those of the ids that exist."""
         return [
             i
-            for part in _parts(ids, self.caps.reads)
+            for part in _parts(ids, self.limits.reads)
             for i in self._at(collection, "get", {"ids": part, "include": []})["ids"]
         ]
 
     def keys(self, collection: RawCollection, ids: Sequence[str]) -> dict[str, set[str]]:
-        """The keys in the metadata of those that are there."""
+        """The metadata keys of those records that exist, by id."""
         found: dict[str, set[str]] = {}
-        for part in _parts(ids, self.caps.reads):
+        for part in _parts(ids, self.limits.reads):
             body = {"ids": part, "include": ["metadatas"]}
             got = self._at(collection, "get", body)
             found |= {i: set(m or ()) for i, m in zip(got["ids"], got["metadatas"], strict=True)}
@@ -240,10 +244,10 @@ class ServerApi:
     def read(
         self, collection: RawCollection, ids: Sequence[str], *, vectors: bool = True
     ) -> Iterator[RawRecord]:
-        """The records of those ids that are there."""
+        """Those of the records that exist."""
         include = ["documents", "metadatas", *(["embeddings"] if vectors else [])]
-        most = max(1, _NUMBERS // (collection.dimension or 1)) if vectors else 1000
-        for part in _parts(ids, min(most, 1000, self.caps.reads)):
+        most = max(1, _READ_NUMBERS // (collection.dimension or 1)) if vectors else 1000
+        for part in _parts(ids, min(most, 1000, self.limits.reads)):
             got = self._at(collection, "get", {"ids": part, "include": include})
             rows = got["embeddings"] if vectors else [None] * len(got["ids"])
             for memory_id, document, metadata, row in zip(
@@ -252,12 +256,12 @@ class ServerApi:
                 vector = None if row is None else np.array(row, np.float32)
                 yield RawRecord(memory_id, document, metadata or {}, vector)
 
-    def upsert(self, collection: RawCollection, coming: Coming) -> None:
-        """Insert records, or write over those of their ids; a key that is None goes."""
-        for call in coming.calls(self.caps.writes):
+    def upsert(self, collection: RawCollection, records: NewRecords) -> None:
+        """Insert records, or replace those with their ids; a key set to None is removed."""
+        for call in records.calls(self.limits.writes):
             self._upsert(collection, call)
 
-    def _upsert(self, collection: RawCollection, call: Coming) -> None:
+    def _upsert(self, collection: RawCollection, call: NewRecords) -> None:
         body = {
             "ids": call.ids,
             "embeddings": [_base64(vector) for vector in call.vectors],
@@ -274,8 +278,8 @@ class ServerApi:
             self._upsert(collection, call.part(middle, len(call.ids)))
 
     def delete(self, collection: RawCollection, ids: Sequence[str]) -> None:
-        """Remove the records of those ids."""
-        for part in _parts(ids, self.caps.writes):
+        """Delete the records with those ids."""
+        for part in _parts(ids, self.limits.writes):
             self._at(collection, "delete", {"ids": part})
 
 
@@ -285,10 +289,6 @@ def _base64(vector: Vector) -> str:
 
 def _parts(ids: Sequence[str], most: int) -> Iterator[list[str]]:
     return (list(ids[start : start + most]) for start in range(0, len(ids), most))
-
-
-def _ours(names: str) -> str:
-    return names.replace("CHROMA_", "TRIBAL_CHROMA_")
 
 
 def _raw(model: dict[str, Any]) -> RawCollection:

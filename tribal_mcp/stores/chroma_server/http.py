@@ -1,15 +1,15 @@
-"""Requests to one Chroma server: repeated while it is away, and explained when it refuses.
+"""Requests to a Chroma server: retried after transient failures, and explained when refused.
 
-Every request that this program makes may be repeated: it reads, or it puts or removes something
-by its id. So what may pass (no connection, a broken one, a busy proxy) is tried again for as long
-as the settings allow, and a server that is restarted is not noticed. Chroma's own client is not
-used: it waits without end, drops the status of an answer, and constructs the embedding function
-that a stored collection names.
+Every request of this program is idempotent: it reads, or it writes or deletes something by its id.
+So after a transient failure (no connection, a broken one, a busy proxy) it is retried for as long
+as the settings allow, and users do not notice the restart of a server. Chroma's own client is not
+used: it waits forever, drops the status of an answer, and constructs the embedding function that a
+stored collection names.
 """
 
+import logging
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,20 +21,28 @@ from tribal_mcp.stores.base import OnWait
 from tribal_mcp.stores.errors import FULL
 
 FIRST_CONTACT_S = 5.0
-"""How long a server is waited for that has not answered once."""
+"""How long to wait for a server that has not answered yet."""
 
 _PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _TIMEOUT = httpx.Timeout(300.0, connect=10.0)
 _BUSY = 429
-_MAY_PASS = {_BUSY, 502, 503, 504}
-_REFUSED = {401, 403}
+_TRANSIENT = {_BUSY, 502, 503, 504}
+_UNAUTHORIZED = {401, 403}
 _ABSENT = 404
 _TOO_LARGE = 413
 _REDIRECTS = 300
 _BAD = 400
 _FAILED = 500
 _NOT_YET = "hnsw segment reader: Nothing found on disk"
-_WORDS = 300
+_MESSAGE_CHARS = 300
+_NETWORK_REASONS = {
+    "certificate": "its TLS certificate is not valid",
+    "refused": "connection refused",
+    "name": "its host name can't be resolved",
+}
+"""By a part of what the system says, in order."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +65,20 @@ class ChromaServer:
 
 
 class Absent(StoreError):
-    """What was asked for is not on the server."""
+    """The server does not have what was requested."""
 
 
 class TooLarge(StoreError):
-    """The server, or a proxy before it, takes no request of that size."""
+    """The server, or its proxy, accepts no request of that size."""
 
 
 class ServerHttp:
     """One Chroma server. Its methods block, and are called in a thread.
 
     Args:
-        server: its address.
-        patience_s: how long to wait for it while it is away.
-        on_wait: told why, before each pause; what it raises ends the waiting.
+        server: the server.
+        patience_s: how long to wait for it while it can't be reached.
+        on_wait: called with the reason before each retry; an exception from it ends the waiting.
     """
 
     def __init__(self, server: ChromaServer, patience_s: float, on_wait: OnWait) -> None:
@@ -81,23 +89,23 @@ class ServerHttp:
         self._answered = False
 
     def close(self) -> None:
-        """Give back the connections; they open again when they are needed."""
+        """Close the connections; the next request opens new ones."""
         if self._client is not None:
             self._client.close()
             self._client = None
 
     def request(self, method: str, path: str, body: Any = None) -> Any:  # noqa: ANN401 - JSON
-        """The answer to a request that may be repeated.
+        """The answer to an idempotent request.
 
         Args:
-            method: of HTTP.
-            path: below the API's root.
-            body: plain values and `orjson.Fragment`.
+            method: the HTTP method.
+            path: below the root of the API.
+            body: what orjson can dump.
 
         Raises:
             Absent: the server does not have it.
-            TooLarge: the request has to be made in parts.
-            StoreError: the server is away for too long, or refuses.
+            TooLarge: the request must be split.
+            StoreError: the server can't be reached for too long, or refuses the request.
             NoSpace: its disk is full.
         """
         content = None if body is None else orjson.dumps(body)
@@ -105,14 +113,14 @@ class ServerHttp:
         for attempt in range(1 << 30):
             try:
                 return self._once(method, path, content)
-            except _Away as away:
+            except _TransientError as error:
                 patience = self._patience_s
                 if not self._answered:
                     patience = min(patience, FIRST_CONTACT_S)
-                pause = away.pause_s or _PAUSES_S[min(attempt, len(_PAUSES_S) - 1)]
+                pause = error.pause_s or _PAUSES_S[min(attempt, len(_PAUSES_S) - 1)]
                 if time.monotonic() - begin + pause > patience:
-                    raise StoreError(self._away(str(away))) from None
-                self._on_wait(f"The Chroma server is away ({away}); waiting for it")
+                    raise StoreError(self._unreachable(str(error))) from None
+                self._on_wait(f"Waiting for the Chroma server ({error})")
             time.sleep(pause)
         raise AssertionError
 
@@ -124,16 +132,14 @@ class ServerHttp:
             url = f"{self.server.url}/api/v2{path}"
             response = self._client.request(method, url, content=content)
         except httpx.RequestError as error:
-            raise _Away(self._plain(str(error)) or type(error).__name__) from None
-        # An index that another call is just making is told of as a failure.
-        being_made = response.status_code == _FAILED and _NOT_YET in response.text
-        if response.status_code in _MAY_PASS or being_made:
+            raise _TransientError(_reason(error)) from None
+        # Chroma reports an index that another call is creating as a failure.
+        being_created = response.status_code == _FAILED and _NOT_YET in response.text
+        if response.status_code in _TRANSIENT or being_created:
             after = response.headers.get("retry-after", "")
-            words = self._words(response)
-            self._answered |= response.status_code == _BUSY or bool(after)  # there, and at work
-            raise _Away(
-                f"status {response.status_code}{words and ', '}{words}",
-                float(after) if after.isdecimal() else 0,
+            self._answered |= response.status_code == _BUSY or bool(after)  # it runs, but is busy
+            raise _TransientError(
+                f"HTTP status {response.status_code}", float(after) if after.isdecimal() else 0
             )
         self._answered = True
         if response.status_code >= _REDIRECTS:
@@ -141,72 +147,80 @@ class ServerHttp:
         try:
             return orjson.loads(response.content)
         except orjson.JSONDecodeError:
-            raise self.other_kind() from None
+            raise self.not_chroma() from None
 
-    def other_kind(self) -> StoreError:
-        """What there is to say if something else than Chroma is there."""
-        return StoreError(
-            f"{self} answers, but not as a Chroma server does. Look at TRIBAL_CHROMA_URL."
-        )
+    def not_chroma(self) -> StoreError:
+        """The failure for an answer that no Chroma server would give."""
+        return StoreError(f"{self} is not a Chroma server. Check TRIBAL_CHROMA_URL.")
 
     def _refusal(self, response: httpx.Response) -> StoreError | NoSpace:
-        words = self._words(response)
         status = response.status_code
-        if status in _REFUSED:
-            key = "CHROMA_API_KEY" if self.server.cloud else "TRIBAL_CHROMA_TOKEN"
+        if status in _UNAUTHORIZED:
+            name = "CHROMA_API_KEY" if self.server.cloud else "TRIBAL_CHROMA_TOKEN"
+            more = "" if self.server.cloud else " and TRIBAL_CHROMA_HEADERS"
             return StoreError(
-                f"{self} does not let this program in (status {status}). It wants another {key}"
-                f"{'' if self.server.cloud else ' or TRIBAL_CHROMA_HEADERS'}."
+                f"{self} rejected the credentials (HTTP status {status}). Check {name}{more}."
             )
         if status == _ABSENT:
-            return Absent(f"{self} does not have it: {words}. Look at TRIBAL_CHROMA_URL.")
+            return Absent(
+                f"{self} does not have what was requested (HTTP status 404). Check "
+                "TRIBAL_CHROMA_URL."
+            )
         if status == _TOO_LARGE:
             return TooLarge(
-                f"{self}, or a proxy before it, refuses a request of this size. A single memory "
-                "is too large for it: raise its limit."
+                f"{self}, or its proxy, refuses a request of this size (HTTP status 413). A single "
+                "memory is too large for it. Raise its limit."
             )
         if status < _BAD:
             return StoreError(
-                f"{self} sends elsewhere (status {status}). Set TRIBAL_CHROMA_URL to the address "
-                "where it leads."
+                f"{self} redirects to another address (HTTP status {status}). Set "
+                "TRIBAL_CHROMA_URL to that address."
             )
-        if status == _FAILED and any(word in words.lower() for word in FULL):
+        if status == _FAILED and any(text in response.text.lower() for text in FULL):
             return NoSpace(
-                f"The disk of {self} is full. What was acknowledged is safe. Make space there and "
-                "run the same again."
+                f"The disk of {self} is full. Everything that was acknowledged is safe. Free some "
+                "space there and try again."
             )
-        return StoreError(f"{self} refuses (status {status}): {words or 'no reason given'}.")
-
-    def _away(self, reason: str) -> str:
-        if self._answered:
-            return (
-                f"{self} went away: {reason}. What was acknowledged is safe. Start it, and run the "
-                "same again."
-            )
-        return (
-            f"{self} can't be reached: {reason}. Start it, or look at TRIBAL_CHROMA_URL, and run "
-            "the same again."
+        _log.info("%s refused a request: %s", self, self._without_secrets(response.text))
+        return StoreError(
+            f"{self} refused the request (HTTP status {status}). Its log may say why."
         )
 
-    def _words(self, response: httpx.Response) -> str:
-        with suppress(orjson.JSONDecodeError, KeyError, TypeError):
-            return self._plain(str(orjson.loads(response.content)["message"]))
-        return self._plain(response.text)
+    def _unreachable(self, reason: str) -> str:
+        if self._answered:
+            return (
+                f"{self} can't be reached any more: {reason}. Everything that was acknowledged is "
+                "safe. Start the server and try again."
+            )
+        return (
+            f"{self} can't be reached: {reason}. Start the server, or check TRIBAL_CHROMA_URL, and "
+            "try again."
+        )
 
-    def _plain(self, words: str) -> str:
-        """Words of others, short and without what only we and the server may know."""
+    def _without_secrets(self, text: str) -> str:
+        """The beginning of an answer, without the credentials that it may repeat."""
         for value in self.server.headers.values():
             for secret in (value, value.rpartition(" ")[2]):
-                words = words.replace(secret, "…")
-        return " ".join(words[:_WORDS].split()).rstrip(".")
+                text = text.replace(secret, "…")
+        return " ".join(text[:_MESSAGE_CHARS].split())
 
     def __str__(self) -> str:
         return f"The Chroma server at {self.server.url}"
 
 
-class _Away(Exception):
-    """What may have passed in a moment."""
+class _TransientError(Exception):
+    """A failure that may be over soon; `pause_s` is how long the server asks to wait."""
 
     def __init__(self, reason: str, pause_s: float = 0.0) -> None:
         super().__init__(reason)
         self.pause_s = pause_s
+
+
+def _reason(error: httpx.RequestError) -> str:
+    """Why there was no answer, in our own words."""
+    if isinstance(error, httpx.TimeoutException):
+        return "it does not answer in time"
+    text = str(error).lower()
+    known = (reason for part, reason in _NETWORK_REASONS.items() if part in text)
+    is_unconnected = isinstance(error, httpx.ConnectError)
+    return next(known, "no connection" if is_unconnected else "the connection broke")
