@@ -1,4 +1,4 @@
-"""Who embeds: chosen by our settings alone, and held against what comes back."""
+"""Embedding providers: only the settings choose one, and its answers are checked."""
 
 import json
 import sys
@@ -12,7 +12,9 @@ import pytest
 
 from tests.support.embedding_server import EmbeddingServer, embedding_server, words_vector
 from tribal_mcp.config import Settings, load
-from tribal_mcp.embedding.http import TEXTS, HttpEmbedder
+from tribal_mcp.embedding import chroma_functions
+from tribal_mcp.embedding.base import BATCH
+from tribal_mcp.embedding.http import HttpEmbedder
 from tribal_mcp.embedding.providers import PROVIDERS, embedder_of
 from tribal_mcp.errors import EmbedderError
 from tribal_mcp.portability.manifest import create_embedding_metadata
@@ -30,7 +32,7 @@ def server() -> Iterator[EmbeddingServer]:
 
 
 class Waits(list[float]):
-    """Notes how long it would have waited."""
+    """Records how long it would have waited."""
 
     async def __call__(self, seconds: float) -> None:
         self.append(seconds)
@@ -62,18 +64,18 @@ async def test_each_text_gets_its_vector_in_order(
     )
     embedder = embedder_of(settings, EMPTY)
     assert embedder is not None
-    texts = [f"text {n}" for n in range(2 * TEXTS + 3)]
+    texts = [f"text {n}" for n in range(2 * BATCH + 3)]
     vectors = await embedder.embed(texts)
     for text, vector in zip(texts, vectors, strict=True):
         assert vector.tobytes() == np.array(words_vector(text, 8), np.float32).tobytes()
         assert not vector.flags.writeable
     assert (embedder.identity.model_name, embedder.identity.dimensions) == ("words-8", 8)
-    assert max(len(asked["input"]) for asked in server.requests) == TEXTS
+    assert max(len(asked["input"]) for asked in server.requests) == BATCH
     assert server.keys[0] == ("" if provider == "ollama" else "Bearer a key")
     assert await embedder.embed([]) == []
 
 
-async def test_what_may_pass_is_waited_for_and_as_long_as_the_server_says(
+async def test_transient_failures_are_retried_after_the_time_the_server_asks_for(
     server: EmbeddingServer,
 ) -> None:
     server.fails = [500, 429, 503]
@@ -85,14 +87,14 @@ async def test_what_may_pass_is_waited_for_and_as_long_as_the_server_says(
 @pytest.mark.parametrize(
     ("fails", "says"),
     [
-        ([429] * 9, "allows no more requests for now"),
-        ([401], "Look at the key in OPENAI_API_KEY"),
+        ([429] * 9, "has reached its rate limit"),
+        ([401], "Check the key in OPENAI_API_KEY"),
         ([404], "does not have the model 'words-8'"),
-        ([400], "refuses what it was asked"),
+        ([400], "refused the request"),
     ],
     ids=["busy", "the key", "the model", "a bad request"],
 )
-async def test_what_does_not_pass_ends_in_a_sentence_without_the_key(
+async def test_a_refusal_is_an_error_message_without_the_key(
     server: EmbeddingServer, fails: list[int], says: str
 ) -> None:
     server.fails = fails
@@ -101,7 +103,7 @@ async def test_what_does_not_pass_ends_in_a_sentence_without_the_key(
     assert "a key" not in str(caught.value)
 
 
-async def test_a_server_that_is_away_ends_in_a_sentence() -> None:
+async def test_a_server_that_cant_be_reached_is_an_error_message() -> None:
     with embedding_server() as gone:
         embedder = asking(gone, waits := Waits())
     with pytest.raises(EmbedderError, match="can't be reached"):
@@ -112,26 +114,26 @@ async def test_a_server_that_is_away_ends_in_a_sentence() -> None:
 @pytest.mark.parametrize(
     ("lie", "says"),
     [
-        ("few", "asked for 2 vectors and gave 1"),
-        ("short", "a vector of 7 dimensions, not of 8"),
-        ("nan", "is no vector"),
-        ("json", "not as a server of embeddings does"),
+        ("few", "returned 1 vector for 2 texts"),
+        ("short", "a vector of 7 dimensions, but 8 are set"),
+        ("nan", "returned an invalid vector"),
+        ("json", "but not with embeddings"),
     ],
 )
-async def test_a_server_that_lies_is_refused(server: EmbeddingServer, lie: str, says: str) -> None:
+async def test_an_invalid_answer_is_refused(server: EmbeddingServer, lie: str, says: str) -> None:
     server.lie = lie
     with pytest.raises(EmbedderError, match=says):
         await asking(server, Waits()).embed(["tea", "coffee"])
 
 
-def test_nothing_set_and_no_model_here_means_no_embedder() -> None:
+def test_there_is_no_embedder_without_settings_and_the_default_model() -> None:
     assert embedder_of(load()[0], EMPTY) is None
 
 
-async def test_the_default_model_is_used_for_a_store_of_its_own_once_it_is_here(
+async def test_a_downloaded_default_model_is_used_for_stores_with_its_vectors(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tribal_mcp.embedding.chroma_functions.default_model_is_here", lambda: True)
+    monkeypatch.setattr(chroma_functions, "default_model_is_downloaded", lambda: True)
     settings = load()[0]
     own = create_embedding_metadata("sentence-transformers/all-MiniLM-L6-v2", 384, "any")
     for state, fits in (
@@ -144,15 +146,15 @@ async def test_the_default_model_is_used_for_a_store_of_its_own_once_it_is_here(
 
 
 @pytest.mark.parametrize("name", sorted(PROVIDERS))
-def test_each_provider_is_made_or_says_what_it_lacks(
+def test_each_provider_is_created_or_names_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     provider = PROVIDERS[name]
     settings = set_to(monkeypatch, TRIBAL_EMBEDDING_PROVIDER=name)
     if provider.key:
         monkeypatch.delenv(provider.key, raising=False)
-        lacks = provider.key if provider.model else "Set all three"
-        with pytest.raises(EmbedderError, match=lacks):
+        missing = provider.key if provider.model else "Set all three"
+        with pytest.raises(EmbedderError, match=missing):
             embedder_of(settings, EMPTY)
         monkeypatch.setenv(provider.key, "a key")
     if name == "openai-compatible":
@@ -169,32 +171,36 @@ def test_each_provider_is_made_or_says_what_it_lacks(
     assert "a key" not in repr(embedder)
 
 
-def test_another_name_is_refused_with_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_provider_is_refused_with_the_known_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     settings = set_to(monkeypatch, TRIBAL_EMBEDDING_PROVIDER="evil")
-    with pytest.raises(EmbedderError, match="'evil'; those that embed are default, "):
+    with pytest.raises(EmbedderError, match=r"'evil', which is not a provider.*one of default, "):
         embedder_of(settings, EMPTY)
 
 
 @pytest.mark.parametrize(
-    ("name", "package", "made"),
+    ("name", "package", "class_name"),
     [
         ("sentence-transformers", "sentence_transformers", "SentenceTransformer"),
         ("cohere", "cohere", "Client"),
     ],
 )
-async def test_a_missing_package_is_named_with_what_installs_it(
-    monkeypatch: pytest.MonkeyPatch, name: str, package: str, made: str
+async def test_a_missing_package_is_reported_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, package: str, class_name: str
 ) -> None:
     monkeypatch.setenv(PROVIDERS[name].key or "UNUSED", "a key")
     settings = set_to(monkeypatch, TRIBAL_EMBEDDING_PROVIDER=name)
     embedder = embedder_of(settings, EMPTY)
     assert embedder is not None
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(EmbedderError, match=rf"pip install 'tribal-mcp\[{name}\]'") as caught:
+    with pytest.raises(
+        EmbedderError, match=rf"its package is not installed\. .*pip install 'tribal-mcp\[{name}\]'"
+    ) as caught:
         await embedder.embed(["tea"])
     assert "a key" not in str(caught.value)
-    stub = ModuleType(package)  # the edge: Chroma's function is made with the package
-    setattr(stub, made, lambda *_, **__: _Stub())
+    stub = ModuleType(package)  # Chroma's function uses the package
+    setattr(stub, class_name, lambda *_, **__: _Stub())
     monkeypatch.setitem(sys.modules, package, stub)
     if name == "sentence-transformers":
         [vector] = await embedder.embed(["tea"])
@@ -206,7 +212,9 @@ class _Stub:
         return np.ones((len(texts), 384), np.float32)
 
 
-async def test_the_default_says_that_it_has_to_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_download_of_the_default_model_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def no_network(*_: object, **__: object) -> None:
         raise OSError("Name or service not known")
 
@@ -215,11 +223,11 @@ async def test_the_default_says_that_it_has_to_be_fetched(monkeypatch: pytest.Mo
     monkeypatch.setattr(ONNXMiniLM_L6_V2, "_download_model_if_not_exists", no_network)
     embedder = embedder_of(set_to(monkeypatch, TRIBAL_EMBEDDING_PROVIDER="default"), EMPTY)
     assert embedder is not None
-    with pytest.raises(EmbedderError, match=r"Name or service not known\. Its files, 80 MB"):
+    with pytest.raises(EmbedderError, match=r"Name or service not known\. Its files \(80 MB\)"):
         await embedder.embed(["tea"])
 
 
-def test_extras_are_those_that_providers_name() -> None:
+def test_every_provider_and_extra_is_documented() -> None:
     import tomllib  # noqa: PLC0415
     from pathlib import Path  # noqa: PLC0415
 

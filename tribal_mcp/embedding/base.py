@@ -1,4 +1,4 @@
-"""What everything that embeds does for the services, and what is held against what comes back."""
+"""The interface of every embedding model, and the check of its answers."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -6,30 +6,34 @@ from typing import Any, Protocol
 from tribal_mcp.errors import EmbedderError, EntryError
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.vectors import Vector, as_vector
+from tribal_mcp.text import counted
+
+BATCH = 64
+"""The most texts in one request to a model, and embedded between two progress reports."""
 
 
 class TextRefused(EmbedderError):
-    """The model takes no such text; it may take others."""
+    """The model rejects these texts; it may accept others."""
 
 
 class Embedder(Protocol):
-    """A model that makes vectors of text."""
+    """A model that makes vectors from texts."""
 
     @property
     def identity(self) -> EmbeddingMetadata:
-        """The model, as it is recorded with its vectors."""
+        """The model, as recorded with its vectors."""
         ...
 
     async def embed(self, texts: Sequence[str], *, query: bool = False) -> list[Vector]:
-        """One float32 vector of `identity.dimensions` numbers for each text, in order.
+        """One float32 vector of shape (identity.dimensions,) for each text, in order.
 
         Args:
             texts: what to embed.
-            query: they are what somebody looks for; some models embed questions otherwise.
+            query: the texts are search queries, which some models embed differently.
 
         Raises:
-            EmbedderError: a package, a key, the model or the network is missing; the
-                message says what to do.
+            EmbedderError: a package, a key, the model or the network is missing; the message says
+                what to do.
         """
         ...
 
@@ -37,15 +41,16 @@ class Embedder(Protocol):
 def checked(
     found: Sequence[Any], texts: Sequence[str], identity: EmbeddingMetadata
 ) -> list[Vector]:
-    """What a model answered, as vectors.
+    """A model's answer as vectors.
 
     Raises:
-        EmbedderError: it is not one finite vector of the right size for each text.
+        EmbedderError: it is not one finite vector of the right dimensions for each text.
     """
     if len(found) != len(texts):
         raise EmbedderError(
-            f"{identity.model_name} was asked for {len(texts)} vectors and gave {len(found)}. "
-            "Nothing of it was stored. Look at TRIBAL_EMBEDDING_URL and TRIBAL_EMBEDDING_MODEL."
+            f"{identity.model_name} returned {counted(len(found), 'vector')} for "
+            f"{counted(len(texts), 'text')}. None was stored. Check TRIBAL_EMBEDDING_URL and "
+            "TRIBAL_EMBEDDING_MODEL."
         )
     vectors: list[Vector] = []
     for numbers in found:
@@ -53,12 +58,12 @@ def checked(
             vector = as_vector(numbers)
         except EntryError as error:
             raise EmbedderError(
-                f"What {identity.model_name} gave is no vector: {error}. Nothing of it was stored."
+                f"{identity.model_name} returned an invalid vector: {error}. None was stored."
             ) from None
         if vector.size != identity.dimensions:
             raise EmbedderError(
-                f"{identity.model_name} gave a vector of {vector.size} dimensions, not of "
-                f"{identity.dimensions}. Set TRIBAL_EMBEDDING_DIMENSIONS to what the model gives."
+                f"{identity.model_name} returned a vector of {vector.size} dimensions, but "
+                f"{identity.dimensions} are set. Set TRIBAL_EMBEDDING_DIMENSIONS to {vector.size}."
             )
         vectors.append(vector)
     return vectors

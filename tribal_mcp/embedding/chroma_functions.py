@@ -1,7 +1,7 @@
-"""Models that Chroma's own embedding functions bring: on this machine, or by a provider's package.
+"""Models that run through Chroma's embedding functions, on this machine or in a provider's package.
 
-Only those on the closed list of `providers` are made, and only by our settings. They block, and
-are slow to make, so both happens in a thread, and the first time they are needed.
+Only the functions in the closed list of `providers` are created, and only as our settings say. They
+block and are slow to create, so they are created at their first use, and both happens in a thread.
 """
 
 import threading
@@ -12,23 +12,20 @@ from typing import Any
 
 import anyio.to_thread
 
-from tribal_mcp.embedding.base import checked
+from tribal_mcp.embedding.base import BATCH, checked
 from tribal_mcp.errors import EmbedderError
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.vectors import Vector
 
-TEXTS = 64
-"""Texts that are embedded together."""
-
 
 @dataclass(slots=True)
 class ChromaEmbedder:
-    """An `Embedder` that asks one of Chroma's embedding functions.
+    """An `Embedder` that uses one of Chroma's embedding functions.
 
     Attributes:
         identity: the model.
-        make: makes the function.
-        help: what to do when it can't be made or fails.
+        make: creates the function.
+        help: what to do if it can't be created or fails.
     """
 
     identity: EmbeddingMetadata
@@ -40,12 +37,14 @@ class ChromaEmbedder:
     async def embed(self, texts: Sequence[str], *, query: bool = False) -> list[Vector]:  # noqa: ARG002
         """See `Embedder`."""
         vectors: list[Vector] = []
-        for start in range(0, len(texts), TEXTS):
-            part = list(texts[start : start + TEXTS])
-            vectors += checked(await anyio.to_thread.run_sync(self._ask, part), part, self.identity)
+        for start in range(0, len(texts), BATCH):
+            part = list(texts[start : start + BATCH])
+            vectors += checked(
+                await anyio.to_thread.run_sync(self._embed, part), part, self.identity
+            )
         return vectors
 
-    def _ask(self, texts: list[str]) -> Sequence[Any]:
+    def _embed(self, texts: list[str]) -> Sequence[Any]:
         with self._alone:
             try:
                 if self._function is None:
@@ -53,24 +52,28 @@ class ChromaEmbedder:
                 return list(self._function(texts))
             except Exception as error:
                 raise EmbedderError(
-                    f"{self.identity.model_name} can't embed: {_words(error)}. {self.help}"
+                    f"{self.identity.model_name} can't be used: {_reason(error)}. {self.help}"
                 ) from error
 
 
-def _words(error: Exception) -> str:
-    """The first line of what another's code said, without an end of its own."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+def _reason(error: Exception) -> str:
+    """Why a function failed: the system's or the provider's reason, but no text of Chroma's."""
+    if isinstance(error.__context__, ImportError):
+        return "its package is not installed"
+    lines = str(error).strip().splitlines()
+    if isinstance(error, ValueError) or not lines:  # Chroma raises ValueError
+        return type(error).__name__
     return lines[0][:200].rstrip(".")
 
 
-def default_model_is_here() -> bool:
-    """Whether the files of the default model were fetched before."""
-    place = Path.home() / ".cache" / "chroma" / "onnx_models" / "all-MiniLM-L6-v2" / "onnx"
-    return (place / "model.onnx").is_file()
+def default_model_is_downloaded() -> bool:
+    """Whether the files of the default model are on this machine."""
+    folder = Path.home() / ".cache" / "chroma" / "onnx_models" / "all-MiniLM-L6-v2" / "onnx"
+    return (folder / "model.onnx").is_file()
 
 
 def default(_model: str, _key: str) -> Callable[[], Callable[[list[str]], Any]]:
-    """Chroma's default: all-MiniLM-L6-v2 by ONNX, fetched once."""
+    """Chroma's default, all-MiniLM-L6-v2 on ONNX, downloaded once."""
 
     def make() -> Callable[[list[str]], Any]:
         from chromadb.utils.embedding_functions import (  # noqa: PLC0415 - takes seconds
@@ -122,7 +125,7 @@ def google(model: str, key: str) -> Callable[[], Callable[[list[str]], Any]]:
 
 
 def huggingface(model: str, key: str) -> Callable[[], Callable[[list[str]], Any]]:
-    """Models that Hugging Face serves."""
+    """Models of Hugging Face's inference API."""
 
     def make() -> Callable[[list[str]], Any]:
         from chromadb.utils.embedding_functions import (  # noqa: PLC0415 - takes seconds

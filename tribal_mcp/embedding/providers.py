@@ -1,6 +1,6 @@
-"""Who may embed: a closed list, chosen by our settings alone, never by a bundle or a stored schema.
+"""The embedding providers: a closed list. Only our settings choose, never a bundle or a collection.
 
-A key comes from the provider's usual environment variable, and is written nowhere.
+A key comes from the provider's usual environment variable, and is never written anywhere.
 """
 
 from collections.abc import Callable
@@ -22,19 +22,19 @@ MakeFunction = Callable[[str, str], Callable[[], Callable[[list[str]], Any]]]
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """Someone who embeds.
+    """An embedding provider.
 
     Attributes:
-        model: theirs, if none is set; empty where one has to be.
-        dimensions: of its vectors.
-        key: the variable that their key stands in; empty where none is needed.
-        url: where they are asked, without the end that says for what; empty if `make` asks them.
-        form: how they are asked.
-        more: fields of a request besides.
-        query_more: fields of a question besides.
-        make: makes Chroma's embedding function, of the model and the key.
-        extra: our extra that installs the package which that takes.
-        paid: they count tokens.
+        model: the default model; empty if one must be set.
+        dimensions: the dimensions of its vectors.
+        key: the environment variable of the key; empty if none is needed.
+        url: the base URL; empty if `make` is used instead.
+        form: the API at that URL.
+        more: additional fields of each request.
+        query_more: additional fields for search queries.
+        make: creates Chroma's embedding function, from the model and the key.
+        extra: the extra of tribal-mcp that installs the package for `make`.
+        paid: the provider charges by token.
     """
 
     model: str = ""
@@ -106,40 +106,40 @@ PROVIDERS = {
         make=by_chroma.huggingface,
     ),
 }
-"""By the name that TRIBAL_EMBEDDING_PROVIDER takes."""
+"""The providers, by their name in TRIBAL_EMBEDDING_PROVIDER."""
 
 
 def embedder_of(settings: Settings, state: StoreState) -> Embedder | None:
-    """The embedder that is set; with none set the default one, if its model is on this machine.
+    """The embedder that the settings name; if none, the default model if it is on this machine.
 
-    Its model is not fetched unasked, in the middle of something else: it has 80 MB.
+    The default model has 80 MB and is not downloaded unless it is set.
 
     Args:
-        settings: what is set.
-        state: of the store; the default model is for one that is empty or has its vectors.
+        settings: the settings.
+        state: of the store; the default model is only for an empty store or one with its vectors.
 
     Raises:
-        EmbedderError: what is set is not on the list, or something is missing.
+        EmbedderError: the provider is unknown, or something is missing.
     """
     name = settings.embedding_provider.lower()
     if name in {"", "onnx"} and not settings.embedding_model:
-        made = _made("default", settings)
+        default = _create("default", settings)
         fits = (
-            made.identity.is_compatible_with(state.identity)
+            default.identity.is_compatible_with(state.identity)
             if state.identity
             else not state.has_vectors
         )
-        return made if fits and by_chroma.default_model_is_here() else None
+        return default if fits and by_chroma.default_model_is_downloaded() else None
     if not name:
         return None
-    return _made("default" if name == "onnx" else name, settings)
+    return _create("default" if name == "onnx" else name, settings)
 
 
-def _made(name: str, settings: Settings) -> Embedder:
+def _create(name: str, settings: Settings) -> Embedder:
     if name not in PROVIDERS:
         raise EmbedderError(
-            f"TRIBAL_EMBEDDING_PROVIDER is {name!r:.60}; those that embed are "
-            f"{', '.join(PROVIDERS)}. Set one of them."
+            f"TRIBAL_EMBEDDING_PROVIDER is {name!r:.60}, which is not a provider. Set it to one of "
+            f"{', '.join(PROVIDERS)}."
         )
     provider = PROVIDERS[name]
     model = settings.embedding_model or provider.model
@@ -153,7 +153,7 @@ def _made(name: str, settings: Settings) -> Embedder:
     identity = EmbeddingMetadata(model, dimensions, name, datetime.now(UTC).isoformat())
     key = foreign_variable(provider.key) if provider.key else ""
     if provider.key and not key and name != "openai-compatible":
-        raise EmbedderError(f"{name} needs a key. Set {provider.key} to yours.")
+        raise EmbedderError(f"{name} needs a key. Set {provider.key} to your key.")
     if provider.make:
         return ChromaEmbedder(identity, provider.make(model, key), _help(name, provider))
     more = dict(provider.more)
@@ -168,15 +168,16 @@ def _made(name: str, settings: Settings) -> Embedder:
 def _help(name: str, provider: Provider) -> str:
     if name == "default":
         return (
-            "Its files, 80 MB, are fetched once, for which the network is needed; or set another "
+            "Its files (80 MB) are downloaded at the first use. Check the network, or set another "
             "TRIBAL_EMBEDDING_PROVIDER."
         )
-    key = f" Look at the key in {provider.key}." if provider.key else ""
-    package = f"It needs its package: pip install 'tribal-mcp[{provider.extra}]'."
-    return f"{package if provider.extra else 'Look whether the network is there.'}{key}"
+    key = f" Check the key in {provider.key}." if provider.key else ""
+    if not provider.extra:
+        return f"Check the network.{key}"
+    return f"If its package is missing, run: pip install 'tribal-mcp[{provider.extra}]'.{key}"
 
 
 def is_paid(embedder: Embedder) -> bool:
-    """Whether its provider counts tokens."""
+    """Whether its provider charges by token."""
     provider = PROVIDERS.get(embedder.identity.provider)
     return provider is not None and provider.paid

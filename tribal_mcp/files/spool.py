@@ -28,7 +28,7 @@ _SPARE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Passing:
+class SpoolFile:
     """A file of the spool: write to `draft`, and hand on its `name`."""
 
     name: str
@@ -60,7 +60,7 @@ class Spool:
             folder.sweep()
 
     @contextmanager
-    def new(self) -> Iterator[Passing]:
+    def new(self) -> Iterator[SpoolFile]:
         """A new file, readable by its owner alone, which is gone at the end.
 
         Raises:
@@ -160,12 +160,12 @@ class _Scratch(io.BufferedRandom):
 
 
 @contextmanager
-def _new(folder: OpenFolder, shown: str) -> Iterator[Passing]:
+def _new(folder: OpenFolder, shown: str) -> Iterator[SpoolFile]:
     with in_words(shown):
         name, draft = folder.new_part(shown)
     draft.raw.early = False  # type: ignore[attr-defined]  # read back soon, and then gone
     try:
-        yield Passing(name, draft)
+        yield SpoolFile(name, draft)
     finally:
         with suppress(OSError, TribalError):
             draft.close()

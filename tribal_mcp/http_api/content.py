@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from tribal_mcp.files.spool import Passing
+from tribal_mcp.files.spool import SpoolFile
 from tribal_mcp.http_api.problems import Problem
 
 JSON = "application/json"
@@ -102,7 +102,7 @@ def _best(header: str, offered: tuple[str, ...]) -> str:
     return best if weight_of(best) > 0 else ""
 
 
-async def take_body(request: Request, file: Passing) -> None:
+async def take_body(request: Request, file: SpoolFile) -> None:
     """Write the body to a file as it comes.
 
     Raises:

@@ -1,11 +1,11 @@
-"""A memory as a Chroma record, and back.
+"""Conversion of memories to Chroma records and back.
 
-Dates are int microseconds (`created_at_us`, `updated_at_us`), so that the database can compare
-them; their text stands beside them only where it would not come back the same. Tags and related
-ids are native lists, other fields stand under their own names, and a field at its default is left
-out, for each key costs time. What Chroma can't hold goes as JSON under one key. A record without
-our two dates was written by another program: all its keys are the entry's `metadata`, and as its
-date is unknown it gets 1970 and says so.
+Dates are stored as int microseconds (`created_at_us`, `updated_at_us`), so that the database can
+compare them; the text of a date is stored too if it can't be restored from the number. Tags and
+related ids are native lists, other fields have their own keys, and a field with its default value
+is left out, because each key costs time. What Chroma can't store is JSON under one key. A record
+without the two dates was written by another program: all its keys are the entry's `metadata`, its
+date is 1970 and marked as unknown.
 """
 
 import time
@@ -38,19 +38,19 @@ CREATED = "created_at_us"
 UPDATED = "updated_at_us"
 AS_JSON = "tribal_json"
 STORED = "tribal_stored_at_us"
-"""When the record was written here, in microseconds since 1970 UTC; it is in no entry."""
+"""When the record was written here, in microseconds since 1970 UTC; not part of the entry."""
 OTHER_MODEL = "tribal_other_model"
-"""1 where the memory itself names the model of its vector, so that the database finds those."""
+"""1 if the vector is from another model, so that the database can find these memories."""
 DELETED = "deleted_at_us"
-"""Of a tombstone: when its memory was forgotten."""
+"""When a memory was deleted, in its tombstone."""
 OTHER_TIMES = (CREATED, UPDATED, DELETED)
-"""The latest of them counts for a record without `STORED`."""
+"""The latest of these is used for a record without `STORED`."""
 
 MODEL, DIMENSIONS, PROVIDER, SINCE = (
     "tribal_model", "tribal_dimensions", "tribal_provider", "tribal_model_since",
 )  # fmt: skip
 IDENTITY = frozenset({MODEL, DIMENSIONS, PROVIDER, SINCE})
-"""Of a collection: which model made its vectors."""
+"""The keys of a collection's metadata that record the model of its vectors."""
 
 FIELDS = frozenset(
     {
@@ -59,25 +59,25 @@ FIELDS = frozenset(
         "related_to",
     }
 )  # fmt: skip
-"""The keys of a memory's record; others are its metadata."""
+"""The keys of our own in a record; all others are the memory's metadata."""
 _INT64 = 1 << 63
 _EXACT_DIGITS = 15
 _EXACT_EXPONENT = 22
 
 
-def to_metadata(entry: MemoryEntry, *, aside: bool = False) -> Metadata:  # noqa: C901 - one line a field
-    """The metadata of the entry's record, written now; the content is its document.
+def to_metadata(entry: MemoryEntry, *, metadata_as_json: bool = False) -> Metadata:  # noqa: C901 - one line a field
+    """The metadata of an entry's record, written now; the content is the record's document.
 
     Args:
         entry: the memory.
-        aside: its own metadata goes as JSON in any case, so that the record has no key beside
-            `FIELDS`.
+        metadata_as_json: store the entry's own metadata as JSON, so that the record has only keys
+            in `FIELDS`.
     """
     created, updated = microseconds(entry.created_at), microseconds(entry.updated_at)
     record: Metadata = {CREATED: created, UPDATED: updated, STORED: now_us()}
     for name, value in (("created_at", created), ("updated_at", updated)):
         text = date_text(entry, name)
-        if not _comes_back(text, value):
+        if not _is_restorable(text, value):
             record[name] = text
     source = source_text(entry)
     if source != "unknown":
@@ -96,10 +96,12 @@ def to_metadata(entry: MemoryEntry, *, aside: bool = False) -> Metadata:  # noqa
     if entry.confidence != 1.0:
         (record if _is_short(entry.confidence) else as_json)["confidence"] = entry.confidence
     if entry.metadata:
-        beside = {k: v for k, v in entry.metadata.items() if aside or not _holds(k, v)}
-        record.update((k, v) for k, v in entry.metadata.items() if k not in beside)
-        # The order of keys is lost on the way, and an export must come back byte by byte.
-        as_json["metadata"] = beside
+        in_json = {
+            k: v for k, v in entry.metadata.items() if metadata_as_json or not _is_kept(k, v)
+        }
+        record.update((k, v) for k, v in entry.metadata.items() if k not in in_json)
+        # Chroma does not keep the order of keys, and an export must be reproduced byte by byte.
+        as_json["metadata"] = in_json
         as_json["order"] = list(entry.metadata)
     if entry.extra:
         as_json["extra"] = entry.extra
@@ -110,9 +112,9 @@ def to_metadata(entry: MemoryEntry, *, aside: bool = False) -> Metadata:  # noqa
 
 
 def named_models(records: Iterable[tuple[str, Any]]) -> dict[str, str]:
-    """The models that records with `OTHER_MODEL` name, by id; of their ids and `AS_JSON`.
+    """The other models of records with `OTHER_MODEL`, by id, given their ids and `AS_JSON`.
 
-    A record of another program may have that key, and anything or nothing as its JSON.
+    A record of another program may have that key too, with any value or none as its JSON.
     """
     found: dict[str, str] = {}
     for record_id, as_json in records:
@@ -133,21 +135,21 @@ def now_us() -> int:
     return time.time_ns() // 1000
 
 
-def _comes_back(text: str, moment: int) -> bool:
+def _is_restorable(text: str, moment: int) -> bool:
     try:
         return from_microseconds(moment).isoformat() == text
     except OverflowError:  # a date before year 1 or after 9999 once it is in UTC
         return False
 
 
-def _holds(key: str, value: object) -> bool:
-    """Whether Chroma gives this metadata back as it was."""
+def _is_kept(key: str, value: object) -> bool:
+    """Whether Chroma returns this metadata unchanged."""
     if not key or key in FIELDS or key[0] in "#$" or key == "chroma:document":
         return False
     kind = type(value)
     if kind is list:
         kinds = set(map(type, value))  # type: ignore[call-overload]
-        return len(kinds) == 1 and not kinds & {list, dict} and all(_holds("x", v) for v in value)  # type: ignore[attr-defined]
+        return len(kinds) == 1 and not kinds & {list, dict} and all(_is_kept("x", v) for v in value)  # type: ignore[attr-defined]
     if kind is int:
         return -_INT64 <= value < _INT64  # type: ignore[operator]
     if kind is float:
@@ -156,7 +158,7 @@ def _holds(key: str, value: object) -> bool:
 
 
 def _is_short(value: float) -> bool:
-    """Whether Chroma's parser gives the number back to the bit; a longer one may be an ulp off."""
+    """Whether Chroma's parser returns exactly this number; a longer one may change slightly."""
     mantissa, _, exponent = repr(value).lstrip("-").partition("e")
     whole, _, fraction = mantissa.partition(".")
     scale = int(exponent or 0) - len(fraction)
@@ -166,7 +168,7 @@ def _is_short(value: float) -> bool:
 def to_fields(
     memory_id: str, document: str | None, record: Mapping[str, Any], vector: Vector | None
 ) -> dict[str, Any]:
-    """The JSON form of a record, vector as an array: what its entry gives, without making one."""
+    """The JSON fields of a record's entry, with the vector as an array; faster than `to_entry`."""
     if CREATED not in record or not record.keys() <= FIELDS or AS_JSON in record:
         return entry_fields(to_entry(memory_id, document, record, vector))
     read = record.get
@@ -176,7 +178,7 @@ def to_fields(
         "embedding": vector,
         "source_instance": read("source_instance", "unknown"),
         "source_type": read("source_type", "unknown"),
-        # orjson writes a date as `isoformat` does
+        # orjson dumps a date as `isoformat` does
         "created_at": read("created_at") or from_microseconds(record[CREATED]),
         "updated_at": read("updated_at") or from_microseconds(record[UPDATED]),
         "tags": read("tags", []),
@@ -190,7 +192,7 @@ def to_fields(
 def to_entry(
     memory_id: str, document: str | None, record: Mapping[str, Any], vector: Vector | None
 ) -> MemoryEntry:
-    """The entry of a record. `vector` is float32 of shape (dimensions,)."""
+    """The entry of a record; `vector` is float32 of shape (dimensions,)."""
     created, updated = record.get(CREATED), record.get(UPDATED)
     if type(created) is not int or type(updated) is not int:
         return _foreign(memory_id, document, record, vector)
@@ -204,12 +206,12 @@ def to_entry(
     metadata: Metadata = {}
     extra: Metadata = {}
     if AS_JSON in record or not record.keys() <= FIELDS:
-        aside = orjson.loads(record.get(AS_JSON, "{}"))
-        known = {k: v for k, v in record.items() if k not in FIELDS} | aside.get("metadata", {})
-        order = aside.get("order", ())
+        in_json = orjson.loads(record.get(AS_JSON, "{}"))
+        known = {k: v for k, v in record.items() if k not in FIELDS} | in_json.get("metadata", {})
+        order = in_json.get("order", ())
         metadata = {k: known.pop(k) for k in order if k in known} | known
-        extra = aside.get("extra", {})
-        confidence = aside.get("confidence", confidence)
+        extra = in_json.get("extra", {})
+        confidence = in_json.get("confidence", confidence)
     return MemoryEntry(
         id=memory_id,
         content=document or "",
@@ -253,19 +255,19 @@ def _foreign(
 
 
 def pending_name(collection: str) -> str:
-    """The sibling collection for the memories without a vector."""
+    """The name of the sibling collection for memories without a vector."""
     return f"{collection}.pending"
 
 
-def forgotten_name(collection: str) -> str:
-    """The sibling collection for the tombstones."""
+def tombstones_name(collection: str) -> str:
+    """The name of the sibling collection for tombstones."""
     return f"{collection}.forgotten"
 
 
 def recorded(identity: EmbeddingMetadata | None) -> dict[str, str | int]:
-    """The metadata of a collection that says which model made its vectors."""
+    """The metadata of a collection that records the model of its vectors."""
     if identity is None:
-        return {SINCE: ""}  # Chroma takes no empty metadata
+        return {SINCE: ""}  # Chroma rejects empty metadata
     return {
         MODEL: identity.model_name,
         DIMENSIONS: identity.dimensions,
@@ -275,7 +277,7 @@ def recorded(identity: EmbeddingMetadata | None) -> dict[str, str | int]:
 
 
 def identity_of(metadata: Mapping[str, Any]) -> EmbeddingMetadata | None:
-    """The model that a collection's metadata names."""
+    """The model that a collection's metadata records, or None."""
     if MODEL not in metadata:
         return None
     read = metadata.get

@@ -23,7 +23,7 @@ from tribal_mcp.stores.chroma.recovery import REBUILD, rebuild, recover
 from tribal_mcp.stores.chroma.salvage import SalvagedFiles
 from tribal_mcp.stores.chroma.write import carry_out
 from tribal_mcp.stores.raw import RawCollection, UnknownLayout
-from tribal_mcp.stores.record import DELETED, forgotten_name, pending_name, to_entry
+from tribal_mcp.stores.record import DELETED, pending_name, to_entry, tombstones_name
 
 _EXAMPLES = 5
 
@@ -58,7 +58,7 @@ def check(folder: ChromaFolder, collection: str) -> list[Problem]:
     problems = list(_unfinished(folder))
     try:
         with ChromaFiles(folder.path) as files:
-            for name in (collection, pending_name(collection), forgotten_name(collection)):
+            for name in (collection, pending_name(collection), tombstones_name(collection)):
                 raw = files.collection(name)
                 if raw is not None:
                     problems += _collection(files, raw)
@@ -182,7 +182,7 @@ def repair(folder: ChromaFolder, collection: str) -> list[str]:
     done = folder.notes[before:]
     if not folder.exists:
         return done
-    for name in (collection, pending_name(collection), forgotten_name(collection)):
+    for name in (collection, pending_name(collection), tombstones_name(collection)):
         raw = folder.raw(name)
         if raw is None:
             continue
@@ -210,14 +210,14 @@ def _mend(folder: ChromaFolder, raw: RawCollection) -> list[str]:
         lost = files.without_vector(raw)
         batches = list(files.read(raw, lost, vectors=False))
     for batch in batches:
-        if raw.name.endswith(forgotten_name("")):
-            main = raw.name.removesuffix(forgotten_name(""))
+        if raw.name.endswith(tombstones_name("")):
+            main = raw.name.removesuffix(tombstones_name(""))
             change = Change(forget={r.id: r.metadata[DELETED] for r in batch})
         else:
             main = raw.name.removesuffix(pending_name(""))
             change = Change([to_entry(r.id, r.document, r.metadata, None) for r in batch])
         carry_out(folder, Batch(main, change))
-    if lost and not raw.name.endswith(forgotten_name("")):
+    if lost and not raw.name.endswith(tombstones_name("")):
         done.append(
             f"{len(lost):,} memories of {raw.name!r} have lost their vector for good and are kept "
             "without one; embed them again."

@@ -41,12 +41,12 @@ from tribal_mcp.stores.raw import RawCollection, RawRecord
 from tribal_mcp.stores.record import (
     DELETED,
     IDENTITY,
-    forgotten_name,
     identity_of,
     pending_name,
     recorded,
     to_entry,
     to_fields,
+    tombstones_name,
 )
 from tribal_mcp.stores.restore_points import Point
 
@@ -273,7 +273,7 @@ class ChromaStore(ChromaSearching):
         }
 
     def _tombstones(self, files: Files) -> RawCollection | None:
-        return files.collection(forgotten_name(self._name)) if self._folder.exists else None
+        return files.collection(tombstones_name(self._name)) if self._folder.exists else None
 
     async def stored_since(self, moment_us: int) -> Stored:
         """What was written to this store from that time on, whatever its own dates are."""
@@ -409,7 +409,7 @@ class ChromaStore(ChromaSearching):
                 batch = begun if begun and begun.collection == self._name else None
                 main = next((c for c in found if c.name == self._name), None)
                 identity = identity_of(main.metadata) if main else None
-                tombstones = files.collection(forgotten_name(self._name))
+                tombstones = files.collection(tombstones_name(self._name))
                 return use(Salvage(files, found, identity, batch, tombstones))
 
         async with self.locked(when=self._folder.exists, recovering=False):

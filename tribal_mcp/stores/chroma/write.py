@@ -18,7 +18,7 @@ from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.stores.chroma.folder import OURS, ChromaFolder
 from tribal_mcp.stores.chroma.journal import Batch
 from tribal_mcp.stores.raw import RawCollection
-from tribal_mcp.stores.record import forgotten_name, pending_name, to_metadata, to_tombstone
+from tribal_mcp.stores.record import pending_name, to_metadata, to_tombstone, tombstones_name
 
 if TYPE_CHECKING:
     from chromadb.api.collection_configuration import CreateCollectionConfiguration
@@ -65,7 +65,7 @@ def carry_out(folder: ChromaFolder, batch: Batch) -> None:
     coming = {
         name: _Records.of([e for e in change.entries if e.embedding is not None]),
         pending_name(name): _Records.of([e for e in change.entries if e.embedding is None]),
-        forgotten_name(name): _Records(
+        tombstones_name(name): _Records(
             list(change.forget), [_NO_VECTOR] * len(tombstones), tombstones
         ),
     }

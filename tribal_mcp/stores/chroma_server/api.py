@@ -264,7 +264,9 @@ class ServerApi:
     def _upsert(self, collection: RawCollection, call: NewRecords) -> None:
         body = {
             "ids": call.ids,
-            "embeddings": [_base64(vector) for vector in call.vectors],
+            "embeddings": [
+                base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in call.vectors
+            ],
             "metadatas": call.metadata,
             "documents": call.documents,
         }
@@ -281,10 +283,6 @@ class ServerApi:
         """Delete the records with those ids."""
         for part in _parts(ids, self.limits.writes):
             self._at(collection, "delete", {"ids": part})
-
-
-def _base64(vector: Vector) -> str:
-    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
 
 
 def _parts(ids: Sequence[str], most: int) -> Iterator[list[str]]:

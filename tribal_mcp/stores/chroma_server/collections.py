@@ -9,7 +9,7 @@ from tribal_mcp.portability.memory import microseconds
 from tribal_mcp.stores.chroma.folder import OURS
 from tribal_mcp.stores.chroma_server.api import ServerApi
 from tribal_mcp.stores.raw import RawCollection, RawRecord
-from tribal_mcp.stores.record import DELETED, forgotten_name, identity_of, pending_name
+from tribal_mcp.stores.record import DELETED, identity_of, pending_name, tombstones_name
 
 
 class Part(IntEnum):
@@ -38,7 +38,7 @@ class StoreCollections:
         self._names = {
             Part.MAIN: name,
             Part.PENDING: pending_name(name),
-            Part.TOMBSTONES: forgotten_name(name),
+            Part.TOMBSTONES: tombstones_name(name),
         }
         self._known: dict[Part, RawCollection] = {}
 

@@ -84,7 +84,11 @@ def _new_records(
         ids,
         [_NO_VECTOR if e.embedding is None else e.embedding for e in entries],
         [
-            {**dict.fromkeys(old_keys.get(e.id, ())), **_NO_FIELDS, **to_metadata(e, aside=True)}
+            {
+                **dict.fromkeys(old_keys.get(e.id, ())),
+                **_NO_FIELDS,
+                **to_metadata(e, metadata_as_json=True),
+            }
             for e in entries
         ],
         [entry.content for entry in entries],
