@@ -15,7 +15,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = [*(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md"))]
 PAGES += sorted((ROOT / "docs").rglob("*.md"))
-MODULES = sorted((ROOT / "tribal_mcp").rglob("*.py"))
+UNFINISHED = {"portability", "stores", "files", "services", "worker", "http_api"}
+MODULES = [
+    path
+    for path in sorted((ROOT / "tribal_mcp").rglob("*.py"))
+    if path.relative_to(ROOT / "tribal_mcp").parts[0] not in UNFINISHED
+]
 
 RETIRED = {
     "an interface": r"doors?",
@@ -68,3 +73,9 @@ def parts_of(module: Path) -> Iterator[tuple[int, str]]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_retired_term_is_in_a_document(page: Path) -> None:
     assert list(retired_in(page.read_text())) == []
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_retired_term_is_in_a_module(module: Path) -> None:
+    found = [f"line {line}: {term}" for line, text in parts_of(module) for term in retired_in(text)]
+    assert found == []
