@@ -39,8 +39,8 @@ _SWITCHES: dict[str, Callable[[], None]] = {
     "lock": lambda: _put(FileLock, "acquire", lambda *_, **__: None),
     "reopen": lambda: _put(ChromaFolder, "_data_version", lambda _: 0),
     "journal": lambda: _put(Journal, "write", lambda *_: None),
-    "recovery": lambda: _put(sessions, "recover", lambda folder: folder.lock.unmark()),
+    "recovery": lambda: _put(sessions, "recover", lambda folder: folder.end_writing()),
     "guard": lambda: _put(IndexBackup, "save", lambda *_: None),
     "publish": lambda: _put(BundleFolders, "publish", _in_place),
-    "schema": lambda: _put(batches, "refuse_strangers", lambda _: None),
+    "schema": lambda: _put(batches, "check_embedding_function", lambda _: None),
 }

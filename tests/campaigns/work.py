@@ -140,7 +140,7 @@ def fill(_report: Report, folder: Path, seed: int) -> tuple[int, str]:
     Each batch also replaces the previous one, which takes Chroma two steps.
     """
     chroma_folder.FREE_BYTES = 0
-    chroma_folder._SPARE = 0
+    chroma_folder._SPACE_FACTOR = 0
     written = 0
 
     async def run() -> str:

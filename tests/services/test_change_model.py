@@ -255,18 +255,18 @@ async def test_nobody_counts_while_two_collections_change_names(
     store: ChromaStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
-    rename, at_name = switching._rename, ChromaFolder.at_name
+    rename, get = switching._rename, ChromaFolder.chroma_collection
 
     def counting(folder: ChromaFolder, name: str) -> object:
         if ".reembedding-" in name:  # the old one has given its name up
             command = [sys.executable, "-c", _COUNT, str(tmp_path / "store")]
             seen.append(subprocess.check_output(command, text=True).strip())
-        return at_name(folder, name)
+        return get(folder, name)
 
     def renaming(*arguments: object) -> None:
-        monkeypatch.setattr(ChromaFolder, "at_name", counting)
+        monkeypatch.setattr(ChromaFolder, "chroma_collection", counting)
         rename(*arguments)  # type: ignore[arg-type]
-        monkeypatch.setattr(ChromaFolder, "at_name", at_name)
+        monkeypatch.setattr(ChromaFolder, "chroma_collection", get)
 
     monkeypatch.setattr(switching, "_rename", renaming)
     await move(store, Model(16))

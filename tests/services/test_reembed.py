@@ -268,9 +268,9 @@ async def test_a_switch_that_is_killed_is_completed_by_whoever_comes_next(
 
 
 STEPS = [
-    (chroma_store, "carry_out"), (chroma_store, "put_in_place"), (chroma_store, "drop"),
-    (switching, "_rename"), (RestorePoints, "save"), (ChromaFolder, "at_name"),
-    (batches, "_add"),
+    (chroma_store, "apply_batch"), (chroma_store, "swap_collections"),
+    (chroma_store, "drop_collection"), (switching, "_rename"), (RestorePoints, "save"),
+    (ChromaFolder, "chroma_collection"), (batches, "_add"),
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Who may use the folder when, and what using it leaves behind."""
+"""Sessions on a folder: locking, waiting, and what they leave on the disk."""
 
 import shutil
 import stat
@@ -12,6 +12,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from tests.support.chroma_folders import change
 from tests.support.examples import memories, memory
 from tribal_mcp.config import Settings
 from tribal_mcp.errors import NoSpace, Stopped, StoreError, StoreLocked
@@ -33,8 +34,8 @@ import sys
 from pathlib import Path
 from tribal_mcp.stores.chroma.lock import FolderLock
 lock = FolderLock(Path(sys.argv[1]))
-assert lock._lock.take()
-lock.mark()
+assert lock._lock.try_acquire()
+lock.set_marker()
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -42,7 +43,7 @@ sys.stdin.read()
 
 @contextmanager
 def held(folder: Path) -> Iterator[int]:
-    """Another process has the folder's lock, and its mark is there; gives its id."""
+    """Another process holds the folder's lock and has set its writer marker; its process id."""
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:
@@ -53,7 +54,7 @@ def held(folder: Path) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "loop", "n" * 300])
-async def test_a_folder_that_can_not_be_one_is_refused_in_words(tmp_path: Path, place: str) -> None:
+async def test_a_path_that_can_not_be_a_folder_is_a_store_error(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("not a folder")
     (tmp_path / "loop").symlink_to("loop")
     async with open_store(tmp_path / place) as store:
@@ -65,7 +66,7 @@ async def test_a_folder_that_can_not_be_one_is_refused_in_words(tmp_path: Path, 
 
 @pytest.fixture
 def read_only(tmp_path: Path) -> Iterator[Path]:
-    """`there`, with a store of three memories, as one sees it who may not write to it."""
+    """A read-only mount of the directory `there`, which has a store with three memories."""
     there, here = tmp_path / "there", tmp_path / "here"
     here.mkdir()
     store = open_store(there / "store")
@@ -86,7 +87,7 @@ def mount(*options: str | Path) -> None:
         pytest.skip("may not mount")
 
 
-async def test_a_store_that_may_not_be_written_to_is_read(read_only: Path) -> None:
+async def test_a_read_only_store_can_be_read(read_only: Path) -> None:
     async with open_store(read_only / "store") as store:
         assert (await export_memories(store)).entries == memories(3)
         with pytest.raises(StoreError, match="can't be used: Read-only file system"):
@@ -96,12 +97,12 @@ async def test_a_store_that_may_not_be_written_to_is_read(read_only: Path) -> No
             await store.upsert([memory(9)])
 
 
-async def test_who_may_only_read_waits_for_those_who_write_elsewhere(
+async def test_readers_of_a_read_only_mount_wait_for_writers_elsewhere(
     read_only: Path, tmp_path: Path
 ) -> None:
     there = tmp_path / "there" / "store"
     async with open_store(read_only / "store") as store, store.session():
-        assert not FolderLock(there)._lock.take()
+        assert not FolderLock(there)._lock.try_acquire()
     async with open_store(there) as writer:
         await writer.upsert([memory(9)])
     with held(there):
@@ -110,7 +111,7 @@ async def test_who_may_only_read_waits_for_those_who_write_elsewhere(
                 await export_memories(store)
 
 
-async def test_nothing_is_made_where_nothing_is_written(tmp_path: Path) -> None:
+async def test_reading_creates_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "missing" / "store"
     bundle = await export_memories(open_store(folder))
     async with ChromaStore(folder) as store:
@@ -122,7 +123,7 @@ async def test_nothing_is_made_where_nothing_is_written(tmp_path: Path) -> None:
     assert not (tmp_path / "missing").exists()
 
 
-async def test_who_waits_has_the_lock_before_who_gives_it_back_has_it_again(tmp_path: Path) -> None:
+async def test_a_waiting_task_gets_the_lock_before_the_one_that_released_it(tmp_path: Path) -> None:
     lock = FolderLock(tmp_path)
     order: list[str] = []
 
@@ -133,14 +134,14 @@ async def test_who_waits_has_the_lock_before_who_gives_it_back_has_it_again(tmp_
 
     await lock.acquire(60)
     async with anyio.create_task_group() as group:
-        group.start_soon(take, "who waits")
+        group.start_soon(take, "the waiting task")
         await anyio.wait_all_tasks_blocked()
         lock.release()
-        await take("who gave it back")
-    assert order == ["who waits", "who gave it back"]
+        await take("the releasing task")
+    assert order == ["the waiting task", "the releasing task"]
 
 
-async def test_a_new_folder_is_for_its_user_alone(tmp_path: Path) -> None:
+async def test_a_new_folder_is_private_to_its_user(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b" / "store"
     await open_store(folder).upsert([memory(1)])
     modes = [stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.parents[:2])]
@@ -148,7 +149,7 @@ async def test_a_new_folder_is_for_its_user_alone(tmp_path: Path) -> None:
     assert {path.name for path in (folder / "tribal-mcp").iterdir()} == {"lock", "next"}
 
 
-async def test_a_session_on_one_folder_leaves_another_free(tmp_path: Path) -> None:
+async def test_a_session_on_one_folder_does_not_lock_another(tmp_path: Path) -> None:
     one, two = open_store(tmp_path / "one"), open_store(tmp_path / "two")
     await one.upsert(memories(3))
     async with one.session(), two.session(writing=True):
@@ -177,7 +178,7 @@ async def test_a_task_that_outlives_its_session_takes_the_lock_itself(tmp_path: 
     assert await store.count() == 1
 
 
-async def test_counting_does_not_wait_for_another_process_and_reading_says_who_has_it(
+async def test_counting_does_not_wait_for_another_process_and_reading_names_it(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "store"
@@ -190,13 +191,42 @@ async def test_counting_does_not_wait_for_another_process_and_reading_says_who_h
         with pytest.raises(StoreLocked, match=rf"process {pid} .*TRIBAL_LOCK_TIMEOUT_S"):
             await store.get("memory-1")
         assert {str(pid) in message for message in told} == {True}
-    assert await store.get("memory-1") == memory(1)  # the lock of the dead is free
+    assert await store.get("memory-1") == memory(1)  # the lock of a killed process is free
 
 
-async def test_who_waits_for_another_process_can_stop_waiting(
+async def test_a_lock_is_held_elsewhere_only_if_another_process_holds_it(tmp_path: Path) -> None:
+    lock = FolderLock(tmp_path)
+    assert not lock.held_elsewhere()
+    await lock.acquire(0)  # asking has not taken it
+    assert not lock.held_elsewhere()
+    lock.release()
+    with held(tmp_path):
+        assert lock.held_elsewhere()
+
+
+async def test_counting_recovers_a_folder_that_no_process_has_locked(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    store = open_store(folder)
+    await store.upsert(memories(3))
+    before = shutil.copytree(folder, tmp_path / "before")
+    await store.upsert([memory(9)])
+    await store.close()
+    change(
+        before,
+        f"ATTACH '{folder}/chroma.sqlite3' AS after",
+        "INSERT INTO embeddings_queue SELECT * FROM after.embeddings_queue "
+        "WHERE seq_id > (SELECT max(seq_id) FROM main.max_seq_id)",
+    )
+    FolderLock(before).set_marker()
+    async with open_store(before) as killed:
+        state = await killed.state()
+    assert (state.count, len(state.notes)) == (4, 1)
+
+
+async def test_waiting_for_another_process_can_be_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tribal_mcp.stores.chroma.lock._SAY_SO_AFTER_S", 0)
+    monkeypatch.setattr("tribal_mcp.stores.chroma.lock._REPORT_AFTER_S", 0)
     folder = tmp_path / "store"
     async with ChromaStore(folder) as store:
         await store.upsert(memories(1))
@@ -214,7 +244,7 @@ async def test_who_waits_for_another_process_can_stop_waiting(
     assert not (tmp_path / "out.json").exists()
 
 
-async def test_counting_waits_while_a_batch_of_another_process_is_half_done(
+async def test_counting_waits_while_another_process_has_a_batch_in_progress(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "store"
@@ -235,7 +265,7 @@ async def test_two_spellings_of_a_path_are_one_store(tmp_path: Path) -> None:
     assert await open_store(tmp_path / "store").count() == 3
 
 
-async def test_a_folder_that_is_put_in_the_place_of_an_open_one_is_seen(tmp_path: Path) -> None:
+async def test_a_folder_that_replaces_an_open_one_is_noticed(tmp_path: Path) -> None:
     store, other = open_store(tmp_path / "store"), open_store(tmp_path / "other")
     await store.upsert([memory(1)])
     await other.upsert([memory(2), memory(3)])
@@ -247,7 +277,7 @@ async def test_a_folder_that_is_put_in_the_place_of_an_open_one_is_seen(tmp_path
     assert await store.count() == 3
 
 
-async def test_a_full_disk_is_said_before_anything_is_written(
+async def test_a_full_disk_is_an_error_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_store(tmp_path / "store")
@@ -258,7 +288,7 @@ async def test_a_full_disk_is_said_before_anything_is_written(
     assert await store.list_ids() == ["memory-1"]
 
 
-async def test_an_unknown_layout_is_read_through_chroma_and_not_written_to(
+async def test_an_unknown_layout_is_read_through_chroma_and_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "store"

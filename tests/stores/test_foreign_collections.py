@@ -138,7 +138,7 @@ async def test_without_the_check_the_canary_would_be_constructed(
     folder = tmp_path / "store"
     _foreign(folder)
     _plant(folder, "canary")
-    monkeypatch.setattr(batches, "refuse_strangers", lambda _: None)
+    monkeypatch.setattr(batches, "check_embedding_function", lambda _: None)
     async with ChromaStore(folder) as store:
         await store.upsert([memory(1)])
     assert canary.constructed > 0

@@ -1,4 +1,4 @@
-"""A folder that was left in mid-write is mended before it is used, and its user is told."""
+"""A folder whose writer was killed is recovered before it is used, and the user is informed."""
 
 import json
 import shutil
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.chroma_folders import chroma
+from tests.support.chroma_folders import add, chroma, create, index_of, vectors
 from tests.support.examples import memories, memory
 from tribal_mcp.errors import StoreDamaged
 from tribal_mcp.portability.memory import MemoryEntry
@@ -42,9 +42,9 @@ async def folder(tmp_path: Path) -> Path:
     return path
 
 
-def leave_mark(folder: Path) -> None:
-    """As a writer does that is killed."""
-    FolderLock(folder).mark()
+def leave_marker(folder: Path) -> None:
+    """Leave a stale writer marker, as a killed writer does."""
+    FolderLock(folder).set_marker()
 
 
 def segment(folder: Path) -> Path:
@@ -53,13 +53,13 @@ def segment(folder: Path) -> Path:
 
 
 def tear(folder: Path, keep: int) -> None:
-    """Cut the labels off, as a kill does while they are written."""
+    """Truncate the labels, as a kill does while they are written."""
     labels = segment(folder) / LABELS
     labels.write_bytes(labels.read_bytes()[:keep])
 
 
-def spoil_first_writing(folder: Path) -> None:
-    """Cut off the labels of an index that had none before."""
+def damage_first_labels(folder: Path) -> None:
+    """Leave half of the first labels of an index."""
     for path in folder.glob("*/header.bin"):
         (path.parent / LABELS).write_bytes(b"half")
 
@@ -75,7 +75,7 @@ def by_id(entries: list[MemoryEntry]) -> dict[str, MemoryEntry]:
 
 
 ALMOST = COUNT - 2
-"""Found by a search: it is approximate, and in a small index may miss one."""
+"""How many a search finds at least: Chroma's is approximate, and in a small index may miss one."""
 
 
 def found_by_vector(folder: Path) -> int:
@@ -87,18 +87,18 @@ def found_by_vector(folder: Path) -> int:
 
 
 @pytest.mark.parametrize("keep", [0, 1, 60, 300])
-async def test_an_index_whose_writing_was_killed_is_built_anew(folder: Path, keep: int) -> None:
+async def test_an_index_whose_writing_was_killed_is_rebuilt(folder: Path, keep: int) -> None:
     tear(folder, keep)
-    leave_mark(folder)
+    leave_marker(folder)
     found, notes = await everything(folder)
     assert found == by_id(memories(COUNT))
-    assert "built anew (55 vectors)" in notes[0]
+    assert "was rebuilt (55 vectors)" in notes[0]
     assert found_by_vector(folder) >= ALMOST
     left = {path.name for path in (folder / "tribal-mcp").iterdir()}
     assert left == {"guard", "lock", "next"}
 
 
-async def test_an_index_that_was_never_written_before_is_built_from_the_log(
+async def test_an_index_killed_at_its_first_writing_is_rebuilt_from_the_log(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "store"
@@ -106,19 +106,19 @@ async def test_an_index_that_was_never_written_before_is_built_from_the_log(
     ChromaFolder.at(path).close()
     (index,) = (found.parent for found in path.glob("*/header.bin"))
     (index / LABELS).write_bytes(b"\x80\x03}(")
-    leave_mark(path)
+    leave_marker(path)
     found, notes = await everything(path)
     assert found == by_id(memories(COUNT))
-    assert "built anew" in notes[0]
+    assert "was rebuilt" in notes[0]
     assert found_by_vector(path) >= ALMOST
 
 
-async def test_building_anew_starts_again_when_it_was_killed(folder: Path) -> None:
+async def test_a_killed_rebuild_is_started_again(folder: Path) -> None:
     tear(folder, 60)
-    leave_mark(folder)
+    leave_marker(folder)
     before = shutil.copytree(folder, folder.with_name("before"))
     await everything(folder)
-    # killed after the vectors were copied and the index was set aside, with a new one half built
+    # killed after the vectors were copied and the index was set aside, with half of a new index
     name = segment(folder).name
     place = before / "tribal-mcp" / "rebuild" / name
     place.mkdir(parents=True)
@@ -137,51 +137,51 @@ async def test_building_anew_starts_again_when_it_was_killed(folder: Path) -> No
     assert not place.parent.exists()
 
 
-async def test_a_batch_that_was_begun_is_completed(folder: Path) -> None:
-    arriving = [memory(1, content="after"), memory(2, embedding=None), memory(60)]
+async def test_a_batch_in_progress_is_completed(folder: Path) -> None:
+    incoming = [memory(1, content="after"), memory(2, embedding=None), memory(60)]
     Journal(folder / "tribal-mcp" / "journal.jsonl").write(
-        Batch("memories", Change(arriving, erase=["memory-3"]))
+        Batch("memories", Change(incoming, erase=["memory-3"]))
     )
-    with chroma(folder) as client:  # the first of its steps was made
+    with chroma(folder) as client:  # the first step was done
         client.get_collection("memories", embedding_function=None).delete(["memory-1", "memory-2"])
-    leave_mark(folder)
+    leave_marker(folder)
     found, notes = await everything(folder)
-    expected = by_id(memories(COUNT)) | by_id(arriving)
+    expected = by_id(memories(COUNT)) | by_id(incoming)
     del expected["memory-3"]
     assert found == expected
-    assert "A batch of 4 memories that was begun was completed." in notes[0]
+    assert "A batch of 4 memories in progress was completed." in notes[0]
     assert (await everything(folder))[0] == expected
 
 
-async def test_a_batch_stays_written_down_when_its_completion_is_killed_too(
+async def test_a_batch_stays_in_the_journal_if_its_completion_is_killed_as_well(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arriving = [memory(1, content="after"), memory(2, embedding=None)]
-    Journal(folder / "tribal-mcp" / "journal.jsonl").write(Batch("memories", Change(arriving)))
-    with chroma(folder) as client:  # the first of its steps was made
+    incoming = [memory(1, content="after"), memory(2, embedding=None)]
+    Journal(folder / "tribal-mcp" / "journal.jsonl").write(Batch("memories", Change(incoming)))
+    with chroma(folder) as client:  # the first step was done
         client.get_collection("memories", embedding_function=None).delete(["memory-1", "memory-2"])
-    leave_mark(folder)
+    leave_marker(folder)
     with monkeypatch.context() as patch:
         patch.setattr("tribal_mcp.stores.chroma.journal.dump_entry", _killed)
         with pytest.raises(KeyboardInterrupt):
             await everything(folder)
-    assert (await everything(folder))[0] == by_id(memories(COUNT)) | by_id(arriving)
+    assert (await everything(folder))[0] == by_id(memories(COUNT)) | by_id(incoming)
 
 
 def _killed(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-async def test_a_batch_that_was_not_written_down_whole_was_never_begun(folder: Path) -> None:
+async def test_a_batch_with_an_incomplete_journal_was_never_started(folder: Path) -> None:
     journal = folder / "tribal-mcp" / "journal.jsonl"
     Journal(journal).write(Batch("memories", Change([memory(1, content="after"), memory(2)])))
     journal.write_bytes(journal.read_bytes()[:-20])
-    leave_mark(folder)
+    leave_marker(folder)
     assert (await everything(folder))[0] == by_id(memories(COUNT))
     assert not journal.exists()
 
 
-async def test_a_batch_that_chroma_refuses_is_kept_aside(
+async def test_a_batch_that_chroma_refuses_is_set_aside_and_writing_goes_on(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Journal(folder / "tribal-mcp" / "journal.jsonl").write(Batch("memories", Change([memory(60)])))
@@ -190,14 +190,20 @@ async def test_a_batch_that_chroma_refuses_is_kept_aside(
         raise ValueError("no such thing")
 
     monkeypatch.setattr("tribal_mcp.stores.chroma.write._add", refuse)
+    store = open_store(folder)
+    async with store.session(writing=True):  # recovers first
+        monkeypatch.undo()
+        await store.upsert([memory(61)])
+        assert (folder / "tribal-mcp" / "writing.json").exists()
+    assert not (folder / "tribal-mcp" / "writing.json").exists()
     found, notes = await everything(folder)
-    assert found == by_id(memories(COUNT))
-    assert "can't be written (no such thing)" in notes[0]
+    assert found == by_id([*memories(COUNT), memory(61)])
+    assert "Chroma refused a batch of 1 memory (ValueError); it is kept in" in notes[0]
     (aside,) = (folder / "tribal-mcp").glob("refused-*.jsonl")
     assert b"memory-60" in aside.read_bytes()
 
 
-async def test_a_write_that_fails_in_the_middle_is_completed_by_the_next_session(
+async def test_a_write_that_fails_halfway_is_completed_by_the_next_session(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -214,11 +220,11 @@ async def test_a_write_that_fails_in_the_middle_is_completed_by_the_next_session
     assert "was completed" in notes[0]
 
 
-async def test_recovery_that_fails_leaves_all_for_the_next_try(
+async def test_a_failed_recovery_leaves_everything_for_the_next_attempt(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tear(folder, 60)
-    leave_mark(folder)
+    leave_marker(folder)
     with monkeypatch.context() as patch:
         patch.setattr("tribal_mcp.stores.chroma.recovery._compare", _lost)
         with pytest.raises(StoreDamaged, match="lacks the vector"):
@@ -232,7 +238,7 @@ def _lost(*_: object) -> None:
     raise StoreDamaged("lacks the vector of memory-1")
 
 
-async def test_check_finds_and_repair_mends_a_torn_index(folder: Path) -> None:
+async def test_check_finds_a_truncated_index_and_repair_rebuilds_it(folder: Path) -> None:
     store = open_store(folder)
     assert await store.check() == []
     tear(folder, 60)
@@ -241,20 +247,20 @@ async def test_check_finds_and_repair_mends_a_torn_index(folder: Path) -> None:
     kinds = {problem.kind for problem in await store.check()}
     assert kinds == {"index", "leftover"}
     done = await store.repair()
-    assert any("built anew" in sentence for sentence in done)
+    assert any("was rebuilt" in sentence for sentence in done)
     assert await store.check() == []
     found, _ = await everything(folder)
     assert found.keys() == by_id(memories(COUNT)).keys()
 
 
-async def test_memories_whose_vectors_are_gone_are_kept_without_one(folder: Path) -> None:
+async def test_memories_that_lost_their_vectors_are_kept_without_one(folder: Path) -> None:
     store = open_store(folder)
     ChromaFolder.at(folder).close()
     shutil.rmtree(segment(folder))
     (problem,) = await store.check()
     assert problem.kind == "index"
     done = await store.repair()
-    assert "40 memories of 'memories' have lost their vector for good" in done[-1]
+    assert "40 memories of 'memories' have lost their vectors for good" in done[-1]
     assert await store.check() == []
     found, _ = await everything(folder)
     in_log = {f"memory-{n}" for n in range(40, COUNT)}
@@ -267,8 +273,8 @@ async def test_memories_whose_vectors_are_gone_are_kept_without_one(folder: Path
     assert set(got["ids"]) == in_log
 
 
-async def test_check_reports_what_a_killed_writer_left_and_changes_nothing(folder: Path) -> None:
-    leave_mark(folder)
+async def test_check_reports_what_a_killed_writer_left_without_changing_it(folder: Path) -> None:
+    leave_marker(folder)
     Journal(folder / "tribal-mcp" / "journal.jsonl").write(Batch("memories", Change([memory(60)])))
     kinds = [problem.kind for problem in await open_store(folder).check()]
     assert kinds == ["unfinished", "unfinished"]
@@ -277,19 +283,48 @@ async def test_check_reports_what_a_killed_writer_left_and_changes_nothing(folde
     assert await open_store(folder).count() == COUNT + 1
 
 
-async def test_an_index_that_was_built_anew_and_not_written_yet_is_safe_too(folder: Path) -> None:
+async def test_a_rebuilt_index_that_is_not_written_yet_is_safe_too(folder: Path) -> None:
     store = open_store(folder)
-    await store.delete([f"memory-{n}" for n in range(45)])  # so few are left that none is written
+    await store.delete([f"memory-{n}" for n in range(45)])  # few enough: no index is written
     await store.upsert([memory(50)])
     ChromaFolder.at(folder).close()
     tear(folder, 60)
-    leave_mark(folder)
+    leave_marker(folder)
     left = by_id(memories(COUNT)[45:])
     assert (await everything(folder))[0] == left
     assert await store.check() == []
     await store.upsert([memory(1)])
     ChromaFolder.at(folder).close()
-    spoil_first_writing(folder)
-    leave_mark(folder)
+    damage_first_labels(folder)
+    leave_marker(folder)
     assert (await everything(folder))[0] == left | by_id([memory(1)])
     assert await store.check() == []
+
+
+async def test_a_rebuilt_index_is_not_rebuilt_by_the_next_recovery(folder: Path) -> None:
+    store = open_store(folder)
+    await store.delete([f"memory-{n}" for n in range(45)])  # few enough: no index is written
+    await store.upsert([memory(50)])
+    ChromaFolder.at(folder).close()
+    tear(folder, 60)
+    leave_marker(folder)
+    assert "was rebuilt" in (await everything(folder))[1][0]
+    ChromaFolder.at(folder).notes.clear()
+    leave_marker(folder)
+    assert await everything(folder) == (by_id(memories(COUNT)[45:]), [])
+
+
+@pytest.mark.parametrize("space", ["l2", "cosine"])
+async def test_a_rebuilt_index_with_another_vector_is_an_error(tmp_path: Path, space: str) -> None:
+    with chroma(tmp_path) as client:
+        collection = create(client, space=space, sync_threshold=20)
+        add(collection, [f"id{n}" for n in range(20)], vectors(20))
+        add(collection, ["late"], vectors(1, seed=1))  # in the log, not in the index files
+    place = tmp_path / "tribal-mcp" / "rebuild" / index_of(tmp_path).name
+    place.mkdir(parents=True)
+    (place / "ids.json").write_text(json.dumps(["late"]))
+    (place / "vectors.f32").write_bytes((vectors(1, seed=1) + 1e-3).tobytes())
+    with pytest.raises(StoreDamaged, match="lacks the vector of 'late'") as failure:
+        await open_store(tmp_path).count()
+    assert [step.action for step in failure.value.next_steps] == ["", "rescue"]
+    assert place.exists()

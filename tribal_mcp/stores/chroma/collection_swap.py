@@ -1,8 +1,8 @@
-"""Puts one collection in the place of another: wholly, whoever is killed.
+"""Replaces one collection by another, atomically even if the process is killed.
 
-Two names change hands, which takes Chroma two calls and more, and the restore points tell of it.
-So it is written down first which collection gets which name, and what the points say then; whoever
-next has the lock and finds that carries it out. Until it is written down, nothing has changed.
+Two names change, which takes two calls to Chroma or more, and the restore points refer to the
+names. So a file first records the new name of each collection and the new restore points. Whoever
+next gets the lock and finds that file completes the change. Before it is written, nothing changes.
 """
 
 import shutil
@@ -18,12 +18,12 @@ from tribal_mcp.stores.restore_points import FOLDER, Point, RestorePoints
 FILE = "switch.json"
 
 
-def put_in_place(
+def swap_collections(
     folder: ChromaFolder, name: str, other: str, keep_as: str, points: Sequence[Point]
 ) -> None:
-    """Give the memories of `other` the name `name`, and those that have it the name `keep_as`.
+    """Rename the collection `name` to `keep_as`, and `other` to `name`, with the pending siblings.
 
-    The tombstones of `name` stay its own, and `points` are saved. The lock is in hand.
+    The tombstones stay with `name`, and `points` are saved. Requires the lock.
     """
     names: dict[str, str] = {}
     for old, new in ((name, keep_as), (other, name)):
@@ -32,40 +32,40 @@ def put_in_place(
             if raw is not None:
                 names[raw.id] = form(new)
     folder.client()
-    switch = {"names": names, "points": [point.model_dump() for point in points]}
-    write_atomically(folder.own / FILE, orjson.dumps(switch))
-    finish_switch(folder)
+    swap = {"names": names, "points": [point.model_dump() for point in points]}
+    write_atomically(folder.own / FILE, orjson.dumps(swap))
+    finish_swap(folder)
 
 
-def finish_switch(folder: ChromaFolder) -> list[str]:
-    """Carry out a change of names that was begun; what was done, for the user."""
+def finish_swap(folder: ChromaFolder) -> list[str]:
+    """Complete a swap in progress; what was done, in sentences."""
     path = folder.own / FILE
     if not path.exists():
         return []
-    begun = orjson.loads(path.read_bytes())
-    _rename(folder, begun["names"])
-    for point in begun["points"]:
+    swap = orjson.loads(path.read_bytes())
+    _rename(folder, swap["names"])
+    for point in swap["points"]:
         RestorePoints(folder.own / FOLDER).save(Point.model_validate(point))
     path.unlink()
-    return ["A change of collections that was begun was completed."]
+    return ["A swap of collections in progress was completed."]
 
 
 def _rename(folder: ChromaFolder, names: Mapping[str, str]) -> None:
-    with folder.at_risk():
-        for collection, name in names.items():  # those that give a name up come first
-            raw = next((c for c in folder.direct().collections() if c.id == collection), None)
+    with folder.step():
+        for collection, name in names.items():  # those that free a name come first
+            raw = next((c for c in folder.chroma_files().collections() if c.id == collection), None)
             if raw is not None and raw.name != name:
-                folder.at_name(raw.name).modify(name=name)
+                folder.chroma_collection(raw.name).modify(name=name)
 
 
-def drop(folder: ChromaFolder, name: str) -> None:
-    """Delete a collection and its pending sibling; the lock is in hand."""
+def drop_collection(folder: ChromaFolder, name: str) -> None:
+    """Delete a collection and its pending sibling. Requires the lock."""
     for one in (name, pending_name(name)):
         raw = folder.raw(one)
         if raw is not None:
-            segment, _ = folder.direct().vector_segment(raw)
-            folder.shield(one)
-            with folder.at_risk():
+            segment, _ = folder.chroma_files().vector_segment(raw)
+            folder.back_up_index(one)
+            with folder.step():
                 folder.client().delete_collection(one)
             # Chroma leaves the index of a collection that it has not opened itself.
             shutil.rmtree(folder.path / segment, ignore_errors=True)

@@ -1,20 +1,21 @@
-"""One Chroma folder: its lock, its files, and the Chroma client while it is written to.
+"""One Chroma folder: its lock, its files, and the Chroma client that writes to it.
 
-Reading goes to the files and writing through Chroma, both with the folder's lock in hand. A client
-that another process has written past is opened anew before it writes, for Chroma keeps its vector
-index in memory. What a killed writer leaves is for `recovery`.
+Reads go to the files and writes go through Chroma, both while the folder's lock is held. Chroma
+keeps its vector index in memory, so a client is reopened before it writes if another process has
+written since. `recovery` deals with what a killed writer leaves behind.
 """
 
 import atexit
 import os
+import re
 import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_ISREG
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tribal_mcp.errors import NoSpace, StoreError
 from tribal_mcp.stores.chroma.api_reader import ApiFiles
@@ -30,26 +31,30 @@ if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection as ChromaCollection
 
 OURS = "tribal_layout"
-"""In the metadata of each collection that this program made."""
+"""In the metadata of each collection that this program created."""
 FREE_BYTES = 32 * 1024 * 1024
 """Free space without which nothing is written."""
-_SPARE = 6
-"""Free bytes wanted for each byte of a batch: the journal, the log, the rows and the index."""
+_SPACE_FACTOR = 6
+"""Free bytes needed for each byte of a batch: the journal, the log, the rows and the index."""
+_STORE_FILES = re.compile(
+    rf"chroma\.sqlite3.*|{OWN_FOLDER}|[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}"
+)
+"""The store's own files; other files, such as bundles, may be in the same folder."""
 
 Files = ChromaFiles | ApiFiles
 
 
 class ChromaFolder:
-    """One Chroma folder. One object for each; every method is called with its lock in hand.
+    """One Chroma folder. There is one object per folder; each method requires the folder's lock.
 
     Attributes:
-        notes: sentences for people about what was found in it.
-        risks: steps begun and not ended. One that fails stays counted: then the mark stays, and
-            the next session recovers.
-        at_work: held by the thread that is at work on it.
+        notes: sentences for people about what was found in the folder.
+        open_steps: how many steps were started and not completed. A failed step stays open; then
+            the writer marker stays, too, and the next session recovers the folder.
+        thread_lock: held by the thread that uses the folder.
     """
 
-    _open: dict[Path, "ChromaFolder"] = {}  # noqa: RUF012 - the register of this process
+    _open: dict[Path, "ChromaFolder"] = {}  # noqa: RUF012 - all folders of this process
     _register = threading.Lock()
 
     def __init__(self, path: Path) -> None:
@@ -59,25 +64,25 @@ class ChromaFolder:
         self.journal = Journal(self.own / "journal.jsonl")
         self.index_backup = IndexBackup(path)
         self.notes: list[str] = []
-        self.risks = 0
-        self.at_work = threading.Lock()
+        self.open_steps = 0
+        self.thread_lock = threading.Lock()
         self._client: ClientAPI | None = None
         self._files: Files | None = None
-        self._file: tuple[int, int] | None = None
+        self._inode: tuple[int, int] | None = None
         self._writing = False
         self._versions: sqlite3.Connection | None = None
         self._version = -1
 
     @classmethod
     def at(cls, path: Path) -> "ChromaFolder":
-        """The object of that folder; every spelling of its path gives the same one."""
-        real = Path(os.path.realpath(path.expanduser()))  # `resolve` fails where links go round
+        """The object of that folder; every spelling of its path returns the same one."""
+        real = Path(os.path.realpath(path.expanduser()))  # `resolve` fails on circular links
         with cls._register:
             return cls._open.setdefault(real, cls(real))
 
     @classmethod
     def close_all(cls) -> None:
-        """Close what this process has open; at its end."""
+        """Close everything that this process has open, before it exits."""
         for folder in cls._open.values():
             folder.close()
 
@@ -88,10 +93,10 @@ class ChromaFolder:
 
     @property
     def exists(self) -> bool:
-        """Whether there is anything to read.
+        """Whether there is a database.
 
         Raises:
-            StoreError: nothing can be, nor be written; it is no folder, or not for us.
+            StoreError: the path is not a directory, or not accessible.
         """
         with explained(self.path):
             try:
@@ -99,32 +104,36 @@ class ChromaFolder:
             except FileNotFoundError:
                 return False
 
-    def begin(self) -> None:
-        """Called at the begin of a session."""
-        self.risks = 0
-        file = (stat.st_dev, stat.st_ino) if (stat := _stat(self.database)) else None
-        if file != self._file:  # somebody has put another folder in its place
+    def begin_session(self) -> None:
+        """Called at the start of a session."""
+        self.open_steps = 0
+        inode = _inode_of(self.database)
+        if inode != self._inode:  # the folder was replaced by another one
             self.close()
-            self._file = file
+            self._inode = inode
 
-    def end(self) -> None:
+    def end_session(self) -> None:
         """Called at the end of a session."""
-        if self.risks:
+        if self.open_steps:
             self.close()
             self._writing = False
             return
-        if self._writing:  # a reader has not seen to it that the client knows what others wrote
-            if self._client is not None:
-                self._version = self._data_version()
-            self.lock.unmark()
-            self._writing = False
+        if self._writing:
+            self.end_writing()
+
+    def end_writing(self) -> None:
+        """Clear the writer marker: everything is written. A further write sets it again."""
+        if self._writing and self._client is not None:  # else it may not have seen others' writes
+            self._version = self._data_version()
+        self.lock.clear_marker()
+        self._writing = False
 
     @contextmanager
-    def at_risk(self) -> Iterator[None]:
-        """Around a step that leaves the folder in mid-write if it fails."""
-        self.risks += 1
+    def step(self) -> Iterator[None]:
+        """A step that leaves the folder to be recovered if it fails."""
+        self.open_steps += 1
         yield
-        self.risks -= 1
+        self.open_steps -= 1
 
     def files(self) -> Files:
         """The folder's files, for reading."""
@@ -132,7 +141,7 @@ class ChromaFolder:
             try:
                 self._files = ChromaFiles(self.path)
             except UnknownLayout as error:
-                client = self.client()  # which brings an older layout up to its own
+                client = self.client()  # which migrates an older layout to its own
                 try:
                     self._files = ChromaFiles(self.path)
                 except UnknownLayout:
@@ -141,15 +150,15 @@ class ChromaFolder:
         return self._files
 
     def note(self, sentence: str) -> None:
-        """Tell the user, once."""
+        """Add a note for the user, once."""
         if sentence not in self.notes:
             self.notes.append(sentence)
 
     def client(self) -> "ClientAPI":
-        """A client that knows of every write so far. From now on this is a write session."""
+        """A client that has seen every write so far. From now on the session is a writing one."""
         if not self._writing:
-            self.refuse_full_disk(0)
-            self.lock.mark()
+            self.check_free_space(0)
+            self.lock.set_marker()
             self._writing = True
             if self._client is not None and self._data_version() != self._version:
                 self.close_client()
@@ -159,11 +168,11 @@ class ChromaFolder:
 
             settings = Settings(_env_file=None, anonymized_telemetry=False)
             self._client = chromadb.PersistentClient(self.path, settings=settings)
-            self._file = (stat.st_dev, stat.st_ino) if (stat := _stat(self.database)) else None
+            self._inode = _inode_of(self.database)
         return self._client
 
     def close_client(self) -> None:
-        """Close the client; it opens again when it is needed."""
+        """Close the client; it reopens when needed."""
         if self._client is not None:
             self._client.close()  # type: ignore[attr-defined]
             self._client = None
@@ -171,7 +180,7 @@ class ChromaFolder:
             self._files = None
 
     def close(self) -> None:
-        """Close all; it opens again when it is needed."""
+        """Close everything; it reopens when needed."""
         self.close_client()
         for open_one in (self._versions, self._files):
             if open_one is not None:
@@ -179,69 +188,82 @@ class ChromaFolder:
         self._versions = self._files = None
 
     def _data_version(self) -> int:
-        """Changes whenever another connection commits, if it is asked on the same connection."""
+        """Changes whenever another connection commits, if asked on the same connection."""
         if self._versions is None:
             self._versions = sqlite3.connect(
                 f"{self.database.as_uri()}?mode=ro", uri=True, check_same_thread=False
             )
         return int(self._versions.execute("PRAGMA data_version").fetchone()[0])
 
-    def refuse_full_disk(self, batch_bytes: int) -> None:
-        """Hold what a step may need against what is free.
+    def check_free_space(self, batch_bytes: int) -> None:
+        """Compare the space that a batch may need with the free space.
 
         Raises:
-            NoSpace: it is more.
+            NoSpace: there is not enough.
         """
         free = shutil.disk_usage(self.path).free
-        wanted = FREE_BYTES + _SPARE * batch_bytes
-        if free < wanted:
+        needed = FREE_BYTES + _SPACE_FACTOR * batch_bytes
+        if free < needed:
             raise NoSpace(
-                f"The disk of the memory store has {free / 2**20:,.0f} MiB free; the next step "
-                f"wants {wanted / 2**20:,.0f}. Make space and run the same command again."
+                f"The disk of the memory store has {free / 2**20:,.0f} MiB free, and the next step "
+                f"needs {needed / 2**20:,.0f} MiB. Free some space and try again."
             )
 
-    def direct(self) -> ChromaFiles:
-        """The folder's files, for writing: without them no plan can be made.
+    def size(self) -> int:
+        """The bytes of the store's files. Does not require the lock."""
+        total = 0
+        for parent, folders, files in os.walk(self.path):
+            if Path(parent) == self.path:
+                folders[:] = filter(_STORE_FILES.fullmatch, folders)
+                files[:] = filter(_STORE_FILES.fullmatch, files)
+            for name in files:
+                with suppress(FileNotFoundError):
+                    total += os.lstat(Path(parent, name)).st_size
+        return total
+
+    def chroma_files(self) -> ChromaFiles:
+        """The folder's files, for planning a write.
 
         Raises:
-            StoreError: their layout is not known.
+            StoreError: their layout is unknown.
         """
         files = self.files()
         if isinstance(files, ApiFiles):
             raise StoreError(
-                "The Chroma folder has a layout that this version does not know: it can be read "
-                "and exported, but not written to. Import into another folder (TRIBAL_DATA_DIR)."
+                "The Chroma folder has a layout that this version can read and export, but not "
+                "write. Import into another folder (TRIBAL_DATA_DIR)."
             )
         return files
 
     def raw(self, name: str) -> RawCollection | None:
-        """The collection of that name as it stands in the database."""
-        return self.direct().collection(name) if self.exists else None
+        """The collection of that name as the database has it, or None."""
+        return self.chroma_files().collection(name) if self.exists else None
 
-    def shield(self, name: str) -> None:
-        """Keep what makes the collection's index readable if the next call is killed."""
+    def back_up_index(self, name: str) -> None:
+        """Save what keeps the collection's index readable if the next call is killed."""
         raw = self.raw(name)
         if raw is not None:
-            self.index_backup.save(*self.direct().vector_segment(raw))
+            self.index_backup.save(*self.chroma_files().vector_segment(raw))
 
-    def catch_up(self, name: str) -> None:
-        """Let Chroma carry out what stands in its log only, before a plan is made on the rows."""
+    def apply_log(self, name: str) -> None:
+        """Let Chroma apply its log to the rows, before a write is planned on them."""
         raw = self.raw(name)
-        if raw is not None and self.direct().unapplied(raw):
-            self.shield(name)
-            with self.at_risk():
-                self.at_name(name).count()
+        if raw is not None and self.chroma_files().unapplied(raw):
+            self.back_up_index(name)
+            with self.step():
+                self.chroma_collection(name).count()
 
-    def at_name(self, name: str) -> "ChromaCollection":
-        """The collection of that name, which exists."""
+    def chroma_collection(self, name: str) -> "ChromaCollection":
+        """The existing collection of that name, for writing."""
         return self.client().get_collection(name, embedding_function=None)
 
 
-def _stat(path: Path) -> Any:  # noqa: ANN401 - os.stat_result or None
+def _inode_of(path: Path) -> tuple[int, int] | None:
     try:
-        return path.stat()
+        found = path.stat()
     except OSError:
         return None
+    return found.st_dev, found.st_ino
 
 
 atexit.register(ChromaFolder.close_all)

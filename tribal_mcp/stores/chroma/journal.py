@@ -1,13 +1,14 @@
-"""A batch that takes more than one step, written down before the first.
+"""A batch that takes more than one step is written to a file before its first step.
 
-Chroma makes one call whole or not at all, but replacing a memory takes two, and one that gains or
-loses its vector moves to another collection. So the whole batch is put on disk first; whoever next
-gets the lock and finds a whole journal carries it out again, from the start, to the same end. A
-journal that is not whole was never begun.
+A single call to Chroma is atomic. But replacing a memory takes two, and a memory that gains or
+loses its vector moves to another collection. So the whole batch is put on disk first. Whoever next
+gets the lock and finds a whole journal applies the batch again, from its start, with the same
+result. An incomplete journal means that the batch was never started.
 """
 
 import time
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,9 @@ class Batch:
     """A change of one collection and its siblings.
 
     Attributes:
-        collection: its name.
-        change: what goes, and then what comes.
-        metadata: of the collection, where it is made anew on the way.
+        collection: the name of the collection.
+        change: the memories to delete and to write.
+        metadata: the metadata of the collection, if the batch has to create it again.
     """
 
     collection: str
@@ -35,13 +36,13 @@ class Batch:
 
 
 class Journal:
-    """The batch in hand, in one file."""
+    """The batch in progress, in one file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def write(self, batch: Batch) -> None:
-        """Put the batch on disk; when this returns, it will be carried out."""
+        """Put the batch on disk; once this returns, the batch will be applied."""
         head = {
             "collection": batch.collection,
             "forget": dict(batch.change.forget),
@@ -49,12 +50,12 @@ class Journal:
             "metadata": batch.metadata,
         }
         entries = batch.change.entries
-        lines = (orjson.dumps(head), *map(dump_entry, entries), b"%d" % len(entries))
+        lines = chain([orjson.dumps(head)], map(dump_entry, entries), [b"%d" % len(entries)])
         # A recovery writes the batch that it completes: until then the earlier file stays.
         write_atomically(self._path, (line + b"\n" for line in lines))
 
     def read(self) -> Batch | None:
-        """The batch that was not finished; None if there is none."""
+        """The unfinished batch, None if there is none."""
         try:
             lines = self._path.read_bytes().split(b"\n")
         except FileNotFoundError:
@@ -67,15 +68,15 @@ class Journal:
         return Batch(head["collection"], change, head["metadata"])
 
     def exists(self) -> bool:
-        """Whether a batch was written down, whole or not."""
+        """Whether there is a journal, whole or not."""
         return self._path.exists()
 
     def remove(self) -> None:
-        """Say that the batch is done."""
+        """Record that the batch is complete."""
         self._path.unlink(missing_ok=True)
 
     def set_aside(self) -> Path:
-        """Keep a batch that can't be carried out, out of the way; where it is now."""
+        """Keep a batch that can't be applied under another name; the new path."""
         aside = self._path.with_name(f"refused-{time.time_ns()}.jsonl")
         self._path.replace(aside)
         return aside

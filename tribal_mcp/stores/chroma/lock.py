@@ -1,11 +1,12 @@
-"""One door to the folder: a lock that every process takes, and a mark left while it writes.
+"""The lock of a Chroma folder, which every process takes, and the marker of the one that writes.
 
-The lock is held around each step that must be whole to others, and the system gives it back when
-its holder dies. The mark names the holder to those who wait; whoever gets the lock and still finds
-a mark knows that its writer died in mid-write.
+The lock is held during each step that must be atomic to others. The operating system releases it
+when its holder dies. The marker tells those who wait which process has it. If a process gets the
+lock and still finds a marker, that marker is stale: its writer was killed while writing.
 """
 
 import errno
+import fcntl
 import json
 import os
 import socket
@@ -25,19 +26,16 @@ from tribal_mcp.errors import StoreLocked
 from tribal_mcp.files.atomic import make_private, write_atomically
 from tribal_mcp.stores.errors import explained
 
-if sys.platform != "win32":
-    import fcntl
-
 OWN_FOLDER = "tribal-mcp"
-"""Where our own files lie in a Chroma folder."""
+"""The directory for our own files in a Chroma folder."""
 
 _POLL_S = 0.02
-_SAY_SO_AFTER_S = 2.0
+_REPORT_AFTER_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """Who writes to the folder."""
+    """The process that writes to the folder."""
 
     pid: int
     program: str
@@ -45,8 +43,8 @@ class Writer:
     since: str
 
     @classmethod
-    def me(cls) -> "Writer":
-        """This process, from now on."""
+    def this_process(cls) -> "Writer":
+        """This process, writing since now."""
         program = Path(sys.argv[0] or "python").name
         return cls(os.getpid(), program, socket.gethostname(), datetime.now(UTC).isoformat())
 
@@ -54,8 +52,8 @@ class Writer:
         return f"process {self.pid} ({self.program} on {self.host}, since {self.since[:19]}Z)"
 
 
-class _OneAtATime:
-    """A lock among all threads of all processes."""
+class _ExclusiveLock:
+    """A lock that one thread of one process can hold."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -63,12 +61,12 @@ class _OneAtATime:
         self._file = FileLock(path, thread_local=False)
         self._shared: BinaryIO | None = None
 
-    def take(self) -> bool:
-        """Take it if nobody has it; whether that was so."""
+    def try_acquire(self) -> bool:
+        """Take the lock if it is free; whether it was."""
         if not self._threads.acquire(blocking=False):
             return False
         try:
-            self._take_file()
+            self._acquire_file()
         except BaseException as error:
             self._threads.release()
             if isinstance(error, Timeout):
@@ -76,7 +74,7 @@ class _OneAtATime:
             raise
         return True
 
-    def _take_file(self) -> None:
+    def _acquire_file(self) -> None:
         folder = self._path.parent
         try:
             make_private(folder)
@@ -87,13 +85,11 @@ class _OneAtATime:
             self._share_file()
 
     def _share_file(self) -> None:
-        """Where we can't write: another may have the same disk mounted so that it can."""
-        if sys.platform == "win32":
-            return
+        """Lock a read-only file: it may be mounted writable elsewhere."""
         try:
             file = self._path.open("rb")
         except FileNotFoundError:
-            return  # none of ours has ever been here
+            return  # this program has never written to the folder
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -101,94 +97,98 @@ class _OneAtATime:
             raise Timeout(str(self._path)) from None
         self._shared = file
 
-    def give_back(self) -> None:
-        """Let somebody else have it."""
+    def release(self) -> None:
+        """Release the lock."""
         if self._shared is not None:
             self._shared.close()
             self._shared = None
         self._file.release()
         self._threads.release()
 
-    def is_here(self) -> bool:
-        """Whether this process has it."""
+    def held_here(self) -> bool:
+        """Whether this process holds the lock."""
         return self._threads.locked()
 
 
 class FolderLock:
-    """The lock of one folder and the mark beside it; shared by all stores of this process.
+    """The lock of one folder and its writer marker; shared by all stores of this process.
 
-    Whoever waits is next in turn, so that a long row of short steps keeps nobody out.
+    A second lock is for whoever is next in turn, so that a process with many short steps can't
+    keep others waiting for ever.
     """
 
     def __init__(self, folder: Path) -> None:
         self._own = folder / OWN_FOLDER
-        self._mark = self._own / "writing.json"
-        self._lock = _OneAtATime(self._own / "lock")
-        self._next = _OneAtATime(self._own / "next")
+        self._marker = self._own / "writing.json"
+        self._lock = _ExclusiveLock(self._own / "lock")
+        self._next = _ExclusiveLock(self._own / "next")
 
     async def acquire(self, timeout_s: float, on_wait: Callable[[str], None] | None = None) -> None:
-        """Wait for the lock; after two seconds `on_wait` is told who has it, until it is free.
+        """Wait for the lock.
 
-        What `on_wait` raises ends the waiting.
+        Args:
+            timeout_s: how long to wait.
+            on_wait: called repeatedly after two seconds with a sentence that names the holder; an
+                exception from it ends the wait.
 
         Raises:
-            StoreLocked: `timeout_s` have passed.
-            StoreError: there can be no lock in this folder.
+            StoreLocked: the lock was not free within `timeout_s`.
+            StoreError: the lock files can't be created in this folder.
         """
         start = time.monotonic()
         is_next = False
         try:
             while True:
                 with explained(self._own):
-                    is_next = is_next or self._next.take()
-                    if is_next and self._lock.take():
+                    is_next = is_next or self._next.try_acquire()
+                    if is_next and self._lock.try_acquire():
                         return
                 waited = time.monotonic() - start
                 if waited > timeout_s:
                     raise StoreLocked(
-                        f"The memory store is in use by {self._holder()}; waited {waited:.0f} s. "
-                        "Try again when that has ended, or wait longer with "
-                        "TRIBAL_LOCK_TIMEOUT_S."
+                        f"The memory store is in use by {self._holder()}. It was still in use "
+                        f"after {waited:.0f} s. Try again later, or set TRIBAL_LOCK_TIMEOUT_S to "
+                        "wait longer."
                     )
-                if waited > _SAY_SO_AFTER_S and on_wait:
+                if waited > _REPORT_AFTER_S and on_wait:
                     on_wait(f"Waiting for the memory store, in use by {self._holder()}")
                 await anyio.sleep(_POLL_S)
         finally:
             if is_next:
-                self._next.give_back()
+                self._next.release()
 
-    def is_elsewhere(self) -> bool:
-        """Whether another process has the lock at the moment."""
-        if self._lock.is_here():
+    def held_elsewhere(self) -> bool:
+        """Whether another process holds the lock."""
+        if self._lock.held_here():
             return False
         with explained(self._own):
-            taken = self._lock.take()
-        if not taken:
-            return not self._lock.is_here()
-        self._lock.give_back()
+            acquired = self._lock.try_acquire()
+        if not acquired:
+            return not self._lock.held_here()
+        self._lock.release()
         return False
 
     def release(self) -> None:
-        """Give the lock back."""
-        self._lock.give_back()
+        """Release the lock."""
+        self._lock.release()
 
     def _holder(self) -> str:
         writer = self.writer()
         return str(writer) if writer else "another process"
 
     def writer(self) -> Writer | None:
-        """Whoever left the mark. With the lock in hand: a writer that died in mid-write."""
+        """The process that the marker names. To the holder of the lock, a killed writer."""
         try:
-            return Writer(**json.loads(self._mark.read_bytes()))
+            return Writer(**json.loads(self._marker.read_bytes()))
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError):  # killed while the mark itself was written
+        except (ValueError, TypeError):  # a version that wrote it in place was killed
             return Writer(0, "unknown", "unknown", "")
 
-    def mark(self) -> None:
-        """Say that this process writes, from before its first write."""
-        write_atomically(self._mark, json.dumps(asdict(Writer.me())).encode())
+    def set_marker(self) -> None:
+        """Record, before its first write, that this process writes."""
+        write_atomically(self._marker, json.dumps(asdict(Writer.this_process())).encode())
 
-    def unmark(self) -> None:
-        """Say that all is written."""
-        self._mark.unlink(missing_ok=True)
+    def clear_marker(self) -> None:
+        """Record that this process has finished writing."""
+        self._marker.unlink(missing_ok=True)

@@ -1,10 +1,10 @@
-"""Brings a folder that was left in mid-write back to what was acknowledged, before it is used.
+"""Recovers a folder whose writer was killed, before the folder is used.
 
-A killed writer leaves its mark. It may have left a call that stands in Chroma's log and not yet in
-the rows; a batch of which only some steps were made; and, if it was killed while Chroma wrote a
-vector index, an index that Chroma can't load, or loads and then throws away what it can't find.
-Such an index is never opened again: its vectors are copied out of its files and the log, it is set
-aside, and Chroma builds it anew. All of this may be killed as well, and is then done again.
+A killed writer leaves its marker. It may also leave a call in Chroma's log that is not in the rows,
+or a batch of which only some steps were done. If it was killed while Chroma wrote a vector index,
+the index may be one that Chroma can't load, or that Chroma loads and then discards in part. Chroma
+never opens such an index again: its vectors are copied from its files and the log, the index is set
+aside, and Chroma rebuilds it. If the recovery is killed as well, the next one starts over.
 """
 
 import logging
@@ -17,139 +17,141 @@ import orjson
 
 from tribal_mcp.errors import StoreDamaged, StoreError
 from tribal_mcp.files.atomic import make_private, write_atomically
+from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.vectors import Vector
-from tribal_mcp.stores.chroma.collection_swap import FILE as SWITCH
-from tribal_mcp.stores.chroma.collection_swap import finish_switch
+from tribal_mcp.stores.chroma.collection_swap import FILE as SWAP
+from tribal_mcp.stores.chroma.collection_swap import finish_swap
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles, log_only
 from tribal_mcp.stores.chroma.folder import ChromaFolder
+from tribal_mcp.stores.chroma.lock import OWN_FOLDER
 from tribal_mcp.stores.chroma.salvage import SalvagedFiles
-from tribal_mcp.stores.chroma.write import carry_out, refuse_strangers
-from tribal_mcp.stores.errors import explained
+from tribal_mcp.stores.chroma.write import apply_batch, check_embedding_function
+from tribal_mcp.stores.errors import RESCUE, explained
 from tribal_mcp.stores.raw import RawCollection
+from tribal_mcp.text import counted, memories
 
 REBUILD = "rebuild"
-"""Where the vectors of an index lie while it is built anew."""
+"""The directory for the vectors of an index while it is rebuilt."""
 _BATCH = 1000
 _REFUSALS = {"InvalidArgumentError", "DuplicateIDError", "ValueError", "TypeError"}
-"""What Chroma raises where the entries are at fault, before it has done anything."""
+"""What Chroma raises because of the entries, before it has changed anything."""
 
 log = logging.getLogger(__name__)
 
 
 def recover(folder: ChromaFolder) -> None:
-    """Called with the lock in hand, at the begin of each session.
+    """Called at the start of each session, with the lock held.
 
     Raises:
-        NoSpace: recovering takes more space than there is.
-        StoreDamaged: it could not be done; nothing was thrown away.
+        NoSpace: there is too little free space.
+        StoreDamaged: the recovery failed; nothing was discarded.
     """
     writer = folder.lock.writer()
-    rebuilds = folder.own / REBUILD
-    begun = any(path.exists() for path in (rebuilds, folder.own / SWITCH))
-    if writer is None and not begun and not folder.journal.exists():
+    in_progress = any(path.exists() for path in (folder.own / REBUILD, folder.own / SWAP))
+    if writer is None and not in_progress and not folder.journal.exists():
         return
-    with folder.at_risk():
-        done = _recover(folder) if folder.exists else []
-        done += finish_switch(folder)
+    with folder.step():
+        done = _recover_collections(folder) if folder.exists else []
+        done += finish_swap(folder)
         done += finish_batch(folder)
-    folder.lock.unmark()
+    folder.end_writing()
     if done:
-        who = f"{writer} ended" if writer else "A writer ended"
-        folder.note(f"{who} in mid-write; the folder was checked: {' '.join(done)}")
+        who = f"A writer ({writer})" if writer else "A writer"
+        folder.note(f"{who} was killed. The folder was recovered: {' '.join(done)}")
         log.warning(folder.notes[-1])
 
 
-def _recover(folder: ChromaFolder) -> list[str]:
+def _recover_collections(folder: ChromaFolder) -> list[str]:
     done: list[str] = []
     if not isinstance(files := folder.files(), ChromaFiles):
         return done
     for raw in files.collections():
         segment, applied = files.vector_segment(raw)
-        begun = (folder.own / REBUILD / segment).exists()
-        if begun or folder.index_backup.interrupted(segment, applied):
+        in_progress = (folder.own / REBUILD / segment).exists()
+        if in_progress or folder.index_backup.interrupted(segment, applied):
             done.append(rebuild(folder, raw))
-            files = _direct(folder)
+            files = folder.chroma_files()
         if files.unapplied(raw):
-            folder.catch_up(raw.name)
-            done.append(f"Calls that stood in the log of {raw.name!r} only were carried out.")
+            folder.apply_log(raw.name)
+            done.append(f"Changes of {raw.name!r} that were only in Chroma's log were applied.")
     return done
 
 
 def finish_batch(folder: ChromaFolder) -> list[str]:
-    """Carry out the batch that was begun; one that Chroma refuses is set aside."""
+    """Apply the batch in progress; set it aside if Chroma refuses it. What was done."""
     batch = folder.journal.read()
     if batch is None:
         folder.journal.remove()
         return []
-    risks = folder.risks
+    size = memories(len(batch.change.ids))
+    open_steps = folder.open_steps
     try:
         with explained(folder.path):
-            carry_out(folder, batch)
+            apply_batch(folder, batch)
     except (StoreError, ValueError, TypeError) as error:
-        if not {type(error).__name__, type(error.__cause__).__name__} & _REFUSALS:
+        kinds = {type(error).__name__, type(error.__cause__).__name__} & _REFUSALS
+        if not kinds:
             raise
-        aside = folder.journal.set_aside()
-        folder.risks = risks
-        count, place = len(batch.change.ids), aside.relative_to(folder.path)
-        return [f"A batch of {count} memories can't be written ({error}); it is kept in {place}."]
+        log.warning("Chroma refused a batch", exc_info=error)
+        aside = folder.journal.set_aside().relative_to(folder.path)
+        folder.open_steps = open_steps
+        return [f"Chroma refused a batch of {size} ({kinds.pop()}); it is kept in {aside}."]
     folder.journal.remove()
-    return [f"A batch of {len(batch.change.ids)} memories that was begun was completed."]
+    return [f"A batch of {size} in progress was completed."]
 
 
 def rebuild(
     folder: ChromaFolder, raw: RawCollection, source: ChromaFiles | SalvagedFiles | None = None
 ) -> str:
-    """Build the collection's index anew from what its files and the log hold.
+    """Rebuild the collection's index from the vectors in its files and the log.
 
     Args:
-        folder: where it is.
+        folder: the Chroma folder.
         raw: the collection.
-        source: what reads the vectors, if not the folder's own files.
+        source: where to read the vectors; by default, the folder's own files.
 
     Returns:
-        What was done, for the user.
+        What was done, in a sentence.
+
+    Raises:
+        StoreDamaged: a vector of the rebuilt index differs from the one before.
     """
-    refuse_strangers(raw)
-    files = source or _direct(folder)
+    check_embedding_function(raw)
+    files = source or folder.chroma_files()
     segment, _ = files.vector_segment(raw)
     place = folder.own / REBUILD / segment
     if not (place / "ids.json").exists():
-        _copy_vectors(folder, files, raw, place)
-    kept = _Kept(place)
+        _save_vectors(folder, files, raw, place)
+    saved = _SavedVectors(place)
     folder.close()
     index = folder.path / segment
     if index.exists():
         if (place / "index").exists():
-            shutil.rmtree(index)  # of a rebuilding that was killed
+            shutil.rmtree(index)  # left by a rebuild that was killed
         else:
             index.replace(place / "index")
     folder.index_backup.remove(segment)
-    folder.refuse_full_disk(0)
-    collection = folder.at_name(raw.name)
-    collection.count()  # Chroma plays its log into the rows and a new index
-    with ChromaFiles(folder.path, on_index_damage=log_only) as building:
-        wanted = [i for i in building.without_vector(raw) if i in kept.places]
-    for start in range(0, len(wanted), _BATCH):
-        part = wanted[start : start + _BATCH]
-        collection.upsert(ids=part, embeddings=kept.read(part))  # type: ignore[arg-type]
-    with ChromaFiles(folder.path, on_index_damage=log_only) as built:
-        _compare(built, raw, kept)
+    folder.check_free_space(0)
+    collection = folder.chroma_collection(raw.name)
+    collection.count()  # Chroma applies its log to the rows and a new index
+    with ChromaFiles(folder.path, on_index_damage=log_only) as files:
+        missing = [i for i in files.without_vector(raw) if i in saved.places]
+    for start in range(0, len(missing), _BATCH):
+        part = missing[start : start + _BATCH]
+        collection.upsert(ids=part, embeddings=saved.read(part))  # type: ignore[arg-type]
+    with ChromaFiles(folder.path, on_index_damage=log_only) as files:
+        _compare(files, raw, saved)
     shutil.rmtree(place)
-    _remove_empty(place.parent)
-    return f"The vector index of {raw.name!r} was built anew ({len(kept.places):,} vectors)."
+    if not any(place.parent.iterdir()):
+        place.parent.rmdir()
+    return f"The vector index of {raw.name!r} was rebuilt ({counted(len(saved.places), 'vector')})."
 
 
-def _direct(folder: ChromaFolder) -> ChromaFiles:
-    files = folder.files()
-    assert isinstance(files, ChromaFiles)  # noqa: S101 - the layout was known a moment ago
-    return files
-
-
-def _copy_vectors(
+def _save_vectors(
     folder: ChromaFolder, files: ChromaFiles | SalvagedFiles, raw: RawCollection, place: Path
 ) -> None:
     ids = list(dict.fromkeys([*files.ids(raw), *files.without_row(raw)]))
-    folder.refuse_full_disk(len(ids) * (raw.dimension or 0) * 4)
+    folder.check_free_space(len(ids) * (raw.dimension or 0) * 4)
     make_private(place)
     found: list[str] = []
 
@@ -163,7 +165,7 @@ def _copy_vectors(
     write_atomically(place / "ids.json", orjson.dumps(found))  # now the copy is complete
 
 
-class _Kept:
+class _SavedVectors:
     """The vectors that were copied before the index was set aside."""
 
     def __init__(self, place: Path) -> None:
@@ -180,13 +182,13 @@ class _Kept:
         return list(self._vectors[[self.places[i] for i in ids]])
 
 
-def _compare(files: ChromaFiles, raw: RawCollection, kept: _Kept) -> None:
-    exact = raw.space != "cosine"  # which stores them divided by their norms
-    ids = [i for i in files.ids(raw) if i in kept.places]
+def _compare(files: ChromaFiles, raw: RawCollection, saved: _SavedVectors) -> None:
+    exact = raw.space != "cosine"  # Chroma stores those divided by their norms
+    ids = [i for i in files.ids(raw) if i in saved.places]
     for start in range(0, len(ids), _BATCH):
         part = ids[start : start + _BATCH]
         found = files.vectors(raw, part)
-        for memory_id, before in zip(part, kept.read(part), strict=True):
+        for memory_id, before in zip(part, saved.read(part), strict=True):
             now = found.get(memory_id)
             if now is None or not (
                 now.tobytes() == before.tobytes()
@@ -194,12 +196,8 @@ def _compare(files: ChromaFiles, raw: RawCollection, kept: _Kept) -> None:
                 else np.allclose(now, before, rtol=1e-5, atol=1e-7)
             ):
                 raise StoreDamaged(
-                    f"The index of {raw.name!r} was built anew and lacks the vector of "
-                    f"{memory_id!r}. All vectors are kept in tribal-mcp/{REBUILD}; run the same "
-                    "again, or `tribal-mcp rescue FILE`."
+                    f"The rebuilt index of {raw.name!r} lacks the vector of {memory_id!r}. All "
+                    f"vectors are kept in {OWN_FOLDER}/{REBUILD}.",
+                    NextStep("To rebuild the index again, repeat the call."),
+                    RESCUE,
                 )
-
-
-def _remove_empty(place: Path) -> None:
-    if not any(place.iterdir()):
-        place.rmdir()

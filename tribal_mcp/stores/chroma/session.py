@@ -1,8 +1,8 @@
-"""Sessions on a Chroma folder: who has the lock, and for how long.
+"""Sessions on a Chroma folder: periods during which this process holds the folder's lock.
 
-A session belongs to the task that began it and to those that this one starts; within it, further
-sessions on the same folder nest. The folder's work is done in threads, one at a time, for Chroma
-and the disk may keep the event loop waiting.
+A session belongs to the task that started it and to that task's child tasks. Further sessions on
+the same folder within it nest. Work on the folder runs in threads, one at a time, because Chroma
+and the disk may block for long.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True, eq=False)
 class _Session:
-    """A session of this task and of those that it starts."""
+    """A session of this task and its child tasks."""
 
     folder: ChromaFolder
     locked: bool = False
@@ -35,38 +35,35 @@ class _Session:
 _sessions: ContextVar[tuple[_Session, ...]] = ContextVar("_sessions", default=())
 
 
+@dataclass(frozen=True, slots=True)
 class Sessions:
     """The sessions of one store.
 
-    Args:
+    Attributes:
         folder: the Chroma folder.
         timeout_s: how long to wait for its lock.
-        on_wait: told who has it, again and again; what it raises ends the waiting.
+        on_wait: called repeatedly during the wait with a sentence that names the lock's holder;
+            an exception from it ends the wait.
     """
 
-    def __init__(
-        self, folder: ChromaFolder, timeout_s: float, on_wait: Callable[[str], None] | None
-    ) -> None:
-        self._folder = folder
-        self._timeout_s = timeout_s
-        self._on_wait = on_wait
+    folder: ChromaFolder
+    timeout_s: float
+    on_wait: Callable[[str], None] | None
 
     @asynccontextmanager
     async def session(self, *, writing: bool = False) -> AsyncIterator[None]:
-        """Nobody else changes the folder within the block; sessions nest.
+        """No other process changes the folder within the block; sessions nest.
 
         Args:
-            writing: something will be written. Otherwise a folder that is missing stays so.
+            writing: whether the block writes. If not, a missing folder is not created.
         """
-        folder = self._folder
+        folder = self.folder
         outer = session_on(folder)
         if outer is not None:
             if writing and not outer.locked:
                 await self._lock(outer)
                 if folder.exists:
-                    raise StoreLocked(
-                        "Another process has made this store just now. Run the same again."
-                    )
+                    raise StoreLocked("Another process has just created this store. Try again.")
             yield
             return
         async with self.locked(when=writing or folder.exists):
@@ -77,10 +74,10 @@ class Sessions:
         """A session of its own.
 
         Args:
-            when: whether to take the lock at its begin.
-            recovering: whether to mend first what a killed writer left.
+            when: whether to take the lock at its start.
+            recovering: whether to recover first from what a killed writer left behind.
         """
-        folder = self._folder
+        folder = self.folder
         session = _Session(folder)
         _sessions.set((*(s for s in _sessions.get() if not s.ended), session))
         try:
@@ -92,28 +89,35 @@ class Sessions:
             if session.locked:
                 with anyio.CancelScope(shield=True):
                     try:
-                        await in_thread(folder, folder.end)
+                        await in_thread(folder, folder.end_session)
                     finally:
                         folder.lock.release()
 
     async def _lock(self, session: _Session, *, recovering: bool = True) -> None:
-        await session.folder.lock.acquire(self._timeout_s, self._on_wait)
+        await session.folder.lock.acquire(self.timeout_s, self.on_wait)
         session.locked = True
-        await in_thread(session.folder, session.folder.begin)
+        await in_thread(session.folder, session.folder.begin_session)
         if recovering:
             await in_thread(session.folder, partial(recover, session.folder))
 
 
 def session_on(folder: ChromaFolder) -> _Session | None:
-    """The session of this task on that folder."""
+    """This task's session on that folder, None if it has none."""
     return next((s for s in _sessions.get() if s.folder is folder and not s.ended), None)
 
 
 async def in_thread(folder: ChromaFolder, work: Callable[[], T], *, alone: bool = True) -> T:
-    """Do the work in a thread: one at a time for a folder, unless it keeps to files of its own."""
+    """Run the work in a thread.
+
+    Args:
+        folder: the folder that it is about.
+        work: the work.
+        alone: whether to wait for other threads that use the folder's object. False for work that
+            opens files of its own.
+    """
 
     def working() -> T:
-        with folder.at_work if alone else nullcontext(), explained(folder.path):
+        with folder.thread_lock if alone else nullcontext(), explained(folder.path):
             return work()
 
     return await anyio.to_thread.run_sync(working)

@@ -1,20 +1,23 @@
-"""Memories in a Chroma folder, shared safely by every process that comes through this door.
+"""A store in a Chroma folder, which any number of processes can share.
 
-Three collections are one store: `<name>` holds the memories with a vector, `<name>.pending` those
-without, and `<name>.forgotten` the tombstones, each under a constant vector that no search meets.
+The methods run in a session on the folder, in a thread: reads on the folder's files (`contents`),
+writes through Chroma (`write`). Search compares every vector. That is exact, works with any filter,
+keeps no index in memory and takes less than a second for 100,000 memories, while Chroma's own index
+is approximate and has to be loaded first. (Over 300 lines: the store protocols have 30 methods.)
 """
 
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
 
-from tribal_mcp.errors import StoreDamaged, StoreError, StoreLocked
+from tribal_mcp.errors import StoreError, StoreLocked
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.manifest import EmbeddingMetadata
-from tribal_mcp.portability.memory import MemoryEntry, microseconds
+from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.stores.base import (
     BATCH,
@@ -25,39 +28,41 @@ from tribal_mcp.stores.base import (
     StoreState,
     check_change,
     check_identity,
-    links_of,
 )
-from tribal_mcp.stores.chroma.collection_swap import FILE as SWITCH
-from tribal_mcp.stores.chroma.collection_swap import drop, put_in_place
+from tribal_mcp.stores.chroma.check import Problem, check
+from tribal_mcp.stores.chroma.collection_swap import FILE as SWAP
+from tribal_mcp.stores.chroma.collection_swap import drop_collection, swap_collections
+from tribal_mcp.stores.chroma.contents import Contents
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
-from tribal_mcp.stores.chroma.folder import OURS, ChromaFolder, Files
+from tribal_mcp.stores.chroma.files.tables import DOCUMENT
+from tribal_mcp.stores.chroma.folder import ChromaFolder
 from tribal_mcp.stores.chroma.journal import Batch
-from tribal_mcp.stores.chroma.repair import Problem, check, repair
+from tribal_mcp.stores.chroma.repair import repair
 from tribal_mcp.stores.chroma.salvage import Salvage, SalvagedFiles
-from tribal_mcp.stores.chroma.search import ChromaSearching
-from tribal_mcp.stores.chroma.session import in_thread, session_on
-from tribal_mcp.stores.chroma.write import carry_out, writable
-from tribal_mcp.stores.raw import RawCollection, RawRecord
+from tribal_mcp.stores.chroma.session import Sessions, in_thread, session_on
+from tribal_mcp.stores.chroma.write import apply_batch, writable_collection
 from tribal_mcp.stores.record import (
-    DELETED,
     IDENTITY,
     identity_of,
     pending_name,
     recorded,
-    to_entry,
-    to_fields,
     tombstones_name,
 )
 from tribal_mcp.stores.restore_points import Point
+from tribal_mcp.stores.search import Nearest, Tally, check_dimensions
 
 T = TypeVar("T")
 
 
-class ChromaStore(ChromaSearching):
+class ChromaStore:
     """A `SearchableStore` on one collection of a Chroma folder.
 
-    `on_wait` is told, again and again, that another process holds the folder; what it raises ends
-    the waiting.
+    Args:
+        path: the folder.
+        collection: the collection in it.
+        lock_timeout_s: how long to wait while another process holds the folder.
+        on_wait: called repeatedly during the wait with a sentence that names the process; an
+            exception from it ends the wait.
     """
 
     def __init__(
@@ -68,13 +73,19 @@ class ChromaStore(ChromaSearching):
         lock_timeout_s: float = 60.0,
         on_wait: Callable[[str], None] | None = None,
     ) -> None:
-        super().__init__(ChromaFolder.at(path), lock_timeout_s, on_wait)
+        self._folder = ChromaFolder.at(path)
+        self._sessions = Sessions(self._folder, lock_timeout_s, on_wait)
         self._name = collection
 
     @property
     def own_folder(self) -> Path:
-        """Where this program's own files about the store lie."""
+        """The directory for this program's own files about the store."""
         return self._folder.own
+
+    @property
+    def name(self) -> str:
+        """The collection."""
+        return self._name
 
     async def __aenter__(self) -> Self:
         return self
@@ -83,231 +94,170 @@ class ChromaStore(ChromaSearching):
         await self.close()
 
     async def close(self) -> None:
-        """Give back the files; the store opens again by itself when it is used."""
+        """Close the files; the store reopens when it is used."""
         await in_thread(self._folder, self._folder.close)
 
-    async def _run(self, work: Callable[[], T]) -> T:
+    def session(self, *, writing: bool = False) -> AbstractAsyncContextManager[None]:
+        """No other process changes the folder within the block; sessions nest.
+
+        Args:
+            writing: whether the block writes. If not, a missing folder is not created.
+        """
+        return self._sessions.session(writing=writing)
+
+    async def _write(self, work: Callable[[], T]) -> T:
         async with self.session(writing=True):
             return await in_thread(self._folder, work)
 
-    async def _read(self, work: Callable[[Files, list[RawCollection]], T]) -> T:
-        """Read from the collection and its pending sibling, those that exist, in that order."""
-
+    async def _read(self, work: Callable[[Contents], T]) -> T:
         def reading() -> T:
-            if not self._folder.exists:
-                return work(None, [])  # type: ignore[arg-type]  # no collection, no files
-            return self._at(self._folder.files(), work)
+            files = self._folder.files() if self._folder.exists else None
+            return work(Contents(files, self._name))
 
         async with self.session():
             return await in_thread(self._folder, reading)
 
-    def _at(self, files: Files, work: Callable[[Files, list[RawCollection]], T]) -> T:
-        found = map(files.collection, (self._name, pending_name(self._name)))
-        return work(files, [collection for collection in found if collection])
+    async def _read_rows(self, work: Callable[[Contents], T]) -> T:
+        """Do work that reads rows only, without waiting for another process to finish writing.
 
-    async def _glance(self, work: Callable[[Files, list[RawCollection]], T]) -> T:
-        """What `_read` does, for work on the rows only: it does not wait for another's batch.
-
-        While another process has the lock, its mark and its log are its own affair, and the rows
-        are whole but for a batch or a switch that takes several steps, which a file tells.
+        The rows are consistent in one transaction, except during a batch or swap of several steps,
+        which a file announces.
         """
         folder = self._folder
 
-        def refuse_half_done() -> None:
-            if folder.journal.exists() or (folder.own / SWITCH).exists():
-                raise StoreLocked("A step is half done.")
+        def check_no_step_in_progress() -> None:
+            if folder.journal.exists() or (folder.own / SWAP).exists():
+                raise StoreLocked("Another process has a batch in progress.")
 
-        def glance() -> T:
-            refuse_half_done()  # it may be done before the second look
+        def reading() -> T:
+            check_no_step_in_progress()  # a step may end between the two checks
             with ChromaFiles(folder.path, locked=False) as files, files.snapshot():
-                result = self._at(files, work)
-                refuse_half_done()
+                result = work(Contents(files, self._name))
+                check_no_step_in_progress()
                 return result
 
-        if not session_on(folder) and folder.exists and folder.lock.is_elsewhere():
+        if not session_on(folder) and folder.exists and folder.lock.held_elsewhere():
             try:
-                return await in_thread(folder, glance, alone=False)
+                return await in_thread(folder, reading, alone=False)
             except StoreError:
-                pass  # look at it again with the lock in hand
+                pass  # wait for the lock instead
         return await self._read(work)
 
     async def state(self) -> StoreState:
-        """What the store is at the moment."""
-
-        def read(files: Files, collections: list[RawCollection]) -> StoreState:
-            counts = {c.name: files.count(c) for c in collections}
-            tombstones = self._tombstones(files)
-            main = next((c for c in collections if c.name == self._name), None)
-            identity = identity_of(main.metadata) if main else None
-            has_vectors = main is not None and counts[main.name]
-            return StoreState(
-                identity=identity,
-                dimensions=((main and main.dimension) or 0)
-                if has_vectors
-                else (identity.dimensions if identity else 0),
-                count=sum(counts.values()),
-                pending=counts.get(pending_name(self._name), 0),
-                forgotten=files.count(tombstones) if tombstones else 0,
-                foreign=main is not None and OURS not in main.metadata,
-                notes=list(self._folder.notes),
-            )
-
-        return await self._glance(read)
+        """The current state of the store."""
+        return await self._read_rows(lambda contents: contents.state(list(self._folder.notes)))
 
     async def identity(self) -> EmbeddingMetadata | None:
-        """The model of its vectors, as far as it is recorded."""
-        return await self._read(
-            lambda _, cs: next((identity_of(c.metadata) for c in cs if c.name == self._name), None)
-        )
+        """The recorded model of the store's vectors."""
+        return await self._read(lambda contents: contents.identity)
 
     async def count(self) -> int:
-        """How many memories are in it."""
-        return await self._glance(lambda files, cs: sum(files.count(c) for c in cs))
+        """The number of memories."""
+        return await self._read_rows(Contents.count)
 
     async def get(self, memory_id: str) -> MemoryEntry | None:
         """The memory of that id, or None."""
         return (await self.get_many([memory_id])).get(memory_id)
 
     async def get_many(self, ids: Sequence[str], *, vectors: bool = True) -> dict[str, MemoryEntry]:
-        """The memories of those ids that are here, by id; `vectors=False` leaves theirs unread."""
-
-        def read(files: Files, collections: list[RawCollection]) -> dict[str, MemoryEntry]:
-            return {
-                record.id: to_entry(
-                    record.id,
-                    record.document,
-                    record.metadata,
-                    self._vector(collection, record) if vectors else None,
-                )
-                for collection in collections
-                for batch in files.read(collection, ids, vectors=vectors)
-                for record in batch
-            }
-
-        return await self._read(read)
-
-    async def read_lines(self, ids: Sequence[str], batch_size: int = BATCH) -> AsyncIterator[Lines]:
-        """What `read` gives, as the lines of a bundle."""
-
-        def read(wanted: Sequence[str], files: Files, collections: list[RawCollection]) -> Lines:
-            batch = Lines()
-            for collection in collections:
-                with_vector = collection.name == self._name
-                for records in files.read(collection, wanted, vectors=with_vector):
-                    for record in records:
-                        batch.add(
-                            to_fields(
-                                record.id,
-                                record.document,
-                                record.metadata,
-                                self._vector(collection, record),
-                            )
-                        )
-            return batch
-
-        for start in range(0, len(ids), batch_size):
-            batch = await self._read(partial(read, ids[start : start + batch_size]))
-            if batch.lines:
-                yield batch
-
-    def _vector(self, collection: RawCollection, record: RawRecord) -> Vector | None:
-        """The record's vector, None beside the constant ones of the pending collection.
-
-        Raises:
-            StoreDamaged: it had one, and that is lost.
-        """
-        if collection.name != self._name:
-            return None
-        if record.vector is None:
-            raise StoreDamaged(
-                f"The vector of {record.id!r:.80} can't be found: the vector index is damaged. "
-                "`tribal-mcp check` says how much is lost and `check --repair` mends what can be; "
-                "`rescue FILE` first saves what can be read."
-            )
-        return record.vector
+        """The memories of those ids, by id; `vectors=False` leaves their vectors out."""
+        return await self._read(lambda contents: contents.get_many(ids, vectors=vectors))
 
     async def list_ids(self, filters: ExportFilter = EVERYTHING) -> list[str]:
-        """The ids of what the filter takes, oldest insertion first, those without vector last."""
-        first = microseconds(filters.date_from) if filters.date_from else None
-        last = microseconds(filters.date_to) - 1 if filters.date_to else None
-        return await self._read(
-            lambda files, collections: [
-                memory_id
-                for collection in collections
-                for memory_id in (
-                    files.matching_ids(collection, filters.tags, first, last)
-                    if filters
-                    else files.ids(collection)
-                )
-            ]
-        )
+        """The ids that the filter selects, oldest insertion first, those without vector last."""
+        return await self._read(lambda contents: contents.list_ids(filters))
 
     async def read(
         self, ids: Sequence[str], batch_size: int = BATCH
     ) -> AsyncIterator[list[MemoryEntry]]:
-        """The memories of those ids in that order, in batches; an id that is gone is left out."""
+        """The memories of those ids in that order, in batches; missing ones are left out."""
         for start in range(0, len(ids), batch_size):
             wanted = ids[start : start + batch_size]
             found = await self.get_many(wanted)
             if found:
                 yield [found[i] for i in wanted if i in found]
 
+    async def read_lines(self, ids: Sequence[str], batch_size: int = BATCH) -> AsyncIterator[Lines]:
+        """The same as `read`, as the lines of a bundle."""
+        for start in range(0, len(ids), batch_size):
+            part = ids[start : start + batch_size]
+            batch = await self._read(partial(Contents.lines, ids=part))
+            if batch.lines:
+                yield batch
+
+    async def read_texts(
+        self, ids: Sequence[str], batch_size: int = BATCH
+    ) -> AsyncIterator[dict[str, str]]:
+        """The contents of those ids in that order, in batches; missing ones are left out."""
+        for start in range(0, len(ids), batch_size):
+            part = ids[start : start + batch_size]
+            batch = await self._read(partial(Contents.texts, ids=part))
+            if batch:
+                yield batch
+
     async def existing(self, ids: Sequence[str]) -> set[str]:
         """Those of the ids that have a memory."""
-        return await self._read(
-            lambda files, collections: {i for c in collections for i in files.existing(c, ids)}
-        )
+        return await self._read(lambda contents: contents.existing(ids))
 
     async def forgotten(self, ids: Sequence[str] | None = None) -> dict[str, int]:
-        """The tombstones of those ids, or all: when each was forgotten, in microseconds UTC."""
-        return await self._read(lambda files, _: self._times(files, ids))
-
-    def _times(self, files: Files, ids: Sequence[str] | None) -> dict[str, int]:
-        collection = self._tombstones(files)
-        if collection is None:
-            return {}
-        return {
-            record.id: record.metadata[DELETED]
-            for batch in files.read(collection, ids, vectors=False)
-            for record in batch
-        }
-
-    def _tombstones(self, files: Files) -> RawCollection | None:
-        return files.collection(tombstones_name(self._name)) if self._folder.exists else None
+        """The tombstones of those ids, or all: when each was deleted, in microseconds UTC."""
+        return await self._read(lambda contents: contents.tombstones(ids))
 
     async def stored_since(self, moment_us: int) -> Stored:
         """What was written to this store from that time on, whatever its own dates are."""
-
-        def read(files: Files, collections: list[RawCollection]) -> Stored:
-            tombstones = self._tombstones(files)
-            gone = files.stored_since(tombstones, moment_us) if tombstones else []
-            return Stored(
-                {i for c in collections for i in files.stored_since(c, moment_us)},
-                self._times(files, gone),
-                sum(files.unrecorded(c) for c in collections),
-            )
-
-        return await self._read(read)
+        return await self._read(lambda contents: contents.stored_since(moment_us))
 
     async def other_models(self) -> dict[str, str]:
-        """The memories that themselves name the model of their vectors: its name, by id."""
-        return await self._glance(
-            lambda files, cs: {i: m for c in cs for i, m in files.other_models(c).items()}
-        )
+        """The memories that name the model of their own vector: its name, by id."""
+        return await self._read_rows(Contents.other_models)
 
     async def links(self, ids: Sequence[str]) -> list[str]:
-        """The ids that the memories of those ids name in `supersedes` and `related_to`."""
+        """The ids in `supersedes` and `related_to` of those memories."""
+        return await self._read(lambda contents: contents.links(ids))
 
-        def read(files: Files, collections: list[RawCollection]) -> list[str]:
-            return [
-                link
-                for collection in collections
-                for records in files.read(collection, ids, vectors=False)
-                for record in records
-                for link in links_of(to_fields(record.id, record.document, record.metadata, None))
-            ]
+    async def list_pending(self, filters: ExportFilter = EVERYTHING) -> list[str]:
+        """The ids of memories without a vector that the filter selects, oldest insertion first."""
+        async with self.session():
+            pending = await self._read(Contents.pending_ids)
+            return [i for i in await self.list_ids(filters) if i in pending] if pending else []
 
-        return await self._read(read)
+    async def nearest(
+        self,
+        vector: Vector,
+        count: int,
+        filters: ExportFilter = EVERYTHING,
+        *,
+        without: Collection[str] = (),
+    ) -> list[tuple[str, float]]:
+        """The memories whose vectors are nearest, by exact cosine, best first."""
+        found = Nearest(vector)
+        async with self.session():
+            check_dimensions(vector, await self.state())
+            ids = [i for i in await self.list_ids(filters) if i not in without]
+            for start in range(0, len(ids), BATCH):
+                part = ids[start : start + BATCH]
+                found.look(await self._read(partial(Contents.vectors, ids=part)))
+        return found.best(count)
+
+    async def find_text(self, content: str) -> list[str]:
+        """The ids of the memories whose content is exactly this, oldest insertion first."""
+        found = await self._read(lambda contents: contents.with_value(DOCUMENT, [content]))
+        return [memory_id for _, memory_id in found]
+
+    async def corrections(self, ids: Sequence[str]) -> dict[str, list[str]]:
+        """For each id that memories supersede: their ids, oldest insertion first."""
+        found: dict[str, list[str]] = {}
+        for superseded, memory_id in await self._read(
+            lambda contents: contents.with_value("supersedes", ids)
+        ):
+            found.setdefault(superseded, []).append(memory_id)
+        return found
+
+    async def tally(self) -> Tally:
+        """Counts of all memories; does not wait while another process writes."""
+        tally = await self._read_rows(Contents.tally)
+        tally.bytes = await in_thread(self._folder, self._folder.size, alone=False)
+        return tally
 
     async def apply(self, change: Change) -> None:
         """Make a change."""
@@ -316,14 +266,14 @@ class ChromaStore(ChromaSearching):
         async with self.session(writing=True):
             check_change(change, (await self.state()).dimensions)
             for part in change.parts():
-                await self._run(partial(carry_out, self._folder, Batch(self._name, part)))
+                await self._write(partial(apply_batch, self._folder, Batch(self._name, part)))
 
     async def upsert(self, entries: Collection[MemoryEntry]) -> None:
-        """Insert the entries, replacing those of the same ids whole."""
+        """Insert the entries; an entry replaces the whole memory of its id."""
         await self.apply(Change(entries))
 
     async def delete(self, ids: Collection[str]) -> int:
-        """Forget the memories of those ids, each with a tombstone of now; how many there were."""
+        """Delete the memories of those ids and leave a tombstone of each; how many there were."""
         if not self._folder.exists:
             return 0
         async with self.session(writing=True):
@@ -332,92 +282,89 @@ class ChromaStore(ChromaSearching):
         return len(here)
 
     async def set_identity(self, identity: EmbeddingMetadata | None) -> None:
-        """Record which model makes this store's vectors, or that nobody knows."""
+        """Record which model made this store's vectors, or that it is unknown."""
 
         def write() -> None:
-            collection = writable(self._folder, self._name)
-            about = collection.metadata or {}
-            kept = {key: value for key, value in about.items() if key not in IDENTITY}
+            collection = writable_collection(self._folder, self._name)
+            metadata = collection.metadata or {}
+            kept = {key: value for key, value in metadata.items() if key not in IDENTITY}
             collection.modify(metadata=kept | recorded(identity))
 
         async with self.session(writing=True):
             check_identity(identity, await self.state())
-            await in_thread(self._folder, write)
+            await self._write(write)
 
     def beside(self, name: str) -> Self:
         """The store on another collection of the same folder."""
+        sessions = self._sessions
         return type(self)(
-            self._folder.path, name, lock_timeout_s=self._timeout_s, on_wait=self._on_wait
+            self._folder.path, name, lock_timeout_s=sessions.timeout_s, on_wait=sessions.on_wait
         )
 
-    @property
-    def name(self) -> str:
-        """The collection."""
-        return self._name
-
     async def collection_ids(self) -> list[str]:
-        """Chroma's own ids of this collection and its pending sibling, which no name changes."""
-        return await self._read(lambda _, collections: [c.id for c in collections])
+        """Chroma's ids of this collection and its pending sibling, which renaming keeps."""
+        return await self._read(lambda contents: contents.collection_ids)
 
     async def names_beside(self, suffix: re.Pattern[str]) -> list[str]:
-        """The collections of this folder that are named as this one, with such a suffix.
+        """The collections of this folder with this one's name and such a suffix.
 
-        Pending siblings are not named on their own.
+        Pending siblings are not listed on their own.
         """
         ours = re.compile(f"({re.escape(self._name)}(?:{suffix.pattern}))(?:{pending_name('')})?")
-        found = await self._read(lambda files, _: [c.name for c in files.collections()])
+        found = await self._read(lambda contents: contents.names)
         return sorted({match[1] for match in map(ours.fullmatch, found) if match})
 
     async def replace_by(self, other: Self, keep_as: str, points: Sequence[Point]) -> None:
-        """Have the memories of another collection in the place of these, which get that name.
+        """Replace the memories by those of another collection, and keep them under that name.
 
         The restore points are saved in the same step.
         """
         names = self._name, other.name, keep_as
-        await self._run(partial(put_in_place, self._folder, *names, points))
+        await self._write(partial(swap_collections, self._folder, *names, points))
 
     async def drop(self) -> None:
-        """Delete the collection itself, and what it holds without a trace."""
-        await self._run(partial(drop, self._folder, self._name))
+        """Delete the collection itself; its memories leave no tombstones."""
+        await self._write(partial(drop_collection, self._folder, self._name))
+
+    async def _maintain(self, work: Callable[[], T]) -> T:
+        async with self._sessions.locked(when=self._folder.exists, recovering=False):
+            return await in_thread(self._folder, work)
 
     async def check(self) -> list[Problem]:
-        """What is lost, left over or at odds with itself. Nothing is changed."""
-        async with self.locked(when=self._folder.exists, recovering=False):
-            return await in_thread(self._folder, partial(check, self._folder, self._name))
+        """What is lost, left over or inconsistent. Changes nothing."""
+        return await self._maintain(partial(check, self._folder, self._name))
 
     async def repair(self) -> list[str]:
-        """Mend what `check` finds; what was done, in sentences.
+        """Repair what `check` finds; what was done, in sentences.
 
         Raises:
-            StoreDamaged: the database itself is damaged; rescue what can be read.
+            StoreDamaged: the database itself is damaged.
         """
-        async with self.locked(when=self._folder.exists, recovering=False):
-            return await in_thread(self._folder, partial(repair, self._folder, self._name))
+        return await self._maintain(partial(repair, self._folder, self._name))
 
     async def rescue(self, use: Callable[[Salvage], T]) -> T:
-        """Use what is left of the folder as it lies; Chroma does not open it, nothing changes.
+        """Use what can still be read of the folder, without Chroma and without any change.
 
         Raises:
-            StoreDamaged: not even the database can be opened.
+            StoreDamaged: the database can't be opened at all.
         """
 
         def reading() -> T:
             with SalvagedFiles(self._folder.path) as files:
                 names = self._name, pending_name(self._name)
                 found = [c for c in map(files.collection, names) if c]
-                begun = self._folder.journal.read()
-                batch = begun if begun and begun.collection == self._name else None
+                journal = self._folder.journal.read()
+                batch = journal if journal and journal.collection == self._name else None
                 main = next((c for c in found if c.name == self._name), None)
                 identity = identity_of(main.metadata) if main else None
                 tombstones = files.collection(tombstones_name(self._name))
                 return use(Salvage(files, found, identity, batch, tombstones))
 
-        async with self.locked(when=self._folder.exists, recovering=False):
-            return await in_thread(self._folder, reading)
+        return await self._maintain(reading)
 
 
 def open_store(path: str | Path, collection: str = "memories") -> ChromaStore:
-    """The memories in a Chroma folder, which is made when the first one is written.
+    """The memories in a Chroma folder, which is created by the first write.
 
     Args:
         path: the folder.

@@ -1,8 +1,8 @@
-"""Carries a batch out: whole to everyone else, and whole whoever is killed.
+"""Applies a batch: all of it or nothing, both to other processes and if this one is killed.
 
-Chroma makes one call whole or not at all. What takes more than one is written down first, so that
-`recovery` can complete it; before each call the labels of the index are kept, so that the index
-stays readable when the call is killed while it writes it.
+A single call to Chroma is atomic. A batch that takes more than one is written to the journal first,
+so that `recovery` can complete it. Before each call the labels of the index are backed up, so that
+the index stays readable if the call is killed while it writes the index.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ _NO_VECTOR = np.ones(1, dtype=np.float32)
 
 @dataclass(frozen=True, slots=True)
 class _Records:
-    """What comes into one collection."""
+    """Records to add to one collection."""
 
     ids: list[str]
     vectors: list[Vector]
@@ -51,18 +51,18 @@ class _Records:
         )
 
 
-def carry_out(folder: ChromaFolder, batch: Batch) -> None:
-    """Change a collection and its siblings; the lock is in hand.
+def apply_batch(folder: ChromaFolder, batch: Batch) -> None:
+    """Change a collection and its siblings. Requires the lock.
 
     Raises:
-        StoreError: Chroma would run foreign code, or the layout is not known.
-        NoSpace: the disk is too full to begin.
+        StoreError: Chroma would run foreign code, or the layout is unknown.
+        NoSpace: there is too little free space to start.
     """
     name, change = batch.collection, batch.change
-    folder.refuse_full_disk(sum(_size(entry) for entry in change.entries))
+    folder.check_free_space(sum(_size(entry) for entry in change.entries))
     folder.client()
     tombstones = [to_tombstone(moment) for moment in change.forget.values()]
-    coming = {
+    added = {
         name: _Records.of([e for e in change.entries if e.embedding is not None]),
         pending_name(name): _Records.of([e for e in change.entries if e.embedding is None]),
         tombstones_name(name): _Records(
@@ -71,38 +71,44 @@ def carry_out(folder: ChromaFolder, batch: Batch) -> None:
     }
     touched = change.ids
     steps: list[tuple[str, Callable[[], object]]] = []
-    for name, records in coming.items():
-        folder.catch_up(name)
+    for name, records in added.items():
+        folder.apply_log(name)
         raw = folder.raw(name)
-        present = folder.direct().existing(raw, touched) if raw else []
+        present = folder.chroma_files().existing(raw, touched) if raw else []
         if raw and records.ids:
-            refuse_strangers(raw)
+            check_embedding_function(raw)
         if present:
             steps.append((name, partial(_delete, folder, name, present)))
         if records.ids:
             dimension = records.vectors[0].size
-            if raw and raw.dimension not in (None, dimension) and not folder.direct().count(raw):
-                # Chroma fixes the dimensions with the first vector, and for good.
+            if (
+                raw
+                and raw.dimension not in (None, dimension)
+                and not folder.chroma_files().count(raw)
+            ):
+                # The first vector fixes a Chroma collection's dimensions for good.
                 batch = replace(batch, metadata=raw.metadata)
                 steps.append((name, partial(folder.client().delete_collection, name)))
             steps.append((name, partial(_add, folder, name, records, batch.metadata)))
     if len(steps) > 1:
         folder.journal.write(batch)
     for name, step in steps:
-        folder.shield(name)
-        with folder.at_risk():
+        folder.back_up_index(name)
+        with folder.step():
             step()
     if len(steps) > 1:
         folder.journal.remove()
 
 
 def _delete(folder: ChromaFolder, name: str, ids: list[str]) -> None:
-    folder.at_name(name).delete(ids)
+    folder.chroma_collection(name).delete(ids)
 
 
-def _add(folder: ChromaFolder, name: str, records: _Records, anew: dict[str, Any] | None) -> None:
-    """Insert records whose ids are not there: one call, whole or not at all."""
-    writable(folder, name, anew).add(
+def _add(
+    folder: ChromaFolder, name: str, records: _Records, metadata: dict[str, Any] | None
+) -> None:
+    """Insert records whose ids do not exist: one call, which is atomic."""
+    writable_collection(folder, name, metadata).add(
         ids=records.ids,
         documents=records.documents,
         embeddings=records.vectors,  # type: ignore[arg-type]
@@ -110,40 +116,40 @@ def _add(folder: ChromaFolder, name: str, records: _Records, anew: dict[str, Any
     )
 
 
-def writable(
-    folder: ChromaFolder, name: str, anew: dict[str, Any] | None = None
+def writable_collection(
+    folder: ChromaFolder, name: str, metadata: dict[str, Any] | None = None
 ) -> "ChromaCollection":
-    """The collection of that name, made when it is missing.
+    """The collection of that name, created if it is missing.
 
     Args:
-        folder: where it is.
-        name: its name.
-        anew: its metadata if it has to be made.
+        folder: the Chroma folder.
+        name: the collection's name.
+        metadata: its metadata if it has to be created.
 
     Raises:
-        StoreError: its stored settings name an embedding function that is not harmless.
+        StoreError: its stored settings name an embedding function that may run foreign code.
     """
     client = folder.client()
     raw = folder.raw(name)
     if raw is None:
         return client.create_collection(
-            name, embedding_function=None, configuration=HNSW, metadata=anew or {OURS: 1}
+            name, embedding_function=None, configuration=HNSW, metadata=metadata or {OURS: 1}
         )
-    refuse_strangers(raw)
-    return folder.at_name(name)
+    check_embedding_function(raw)
+    return folder.chroma_collection(name)
 
 
-def refuse_strangers(raw: RawCollection) -> None:
-    """Hold what Chroma would construct on each write against the closed list.
+def check_embedding_function(raw: RawCollection) -> None:
+    """Refuse a collection for which Chroma would construct an unknown embedding function.
 
     Raises:
-        StoreError: the stored settings name an embedding function that is not in it.
+        StoreError: its stored settings name one that is not in `HARMLESS_EMBEDDERS`.
     """
-    for stranger in raw.embedding_functions() - HARMLESS_EMBEDDERS:
+    for name in raw.embedding_functions() - HARMLESS_EMBEDDERS:
         raise StoreError(
-            f"The collection {raw.name!r} names the embedding function {stranger!r} in its stored "
-            "settings, and Chroma would construct that on every write. Export from it, and "
-            "import into another collection (TRIBAL_COLLECTION)."
+            f"The stored settings of the collection {raw.name!r} name the embedding function "
+            f"{name!r}, which Chroma would run on every write. Export from this collection, and "
+            "import into another one (TRIBAL_COLLECTION)."
         )
 
 

@@ -1,0 +1,169 @@
+"""Finds what is lost, left over or inconsistent in a folder, without changing anything."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+from tribal_mcp.errors import StoreDamaged
+from tribal_mcp.stores.chroma.collection_swap import FILE as SWAP
+from tribal_mcp.stores.chroma.files.hnsw import FILES
+from tribal_mcp.stores.chroma.files.reader import ChromaFiles
+from tribal_mcp.stores.chroma.folder import OURS, ChromaFolder
+from tribal_mcp.stores.chroma.recovery import REBUILD
+from tribal_mcp.stores.raw import RawCollection, UnknownLayout
+from tribal_mcp.stores.record import pending_name, tombstones_name
+from tribal_mcp.text import counted
+
+_EXAMPLES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that is not as it should be.
+
+    Attributes:
+        kind: `unfinished`, `no vector`, `no row`, `both`, `index`, `log`, `dimensions`,
+            `leftover`, `database`, `layout` or `foreign`.
+        message: what it is, in a sentence.
+        count: how many memories, or files, it affects.
+        examples: the first of their ids or names.
+    """
+
+    kind: str
+    message: str
+    count: int = 1
+    examples: list[str] = field(default_factory=list)
+
+    @property
+    def harmless(self) -> bool:
+        """Whether it is for information only: nothing is lost or wrong."""
+        return self.kind == "foreign"
+
+
+def check(folder: ChromaFolder, collection: str) -> list[Problem]:
+    """The problems of the folder and of one collection and its siblings. Requires the lock."""
+    if not folder.exists:
+        return []
+    problems = list(_unfinished(folder))
+    try:
+        with ChromaFiles(folder.path) as files:
+            for name in (collection, pending_name(collection), tombstones_name(collection)):
+                raw = files.collection(name)
+                if raw is not None:
+                    problems += check_collection(files, raw)
+            problems += _some(
+                "both",
+                duplicates(files, collection),
+                "memory is a duplicate, stored with a vector and without",
+                "memories are duplicates, stored with a vector and without",
+            )
+            names = [path.name for path in ownerless(folder.path, files)]
+            problems += _some(
+                "leftover",
+                names,
+                "index directory belongs to no collection",
+                "index directories belong to no collection",
+            )
+    except UnknownLayout as error:
+        problems.append(Problem("layout", str(error)))
+    except StoreDamaged as error:
+        problems.append(Problem("database", str(error)))
+    return problems
+
+
+def _unfinished(folder: ChromaFolder) -> Iterator[Problem]:
+    writer = folder.lock.writer()
+    if writer is not None:
+        yield Problem("unfinished", f"A writer was killed: {writer}.")
+    if folder.journal.exists():
+        yield Problem("unfinished", "A batch was started and not completed.")
+    if (folder.own / SWAP).exists():
+        yield Problem("unfinished", "A swap of collections was started and not completed.")
+    rebuilds = folder.own / REBUILD
+    if rebuilds.exists():
+        names = sorted(path.name for path in rebuilds.iterdir())
+        yield Problem(
+            "unfinished",
+            "The rebuild of an index was started and not completed.",
+            len(names),
+            names,
+        )
+    for refused in sorted(folder.own.glob("refused-*.jsonl")):
+        yield Problem(
+            "leftover", f"A batch that Chroma refused is kept in {refused.name}.", 1, [refused.name]
+        )
+
+
+def check_collection(files: ChromaFiles, raw: RawCollection) -> Iterator[Problem]:
+    """The problems of one collection."""
+    of = f"of {raw.name!r}"
+    if OURS not in raw.metadata:
+        yield Problem("foreign", f"Another program created the collection {raw.name!r}.")
+    behind = files.unapplied(raw)
+    if behind:
+        changes = counted(behind, f"change {of} is", f"changes {of} are")
+        yield Problem("log", f"{changes} only in Chroma's log.", behind)
+    try:
+        yield from _some(
+            "no vector",
+            files.without_vector(raw),
+            f"memory {of} has lost its vector",
+            f"memories {of} have lost their vectors",
+        )
+        yield from _some(
+            "no row",
+            files.without_row(raw),
+            f"vector {of} belongs to no memory",
+            f"vectors {of} belong to no memory",
+        )
+        yield from _some(
+            "dimensions",
+            _wrong_dimensions(files, raw),
+            f"vector {of} does not have {raw.dimension} dimensions",
+            f"vectors {of} don't have {raw.dimension} dimensions",
+        )
+    except StoreDamaged as error:
+        yield Problem("index", f"The vector index {of} is damaged: {error}")
+
+
+def _some(kind: str, ids: list[str], one: str, many: str) -> Iterator[Problem]:
+    if ids:
+        yield Problem(kind, f"{counted(len(ids), one, many)}.", len(ids), ids[:_EXAMPLES])
+
+
+def _wrong_dimensions(files: ChromaFiles, raw: RawCollection) -> list[str]:
+    return [
+        record.id
+        for batch in files.read(raw)
+        for record in batch
+        if record.vector is not None and record.vector.size != raw.dimension
+    ]
+
+
+def duplicates(files: ChromaFiles, collection: str) -> list[str]:
+    """The ids that the collection and its pending sibling both have."""
+    found = [files.collection(name) for name in (collection, pending_name(collection))]
+    main, pending = (set(files.ids(raw)) if raw else set() for raw in found)
+    return sorted(main & pending)
+
+
+def ownerless(folder: Path, files: ChromaFiles) -> list[Path]:
+    """Directories with index files, and nothing else, that no collection owns."""
+    owned = files.segments()
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_dir()
+        and not path.is_symlink()
+        and _is_uuid(path.name)
+        and path.name not in owned
+        and {inside.name for inside in path.iterdir()} <= set(FILES)
+    )
+
+
+def _is_uuid(name: str) -> bool:
+    try:
+        return str(UUID(name)) == name
+    except ValueError:
+        return False

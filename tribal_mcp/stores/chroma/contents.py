@@ -1,0 +1,209 @@
+"""The memories of one store, read from the files of its folder.
+
+Three collections are one store: `<name>` holds the memories with a vector, `<name>.pending` those
+without, and `<name>.forgotten` the tombstones. Records of the latter two have a constant vector,
+which no search compares.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from tribal_mcp.errors import StoreDamaged
+from tribal_mcp.portability.filters import ExportFilter
+from tribal_mcp.portability.manifest import EmbeddingMetadata
+from tribal_mcp.portability.memory import MemoryEntry, microseconds
+from tribal_mcp.portability.vectors import Vector
+from tribal_mcp.stores.base import EVERYTHING, Lines, Stored, StoreState, links_of
+from tribal_mcp.stores.chroma.folder import OURS, Files
+from tribal_mcp.stores.errors import CHECK, REPAIR, RESCUE
+from tribal_mcp.stores.raw import RawCollection, RawRecord
+from tribal_mcp.stores.record import (
+    DELETED,
+    identity_of,
+    pending_name,
+    to_entry,
+    to_fields,
+    tombstones_name,
+)
+from tribal_mcp.stores.search import Tally
+
+
+class Contents:
+    """The memories of one store. Its methods return what `MemoryStore`'s of the same names do.
+
+    Args:
+        files: the files of its folder; None if the folder does not exist.
+        name: the name of its collection.
+    """
+
+    def __init__(self, files: Files | None, name: str) -> None:
+        self._files = files
+        found = {c.name: c for c in files.collections()} if files else {}
+        self.names = list(found)
+        self.main = found.get(name)
+        self._pending = found.get(pending_name(name))
+        self._tombstones = found.get(tombstones_name(name))
+        self._collections = [c for c in (self.main, self._pending) if c]
+
+    @property
+    def collection_ids(self) -> list[str]:
+        """Chroma's ids of the main collection and its pending sibling."""
+        return [collection.id for collection in self._collections]
+
+    @property
+    def identity(self) -> EmbeddingMetadata | None:
+        """The recorded model of the vectors."""
+        return identity_of(self.main.metadata) if self.main else None
+
+    def state(self, notes: list[str]) -> StoreState:
+        """The state of the store."""
+        vectors, pending, tombstones = (
+            self._files.count(c) if self._files and c else 0
+            for c in (self.main, self._pending, self._tombstones)
+        )
+        if self.main and vectors:
+            dimensions = self.main.dimension or 0
+        else:
+            dimensions = self.identity.dimensions if self.identity else 0
+        return StoreState(
+            identity=self.identity,
+            dimensions=dimensions,
+            count=vectors + pending,
+            pending=pending,
+            forgotten=tombstones,
+            foreign=self.main is not None and OURS not in self.main.metadata,
+            notes=notes,
+        )
+
+    def count(self) -> int:
+        """How many memories there are."""
+        return sum(files.count(c) for files, c in self._each())
+
+    def _each(self) -> Iterator[tuple[Files, RawCollection]]:
+        """The files with the main collection, and with its pending sibling, if these exist."""
+        if self._files:
+            yield from ((self._files, collection) for collection in self._collections)
+
+    def _records(self, ids: Sequence[str], *, vectors: bool) -> Iterator[RawRecord]:
+        """The records of those ids, in which `vector` is None for the pending ones.
+
+        Raises:
+            StoreDamaged: the vector of one is lost.
+        """
+        for files, collection in self._each():
+            has_vectors = collection is self.main and vectors
+            for batch in files.read(collection, ids, vectors=has_vectors):
+                for record in batch:
+                    if has_vectors and record.vector is None:
+                        raise _lost_vector(record.id)
+                    yield record
+
+    def get_many(self, ids: Sequence[str], *, vectors: bool = True) -> dict[str, MemoryEntry]:
+        """The memories of those ids."""
+        return {
+            record.id: to_entry(record.id, record.document, record.metadata, record.vector)
+            for record in self._records(ids, vectors=vectors)
+        }
+
+    def lines(self, ids: Sequence[str]) -> Lines:
+        """The memories of those ids, as the lines of a bundle."""
+        batch = Lines()
+        for record in self._records(ids, vectors=True):
+            batch.add(to_fields(record.id, record.document, record.metadata, record.vector))
+        return batch
+
+    def links(self, ids: Sequence[str]) -> list[str]:
+        """The ids that the memories of those ids link to."""
+        return [
+            link
+            for record in self._records(ids, vectors=False)
+            for link in links_of(to_fields(record.id, record.document, record.metadata, None))
+        ]
+
+    def list_ids(self, filters: ExportFilter = EVERYTHING) -> list[str]:
+        """The ids of the memories that the filter selects."""
+        first = microseconds(filters.date_from) if filters.date_from else None
+        last = microseconds(filters.date_to) - 1 if filters.date_to else None
+        return [
+            memory_id
+            for files, collection in self._each()
+            for memory_id in (
+                files.matching_ids(collection, filters.tags, first, last)
+                if filters
+                else files.ids(collection)
+            )
+        ]
+
+    def pending_ids(self) -> set[str]:
+        """The ids of the memories without a vector."""
+        return set(self._files.ids(self._pending)) if self._files and self._pending else set()
+
+    def existing(self, ids: Sequence[str]) -> set[str]:
+        """Those of the ids that have a memory."""
+        return {i for files, c in self._each() for i in files.existing(c, ids)}
+
+    def tombstones(self, ids: Sequence[str] | None = None) -> dict[str, int]:
+        """The tombstones of those ids, or all: when each memory was deleted."""
+        if not self._files or not self._tombstones:
+            return {}
+        return {
+            record.id: record.metadata[DELETED]
+            for batch in self._files.read(self._tombstones, ids, vectors=False)
+            for record in batch
+        }
+
+    def stored_since(self, moment_us: int) -> Stored:
+        """What was written from that time on."""
+        deleted = (
+            self._files.stored_since(self._tombstones, moment_us)
+            if self._files and self._tombstones
+            else []
+        )
+        return Stored(
+            {i for files, c in self._each() for i in files.stored_since(c, moment_us)},
+            self.tombstones(deleted),
+            sum(files.unrecorded(c) for files, c in self._each()),
+        )
+
+    def other_models(self) -> dict[str, str]:
+        """The models that memories name for their own vectors, by id."""
+        return {i: m for files, c in self._each() for i, m in files.other_models(c).items()}
+
+    def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
+        """The vectors of those of the ids that have one.
+
+        Raises:
+            StoreDamaged: one is lost.
+        """
+        if not self._files or not self.main:
+            return {}
+        existing = set(self._files.existing(self.main, ids))
+        here = [i for i in ids if i in existing]
+        vectors = self._files.vectors(self.main, here)
+        for memory_id in here:
+            if memory_id not in vectors:
+                raise _lost_vector(memory_id)
+        return {i: vectors[i] for i in here}
+
+    def texts(self, ids: Sequence[str]) -> dict[str, str]:
+        """The contents of those ids, in that order."""
+        found = {i: text for files, c in self._each() for i, text in files.texts(c, ids).items()}
+        return {i: found[i] for i in ids if i in found}
+
+    def with_value(self, key: str, values: Sequence[str]) -> list[tuple[str, str]]:
+        """Value and id of each memory that has one of the values in that field."""
+        return [pair for files, c in self._each() for pair in files.with_value(c, key, values)]
+
+    def tally(self) -> Tally:
+        """Counts of all memories."""
+        return (
+            self._files.tally(self._collections) if self._files and self._collections else Tally()
+        )
+
+
+def _lost_vector(memory_id: str) -> StoreDamaged:
+    return StoreDamaged(
+        f"The vector of {memory_id!r:.80} can't be found: the vector index is damaged.",
+        CHECK,
+        RESCUE,
+        REPAIR,
+    )
