@@ -116,6 +116,19 @@ def test_where_nothing_can_be_kept_it_is_said(
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+def test_what_was_in_memory_can_be_freed_while_the_failure_to_spool_it_is_handled() -> None:
+    class Full(BytesIO):
+        def write(self, data: object, /) -> int:
+            raise NoSpace(f"no room for {type(data)}")
+
+    reader = BundleReader(BytesIO(many()), scratch=Full)
+    held = reader._kept._file
+    with pytest.raises(NoSpace) as caught:
+        reader.verify()
+    held.close()  # a buffer that is still exported makes this a BufferError
+    assert caught.tb is not None, "its frames hold what was to be written"
+
+
 def test_a_folder_that_is_removed_meanwhile_costs_nothing(tmp_path: Path) -> None:
     with Spool(tmp_path / "data").scratch() as file:
         shutil.rmtree(tmp_path / "data")

@@ -109,7 +109,8 @@ class Kept:
             if self._in_memory and self._file.tell() + len(text) > _IN_MEMORY_BYTES:
                 assert isinstance(self._file, BytesIO)  # noqa: S101 - as it says
                 held, self._file = self._file, self._scratch()
-                self._file.write(held.getbuffer())
+                with held.getbuffer() as all_of_it:  # released before an error leaves
+                    self._file.write(all_of_it)
                 self._in_memory = False
             vectors = 0 if self._deleted else sum(map(_vector_bytes, self._chunk))
             self._file.write(_HEAD.pack(self._deleted, len(text), vectors) + text)
