@@ -25,6 +25,7 @@ _ALLOWED = (
     "or the folders in TRIBAL_BUNDLE_DIRS."
 )
 _PATH_BYTES = 4096
+_LINKS = 40  # as Linux allows
 _SHOWN_CHARS = 200
 
 
@@ -248,11 +249,24 @@ def _numbered(name: str) -> Iterator[str]:
 
 
 def _resolved(path: Path, shown: str) -> Path:
-    try:
-        with in_words(shown):  # a link may be removed while it is read
-            return path.resolve()
-    except RuntimeError as error:  # links in a circle, or a chain of very many
-        raise PathNotAllowed(f"{shown} leads through too many links.") from error
+    """The path without links and `..`; `Path.resolve` sets no limit to links since Python 3.13."""
+    with in_words(shown):  # the working folder may have been removed
+        left = list(reversed(path.absolute().parts[1:]))
+    done, links = Path("/"), 0
+    while left:
+        name = left.pop()
+        try:
+            target = (done / name).readlink()
+        except OSError:  # no link, or nothing that can be seen: what opens it says so
+            done = done.parent if name == ".." else done / name
+            continue
+        links += 1
+        if links > _LINKS:
+            raise PathNotAllowed(f"{shown} leads through too many links.")
+        if target.is_absolute():
+            done = Path("/")
+        left += reversed(target.parts[target.is_absolute() :])
+    return done
 
 
 def _shown(path_text: str) -> str:
