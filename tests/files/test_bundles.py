@@ -3,8 +3,6 @@
 import errno
 import os
 import stat
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -283,24 +281,3 @@ def test_bundles_are_listed_and_opened_by_name(folders: BundleFolders, root: Pat
         with pytest.raises(TribalError) as caught:
             folders.open_named(name, LIMIT)
         assert repr(name) in str(caught.value)
-
-
-def test_without_descriptors_of_folders_bundles_are_still_written_and_read(root: Path) -> None:
-    script = """
-import os, platformdirs, sys, secrets, tempfile, datetime, pathlib, contextlib, itertools
-for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_NOCTTY", "O_DIRECTORY", "O_CLOEXEC"):
-    delattr(os, name)
-os.supports_dir_fd = set()
-sys.platform, sys.modules["fcntl"] = "win32", None
-from tribal_mcp.files.bundles import BundleFolders
-os.chdir(sys.argv[1])
-folders = BundleFolders([pathlib.Path(".")], pathlib.Path("."))
-for overwrite in (False, True):
-    with folders.publish("a.json", overwrite=overwrite, is_bundle=lambda _: True) as draft:
-        draft.write(b"%d" % overwrite)
-print(folders.open_input("a.json", 9).read(), os.listdir("."))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(root)], capture_output=True, text=True, check=False
-    )
-    assert (done.stdout, done.stderr) == ("b'1' ['a.json']\n", "")

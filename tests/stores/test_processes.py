@@ -163,7 +163,6 @@ async def test_a_failure_comes_back_as_what_it_was() -> None:
         assert (await processes.call("stats", {}))["count"] == 0
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no sessions")
 @pytest.mark.usefixtures("scripted")
 async def test_what_is_sent_to_the_group_of_the_server_does_not_reach_a_store_process() -> None:
     async with StoreProcesses() as processes:

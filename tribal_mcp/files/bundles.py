@@ -17,7 +17,7 @@ from typing import BinaryIO, Self
 
 from tribal_mcp.errors import BundleError, PathNotAllowed, TribalError, UsageError
 from tribal_mcp.files.atomic import make_private
-from tribal_mcp.files.directory import BY_DESCRIPTOR, Draft, OpenFolder, check_kind, in_words, taken
+from tribal_mcp.files.directory import Draft, OpenFolder, check_kind, in_words, taken
 
 SUFFIXES = tuple(kind + packed for kind in (".json", ".jsonl") for packed in ("", ".gz", ".zst"))
 _ALLOWED = (
@@ -144,8 +144,6 @@ class BundleFolders:
                 with in_words(shown):
                     draft.flush()
                     os.fsync(draft.fileno())
-                    if not BY_DESCRIPTOR:  # Windows renames no open file
-                        draft.close()
                     if not numbered and replaces():  # asked again: an export may take minutes
                         folder.replace(part, name)
                     else:
@@ -206,7 +204,7 @@ class BundleFolders:
             path = Path(text).expanduser()
         except RuntimeError as error:
             raise UsageError(f"{shown} begins with a home folder that is not known.") from error
-        if text.endswith(("/", os.sep)) or path.name in {"", ".."}:
+        if text.endswith("/") or path.name in {"", ".."}:
             raise PathNotAllowed(f"{shown} is a folder. Add the name of a file.")
         return self._start() / path
 

@@ -1,16 +1,16 @@
 """One open folder and what is safe to do in it. Only `files.py` and `spool.py` use it.
 
 Names are reached through the folder's descriptor, so that nobody who renames a folder or swaps a
-link meanwhile can lead elsewhere. Windows has no such descriptors: there the path is used.
+link meanwhile can lead elsewhere.
 """
 
 import errno
+import fcntl
 import io
 import os
 import re
 import secrets
 import stat
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,24 +18,14 @@ from typing import Any, BinaryIO
 
 from tribal_mcp.errors import NoSpace, PathNotAllowed, TribalError, UsageError
 
-if sys.platform != "win32":
-    import fcntl
-
-BY_DESCRIPTOR = os.open in os.supports_dir_fd
 _BUFFER_BYTES = 1 << 20
 _EARLY = hasattr(os, "posix_fadvise")
 _EARLY_BYTES = 8 << 20
 _PART = re.compile(r"\.tribal-[0-9a-f]{16}\.part")
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
-
-def _flags(*names: str) -> int:
-    """Those of the flags that this platform has."""
-    return sum(getattr(os, name, 0) for name in names)
-
-
-_FILE = _flags("O_NOFOLLOW", "O_NONBLOCK", "O_NOCTTY", "O_BINARY")
-_FOLDER = os.O_RDONLY | _flags("O_NOFOLLOW", "O_DIRECTORY")
+_FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY
 
 
 class Draft(io.BufferedWriter):
@@ -79,22 +69,19 @@ class OpenFolder:
 
     def __init__(self, base: Path, path: Path) -> None:
         self.path = path
-        self._fd = _walk(base, path.relative_to(base).parts) if BY_DESCRIPTOR else None
-        if self._fd is None:
-            path.stat()  # a missing folder is missing on every platform
+        self._fd = _walk(base, path.relative_to(base).parts)
 
     def close(self) -> None:
         """Closes the descriptor."""
-        if self._fd is not None:
-            os.close(self._fd)
+        os.close(self._fd)
 
     def stat(self, name: str) -> os.stat_result:
         """What lies at a name, links not followed."""
-        return os.stat(self._at(name), dir_fd=self._fd, follow_symlinks=False)
+        return os.stat(name, dir_fd=self._fd, follow_symlinks=False)
 
     def unlink(self, name: str) -> None:
         """Removes a name."""
-        os.unlink(self._at(name), dir_fd=self._fd)
+        os.unlink(name, dir_fd=self._fd)
 
     def open_file(self, name: str, shown: str, *, one_name: bool) -> BinaryIO:
         """Opens a regular file for reading; with `one_name` only one without other hard links."""
@@ -136,7 +123,7 @@ class OpenFolder:
 
     def replace(self, part: str, name: str) -> None:
         """Renames, over an earlier file."""
-        os.replace(self._at(part), self._at(name), src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        os.replace(part, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
 
     def link_first_free(self, part: str, names: Iterable[str], shown: str) -> str:
         """Gives a file the first of the names that is free, and never overwrites one."""
@@ -148,16 +135,15 @@ class OpenFolder:
 
     def sync(self) -> None:
         """Makes the names in it durable, where the file system can."""
-        if self._fd is not None:
-            try:
-                os.fsync(self._fd)
-            except OSError as error:
-                if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
-                    raise
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
+                raise
 
     def _link(self, part: str, name: str) -> None:
         try:
-            os.link(self._at(part), self._at(name), src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            os.link(part, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
         except OSError as error:
             if error.errno not in _NO_HARD_LINKS:
                 raise
@@ -165,14 +151,11 @@ class OpenFolder:
             os.close(self._open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
             self.replace(part, name)
 
-    def _at(self, name: str) -> str:
-        return name if self._fd is not None else str(self.path / name)
-
     def _open(self, name: str, flags: int) -> int:
-        return os.open(self._at(name), flags | _FILE, 0o600, dir_fd=self._fd)
+        return os.open(name, flags | _FILE, 0o600, dir_fd=self._fd)
 
     def _parts(self) -> list[os.DirEntry[str]]:
-        with os.scandir(self.path if self._fd is None else self._fd) as found:
+        with os.scandir(self._fd) as found:
             return [entry for entry in found if _PART.fullmatch(entry.name)]
 
     def _check_one_name(self, fd: int, shown: str) -> None:
@@ -243,6 +226,4 @@ def _walk(base: Path, parts: Iterable[str]) -> int:
 
 def _lock(fd: int, *, wait: bool) -> None:
     """Locks an open file; an OSError means that another holds it, or that there are no locks."""
-    if sys.platform == "win32":
-        raise OSError(errno.ENOTSUP, "no locks")
     fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -8,8 +8,6 @@ gone afterwards; what a killed process left is removed by the next that comes.
 import io
 import os
 import re
-import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -92,9 +90,9 @@ class Spool:
                     folder, shown = OpenFolder(place, place), _SHOWN_ELSEWHERE
                 stack.callback(folder.close)
                 passing = stack.enter_context(_new(folder, shown))
-            with suppress(OSError):  # Windows keeps the name until the end
+            with suppress(OSError):  # the folder may have been removed meanwhile
                 folder.unlink(passing.name)
-            file = _Scratch(passing.draft.raw, folder.path, shown)
+            file = _Scratch(passing.draft.raw, shown)
             try:
                 yield file
             finally:
@@ -144,13 +142,12 @@ class Spool:
 class _Scratch(io.BufferedRandom):
     """Leaves room on the disk: the store there is worth more than what is kept of a bundle."""
 
-    def __init__(self, raw: Any, folder: Path, shown: str) -> None:  # noqa: ANN401 - a raw draft
-        self._folder = folder
+    def __init__(self, raw: Any, shown: str) -> None:  # noqa: ANN401 - a raw draft
         self._shown = shown
         super().__init__(raw)
 
     def write(self, data: bytes | memoryview, /) -> int:  # type: ignore[override]  # all that is asked
-        if _free_bytes(self.fileno(), self._folder) < _SPARE_BYTES + len(data):
+        if _free_bytes(self.fileno()) < _SPARE_BYTES + len(data):
             raise NoSpace(
                 f"There is no room to write {self._shown}: what is kept of a large bundle would "
                 f"leave less than {_SPARE_BYTES >> 20} MiB free. Nothing was changed. Free some "
@@ -183,10 +180,8 @@ def _temporary_folder() -> Path:
         ) from error
 
 
-def _free_bytes(descriptor: int, folder: Path) -> int:
+def _free_bytes(descriptor: int) -> int:
     """What is free on the disk of an open file, whose folder need not be there any more."""
-    if sys.platform == "win32":
-        return shutil.disk_usage(folder).free
     disk = os.fstatvfs(descriptor)
     return disk.f_bavail * disk.f_frsize
 
