@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick check coverage package bench torture fuzz clean
+.PHONY: demo test quick test-lowest check coverage package bench torture fuzz clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python examples/demo.py
@@ -20,6 +20,11 @@ check: $(VENV)/.ready
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The interfaces and bundles with the lower bounds of pyproject.toml, or the first versions that have
+# wheels for this interpreter.
+test-lowest: .venv-lowest/.ready
+	.venv-lowest/bin/python -m pytest -n auto -m "not campaign" tests/cli tests/mcp_server tests/http_api tests/portability
 
 coverage: $(VENV)/.ready
 	$(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered
@@ -50,4 +55,16 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
+	touch $@
+
+$(LOWEST)/.ready: pyproject.toml
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet "uv>=0.7"
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --no-build --editable . --group dev
+	touch $@
+
+.venv-lowest/.ready: pyproject.toml
+	$(PYTHON) -m venv --clear .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet "uv>=0.7"
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct --no-build --editable . --group dev
 	touch $@
