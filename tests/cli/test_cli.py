@@ -79,7 +79,7 @@ def test_export_overwrites_an_existing_bundle_only_with_overwrite(tribal: Tribal
     assert tribal("export", "all.json").code == 0
     refused = tribal("export", "all.json")
     assert (refused.code, refused.out) == (2, "")
-    assert "use --overwrite" in refused.err
+    assert "allow overwriting" in refused.err
     assert tribal("export", "all.json", "--overwrite").code == 0
 
 
@@ -133,7 +133,7 @@ ENDS = {
     "an unknown command": (["imprt", "x.json"], 2, "import"),
     "an unknown option": (["import", "x.json", "--dryrun"], 2, "--dry-run"),
     "an unknown strategy": (["import", "x.json", "--on-conflict", "replace"], 2, "overwrite"),
-    "a missing file": (["import", "gone.json"], 2, "There is no file 'gone.json'"),
+    "a missing file": (["import", "gone.json"], 2, "'gone.json' does not exist"),
     "an invalid date": (["export", "a.json", "--from", "soon"], 2, "--from: 'soon' is not"),
     "an unknown suffix": (["export", "a.txt"], 2, ".json"),
     "a directory": (["import", "folder.json"], 6, "folder"),

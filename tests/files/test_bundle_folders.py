@@ -1,4 +1,4 @@
-"""Which folders bundles may be read from and written to, and where a relative path counts from."""
+"""Which folders bundles may be read from and written to, and where a relative path starts."""
 
 import os
 import stat
@@ -35,7 +35,7 @@ def read(folders: BundleFolders, path: Path | str) -> bytes:
         return file.read()
 
 
-def test_the_default_folder_is_made_for_its_owner_alone_and_others_are_not_made(
+def test_only_the_default_folder_is_created_and_it_is_private(
     tmp_path: Path,
 ) -> None:
     default = tmp_path / "data" / "bundles"
@@ -49,14 +49,14 @@ def test_the_default_folder_is_made_for_its_owner_alone_and_others_are_not_made(
         assert not path.parent.exists()
 
 
-def test_reading_makes_no_folder(tmp_path: Path) -> None:
+def test_reading_creates_no_folder(tmp_path: Path) -> None:
     default = tmp_path / "bundles"
     with pytest.raises(UsageError, match="does not exist"):
         BundleFolders([default], default).open_input("a.json", LIMIT)
     assert not default.exists()
 
 
-def test_a_relative_path_counts_from_an_allowed_working_folder_else_from_the_default(
+def test_a_relative_path_starts_at_an_allowed_working_directory_or_the_default(
     tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     default = tmp_path / "bundles"
@@ -68,7 +68,7 @@ def test_a_relative_path_counts_from_an_allowed_working_folder_else_from_the_def
         (expected / "a.json").unlink()
 
 
-def test_a_removed_working_folder_counts_as_none(
+def test_a_removed_working_directory_is_ignored(
     folders: BundleFolders, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "gone").mkdir()
@@ -78,17 +78,17 @@ def test_a_removed_working_folder_counts_as_none(
     monkeypatch.chdir(tmp_path)
 
 
-def test_a_tilde_is_the_home_folder(
+def test_a_tilde_is_expanded(
     folders: BundleFolders, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(root))
     assert publish(folders, "~/a.json") == root / "a.json"
 
 
-def test_no_allowed_folder_means_that_every_path_is_refused(root: Path) -> None:
+def test_every_path_is_refused_without_allowed_folders(root: Path) -> None:
     nowhere = BundleFolders([], root)
     (root / "a.json").write_bytes(NEW)
-    for path in ("a.json", str(root / "a.json"), "/tmp/a.json"):  # noqa: S108 # never made
+    for path in ("a.json", str(root / "a.json"), "/tmp/a.json"):  # noqa: S108 # never created
         with pytest.raises(PathNotAllowed, match="No folder is allowed"):
             nowhere.open_input(path, LIMIT)
         with pytest.raises(PathNotAllowed, match="No folder is allowed"):
@@ -96,7 +96,7 @@ def test_no_allowed_folder_means_that_every_path_is_refused(root: Path) -> None:
     assert [path.name for path in root.iterdir()] == ["a.json"]
 
 
-def test_a_person_may_use_any_folder_and_hidden_files_and_hard_links(
+def test_a_person_may_use_every_folder_and_hidden_files_and_hard_links(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".backups").mkdir()
@@ -106,13 +106,13 @@ def test_a_person_may_use_any_folder_and_hidden_files_and_hard_links(
     assert path == tmp_path.resolve() / ".backups" / ".a.json"
     (tmp_path / "twin.json").hardlink_to(path)
     assert read(person, "twin.json") == NEW
-    with pytest.raises(PathNotAllowed, match="not named as a bundle"):
+    with pytest.raises(PathNotAllowed, match="does not have a bundle's suffix"):
         publish(person, "settings.py")
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="already exists"):
         publish(person, "twin.json")
 
 
-def test_an_allowed_folder_may_lie_in_a_hidden_one_even_below_another_allowed_folder(
+def test_an_allowed_folder_may_be_in_a_hidden_folder_below_another_allowed_one(
     tmp_path: Path,
 ) -> None:
     default = tmp_path / ".local" / "bundles"
@@ -126,7 +126,7 @@ def test_an_allowed_folder_may_lie_in_a_hidden_one_even_below_another_allowed_fo
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_without_permission_is_a_sentence(folders: BundleFolders, root: Path) -> None:
+def test_a_folder_without_permission_is_reported(folders: BundleFolders, root: Path) -> None:
     (root / "closed").mkdir(mode=0o000)
     with pytest.raises(PathNotAllowed, match="permission denied"):
         publish(folders, root / "closed" / "a.json")

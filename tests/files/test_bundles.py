@@ -1,4 +1,4 @@
-"""Publishing and opening bundles: whole or not at all, and never over what is not a bundle."""
+"""Publishing and opening bundles: completely or not at all, and never over another file."""
 
 import errno
 import os
@@ -60,7 +60,7 @@ def read(folders: BundleFolders, path: Path | str) -> bytes:
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="a system without it")
-def test_a_file_system_that_takes_no_hints_takes_bundles(
+def test_a_file_system_without_fadvise_is_supported(
     folders: BundleFolders, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -75,7 +75,7 @@ def test_a_file_system_that_takes_no_hints_takes_bundles(
     assert read(folders, root / "a.json")
 
 
-def test_a_published_bundle_reads_back_and_is_its_owners_alone(
+def test_a_published_bundle_is_readable_only_by_its_owner(
     folders: BundleFolders, root: Path
 ) -> None:
     assert publish(folders, root / "a.json") == root / "a.json"
@@ -84,9 +84,7 @@ def test_a_published_bundle_reads_back_and_is_its_owners_alone(
     assert names(root) == ["a.json"]
 
 
-def test_nothing_lies_at_the_final_name_while_a_bundle_is_written(
-    folders: BundleFolders, root: Path
-) -> None:
+def test_a_bundle_has_no_name_while_it_is_written(folders: BundleFolders, root: Path) -> None:
     with folders.publish(
         str(root / "a.json"), overwrite=False, is_bundle=starts_like_a_bundle
     ) as draft:
@@ -99,7 +97,7 @@ def test_nothing_lies_at_the_final_name_while_a_bundle_is_written(
 
 @pytest.mark.parametrize("problem", [ValueError, KeyboardInterrupt, GeneratorExit])
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_a_failure_while_writing_leaves_the_earlier_file_and_nothing_else(
+def test_a_failure_while_writing_keeps_only_the_existing_file(
     folders: BundleFolders, root: Path, problem: type[BaseException], overwrite: bool
 ) -> None:
     before = {"a.json": OLD} if overwrite else {}
@@ -118,9 +116,9 @@ def test_a_failure_while_writing_leaves_the_earlier_file_and_nothing_else(
     assert {path.name: path.read_bytes() for path in root.iterdir()} == before
 
 
-def test_an_earlier_bundle_is_replaced_only_on_request(folders: BundleFolders, root: Path) -> None:
+def test_an_existing_bundle_is_replaced_only_if_allowed(folders: BundleFolders, root: Path) -> None:
     publish(folders, root / "a.json", OLD)
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="already exists"):
         publish(folders, root / "a.json")
     assert (root / "a.json").read_bytes() == OLD
     publish(folders, root / "a.json", overwrite=True)
@@ -128,7 +126,7 @@ def test_an_earlier_bundle_is_replaced_only_on_request(folders: BundleFolders, r
 
 
 @pytest.mark.parametrize("content", [b"", b'{"name": "package"}', b"x"])
-def test_a_file_that_is_no_bundle_is_never_overwritten(
+def test_a_file_that_is_not_a_bundle_is_never_overwritten(
     folders: BundleFolders, root: Path, content: bytes
 ) -> None:
     (root / "package.json").write_bytes(content)
@@ -150,14 +148,14 @@ def test_a_file_that_appears_during_an_export_is_not_overwritten(
             draft.write(NEW)
             path.write_bytes(b"somebody else's")
 
-    with pytest.raises(TribalError, match=r"exists already|not a bundle"):
+    with pytest.raises(TribalError, match=r"already exists|not a bundle"):
         export()
     assert {p.name: p.read_bytes() for p in root.iterdir()} == {"a.json": b"somebody else's"}
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("links", [True, False])
-def test_a_file_that_appears_in_the_last_moment_is_not_overwritten(
+def test_a_file_that_appears_at_the_last_moment_is_not_overwritten(
     folders: BundleFolders,
     root: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -173,12 +171,12 @@ def test_a_file_that_appears_in_the_last_moment_is_not_overwritten(
         real_link(src, dst, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
     monkeypatch.setattr(os, "link", late)
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="already exists"):
         publish(folders, root / "a.json", overwrite=overwrite)
     assert {p.name: p.read_bytes() for p in root.iterdir()} == {"a.json": b"somebody else's"}
 
 
-def test_a_file_system_without_hard_links_gets_its_bundle(
+def test_a_file_system_without_hard_links_is_supported(
     folders: BundleFolders, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -190,13 +188,13 @@ def test_a_file_system_without_hard_links_gets_its_bundle(
     assert {p.name: p.read_bytes() for p in root.iterdir()} == {"a.json": NEW, "a-2.json": NEW}
 
 
-def test_numbered_bundles_of_one_name_lie_side_by_side(folders: BundleFolders, root: Path) -> None:
+def test_numbered_bundles_get_different_names(folders: BundleFolders, root: Path) -> None:
     paths = [publish(folders, "m.jsonl.GZ", numbered=True, overwrite=True) for _ in range(3)]
     assert paths == [root / "m.jsonl.GZ", root / "m-2.jsonl.GZ", root / "m-3.jsonl.GZ"]
     assert folders.names() == ["m-2.jsonl.GZ", "m-3.jsonl.GZ", "m.jsonl.GZ"]
 
 
-def test_two_exports_at_the_same_moment_both_get_a_name(folders: BundleFolders) -> None:
+def test_two_simultaneous_exports_get_different_names(folders: BundleFolders) -> None:
     def draft() -> Iterator[Path]:
         with folders.publish(
             "m.json", overwrite=False, is_bundle=starts_like_a_bundle, numbered=True
@@ -220,23 +218,21 @@ def _in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_in_tokyo")
-def test_a_dated_name_is_in_utc_wherever_it_is_made() -> None:
+def test_a_dated_name_is_in_utc() -> None:
     now = datetime(2026, 11, 23, 7, 17, tzinfo=timezone(timedelta(hours=2)))
     assert dated_name("memories", now) == "memories-2026-11-23T051700Z.json"
     assert dated_name("undo", now, ".jsonl.zst") == "undo-2026-11-23T051700Z.jsonl.zst"
 
 
-def test_a_bundle_over_the_limit_is_refused_and_one_at_the_limit_is_read(
-    folders: BundleFolders, root: Path
-) -> None:
+def test_only_a_bundle_over_the_limit_is_refused(folders: BundleFolders, root: Path) -> None:
     publish(folders, root / "a.json", b"x" * 2000)
     with folders.open_input(str(root / "a.json"), 2000) as file:
         assert len(file.read()) == 2000
-    with pytest.raises(BundleError, match="2,000 bytes and the limit is 1,999"):
+    with pytest.raises(BundleError, match="2,000 bytes, and the limit is 1,999"):
         folders.open_input(str(root / "a.json"), 1999)
 
 
-def test_a_message_shows_a_long_path_in_part_and_control_characters_escaped(
+def test_a_long_path_is_shortened_and_escaped_in_messages(
     folders: BundleFolders,
 ) -> None:
     with pytest.raises(UsageError) as caught:
@@ -245,7 +241,7 @@ def test_a_message_shows_a_long_path_in_part_and_control_characters_escaped(
     assert "'a\\x1b[2J\\n\\u202exxx" in str(caught.value)
 
 
-def test_the_new_name_is_made_durable_together_with_the_content(
+def test_the_name_of_a_bundle_is_synced_after_its_content(
     folders: BundleFolders, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[tuple[str, list[str]]] = []

@@ -1,4 +1,4 @@
-"""Paths as a model or an enemy may write them: nothing outside the allowed folders is touched."""
+"""Paths as a model or an attacker may write them: nothing outside the allowed folders changes."""
 
 import os
 import socket
@@ -14,7 +14,7 @@ LIMIT = 1 << 20
 CANARY = b'{"manifest": "a secret from outside"}'
 INSIDE = b'{"manifest": "inside"}'
 
-# {w} is the parent of the allowed folder {w}/allowed. Beside it lie allowed-evil, outside and home.
+# {w} is the parent of the allowed folder {w}/allowed. Beside it are allowed-evil, outside and home.
 # In the allowed folder: a.json, sub/a.json, .hidden/a.json, and links, see `world`.
 UPS = (
     "..",
@@ -52,7 +52,7 @@ REFUSED = [
     *("dir-self/a.json", "dir-dangling/new.json", "dir-hidden/a.json", "dir-proc/../x.json"),
     *("dir-up/outside/secret.json", "dir-root/etc/new.json", "sub/dir-out/secret.json"),
     *("dir-inside/../../outside/secret.json", "a.json/../../outside/secret.json"),
-    # not what they seem
+    # not regular files
     *("hard.json", "fifo.json", "socket.json", "device.json", "folder.json", "folder.json/"),
     *("hard.json.gz", "sub/fifo.json", "link-fifo.json"),
     # hidden
@@ -66,17 +66,17 @@ REFUSED = [
         ".json%00", ".bashrc", ".toml", ".md", ".JSON.SO", ".json:stream.txt",
     )),
     *("Makefile", "settings", "authorized_keys", ".git/config", ".bashrc", ".mcp/x.json"),
-    # no paths at all
+    # not paths
     *("", " ", ".", "..", "/", "//", "./", "../", "sub", "sub/", "sub/..", "sub/.", "\n", "\t"),
     *("\0", "a.json\0", "a\0.json", "\0a.json", "a.json\0.txt", "sub/\0/a.json"),
     *("{w}/outside/secret.json\0", "{w}/allowed/../outside/secret.json\0.json"),
     *("a\ud800.json", "\udfff/a.json", "\ud83d.json", "{w}/allowed/\udc00.json"),
-    # folders that are none, and lengths
+    # missing folders, and lengths
     *("a.json/a.json", "a.json/", "none/new.json", "sub/none/new.json", "a.json/b/c.json"),
     *("x" * 250 + ".json.gz", "x" * 5_000 + ".json", "\u00e9" * 130 + ".json"),
     *("y" * 300 + "/a.json", "y/" * 1_000 + "a.json"),
     *("../" * 60 + "new.json", "../" * 3_000 + "new.json", "sub/../" * 3_000 + "a.json"),
-    # devices and the system's own
+    # devices and system files
     *(f"/dev/{name}" for name in ("zero", "null", "stdin", "fd/0", "tty", "mem", "full", "random")),
     *(f"/dev/fd/../{name}.json" for name in ("zero", "null")),
     *("/etc/passwd", "/etc/new.json", "/proc/self/environ", "/proc/self/mem", "/proc/1/fd/0"),
@@ -91,7 +91,7 @@ REFUSED = [
     *("sub\\../../outside/secret.json", "..\\../secret.json", "\u200b../outside/secret.json"),
 ]  # fmt: skip
 
-# Odd, and within the allowed folder: read and written there under the name on the right.
+# Unusual, but within the allowed folder: read and written there under the name on the right.
 ALLOWED = {
     "./a.json": "a.json",
     "a.json/.": "a.json",
@@ -127,7 +127,7 @@ ALLOWED = {
 
 
 def build_world(w: Path) -> Path:
-    """The allowed folder with its traps, and the folders beside it that nobody may touch."""
+    """The allowed folder with its traps, and the folders beside it that must not be touched."""
     root = w / "allowed"
     for folder in (
         "allowed/sub",
@@ -171,7 +171,7 @@ def build_world(w: Path) -> Path:
     os.mkfifo(root / "sub/fifo.json")
     with socket.socket(socket.AF_UNIX) as sock:
         here = Path.cwd()
-        os.chdir(root)  # the whole path may be too long for a socket
+        os.chdir(root)  # the full path may be too long for a socket
         sock.bind("socket.json")
         os.chdir(here)
     try:
@@ -198,7 +198,7 @@ def enter(world: Path, monkeypatch: pytest.MonkeyPatch) -> BundleFolders:
 
 
 def snapshot(folder: Path, *, without: str = "") -> dict[str, tuple[object, ...]]:
-    """Names, kinds, contents, link counts and times of all that lies in a folder."""
+    """Names, kinds, contents, link counts and times of everything in a folder."""
     found: dict[str, tuple[object, ...]] = {}
     for path in sorted(folder.iterdir()):
         if path.name != without:
@@ -215,7 +215,7 @@ def is_bundle(_: object) -> bool:
 
 
 def attempt(folders: BundleFolders, action: str, text: str) -> bytes:
-    """Reads, or writes and returns nothing."""
+    """Read a file, or open it for writing."""
     if action == "read":
         with folders.open_input(text, LIMIT) as file:
             return file.read(100)
@@ -231,7 +231,7 @@ def test_the_corpus_is_large() -> None:
 @pytest.mark.parametrize(
     "case", REFUSED, ids=[f"{n}-{case[:40]!a}" for n, case in enumerate(REFUSED)]
 )
-def test_a_path_out_of_the_folder_or_of_a_wrong_kind_is_refused(
+def test_a_path_outside_the_folder_or_of_a_wrong_kind_is_refused(
     shared_world: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     folders = enter(shared_world, monkeypatch)
@@ -245,7 +245,7 @@ def test_a_path_out_of_the_folder_or_of_a_wrong_kind_is_refused(
 
 
 @pytest.mark.parametrize("case", ALLOWED, ids=lambda case: f"{case[:40]!a}")
-def test_an_odd_path_within_the_folder_is_written_and_read_just_there(
+def test_an_unusual_path_within_the_folder_is_allowed(
     world: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     folders = enter(world, monkeypatch)
@@ -262,7 +262,7 @@ def test_an_odd_path_within_the_folder_is_written_and_read_just_there(
     assert changed - {str(draft.path.parent)} == {str(draft.path)}
 
 
-def test_a_chain_of_very_many_links_is_refused(
+def test_a_very_long_chain_of_links_is_refused(
     world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders = enter(world, monkeypatch)
@@ -271,13 +271,13 @@ def test_a_chain_of_very_many_links_is_refused(
         (world / "allowed" / f"chain-{number}").symlink_to(f"chain-{number - 1}")
     for text in ("chain-1199/a.json", "none/../chain-40/a.json", "dir-self/a.json"):
         for action in ("read", "write"):
-            with pytest.raises(PathNotAllowed, match="too many links"):
+            with pytest.raises(PathNotAllowed, match="too many symbolic links"):
                 attempt(folders, action, text)
     assert attempt(folders, "read", "chain-39/a.json") == attempt(folders, "read", "sub/a.json")
 
 
 @pytest.mark.parametrize("case", ["link-dangling.json", "link-out.json", "hard.json", "fifo.json"])
-def test_a_numbered_name_goes_around_what_is_in_the_way(
+def test_a_numbered_name_skips_names_that_are_taken(
     world: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     folders = enter(world, monkeypatch)
@@ -292,7 +292,7 @@ def test_a_numbered_name_goes_around_what_is_in_the_way(
     "way", ["../{}", "{w}/{}", "dir-up/{}", "~/../{}", "dir-root/{w}/{}", "/proc/self/root{w}/{}"]
 )
 @pytest.mark.parametrize("missing", ["outside/new.json", "none/new.json", "outside/none/new.json"])
-def test_a_refusal_does_not_tell_whether_the_file_outside_exists(
+def test_a_refusal_does_not_reveal_whether_a_file_outside_exists(
     world: Path, monkeypatch: pytest.MonkeyPatch, way: str, missing: str
 ) -> None:
     folders = enter(world, monkeypatch)

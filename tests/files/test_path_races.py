@@ -1,4 +1,4 @@
-"""Links that are swapped while a bundle is opened or published."""
+"""Links that are swapped in while a bundle is opened or published."""
 
 import os
 import threading
@@ -63,7 +63,7 @@ def read(folders: BundleFolders, path: Path) -> bytes:
 
 
 def swap_folder(root: Path) -> None:
-    """Puts a link to outside in the place of a folder."""
+    """Replace a folder with a link to outside."""
     (root / "sub").rename(root / "kept")
     (root / "sub").symlink_to("../outside/sub")
 
@@ -75,7 +75,7 @@ def swap_back(root: Path) -> None:
 
 @pytest.mark.parametrize("place", ["sub/a.json", "sub/deep/a.json"])
 @pytest.mark.parametrize("action", [read, write])
-def test_a_folder_swapped_for_a_link_after_it_was_resolved_is_not_followed(
+def test_a_folder_replaced_by_a_link_after_resolving_is_not_followed(
     folders: BundleFolders,
     root: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -89,13 +89,13 @@ def test_a_folder_swapped_for_a_link_after_it_was_resolved_is_not_followed(
         real(self, base, path)
 
     monkeypatch.setattr(OpenFolder, "__init__", late)
-    with pytest.raises(PathNotAllowed, match="leads through a link"):
+    with pytest.raises(PathNotAllowed, match="leads through a symbolic link"):
         action(folders, root / place)
 
 
 @pytest.mark.parametrize("kind", ["link", "hard link", "FIFO"])
 @pytest.mark.parametrize("action", [read, write])
-def test_a_file_swapped_after_it_was_looked_at_is_not_opened(
+def test_a_file_replaced_after_its_check_is_not_opened(
     folders: BundleFolders,
     root: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -122,7 +122,7 @@ def test_a_file_swapped_after_it_was_looked_at_is_not_opened(
         action(folders, path)
 
 
-def test_a_folder_swapped_during_an_export_does_not_lead_the_bundle_outside(
+def test_a_folder_replaced_during_an_export_does_not_move_the_bundle_outside(
     folders: BundleFolders, root: Path
 ) -> None:
     write(folders, root / "sub" / "new.json", during=lambda: swap_folder(root))
@@ -131,7 +131,7 @@ def test_a_folder_swapped_during_an_export_does_not_lead_the_bundle_outside(
 
 
 @pytest.mark.parametrize("last_moment", [False, True])
-def test_a_file_swapped_for_a_link_during_an_export_is_not_written_through(
+def test_a_file_replaced_by_a_link_during_an_export_is_not_followed(
     folders: BundleFolders, root: Path, monkeypatch: pytest.MonkeyPatch, last_moment: bool
 ) -> None:
     path = root / "sub" / "a.json"
@@ -156,7 +156,7 @@ def test_a_file_swapped_for_a_link_during_an_export_is_not_written_through(
             write(folders, path, during=swap)
 
 
-def test_an_allowed_folder_swapped_for_a_link_is_not_followed(root: Path) -> None:
+def test_an_allowed_folder_replaced_by_a_link_is_not_followed(root: Path) -> None:
     folders = BundleFolders([root], root)
     root.rename(root.parent / "kept")
     root.symlink_to("outside")
@@ -167,7 +167,7 @@ def test_an_allowed_folder_swapped_for_a_link_is_not_followed(root: Path) -> Non
 
 @contextmanager
 def flipping(flip: Callable[[], None]) -> Iterator[None]:
-    """Flips to and fro in another thread as fast as it can."""
+    """Call the function in another thread, again and again."""
     done = threading.Event()
 
     def run() -> None:
@@ -184,7 +184,7 @@ def flipping(flip: Callable[[], None]) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("action", [read, write])
-def test_a_folder_that_flips_to_a_link_and_back_never_leads_outside(
+def test_a_folder_that_alternates_with_a_link_never_leads_outside(
     folders: BundleFolders, root: Path, action: Callable[[BundleFolders, Path], object]
 ) -> None:
     def flip() -> None:
@@ -198,7 +198,7 @@ def test_a_folder_that_flips_to_a_link_and_back_never_leads_outside(
 
 
 @pytest.mark.parametrize("action", [read, write])
-def test_a_file_that_flips_to_a_link_and_back_never_leads_outside(
+def test_a_file_that_alternates_with_a_link_never_leads_outside(
     folders: BundleFolders, root: Path, action: Callable[[BundleFolders, Path], object]
 ) -> None:
     path, spare = root / "sub" / "a.json", root / "spare"

@@ -1,4 +1,4 @@
-"""Exports that are killed, that meet a full disk, or that run side by side."""
+"""Exports that are killed, that fill the disk, or that run at the same time."""
 
 import os
 import resource
@@ -74,7 +74,7 @@ def killed(root: Path, moment: str, when: str = "") -> None:
         ("replace", "after", True),
     ],
 )
-def test_killed_while_replacing_leaves_the_old_bundle_or_the_new_one_whole(
+def test_a_kill_while_replacing_leaves_the_old_or_the_new_bundle_complete(
     folders: BundleFolders, tmp_path: Path, moment: str, when: str, published: bool
 ) -> None:
     (tmp_path / "a.json").write_bytes(b"old")
@@ -95,7 +95,7 @@ def test_killed_while_replacing_leaves_the_old_bundle_or_the_new_one_whole(
         ("unlink", "after", True),
     ],
 )
-def test_killed_while_publishing_anew_leaves_no_bundle_or_a_whole_one_that_reads(
+def test_a_kill_while_creating_leaves_no_bundle_or_a_complete_one(
     folders: BundleFolders, tmp_path: Path, moment: str, when: str, published: bool
 ) -> None:
     killed(tmp_path, moment, when)
@@ -108,7 +108,7 @@ def test_killed_while_publishing_anew_leaves_no_bundle_or_a_whole_one_that_reads
     assert names(tmp_path) == ["a.json"] * published + ["b.json"]
 
 
-def test_the_part_of_a_running_export_is_left_alone(folders: BundleFolders, tmp_path: Path) -> None:
+def test_the_part_of_a_running_export_is_kept(folders: BundleFolders, tmp_path: Path) -> None:
     (tmp_path / LEFTOVER).write_bytes(b"of a killed export")
     with publishing(folders) as slow:
         assert not (tmp_path / LEFTOVER).exists()
@@ -135,10 +135,10 @@ def test_only_parts_are_swept(folders: BundleFolders, tmp_path: Path) -> None:
     assert outside.read_text() == "kept"
 
 
-def test_a_part_that_is_swept_before_it_is_locked_is_made_again(
+def test_a_part_swept_before_it_is_locked_is_created_again(
     folders: BundleFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tribal_mcp.files import directory  # noqa: PLC0415 # its private lock is the moment to hit
+    from tribal_mcp.files import directory  # noqa: PLC0415 # the moment to hit is its private lock
 
     made: list[Path] = []
     real_lock = directory._lock
@@ -156,10 +156,10 @@ def test_a_part_that_is_swept_before_it_is_locked_is_made_again(
     assert (tmp_path / "a.json").read_bytes() == b"whole"
 
 
-def test_without_locks_no_leftover_is_swept(
+def test_nothing_is_swept_without_locks(
     folders: BundleFolders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tribal_mcp.files import directory  # noqa: PLC0415 # its private lock is what is missing
+    from tribal_mcp.files import directory  # noqa: PLC0415 # its private lock is missing
 
     def missing(fd: int, *, wait: bool) -> None:
         raise OSError(fd, wait)
@@ -172,7 +172,7 @@ def test_without_locks_no_leftover_is_swept(
 
 
 @pytest.mark.parametrize("size", [100, 3_000_000])
-def test_a_file_that_may_not_grow_is_no_space(
+def test_a_file_size_limit_is_reported_as_no_space(
     folders: BundleFolders, tmp_path: Path, size: int
 ) -> None:
     (tmp_path / "a.json").write_bytes(b"old")
@@ -180,7 +180,7 @@ def test_a_file_that_may_not_grow_is_no_space(
     resource.setrlimit(resource.RLIMIT_FSIZE, (50, hard))
     try:
         with (
-            pytest.raises(NoSpace, match=r"no room to write 'a\.json'"),
+            pytest.raises(NoSpace, match=r"'a\.json' can't be written"),
             publishing(folders) as draft,
         ):
             draft.write(b"x" * size)
@@ -204,16 +204,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["/bin/umount", "--lazy", str(disk)], check=True)
 
 
-def test_a_full_disk_is_no_space_and_leaves_the_earlier_bundle(small_disk: Path) -> None:
+def test_a_full_disk_is_reported_and_keeps_the_existing_bundle(small_disk: Path) -> None:
     folders = BundleFolders([small_disk], small_disk)
     with publishing(folders) as draft:
         draft.write(b"old")
-    with pytest.raises(NoSpace, match=r"no room to write 'a\.json'"), publishing(folders) as draft:
+    with pytest.raises(NoSpace, match=r"'a\.json' can't be written"), publishing(folders) as draft:
         draft.write(b"x" * 2_000_000)
     assert {p.name: p.read_bytes() for p in small_disk.iterdir()} == {"a.json": b"old"}
 
 
-def test_a_disk_without_room_for_another_file_is_no_space(small_disk: Path) -> None:
+def test_a_disk_without_inodes_is_reported_as_no_space(small_disk: Path) -> None:
     for number in range(20):
         try:
             (small_disk / str(number)).touch()
@@ -221,14 +221,14 @@ def test_a_disk_without_room_for_another_file_is_no_space(small_disk: Path) -> N
             break
     before = names(small_disk)
     with (
-        pytest.raises(NoSpace, match="no room"),
+        pytest.raises(NoSpace, match="can't be written"),
         publishing(BundleFolders([small_disk], small_disk)),
     ):
         pytest.fail("an unwritable file was given")
     assert names(small_disk) == before
 
 
-def test_a_failure_of_the_callers_own_is_not_taken_for_a_full_disk(folders: BundleFolders) -> None:
+def test_a_failure_of_the_caller_is_raised_unchanged(folders: BundleFolders) -> None:
     with pytest.raises(ConnectionResetError), publishing(folders):
         raise ConnectionResetError
 

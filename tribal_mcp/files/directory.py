@@ -1,7 +1,7 @@
-"""One open folder and what is safe to do in it. Only `files.py` and `spool.py` use it.
+"""An open folder and its safe operations. Only `bundles.py` and `spool.py` use it.
 
-Names are reached through the folder's descriptor, so that nobody who renames a folder or swaps a
-link meanwhile can lead elsewhere.
+Files are opened relative to the folder's descriptor, so that renaming a folder or swapping a link
+meanwhile leads nowhere else.
 """
 
 import errno
@@ -29,42 +29,42 @@ _FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY
 
 
 class Draft(io.BufferedWriter):
-    """A bundle being written; `path` is where it will appear, and has appeared once published."""
+    """A bundle being written; `path` is where it appears when it is published."""
 
     path: Path
 
 
 class _RawDraft(io.FileIO):
-    """Says in words why a write failed: what else fails in the writer's code is not ours."""
+    """Explains why a write failed, and no other failure in the code that writes."""
 
     shown: str
     early = _EARLY
-    """Whether what is written is to be on the disk soon, and need not be in memory then."""
+    """Write to the disk early, and release the memory of what was written."""
     _end = _begun = 0
 
     def readinto(self, buffer: Any, /) -> int | None:  # noqa: ANN401 - as FileIO takes it
-        with in_words(self.shown):
+        with explaining(self.shown):
             return super().readinto(buffer)
 
     def write(self, data: object, /) -> int:
-        with in_words(self.shown):
+        with explaining(self.shown):
             written = super().write(data)  # type: ignore[arg-type] # as FileIO takes it
         self._end += written
         if self.early and self._end - self._begun >= _EARLY_BYTES:
-            # The disk begins to write this now, so that less is left to wait for in the end, and
-            # what it has written gives its memory to what comes: new pages cost more than writing.
-            with suppress(OSError):  # a hint, which not every file system takes
+            # The disk starts writing now, so the final fsync waits less, and written pages are
+            # reused: new pages cost more time than writing.
+            with suppress(OSError):  # a hint, which not every file system supports
                 os.posix_fadvise(self.fileno(), 0, self._end, os.POSIX_FADV_DONTNEED)
             self._begun = self._end
         return written
 
 
 class OpenFolder:
-    """A folder below `base`, walked to without following a link.
+    """A folder below `base`, reached without following links.
 
     Args:
-        base: A folder that is trusted to be what it is.
-        path: The folder itself, resolved.
+        base: a trusted folder.
+        path: the folder, resolved.
     """
 
     def __init__(self, base: Path, path: Path) -> None:
@@ -72,20 +72,20 @@ class OpenFolder:
         self._fd = _walk(base, path.relative_to(base).parts)
 
     def close(self) -> None:
-        """Closes the descriptor."""
+        """Close the descriptor."""
         os.close(self._fd)
 
     def stat(self, name: str) -> os.stat_result:
-        """What lies at a name, links not followed."""
+        """The status of a file; a link is not followed."""
         return os.stat(name, dir_fd=self._fd, follow_symlinks=False)
 
     def unlink(self, name: str) -> None:
-        """Removes a name."""
+        """Remove a file."""
         os.unlink(name, dir_fd=self._fd)
 
     def open_file(self, name: str, shown: str, *, one_name: bool) -> BinaryIO:
-        """Opens a regular file for reading; with `one_name` only one without other hard links."""
-        check_kind(self.stat(name), shown)  # before the open, which could wake a FIFO or a device
+        """Open a regular file for reading; with `one_name` only one without other hard links."""
+        check_kind(self.stat(name), shown)  # before opening, which a FIFO blocks
         file = os.fdopen(self._open(name, os.O_RDONLY), "rb", _BUFFER_BYTES)
         try:
             check_kind(os.fstat(file.fileno()), shown)
@@ -97,44 +97,44 @@ class OpenFolder:
         return file
 
     def new_part(self, shown: str) -> tuple[str, Draft]:
-        """Makes a temporary file, which is locked for as long as it is open."""
+        """Create a temporary file, which is locked while it is open."""
         while True:
             name = f".tribal-{secrets.token_hex(8)}.part"
             raw = _RawDraft(self._open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL), "rb+")
             raw.shown = shown
-            with suppress(OSError):  # a file system without locks: there nobody sweeps either
+            with suppress(OSError):  # without locks `sweep` removes nothing
                 _lock(raw.fileno(), wait=True)
             if os.fstat(raw.fileno()).st_nlink:
                 return name, Draft(raw, _BUFFER_BYTES)
-            raw.close()  # swept between its making and its locking
+            raw.close()  # another process swept it before it was locked
 
     def open_part(self, name: str, shown: str) -> Draft:
-        """Opens a temporary file that another process has made, to write to."""
+        """Open a temporary file of another process for writing."""
         raw = _RawDraft(self._open(name, os.O_RDWR), "wb")
         raw.shown = shown
         return Draft(raw, _BUFFER_BYTES)
 
     def sweep(self) -> None:
-        """Removes the temporary files of killed processes: those whose lock nobody holds."""
+        """Remove the temporary files of killed processes: those that nobody has locked."""
         for entry in self._parts():
             with suppress(OSError), os.fdopen(self._open(entry.name, os.O_RDWR), "rb") as part:
                 _lock(part.fileno(), wait=False)
                 self.unlink(entry.name)
 
     def replace(self, part: str, name: str) -> None:
-        """Renames, over an earlier file."""
+        """Rename a file, replacing an existing one."""
         os.replace(part, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
 
     def link_first_free(self, part: str, names: Iterable[str], shown: str) -> str:
-        """Gives a file the first of the names that is free, and never overwrites one."""
+        """Give a file the first name that is free; returns it. Never overwrites a file."""
         for name in names:
             with suppress(FileExistsError):
                 self._link(part, name)
                 return name
-        raise taken(shown)
+        raise name_taken(shown)
 
     def sync(self) -> None:
-        """Makes the names in it durable, where the file system can."""
+        """Sync the folder, so that its file names survive a power cut."""
         try:
             os.fsync(self._fd)
         except OSError as error:
@@ -147,7 +147,7 @@ class OpenFolder:
         except OSError as error:
             if error.errno not in _NO_HARD_LINKS:
                 raise
-            # a memory stick, say: an empty file takes the name and is then replaced
+            # such as FAT: an empty file takes the name, and is then replaced
             os.close(self._open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
             self.replace(part, name)
 
@@ -159,19 +159,19 @@ class OpenFolder:
             return [entry for entry in found if _PART.fullmatch(entry.name)]
 
     def _check_one_name(self, fd: int, shown: str) -> None:
-        """Refuses a file with names beyond its own and that of the part it was published from."""
+        """Refuse a file with hard links other than the part that it was published from."""
         inode = os.fstat(fd).st_ino
         parts = sum(entry.inode() == inode for entry in self._parts())
         if os.fstat(fd).st_nlink > 1 + parts:
             raise PathNotAllowed(
-                f"{shown} has other names (hard links), which may lie anywhere. "
-                "Copy it and give the copy."
+                f"{shown} has other hard links, which may be outside the allowed folders. "
+                "Copy the file and use the copy."
             )
 
 
 @contextmanager
-def in_words(shown: str) -> Iterator[None]:
-    """Turns an OSError into a sentence about the path as the caller gave it."""
+def explaining(shown: str) -> Iterator[None]:
+    """Raise an OSError in the block as an error about the path as the caller gave it."""
     try:
         yield
     except OSError as error:
@@ -179,16 +179,16 @@ def in_words(shown: str) -> Iterator[None]:
         match error.errno:
             case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
                 problem: TribalError = NoSpace(
-                    f"There is no room to write {shown}: {why}. Nothing was changed. "
-                    "Free some space, or choose another folder."
+                    f"{shown} can't be written: {why}. Nothing was changed. Free some space, or "
+                    "choose another folder."
                 )
             case errno.ENOENT:
-                problem = UsageError(f"There is no file {shown}. Check the path.")
+                problem = UsageError(f"{shown} does not exist. Check the path.")
             case errno.ENAMETOOLONG:
                 problem = UsageError(f"A name in {shown} is too long. Choose a shorter one.")
             case errno.ELOOP | errno.ENOTDIR:
                 problem = PathNotAllowed(
-                    f"{shown} leads through a link or a file where a folder should be. "
+                    f"{shown} leads through a symbolic link, or a file instead of a folder. "
                     "Give the path without links."
                 )
             case _:
@@ -197,19 +197,19 @@ def in_words(shown: str) -> Iterator[None]:
 
 
 def check_kind(found: os.stat_result, shown: str) -> None:
-    """Refuses all but a regular file."""
+    """Refuse anything but a regular file."""
     if stat.S_ISLNK(found.st_mode):
         raise PathNotAllowed(f"{shown} is a symbolic link. Give the path of the file itself.")
     if stat.S_ISDIR(found.st_mode):
-        raise PathNotAllowed(f"{shown} is a folder. Add the name of a file.")
+        raise PathNotAllowed(f"{shown} is a folder. Add a file name.")
     if not stat.S_ISREG(found.st_mode):
         raise PathNotAllowed(f"{shown} is not a regular file. Choose another path.")
 
 
-def taken(shown: str) -> UsageError:
-    """The refusal to overwrite."""
+def name_taken(shown: str) -> UsageError:
+    """The error for a file that exists and must not be overwritten."""
     return UsageError(
-        f"{shown} exists already. Choose another name, or ask to overwrite if it is a bundle."
+        f"{shown} already exists. Choose another path, or allow overwriting a bundle."
     )
 
 
@@ -225,5 +225,5 @@ def _walk(base: Path, parts: Iterable[str]) -> int:
 
 
 def _lock(fd: int, *, wait: bool) -> None:
-    """Locks an open file; an OSError means that another holds it, or that there are no locks."""
+    """Lock an open file; raises OSError if another process has locked it, or without locks."""
     fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -255,7 +255,7 @@ async def read_since(
             "2026-01-15T10:30:00+00:00, nor the path of an earlier bundle."
         )
     name = f"{text!r:.80}"
-    with folders.open_earlier(text, limits.file_bytes) as file, ExitStack() as stack:
+    with folders.open_path_or_name(text, limits.file_bytes) as file, ExitStack() as stack:
         scratch = partial(stack.enter_context, spool.scratch(elsewhere=True))
         try:
             reader = BundleReader(file, limits, name=name, scratch=scratch)
