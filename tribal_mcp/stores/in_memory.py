@@ -35,7 +35,7 @@ class InMemoryStore(SearchByReading):
     def __init__(self, own_folder: Path | None = None) -> None:
         self.own_folder = own_folder
         self._entries: dict[str, MemoryEntry] = {}
-        self._forgotten: dict[str, int] = {}
+        self._tombstones: dict[str, int] = {}
         self._stored: dict[str, int] = {}
         self._identity: EmbeddingMetadata | None = None
 
@@ -57,7 +57,7 @@ class InMemoryStore(SearchByReading):
         """The current state of the store."""
         pending = sum(entry.embedding is None for entry in self._entries.values())
         return StoreState(
-            self._identity, self._dimensions, len(self._entries), pending, len(self._forgotten)
+            self._identity, self._dimensions, len(self._entries), pending, len(self._tombstones)
         )
 
     @property
@@ -113,14 +113,14 @@ class InMemoryStore(SearchByReading):
 
     async def forgotten(self, ids: Sequence[str] | None = None) -> dict[str, int]:
         """The tombstones with those ids, or all: times of deletion in microseconds UTC, by id."""
-        wanted = self._forgotten if ids is None else ids
-        return {i: self._forgotten[i] for i in wanted if i in self._forgotten}
+        wanted = self._tombstones if ids is None else ids
+        return {i: self._tombstones[i] for i in wanted if i in self._tombstones}
 
     async def stored_since(self, moment_us: int) -> Stored:
         """What was written to this store since then, whatever its own dates are."""
         ids = {i for i, moment in self._stored.items() if moment >= moment_us}
-        forgotten = {i: moment for i, moment in self._forgotten.items() if i in ids}
-        return Stored(ids - forgotten.keys(), forgotten)
+        tombstones = {i: moment for i, moment in self._tombstones.items() if i in ids}
+        return Stored(ids - tombstones.keys(), tombstones)
 
     async def other_models(self) -> dict[str, str]:
         """The memories whose vectors are from another model: the name of that model, by id."""
@@ -137,11 +137,11 @@ class InMemoryStore(SearchByReading):
         check_change(change, self._dimensions)
         for memory_id in change.ids:
             self._entries.pop(memory_id, None)
-            self._forgotten.pop(memory_id, None)
+            self._tombstones.pop(memory_id, None)
             self._stored.pop(memory_id, None)
         written = [*change.forget, *(entry.id for entry in change.entries)]
         self._stored.update(dict.fromkeys(written, time.time_ns() // 1000))
-        self._forgotten.update(change.forget)
+        self._tombstones.update(change.forget)
         self._entries.update((entry.id, deepcopy(entry)) for entry in change.entries)
 
     async def upsert(self, entries: Collection[MemoryEntry]) -> None:

@@ -312,7 +312,7 @@ class RestorePoints:
             # A kept collection is removed by the operation that keeps the next one.
             if point.kept or (point.emptied and not has_contents):
                 continue
-            point.emptied = True  # first: from here on the contents may be gone
+            point.emptied = True  # first: from here on the contents may be missing
             self.save(point)
             ids = (orjson.dumps({"id": i}) + b"\n" for i in self.ids(point))
             write_atomically(self.changes(point.id), ids)
