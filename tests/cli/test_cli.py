@@ -41,7 +41,7 @@ def test_memories_move_from_one_store_to_another(
     preview = tribal("import", "work.jsonl.zst", "--dry-run")
     assert preview.code == 0
     assert rows(preview.out) == {
-        "new": "2", "overwritten": "0", "skipped": "0", "errors": "0", "embeddings": "2 kept",
+        "new": "2", "overwritten": "0", "skipped": "0", "errors": "0", "vectors": "2 kept",
     }  # fmt: skip
     assert "Nothing was written. Run it again without --dry-run to do this." in preview.out
     assert tribal("stats").out.startswith("0 memories\n")
@@ -67,12 +67,12 @@ def test_import_reports_each_reason_for_skipping_an_entry(tribal: Tribal) -> Non
     assert (back["overwritten"], back["skipped"]) == ("1", "2   identical")
 
 
-def test_import_counts_dropped_embeddings_and_explains_the_consequence(tribal: Tribal) -> None:
+def test_import_counts_dropped_vectors_and_explains_the_consequence(tribal: Tribal) -> None:
     write_bundle(Path("all.json"), memories(3))
     dropped = tribal("import", "all.json", "--embeddings", "drop")
-    assert rows(dropped.out)["embeddings"] == "3 dropped"
+    assert rows(dropped.out)["vectors"] == "3 dropped"
     assert "until they are embedded again" in dropped.out
-    assert rows(tribal("stats").out)["embeddings"] == "3 memories have no embedding"
+    assert rows(tribal("stats").out)["vectors"] == "3 memories have no vector"
 
 
 def test_export_overwrites_an_existing_bundle_only_with_overwrite(tribal: Tribal) -> None:
@@ -186,7 +186,7 @@ def test_import_reports_a_full_disk(tribal: Tribal, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("shutil.disk_usage", lambda _: Full())
     done = tribal("import", "all.json")
     assert done.code == errors.NoSpace.exit_code
-    assert "Make space" in done.err
+    assert "Free some space" in done.err
 
 
 def test_a_bug_keeps_its_traceback(tribal: Tribal, monkeypatch: pytest.MonkeyPatch) -> None:

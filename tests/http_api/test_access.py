@@ -1,4 +1,4 @@
-"""Who is let in over HTTP, by Host, Origin and token, on every route; and who holds the line."""
+"""Access over HTTP, by Host, Origin and token, on every route; and slow clients."""
 
 import json
 import os
@@ -21,8 +21,8 @@ from starlette.types import Message, Receive, Scope, Send
 from tests.support.http_client import WAIT_S, HttpServer, passing, serving
 from tests.support.mcp_client import SERVER, settings, text_of, write_many
 from tribal_mcp.config import HttpSettings
-from tribal_mcp.http_api import access as gate_module
-from tribal_mcp.http_api.access import Gate, Rules
+from tribal_mcp.http_api import access as access_module
+from tribal_mcp.http_api.access import AccessControl, Rules
 from tribal_mcp.http_api.problems import Problem
 from tribal_mcp.services.permissions import refuse_change
 
@@ -32,14 +32,14 @@ ORIGIN = "https://app.example"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("gate")
+    folder = tmp_path_factory.mktemp("access")
     write_many(folder / "few.json", 3)
     return folder
 
 
 @pytest.fixture(scope="module")
 def guarded(folder: Path) -> Iterator[HttpServer]:
-    """With tokens, a further name and a web page that may call."""
+    """With tokens, an additional host name and an allowed origin."""
     with serving(
         folder,
         TRIBAL_HTTP_TOKEN=WRITE_TOKEN,
@@ -112,7 +112,7 @@ ROUTES = [
 
 
 def raw(server: HttpServer, method: str, path: str, headers: dict[str, str | None]) -> int:
-    """The status of a request that is written as it stands."""
+    """The status of a request with exactly these headers."""
     lines = [
         f"{method} {path} HTTP/1.1",
         *(f"{n}: {v}" for n, v in headers.items() if v is not None),
@@ -123,8 +123,8 @@ def raw(server: HttpServer, method: str, path: str, headers: dict[str, str | Non
         return int(line.makefile("rb").readline().split()[1])
 
 
-def test_only_the_right_host_origin_and_token_open_any_route(guarded: HttpServer) -> None:
-    """Each route with everything right but one; what is right is tried on all of them too."""
+def test_every_route_requires_the_right_host_origin_and_token(guarded: HttpServer) -> None:
+    """Each route with one wrong value at a time, and with all values right."""
     right = ("127.0.0.1", None, f"Bearer {WRITE_TOKEN}")
     seen = 0
     for method, path in ROUTES:
@@ -158,7 +158,7 @@ def test_only_the_right_host_origin_and_token_open_any_route(guarded: HttpServer
     assert seen > 400
 
 
-def test_a_second_host_origin_or_token_is_none(guarded: HttpServer) -> None:
+def test_repeated_host_origin_or_token_headers_are_refused(guarded: HttpServer) -> None:
     good = f"Authorization: Bearer {WRITE_TOKEN}"
     for lines, expected in {
         ("Host: 127.0.0.1", "Host: rebound.example", good): 400,
@@ -172,7 +172,7 @@ def test_a_second_host_origin_or_token_is_none(guarded: HttpServer) -> None:
             assert int(line.makefile("rb").readline().split()[1]) == expected, lines
 
 
-def test_a_web_page_is_told_that_it_may_call_only_if_it_may(guarded: HttpServer) -> None:
+def test_preflight_requests_succeed_for_allowed_origins_only(guarded: HttpServer) -> None:
     asking = {"Access_Control_Request_Method": "POST", "Origin": ORIGIN}
     told = guarded.ask("OPTIONS", "/v1/import", **asking)
     assert told.status == 200
@@ -183,7 +183,7 @@ def test_a_web_page_is_told_that_it_may_call_only_if_it_may(guarded: HttpServer)
     assert "access-control-allow-origin" not in refused.headers
 
 
-def test_without_a_setting_no_web_page_may_call(tmp_path: Path) -> None:
+def test_cors_is_off_by_default(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         asking = {"Access_Control_Request_Method": "POST", "Origin": ORIGIN}
         assert server.ask("OPTIONS", "/v1/import", **asking).problem == (403, "wrong_origin")
@@ -212,12 +212,12 @@ READINGS: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
-async def through(
-    door: str, server: HttpServer, folder: Path, call: tuple[str, dict[str, Any], str]
+async def attempt(
+    interface: str, server: HttpServer, folder: Path, call: tuple[str, dict[str, Any], str]
 ) -> str:
-    """What a caller with the token for reading is told; empty if it was done."""
+    """Call with the read-only token; return the refusal, or an empty text if it succeeded."""
     tool, arguments, path = call
-    if door == "v1":
+    if interface == "v1":
         body = (folder / "few.json").read_bytes() if "import" in path else None
         method = "GET" if "stats" in path else "POST"
         answer = server.ask(method, path, body, Authorization=f"Bearer {READ_TOKEN}")
@@ -225,7 +225,7 @@ async def through(
             return ""
         assert answer.problem == (403, "not_permitted")
         return str(answer.json["detail"])
-    async with authorised(server, READ_TOKEN, door) as client:
+    async with authorised(server, READ_TOKEN, interface) as client:
         result = await client.call_tool(tool, arguments)
         return text_of(result) if result.is_error else ""
 
@@ -248,28 +248,28 @@ async def authorised(server: HttpServer, token: str, mode: str) -> AsyncIterator
         ("tribal_import", {"input_path": "few.json", "dry_run": True, "write_plan": True}),
     ],
 )
-async def test_who_may_only_read_writes_no_file_of_a_chosen_name(
+async def test_a_read_only_client_can_not_choose_a_file_name(
     guarded: HttpServer, folder: Path, tool: str, arguments: dict[str, Any], mode: str
 ) -> None:
     before = sorted(folder.rglob("*.json*"))  # noqa: ASYNC240 - the server is another process
-    said = await through(mode, guarded, folder, (tool, arguments, ""))
+    said = await attempt(mode, guarded, folder, (tool, arguments, ""))
     assert "you may only read" in said
     assert sorted(folder.rglob("*.json*")) == before  # noqa: ASYNC240
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("door", ["v1", "auto", "legacy"])
+@pytest.mark.parametrize("interface", ["v1", "auto", "legacy"])
 @pytest.mark.parametrize("what", [*CHANGES, *READINGS])
-async def test_who_may_only_read_changes_nothing_through_any_door(
-    guarded: HttpServer, folder: Path, door: str, what: str
+async def test_a_read_only_client_can_not_change_anything_through_any_interface(
+    guarded: HttpServer, folder: Path, interface: str, what: str
 ) -> None:
-    said = await through(door, guarded, folder, (CHANGES | READINGS)[what])
+    said = await attempt(interface, guarded, folder, (CHANGES | READINGS)[what])
     assert ("you may only read" in said) == (what in CHANGES), said
     stats = guarded.ask("GET", "/v1/stats", Authorization=f"Bearer {WRITE_TOKEN}")
     assert stats.json["count"] == 0
 
 
-def test_a_dry_run_around_the_bundle_is_one_for_a_reader_too(
+def test_a_read_only_client_may_request_a_dry_run_around_the_bundle(
     guarded: HttpServer, folder: Path
 ) -> None:
     bundle = json.loads((folder / "few.json").read_text())
@@ -281,7 +281,7 @@ def test_a_dry_run_around_the_bundle_is_one_for_a_reader_too(
 
 
 @pytest.mark.parametrize("job", ["forget", "undo", "a job to come"])
-def test_a_job_that_is_not_known_to_read_counts_as_a_change(job: str) -> None:
+def test_unknown_jobs_count_as_changes_for_a_read_only_client(job: str) -> None:
     with pytest.raises(Exception, match="only read"):
         refuse_change(job, {})
     refuse_change(job, {"dry_run": True})
@@ -292,8 +292,8 @@ def test_a_job_that_is_not_known_to_read_counts_as_a_change(job: str) -> None:
 @pytest.mark.parametrize(
     ("host", "more", "said"),
     [
-        ("0.0.0.0", {}, "set TRIBAL_HTTP_TOKEN"),  # noqa: S104 - refused
-        ("::", {}, "set TRIBAL_HTTP_TOKEN"),
+        ("0.0.0.0", {}, "Set TRIBAL_HTTP_TOKEN"),  # noqa: S104 - refused
+        ("::", {}, "Set TRIBAL_HTTP_TOKEN"),
         ("127.0.0.1", {"TRIBAL_HTTP_TOKEN": ""}, "TRIBAL_HTTP_TOKEN is not valid: it must be"),
         ("0.0.0.0", {"TRIBAL_HTTP_TOKEN": " "}, "and not empty"),  # noqa: S104
         ("127.0.0.1", {"TRIBAL_HTTP_READ_TOKEN": "x"}, "needs a TRIBAL_HTTP_TOKEN"),
@@ -305,10 +305,10 @@ def test_a_job_that_is_not_known_to_read_counts_as_a_change(job: str) -> None:
         ("127.0.0.1", {"TRIBAL_HTTP_ORIGINS": "*"}, "TRIBAL_HTTP_ORIGINS contains '*'"),
         ("127.0.0.1", {"TRIBAL_HTTP_HOSTS": "a.example:80"}, "TRIBAL_HTTP_HOSTS contains"),
         ("127.0.0.1", {"TRIBAL_HTTP_TOKENS": "x"}, "Did you mean TRIBAL_HTTP_TOKEN?"),
-        ("nowhere.invalid", {}, "can't be had"),
+        ("nowhere.invalid", {}, "Can't listen on nowhere.invalid:0"),
     ],
 )
-def test_it_does_not_start_where_it_would_be_open_or_not_as_meant(
+def test_serve_refuses_unsafe_or_invalid_settings(
     host: str, more: dict[str, str], said: str, tmp_path: Path
 ) -> None:
     done = subprocess.run(
@@ -321,10 +321,10 @@ def test_it_does_not_start_where_it_would_be_open_or_not_as_meant(
     )
     assert done.returncode == 2
     assert said in " ".join(done.stderr.split())
-    assert "serves" not in done.stderr
+    assert "Listening" not in done.stderr
 
 
-def test_a_port_that_is_taken_is_said_in_a_sentence(guarded: HttpServer, tmp_path: Path) -> None:
+def test_serve_reports_a_port_that_is_in_use(guarded: HttpServer, tmp_path: Path) -> None:
     done = subprocess.run(
         [SERVER, "serve", "--port", str(guarded.port)],
         env={**os.environ, **settings(tmp_path)},
@@ -334,10 +334,10 @@ def test_a_port_that_is_taken_is_said_in_a_sentence(guarded: HttpServer, tmp_pat
         check=False,
     )
     assert done.returncode == 2
-    assert "can't be had" in done.stderr
+    assert f"Can't listen on 127.0.0.1:{guarded.port}: address already in use" in done.stderr
 
 
-def test_beyond_loopback_it_serves_with_a_token_and_by_its_names_only(tmp_path: Path) -> None:
+def test_beyond_loopback_a_token_and_a_known_host_name_are_required(tmp_path: Path) -> None:
     may = {"Authorization": "Bearer open-sesame"}
     with serving(tmp_path, host="0.0.0.0", TRIBAL_HTTP_TOKEN="open-sesame") as server:  # noqa: S104, S106
         assert server.ask("GET", "/v1/health").problem == (401, "unauthorized")
@@ -346,18 +346,18 @@ def test_beyond_loopback_it_serves_with_a_token_and_by_its_names_only(tmp_path: 
         assert other.problem == (421, "wrong_host")
 
 
-def test_one_call_more_than_may_be_at_work_is_refused_and_the_others_are_done(
+def test_a_call_over_the_maximum_is_refused_and_the_others_complete(
     tmp_path: Path,
 ) -> None:
     write_many(tmp_path / "few.json", 3)
     body = (tmp_path / "few.json").read_bytes()
     with (
-        serving(tmp_path, "dispatch.AT_WORK = 1") as server,
+        serving(tmp_path, "dispatch.MAX_CALLS = 1") as server,
         socket.create_connection(("127.0.0.1", server.port), timeout=60) as slow,
     ):
         head = f"POST /v1/import HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
         slow.sendall(head.encode() + b"Expect: 100-continue\r\n\r\n")
-        assert b"100" in slow.recv(100)  # the body is awaited, so the place is taken
+        assert b"100" in slow.recv(100)  # the body is awaited, so the slot is taken
         busy = server.ask("GET", "/v1/stats")
         assert busy.problem == (429, "busy")
         assert busy.headers["retry-after"]
@@ -367,7 +367,7 @@ def test_one_call_more_than_may_be_at_work_is_refused_and_the_others_are_done(
         assert server.ask("GET", "/v1/stats").json["count"] == 3
 
 
-def test_a_head_that_does_not_come_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_client_that_sends_no_complete_head_is_disconnected(tmp_path: Path) -> None:
     with serving(tmp_path, "server.HEAD_S = 0.2") as server:
         for beginning in (b"", b"GET /v1/health HTTP/1.1\r\nHost: loc"):
             with socket.create_connection(("127.0.0.1", server.port), timeout=60) as slow:
@@ -377,7 +377,7 @@ def test_a_head_that_does_not_come_is_not_waited_for(tmp_path: Path) -> None:
         assert server.ask("GET", "/v1/health").status == 200
 
 
-def test_a_body_that_does_not_come_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_client_that_sends_no_complete_body_is_disconnected(tmp_path: Path) -> None:
     with serving(tmp_path, "access.GRACE_S = 0.2") as server:
         for path in ("/v1/import", "/v1/export", "/mcp"):
             with socket.create_connection(("127.0.0.1", server.port), timeout=60) as slow:
@@ -387,7 +387,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(tmp_path: Path) -> None:
         assert passing(tmp_path) == []
 
 
-def test_an_answer_that_nobody_takes_is_given_up(tmp_path: Path) -> None:
+def test_a_client_that_does_not_read_the_response_is_disconnected(tmp_path: Path) -> None:
     write_many(tmp_path / "many.json", 3_000, dimensions=256)
     with serving(tmp_path, "server.STALLED_S = 0.2") as server:
         server.ask("POST", "/v1/import", (tmp_path / "many.json").read_bytes())
@@ -407,7 +407,7 @@ def test_an_answer_that_nobody_takes_is_given_up(tmp_path: Path) -> None:
 
 
 async def body_through(parts: list[bytes], limit: int) -> bytes:
-    """What an app behind the gate reads of a body of these parts."""
+    """What an app behind the access control reads of a body of these parts."""
     read = b""
 
     async def app(_scope: Scope, receive: Receive, _send: Send) -> None:
@@ -432,12 +432,12 @@ async def body_through(parts: list[bytes], limit: int) -> bytes:
 
     rules = Rules(HttpSettings(), "127.0.0.1", {"": limit})
     scope = {"type": "http", "method": "POST", "path": "/x", "headers": [(b"host", b"localhost")]}
-    await Gate(app, rules)(scope, receive, send)
+    await AccessControl(app, rules)(scope, receive, send)
     return read
 
 
 @pytest.mark.anyio
-async def test_a_body_is_read_up_to_its_limit_and_not_a_byte_further() -> None:
+async def test_a_body_is_read_up_to_its_limit() -> None:
     assert await body_through([b"ab", b"cd"], 4) == b"abcd"
     with pytest.raises(Problem) as refused:
         await body_through([b"ab", b"cd", b"e"], 4)
@@ -445,9 +445,9 @@ async def test_a_body_is_read_up_to_its_limit_and_not_a_byte_further() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_body_may_not_drip(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_must_not_arrive_too_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 10_000, 10))
-    monkeypatch.setattr(gate_module, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(access_module, "monotonic", lambda: next(clock))
     quick = [b"x" * 20_000] * 50  # 10 s apart, so twice the rate that is asked for
     assert len(await body_through(quick, 1 << 20)) == 1_000_000
     with pytest.raises(Problem) as refused:

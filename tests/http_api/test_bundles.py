@@ -1,4 +1,4 @@
-"""Bundles over HTTP, through a real server: as the documented commands send and fetch them."""
+"""Bundles over HTTP, through a real server."""
 
 import gzip
 import json
@@ -16,6 +16,7 @@ from backports import zstd
 from tests.support.examples import SAMPLES, memories, memory
 from tests.support.http_client import Answer, HttpServer, passing, serving
 from tests.support.mcp_client import read_back, write_bundle, write_many
+from tribal_mcp.http_api.next_steps import as_request
 from tribal_mcp.portability.bundle.reader import BundleReader
 
 GUIDE = Path(__file__).parents[3] / "shared" / "GUIDE.md"
@@ -67,7 +68,7 @@ def run(words: list[str], server: HttpServer, folder: Path) -> bytes:
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl here")
 @pytest.mark.parametrize("page", [GUIDE, PAGE], ids=["guide", "http.md"])
-def test_the_documented_curl_commands_do_what_they_say(page: Path, tmp_path: Path) -> None:
+def test_the_documented_curl_commands_work(page: Path, tmp_path: Path) -> None:
     if not page.exists():
         pytest.skip("the page is not at hand")
     commands = curl_lines(page)
@@ -83,9 +84,7 @@ def test_the_documented_curl_commands_do_what_they_say(page: Path, tmp_path: Pat
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl here")
-def test_what_an_export_answers_is_imported_as_it_is_by_curl(
-    server: HttpServer, tmp_path: Path
-) -> None:
+def test_curl_imports_an_exported_bundle_unchanged(server: HttpServer, tmp_path: Path) -> None:
     (tmp_path / "backup.json").write_bytes(server.ask("POST", "/v1/export").body)
     with serving(tmp_path) as other:
         line = "curl -X POST http://localhost:18790/v1/import -d @backup.json"
@@ -96,7 +95,7 @@ def test_what_an_export_answers_is_imported_as_it_is_by_curl(
     assert BundleReader(BytesIO(again)).verify().sha256 == ours.sha256
 
 
-def test_filters_go_in_the_body_or_in_the_address(server: HttpServer) -> None:
+def test_filters_go_in_the_body_or_in_the_query(server: HttpServer) -> None:
     tag = memory(0).tags[0]
     tagged = {memory(n).id for n in range(COUNT) if tag in memory(n).tags}
     assert ids_of(server.ask("POST", "/v1/export")) == EVERYTHING
@@ -127,7 +126,7 @@ def test_filters_go_in_the_body_or_in_the_address(server: HttpServer) -> None:
     ],
     ids=str,
 )
-def test_a_bundle_comes_in_the_form_that_is_asked_for_and_goes_back_in_it(
+def test_export_respects_accept_headers_and_import_takes_every_format(
     server: HttpServer, headers: dict[str, str], kind: str, encoding: str | None
 ) -> None:
     answer = server.ask("POST", "/v1/export", **headers)
@@ -146,7 +145,7 @@ def test_a_bundle_comes_in_the_form_that_is_asked_for_and_goes_back_in_it(
     assert result.json["identical"] == COUNT
 
 
-def test_a_strategy_and_a_dry_run_go_in_the_address_or_around_the_bundle(tmp_path: Path) -> None:
+def test_import_options_go_in_the_query_or_around_the_bundle(tmp_path: Path) -> None:
     write_bundle(tmp_path / "here.json", memories(3))
     write_bundle(tmp_path / "there.json", [memory(n, content="Other") for n in range(4)])
     coming = json.loads((tmp_path / "there.json").read_text())
@@ -221,7 +220,7 @@ BUNDLE = {"manifest": {"schema_version": "1.0", "memory_count": 0}, "entries": [
     ],
     ids=str,
 )
-def test_what_can_not_be_is_refused_with_a_problem_that_tells_the_truth(
+def test_invalid_requests_are_refused_with_a_problem(
     server: HttpServer,
     path: str,
     body: object,
@@ -232,7 +231,61 @@ def test_what_can_not_be_is_refused_with_a_problem_that_tells_the_truth(
     assert server.ask("GET", "/v1/stats").json["count"] == COUNT
 
 
-def test_an_import_that_takes_nothing_is_no_success_and_says_why(
+@pytest.mark.parametrize(
+    ("path", "body", "detail"),
+    [
+        ("/v1/export", {"tag": ["work"]}, "There is no field 'tag'."),
+        ("/v1/export", {"tags": "work"}, "tags must be a list."),
+        ("/v1/export", {"tags": [1]}, "tags[0] must be a string."),
+        ("/v1/export", [], "The body must be an object."),
+        ("/v1/export", {"since": "backup.json"}, "since must be an ISO 8601 time, such as"),
+        ("/v1/import?dry_run=yes", BUNDLE, "dry_run must be true or false."),
+        (
+            "/v1/import?conflict_resolution=newest",
+            BUNDLE,
+            "conflict_resolution must be 'skip', 'overwrite', 'merge', 'keep_both' or 'fail'.",
+        ),
+        ("/v1/undo", {"point": None}, "point must be a string."),
+        ("/v1/undo", "{", "The body is not valid JSON at character 1."),
+    ],
+    ids=str,
+)
+def test_a_problem_names_the_invalid_field_and_its_values(
+    server: HttpServer, path: str, body: object, detail: str
+) -> None:
+    sent = body if isinstance(body, str) else json.dumps(body)
+    answer = server.ask("POST", path, sent, Content_Type="application/json")
+    assert answer.problem[0] in (400, 422)
+    assert detail in answer.json["detail"]
+
+
+@pytest.mark.parametrize(
+    ("action", "arguments", "request_line"),
+    [
+        ("undo", {"point": "20261125-1"}, '`POST /v1/undo {"point": "20261125-1"}`'),
+        (
+            "import",
+            {"conflict_resolution": "merge", "dry_run": False},
+            "`POST /v1/import?conflict_resolution=merge`",
+        ),
+        ("import", {"input_path": "a.json", "dry_run": True}, "`POST /v1/import?dry_run=true`"),
+        (
+            "export",
+            {"output_path": ..., "since": "2026-01-31"},
+            '`POST /v1/export {"since": "2026-01-31"}`',
+        ),
+        ("reembed", {}, "`POST /v1/reembed`"),
+        ("stats", {}, "`GET /v1/stats`"),
+        ("check", {"repair": True}, "`tribal-mcp check --repair` on the command line"),
+    ],
+)
+def test_next_steps_are_requests_that_can_be_sent(
+    action: str, arguments: dict[str, object], request_line: str
+) -> None:
+    assert as_request(action, arguments) == request_line
+
+
+def test_an_import_that_rejects_every_entry_is_a_problem_with_the_result(
     server: HttpServer, folder: Path
 ) -> None:
     bad = json.loads((folder / "many.json").read_text()) | {"entries": [{"id": "a"}, {"id": "b"}]}
@@ -249,7 +302,7 @@ def events_of(body: bytes) -> list[tuple[str, dict[str, object]]]:
     return [(name, json.loads(data)) for name, data in found]
 
 
-def test_an_import_tells_of_its_progress_as_events(server: HttpServer, folder: Path) -> None:
+def test_import_sends_progress_events(server: HttpServer, folder: Path) -> None:
     body = (folder / "many.json").read_bytes()
     answer = server.ask("POST", "/v1/import", body, Accept="text/event-stream")
     assert answer.status == 200
@@ -261,7 +314,7 @@ def test_an_import_tells_of_its_progress_as_events(server: HttpServer, folder: P
     assert (last, result["identical"]) == ("result", COUNT)
 
 
-def test_what_is_refused_before_there_is_progress_has_its_status_with_events_too(
+def test_a_refusal_before_any_progress_has_its_status_with_events_too(
     server: HttpServer,
 ) -> None:
     answer = server.ask("POST", "/v1/import", b"<html>", Accept="text/event-stream")
@@ -276,24 +329,24 @@ def test_a_failure_after_the_first_event_is_an_event(server: HttpServer, folder:
     assert (name, said["status"], said["code"]) == ("error", 422, "bundle_error")
 
 
-def test_nothing_that_passed_through_is_left(server: HttpServer, folder: Path) -> None:
+def test_no_spool_file_remains_after_a_request(server: HttpServer, folder: Path) -> None:
     server.ask("POST", "/v1/export", Accept_Encoding="gzip")
     server.ask("POST", "/v1/import", b"nonsense")
     assert passing(folder) == []
     assert server.ask("GET", "/v1/stats").json["last_export"]["path"] == "over HTTP"
 
 
-def test_what_a_killed_server_left_is_gone_at_the_next_start(tmp_path: Path) -> None:
+def test_spool_files_of_a_killed_server_are_removed_at_the_next_start(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         assert passing(tmp_path) == []
         place = tmp_path / "store" / "tribal-mcp" / "passing"
         (place / ".tribal-0123456789abcdef.part").write_bytes(b"half a bundle")
-        (place / "of somebody else").touch()
+        (place / "not ours").touch()
         assert server.ask("GET", "/v1/health").json == {"status": "ok"}
         assert len(passing(tmp_path)) == 2
     with serving(tmp_path) as server:
         assert server.ask("GET", "/v1/health").json == {"status": "ok"}
-        assert [path.name for path in passing(tmp_path)] == ["of somebody else"]
+        assert [path.name for path in passing(tmp_path)] == ["not ours"]
 
 
 def test_a_body_over_its_limit_is_refused_whether_declared_or_counted(tmp_path: Path) -> None:
@@ -305,7 +358,7 @@ def test_a_body_over_its_limit_is_refused_whether_declared_or_counted(tmp_path: 
         assert passing(tmp_path) == []
 
 
-def test_health_says_no_more_than_whether_all_is_well(tmp_path: Path) -> None:
+def test_health_reveals_only_whether_the_server_works(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         well = server.ask("GET", "/v1/health")
         assert (well.status, well.json) == (200, {"status": "ok"})

@@ -1,4 +1,4 @@
-"""MCP over HTTP beside the other routes, and how the server ends."""
+"""MCP over HTTP, the OpenAPI document, and the shutdown of the server."""
 
 import json
 import signal
@@ -25,7 +25,7 @@ IMPORTING = b'"Imported '
 
 @pytest.mark.anyio
 @ERAS
-async def test_the_same_tools_do_the_same_over_http(era: str, tmp_path: Path) -> None:
+async def test_the_tools_work_the_same_over_http(era: str, tmp_path: Path) -> None:
     write_many(tmp_path / "many.json", 30)
     over_stdio = await described()
     with serving(tmp_path) as server:
@@ -54,7 +54,7 @@ async def test_the_same_tools_do_the_same_over_http(era: str, tmp_path: Path) ->
         assert BundleReader(file).verify().count == 15
 
 
-def test_what_is_no_message_of_mcp_is_refused(tmp_path: Path) -> None:
+def test_invalid_mcp_messages_are_refused(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         accept = {"Accept": "application/json, text/event-stream"}
         for body, headers in (
@@ -67,10 +67,10 @@ def test_what_is_no_message_of_mcp_is_refused(tmp_path: Path) -> None:
         assert large.problem == (413, "too_large")
 
 
-def test_a_caller_that_goes_away_stops_its_import_after_the_batch_in_hand(tmp_path: Path) -> None:
+def test_an_import_stops_after_its_batch_when_the_client_disconnects(tmp_path: Path) -> None:
     write_many(tmp_path / "many.json", MANY)
     body = (tmp_path / "many.json").read_bytes()
-    with serving(tmp_path, "dispatch.AT_WORK = 1") as server:
+    with serving(tmp_path, "dispatch.MAX_CALLS = 1") as server:
         with server.request("POST", "/v1/import", body, Accept="text/event-stream") as answer:
             while IMPORTING not in answer.readline():
                 pass
@@ -83,7 +83,7 @@ def test_a_caller_that_goes_away_stops_its_import_after_the_batch_in_hand(tmp_pa
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_at_a_signal_it_ends_an_import_after_its_batch_and_goes(
+def test_a_signal_stops_an_import_after_its_batch_and_ends_the_server(
     number: signal.Signals, tmp_path: Path
 ) -> None:
     write_many(tmp_path / "many.json", MANY)
@@ -93,16 +93,16 @@ def test_at_a_signal_it_ends_an_import_after_its_batch_and_goes(
             while IMPORTING not in answer.readline():
                 pass
             [worker] = server.workers()
-            with watched(worker) as gone:
+            with watched(worker) as ended:
                 code, said = server.stop(number)
-                assert gone()
+                assert ended()
         assert code == (130 if number == signal.SIGINT else -number)
         assert "Traceback" not in said, said
     assert 0 < len(read_back(tmp_path)) < MANY
     assert passing(tmp_path) == []
 
 
-def test_who_waits_for_an_answer_at_the_end_is_told(tmp_path: Path) -> None:
+def test_a_shutdown_ends_the_events_of_a_running_import(tmp_path: Path) -> None:
     write_many(tmp_path / "many.json", MANY)
     body = (tmp_path / "many.json").read_bytes()
     with serving(tmp_path) as server:
@@ -115,7 +115,7 @@ def test_who_waits_for_an_answer_at_the_end_is_told(tmp_path: Path) -> None:
         server.process.wait(timeout=120)
 
 
-def test_the_openapi_page_says_how_each_thing_is_called(tmp_path: Path) -> None:
+def test_the_openapi_document_describes_every_route_and_problem(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         page = server.ask("GET", "/docs")
         assert page.headers["content-type"].startswith("text/html")
@@ -136,7 +136,7 @@ def test_the_openapi_page_says_how_each_thing_is_called(tmp_path: Path) -> None:
     assert json.dumps(document).count("HTTPValidationError") == 0
 
 
-def test_two_servers_on_one_store_pass_bundles_beside_each_other(tmp_path: Path) -> None:
+def test_two_servers_on_one_store_transfer_bundles_independently(tmp_path: Path) -> None:
     write_bundle(tmp_path / "none.json", [])
     write_many(tmp_path / "many.json", 300)
     body = (tmp_path / "many.json").read_bytes()

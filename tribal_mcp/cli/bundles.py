@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 @click.option(
     "--compact-vectors",
     is_flag=True,
-    help="Write embeddings as base64: a quarter of the size, but only tribal-mcp can read them.",
+    help="Write vectors as base64: a quarter of the size, but only tribal-mcp can read them.",
 )
 @as_json
 def export_command(*, as_json: bool, **arguments: object) -> None:
@@ -79,7 +79,7 @@ def export_command(*, as_json: bool, **arguments: object) -> None:
             "reembed": "keep them if the models match; compute the others",
         }
     ),
-    help="What to do with the bundle's embeddings:",
+    help="What to do with the bundle's vectors:",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would happen; write nothing.")
 @click.option("--strict", is_flag=True, help="Refuse the whole bundle if any entry is invalid.")

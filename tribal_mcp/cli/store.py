@@ -84,23 +84,23 @@ def copy_command(*, as_json: bool, **arguments: object) -> None:
     show(result, title, as_json=as_json)
 
 
-@click.command("reembed", cls=Command, short_help="Compute embeddings, or change the model.")
+@click.command("reembed", cls=Command, short_help="Compute vectors, or change the embedding model.")
 @click.option(
     "--all",
     "all",
     is_flag=True,
-    help="Compute all embeddings again, with the configured embedding model.",
+    help="Compute all vectors again, with the configured embedding model.",
 )
 @click.option(
     "--dry-run", is_flag=True, help="Show how many memories, how long, and how many tokens."
 )
 @as_json
 def reembed_command(*, as_json: bool, **arguments: object) -> None:
-    """Compute embeddings for the memories that have none; with --all, for every memory, which
+    """Compute vectors for the memories that have none; with --all, for every memory, which
     changes the store's embedding model."""  # noqa: D205, D209 - as above
     result = cast("ReembedResult", run("reembed", arguments))
     what = memories(result.total)
-    title = f"Dry run: embeddings for {what}" if result.dry_run else f"Embedded {what}"
+    title = f"Dry run: vectors for {what}" if result.dry_run else f"Computed vectors for {what}"
     show(result, title, as_json=as_json)
 
 

@@ -36,7 +36,7 @@ def rows(_result: BaseModel) -> Rows:
 def _(result: ExportResult) -> Rows:
     table = [("selection", result.filters), ("model", _model(result.embedding))]
     if result.without_vector:
-        table.append(("embeddings", _without_embedding(result.without_vector)))
+        table.append(("vectors", _without_vector(result.without_vector)))
     if result.related:
         table.append(("related", f"{memories(result.related)} added for references"))
     if result.deleted:
@@ -63,13 +63,13 @@ def _(result: ImportResult) -> Rows:
         deleted = f"{memories(result.deleted)} deleted here"
         table.append(("tombstones", f"{result.deletions:,}, {deleted}"))
     if result.vectors_kept + result.vectors_reembedded + result.without_vector:
-        embeddings = {
+        vectors = {
             "kept": result.vectors_kept,
             "computed": result.vectors_reembedded,
             "dropped": result.vectors_dropped,
             "missing in the bundle": result.without_vector - result.vectors_dropped,
         }
-        table.append(("embeddings", _parts(embeddings)))
+        table.append(("vectors", _parts(vectors)))
     if result.plan_path:
         table.append(("plan", result.plan_path))
     if result.restore_point:
@@ -155,7 +155,7 @@ def _(result: RescueResult) -> Rows:
     if result.lost_rows:
         table.append(("lost", f"{memories(result.lost_rows)} could not be read"))
     if result.lost_vectors:
-        table.append(("embeddings", f"{memories(result.lost_vectors)} lost the embedding"))
+        table.append(("vectors", f"{memories(result.lost_vectors)} lost the vector"))
     return table
 
 
@@ -210,7 +210,7 @@ def _(result: StatsResult) -> Rows:
     if result.other_models:
         found.append(("other models", _by_name(result.other_models)))
     if result.without_vector:
-        found.append(("embeddings", _without_embedding(result.without_vector)))
+        found.append(("vectors", _without_vector(result.without_vector)))
     if result.forgotten:
         found.append(("tombstones", f"{result.forgotten:,}"))
     if result.tags:
@@ -227,8 +227,8 @@ def _(result: StatsResult) -> Rows:
     return found
 
 
-def _without_embedding(count: int) -> str:
-    return f"{memories(count)} {'has' if count == 1 else 'have'} no embedding"
+def _without_vector(count: int) -> str:
+    return f"{memories(count)} {'has' if count == 1 else 'have'} no vector"
 
 
 def _aligned(counts: dict[str, int]) -> Rows:

@@ -1,8 +1,8 @@
-"""The gate before every route: who may come in, how large, and how slowly.
+"""Access control before every route: Host, Origin, token, and the size and speed of the body.
 
-In this order: the Host must be one of ours (a page that rebinds its name to this address is not),
-the Origin, where a browser sends one, must be our own or an allowed one, and the token must be
-right. Only then is a body read, and no more of it than the route takes.
+In this order: the Host must name this server (which stops DNS rebinding), the Origin, if a browser
+sends one, must be this server or an allowed one, and the token must be right. Only then is the body
+read, up to the limit of the route.
 """
 
 import hmac
@@ -23,10 +23,10 @@ from tribal_mcp.services.permissions import READ_ONLY
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 GRACE_S = 30.0
-"""A body may come late by this much; then it is held to `BODY_RATE`."""
+"""Seconds by which a body may be later than `BODY_RATE` allows."""
 
 BODY_RATE = 1_000
-"""Bytes of a body that must come each second, on average."""
+"""Bytes of a body that must arrive per second, on average."""
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::[0-9]{1,5})?")
 
@@ -36,9 +36,9 @@ class Rules:
     """Who may call.
 
     Attributes:
-        http: the tokens, and further hosts and origins.
-        address: the one that the server is bound to, as a Host names it.
-        body_bytes: the limit of a body, by path; `""` is that of all others.
+        http: the tokens, and additional hosts and origins.
+        address: the address that the server listens on, as in a Host header.
+        body_bytes: the limit of a body in bytes, by path; `""` is that of all others.
     """
 
     http: HttpSettings
@@ -46,24 +46,24 @@ class Rules:
     body_bytes: dict[str, int]
 
     def admit(self, scope: Scope) -> None:
-        """Let a request in and note what its caller may do.
+        """Check a request, and note whether its client may only read.
 
         Raises:
-            Problem: its host, origin or token is not right.
+            Problem: its host, origin, token or declared size is not allowed.
         """
         headers = Headers(scope=scope)
         host = self._checked_host(headers)
         is_preflight = self._check_origin(headers, host) and (
             scope["method"] == "OPTIONS" and "access-control-request-method" in headers
         )
-        # A browser asks first, without the token, whether it may send one.
+        # The preflight request of a browser has no token.
         scope[READ_ONLY] = True if is_preflight else self._check_token(headers)
         declared = headers.get("content-length", "0")
         if declared.isdecimal() and int(declared[:20]) > self.limit(scope["path"]):
             raise self._too_large(scope["path"])
 
     def limit(self, path: str) -> int:
-        """How many bytes a body may have there."""
+        """The limit of a body in bytes."""
         return self.body_bytes.get(path, self.body_bytes[""])
 
     def _checked_host(self, headers: Headers) -> str:
@@ -74,13 +74,13 @@ class Rules:
             raise Problem(
                 421,
                 "wrong_host",
-                "This server is not called that. Use its own address, or put the name into "
+                "The Host header does not name this server. Use its address, or add the name to "
                 "TRIBAL_HTTP_HOSTS.",
             )
         return sent[0]
 
     def _check_origin(self, headers: Headers, host: str) -> bool:
-        """Whether the request is of a page of elsewhere that is allowed."""
+        """Whether the request comes from a web page of another origin that is allowed."""
         sent = headers.getlist("origin")
         if not sent or sent == [f"http://{host}"]:
             return False
@@ -89,14 +89,14 @@ class Rules:
         raise Problem(
             403,
             "wrong_origin",
-            "Web pages of that origin may not call this server. Put it into TRIBAL_HTTP_ORIGINS "
-            "if they are to.",
+            "Web pages of this origin may not call this server. To allow them, add the origin to "
+            "TRIBAL_HTTP_ORIGINS.",
         )
 
     def _check_token(self, headers: Headers) -> bool:
-        """Whether the caller may only read."""
+        """Whether the client may only read."""
         if self.http.token is None:
-            return False  # bound to loopback, else the server would not have started
+            return False  # without a token the server listens on loopback only
         scheme, _, token = ", ".join(headers.getlist("authorization")).partition(" ")
         sent = token.strip().encode()
         tokens = (self.http.token, self.http.read_token)
@@ -108,7 +108,7 @@ class Rules:
             raise Problem(
                 401,
                 "unauthorized",
-                "Send the token of this server (TRIBAL_HTTP_TOKEN) as `Authorization: Bearer …`.",
+                "Missing or wrong token. Send TRIBAL_HTTP_TOKEN as `Authorization: Bearer …`.",
                 {"WWW-Authenticate": 'Bearer realm="tribal-mcp"'},
             )
         return not may_all
@@ -117,12 +117,12 @@ class Rules:
         return Problem(
             413,
             "too_large",
-            f"The body is larger than the {self.limit(path):,} bytes that this takes. Compress it "
-            "or split it; TRIBAL_LIMIT_FILE_BYTES is the limit of a bundle.",
+            f"The body is larger than the limit of {self.limit(path):,} bytes. Compress or split "
+            "it; for bundles, TRIBAL_LIMIT_FILE_BYTES sets the limit.",
         )
 
     def bounded(self, scope: Scope, receive: Receive) -> Receive:
-        """The same body, refused once it is too large or too slow."""
+        """The same body, refused as soon as it is too large or too slow."""
         began = monotonic()
         count = 0
         is_whole = False
@@ -136,7 +136,7 @@ class Rules:
                 message = await receive()
             if waiting.cancelled_caught:
                 raise Problem(
-                    408, "too_slow", "The body came too slowly. Nothing was done. Send it again."
+                    408, "too_slow", "The body arrived too slowly. Nothing was done. Send it again."
                 )
             if message["type"] == "http.request":
                 count += len(message.get("body", b""))
@@ -148,23 +148,23 @@ class Rules:
         return bounded_receive
 
 
-class Gate:
-    """The ASGI app behind the rules; `close` ends every request that is at work."""
+class AccessControl:
+    """The ASGI app behind the rules; `close` stops all running requests."""
 
     def __init__(self, app: ASGIApp, rules: Rules) -> None:
         self._app = app
         self._rules = rules
-        self._at_work: set[anyio.CancelScope] = set()
+        self._running: set[anyio.CancelScope] = set()
         self._closed = False
 
     def close(self) -> None:
-        """Answer no more, and stop what is at work; an import stops after its batch in hand."""
+        """Refuse new requests and stop running ones; an import stops after the current batch."""
         self._closed = True
-        for work in self._at_work:
-            work.cancel()
+        for request in self._running:
+            request.cancel()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let one request in, or answer with the problem."""
+        """Handle one request, or respond with a problem."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
@@ -182,21 +182,21 @@ class Gate:
         except Problem as problem:
             await response_of(problem)(scope, receive, watched_send)
             return
-        with anyio.CancelScope() as work:
-            self._at_work.add(work)
+        with anyio.CancelScope() as running:
+            self._running.add(running)
             try:
                 if self._closed:
-                    work.cancel()
+                    running.cancel()
                 await self._app(scope, self._rules.bounded(scope, receive), watched_send)
             finally:
-                self._at_work.discard(work)
-        if work.cancelled_caught:
-            if begun:  # a stream; what had a length is seen to be cut off
+                self._running.discard(running)
+        if running.cancelled_caught:
+            if begun:  # ends a stream; a response with a length is visibly cut off
                 with suppress(Exception):
                     await send({"type": "http.response.body", "body": b"", "more_body": False})
                 return
             ending = Problem(
-                503, "ending", "The server is shutting down. Run the same again when it is back."
+                503, "ending", "The server is shutting down. Repeat the request when it is back."
             )
             await response_of(ending)(scope, receive, watched_send)
 

@@ -1,6 +1,6 @@
-"""What is sent and what is sent back: which form a caller asks for, and a bundle in either way.
+"""Content negotiation, and bundles as request and response bodies.
 
-A bundle is never in memory: what comes in goes to a private file, what goes out comes from one.
+A bundle is never held in memory: it is received into a private file and sent from one.
 """
 
 from collections.abc import AsyncIterator
@@ -26,7 +26,7 @@ BODY_TYPES = (
     "application/gzip",
     "application/zstd",
     "application/octet-stream",
-    "application/x-www-form-urlencoded",  # what `curl -d` says of anything
+    "application/x-www-form-urlencoded",  # what `curl -d` sends by default
 )
 SUFFIXES = {"gzip": ".gz", "zstd": ".zst"}
 _FORMS = (JSON, LINES, "application/jsonl", "application/gzip", "application/zstd")
@@ -36,12 +36,12 @@ _BLOCK = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How a caller wants a bundle.
+    """The form in which a client requests a bundle.
 
     Attributes:
-        media_type: what the answer is said to be.
-        name: of the file that has it.
-        encoding: what it is said to be compressed with on its way; empty where it is not.
+        media_type: the Content-Type of the response.
+        name: the name of the file that holds it.
+        encoding: the Content-Encoding of the response; empty for none.
     """
 
     media_type: str
@@ -50,20 +50,20 @@ class Form:
 
     @property
     def saved_as(self) -> str:
-        """The name of the file once it has come, and is no longer compressed for the way."""
+        """The name for the received file, without the Content-Encoding."""
         return self.name.removesuffix(SUFFIXES.get(self.encoding, "\0"))
 
 
 def form_for(request: Request) -> Form:
-    """The form that Accept and Accept-Encoding ask for.
+    """The form that Accept and Accept-Encoding request.
 
     Raises:
-        Problem: there is no such form.
+        Problem: no such form is available.
     """
     media_type = _best(_joined(request, "accept") or "*/*", _FORMS)
     if not media_type:
         raise Problem(
-            406, "not_acceptable", f"A bundle can be had as {', '.join(_FORMS)}. Ask for one."
+            406, "not_acceptable", f"Bundles are available as {', '.join(_FORMS)}. Accept one."
         )
     packed = media_type.rpartition("/")[2]
     if packed in SUFFIXES:
@@ -74,7 +74,7 @@ def form_for(request: Request) -> Form:
 
 
 def wants_events(request: Request) -> bool:
-    """Whether the caller asks for progress; else the answer is JSON, whatever Accept says."""
+    """Whether the client requests progress events; otherwise it gets JSON, whatever it accepts."""
     return _best(_joined(request, "accept") or "*/*", (JSON, EVENTS)) == EVENTS
 
 
@@ -83,7 +83,7 @@ def _joined(request: Request, name: str) -> str:
 
 
 def _best(header: str, offered: tuple[str, ...]) -> str:
-    """The best of what is offered, by its weight and then by our order; empty if there is none."""
+    """The offered value with the highest weight, the first of equals; empty if none is accepted."""
     weights: dict[str, float] = {}
     for part in header.lower().split(","):
         name, *parameters = (piece.strip() for piece in part.split(";"))
@@ -98,28 +98,28 @@ def _best(header: str, offered: tuple[str, ...]) -> str:
         anything = "*/*" if "/" in name else "*"
         return next((weights[n] for n in (name, any_kind, anything) if n in weights), 0.0)
 
-    best = max(offered, key=weight_of)  # the first of equals
+    best = max(offered, key=weight_of)
     return best if weight_of(best) > 0 else ""
 
 
 async def take_body(request: Request, file: SpoolFile) -> None:
-    """Write the body to a file as it comes.
+    """Write the body to a file as it arrives.
 
     Raises:
-        Problem: it is of a kind that is not read, or empty.
+        Problem: its media type or encoding is not supported, or it is empty.
         NoSpace: the disk is full.
     """
     kind = request.headers.get("content-type", BODY_TYPES[0]).partition(";")[0].strip().lower()
     if kind not in BODY_TYPES:
         raise Problem(
-            415, "wrong_type", f"A body is not read as {kind!r:.80}. Send it as {BODY_TYPES[0]}."
+            415, "wrong_type", f"The media type {kind!r:.80} is not supported. Use {JSON}."
         )
     encoding = _joined(request, "content-encoding").strip().lower()
     if encoding not in ("", "identity", *SUFFIXES):
         raise Problem(
             415,
             "wrong_encoding",
-            "A body may be compressed with gzip or with zstd, once. Send it so, or plain.",
+            "This Content-Encoding is not supported. Use gzip or zstd, once, or none.",
             {"Accept-Encoding": "gzip, zstd"},
         )
     beginning = b""
@@ -137,25 +137,27 @@ async def take_body(request: Request, file: SpoolFile) -> None:
         raise Problem(400, "no_body", "The body is empty. Send the bundle as the body.")
     if encoding in _MAGIC and not beginning.startswith(_MAGIC[encoding]):
         raise Problem(
-            400, "wrong_encoding", f"The body is not compressed with {encoding}, as was said."
+            400,
+            "wrong_encoding",
+            f"The body is not compressed with {encoding}. Correct its Content-Encoding.",
         )
 
 
 class BundleResponse(StreamingResponse):
-    """A bundle from its file, which is given up at the end whatever happens."""
+    """A bundle sent from its file, which is always released at the end."""
 
     def __init__(
-        self, file: BinaryIO, form: Form, headers: dict[str, str], held: ExitStack
+        self, file: BinaryIO, form: Form, headers: dict[str, str], resources: ExitStack
     ) -> None:
         self._file = file
-        self._held = held
+        self._resources = resources
         if form.encoding:
             headers["Content-Encoding"] = form.encoding
         super().__init__(self._blocks(), headers=headers, media_type=form.media_type)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
-        with self._held:
+        """Send it, then release the file."""
+        with self._resources:
             await super().__call__(scope, receive, send)
 
     async def _blocks(self) -> AsyncIterator[bytes]:

@@ -1,6 +1,6 @@
-"""The calls of the HTTP door: given to the store processes, watched, counted and stopped.
+"""Calls of the store processes: counted, and stopped if the client disconnects.
 
-A caller that goes away stops its call: an import ends after the batch in hand.
+A stopped import ends after the current batch.
 """
 
 import json
@@ -16,19 +16,20 @@ from starlette.types import Receive, Scope, Send
 from tribal_mcp.errors import Stopped
 from tribal_mcp.files.spool import Spool
 from tribal_mcp.http_api.content import EVENTS
-from tribal_mcp.http_api.problems import Problem, as_request, response_of
+from tribal_mcp.http_api.next_steps import as_request
+from tribal_mcp.http_api.problems import Problem, response_of
 from tribal_mcp.next_steps import in_words
 from tribal_mcp.services.permissions import READ_ONLY
 from tribal_mcp.worker.pool import OnProgress, StoreProcesses
 
-AT_WORK = 16
-"""Calls that may be at work, waiting or sending their body; a further one is refused."""
+MAX_CALLS = 16
+"""Calls that may run, wait or send their body at once; another one is refused."""
 
 Run = Callable[[OnProgress | None], Awaitable[dict[str, Any]]]
 
 
 class Calls:
-    """The calls at work."""
+    """The calls that are running."""
 
     def __init__(self, processes: StoreProcesses, spool: Spool) -> None:
         self.spool = spool
@@ -37,19 +38,19 @@ class Calls:
 
     @property
     def is_busy(self) -> bool:
-        """Whether there are calls at work."""
+        """Whether any call is running."""
         return self._count > 0
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """Hold one of the places.
+    def slot(self) -> Iterator[None]:
+        """Hold one of the slots.
 
         Raises:
-            Problem: all are taken.
+            Problem: all slots are taken.
         """
-        if self._count >= AT_WORK:
+        if self._count >= MAX_CALLS:
             raise Problem(
-                429, "busy", "Too many calls are at work. Try again soon.", {"Retry-After": "2"}
+                429, "busy", "Too many requests at once. Try again soon.", {"Retry-After": "2"}
             )
         self._count += 1
         try:
@@ -64,13 +65,13 @@ class Calls:
         arguments: dict[str, Any],
         on_progress: OnProgress | None = None,
     ) -> dict[str, Any]:
-        """The result of a job, whose request has been read; stopped if its caller goes away.
+        """The result of a job. The body must have been read; a disconnected client stops the job.
 
         Raises:
-            TribalError: what kept the job from being done.
+            TribalError: why the job failed.
         """
         result: dict[str, Any] = {}
-        failure: Exception = Stopped("The caller went away. What was acknowledged is safe.")
+        failure: Exception = Stopped("The client disconnected. Completed changes are safe.")
 
         async def work() -> None:
             nonlocal result, failure
@@ -87,7 +88,7 @@ class Calls:
             try:
                 while (await request.receive())["type"] != "http.disconnect":
                     pass
-            except Problem as problem:  # a body that was not asked for, and does not end
+            except Problem as problem:  # an unexpected body that does not end
                 failure = problem
             group.cancel_scope.cancel()
         if not result:
@@ -98,10 +99,10 @@ class Calls:
 
 
 class Events(Response):
-    """A call as server-sent events: `progress`, and at the end `result` or `error`.
+    """A call as server-sent events: `progress`, and finally `result` or `error`.
 
-    The status is sent with the first event; so what is refused before there was progress has the
-    status of its problem, as without events.
+    The status is sent with the first event, so a request that is refused before any progress has
+    the status of its problem.
     """
 
     def __init__(self, run: Run) -> None:
@@ -111,7 +112,7 @@ class Events(Response):
         self._run = run
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        """Carry it out."""
+        """Run the call and send its events."""
         begun = False
 
         async def event(name: str, data: bytes, *, last: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""The OpenAPI document as a page to read: no script, and nothing from another server."""
+"""The OpenAPI document as an HTML page without scripts or external resources."""
 
 import re
 from html import escape
@@ -15,7 +15,7 @@ tr{border-top:1px solid #ddd}"""
 
 
 def page_of(document: dict[str, Any]) -> str:
-    """The page."""
+    """The page for an OpenAPI document."""
     info = document["info"]
     parts = [
         f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>",
@@ -47,7 +47,7 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> list[str]:
         (status, ", ".join(answer.get("content", ())), answer["description"])
         for status, answer in operation["responses"].items()
     ]
-    parts.append(_table(("status", "form", "meaning"), answers))
+    parts.append(_table(("status", "content type", "meaning"), answers))
     return parts
 
 

@@ -1,4 +1,4 @@
-"""What is sent to the HTTP door and what it answers, as the OpenAPI document shows it."""
+"""Request and response bodies, as the OpenAPI document shows them."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -9,13 +9,13 @@ from tribal_mcp.http_api.content import BODY_TYPES, EVENTS
 
 
 def _as_bool(value: object) -> object:
-    """In an address all is text; no other text is guessed to be a yes or a no."""
+    """A query is text; no text other than these two is interpreted as a boolean."""
     if isinstance(value, str):
         if value not in ("true", "false"):
-            raise ValueError("Write true or false")
+            raise ValueError("it must be true or false")
         return value == "true"
     if not isinstance(value, bool):
-        raise ValueError("Write true or false")  # noqa: TRY004 - pydantic's way
+        raise ValueError("it must be true or false")  # noqa: TRY004 - pydantic's way
     return value
 
 
@@ -23,12 +23,12 @@ Flag = Annotated[bool, BeforeValidator(_as_bool)]
 
 
 def _time(value: str) -> str:
-    """An earlier bundle, which `since` may be elsewhere, is a file; nobody names files here."""
+    """Elsewhere `since` may also be the file name of a bundle; here no field names a file."""
     if value:
         try:
             datetime.fromisoformat(value)
         except ValueError:
-            raise ValueError("Write a time in ISO 8601, such as 2026-01-31T18:00:00Z") from None
+            raise ValueError("it must be an ISO 8601 time, such as 2026-01-31T18:00:00Z") from None
     return value
 
 
@@ -37,24 +37,25 @@ class ExportFields(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"tags": ["work"]}]})
 
-    tags: list[str] = Field([], description="those with any of these tags; none takes all")
+    tags: list[str] = Field([], description="only memories with any of these tags")
     date_from: str = Field(
         "",
-        description="those created from here on: ISO 8601, UTC if unsaid",
+        description="only memories created at or after this time: ISO 8601, UTC by default",
         examples=["2026-01-15"],
     )
     date_to: str = Field(
         "",
-        description="those created before this; a date alone includes its day",
+        description="only memories created before this time; a date alone includes that day",
         examples=["2026-01-31"],
     )
     since: Annotated[str, AfterValidator(_time)] = Field(
         "",
-        description="only what came, changed or was forgotten in the store from this time on",
+        description="only what was added, changed or deleted in the store since this time",
         examples=["2026-01-31T18:00:00+00:00"],
     )
     include_related: Flag = Field(
-        False, description="take along what the memories name in supersedes and related_to"
+        False,
+        description="also export what the memories refer to (supersedes, related_to), and so on",
     )
 
 
@@ -65,41 +66,41 @@ class ImportOptions(BaseModel):
 
     conflict_resolution: Literal["skip", "overwrite", "merge", "keep_both", "fail"] = Field(
         "skip",
-        description="where an id is here already: keep the memory here, take the bundle's, take "
-        "the one with the newer updated_at, add the bundle's under a new id, or refuse all",
+        description="if a different memory with the same id exists: keep it, replace it, keep the "
+        "one with the newer updated_at, store the bundle's under a new id, or refuse the import",
     )
     embedding_strategy: Literal["auto", "keep", "drop", "reembed"] = Field(
         "auto",
-        description="the bundle's vectors: keep them if the models match, in any case, never, or "
-        "make those anew that don't match",
+        description="vectors of the bundle: keep them if the models match, else drop them; keep "
+        "them; drop them; or compute those that are missing or don't match",
     )
-    dry_run: Flag = Field(False, description="only say what would happen")
-    strict: Flag = Field(False, description="refuse the whole bundle if one entry is bad")
+    dry_run: Flag = Field(False, description="only show what would happen; change nothing")
+    strict: Flag = Field(False, description="refuse the whole bundle if any entry is invalid")
     restore_deleted: Flag = Field(
-        False, description="bring back memories that were forgotten in the store"
+        False, description="also import memories that were deleted in the store"
     )
 
 
 class ReembedFields(BaseModel):
-    """Which memories get a new vector."""
+    """Which vectors to compute."""
 
     model_config = ConfigDict(extra="forbid")
 
     all: Flag = Field(False, description="every memory, not only those without a vector")
-    dry_run: Flag = Field(False, description="only say how many, how long and how many tokens")
+    dry_run: Flag = Field(False, description="only show how many, how long and how many tokens")
 
 
 class UndoFields(BaseModel):
-    """What to take back."""
+    """What to undo."""
 
     model_config = ConfigDict(extra="forbid")
 
-    point: str = Field("", description="the restore_point of an operation; the newest if unsaid")
-    dry_run: Flag = Field(False, description="only say what would change")
+    point: str = Field("", description="the restore_point of the change; by default the latest")
+    dry_run: Flag = Field(False, description="only show what would change")
 
 
 class Health(BaseModel):
-    """Whether the server can do its work."""
+    """Whether the server works."""
 
     status: Literal["ok", "not ok"]
 
@@ -135,24 +136,24 @@ _BUNDLE = {
     "properties": {
         "manifest": {
             "type": ["object", "null"],
-            "description": "the model behind the vectors, the count",
+            "description": "embedding model and count",
         },
         "entries": {
             "type": "array",
             "items": {"type": "object"},
-            "description": "one memory each; docs/bundle-format.md has the fields",
+            "description": "one memory each; docs/bundle-format.md lists the fields",
         },
         "integrity": {
             "type": ["object", "null"],
-            "description": "count and hashes, checked on import",
+            "description": "count and checksums, verified on import",
         },
     },
-    "description": "A bundle, as POST /v1/export answers with it.",
+    "description": "A bundle, as returned by POST /v1/export.",
 }
 _BYTES = {"type": "string", "format": "binary"}
 
 EXPORTED: dict[str, Any] = {
-    "description": "The bundle. Accept chooses its form and Accept-Encoding its compression.",
+    "description": "The bundle. Accept selects its format and Accept-Encoding its compression.",
     "content": {
         "application/json": {"schema": _BUNDLE, "example": _EXAMPLE},
         "application/x-ndjson": {"schema": _BYTES},
@@ -164,16 +165,16 @@ EXPORTED: dict[str, Any] = {
         name: {"description": meaning, "schema": {"type": kind}}
         for name, kind, meaning in (
             ("Tribal-Memory-Count", "integer", "memories in the bundle"),
-            ("Tribal-Sha256", "string", "hash over its entries"),
-            ("Tribal-Without-Vector", "integer", "memories that have no vector"),
+            ("Tribal-Sha256", "string", "checksum of its entries"),
+            ("Tribal-Without-Vector", "integer", "memories without a vector"),
             ("Tribal-Dangling", "integer", "links to memories that are not in the bundle"),
         )
     },
 }
 
 IMPORTED: dict[str, Any] = {
-    "description": "What became of each entry. As text/event-stream: `progress` events, then "
-    "`result` with the same, or `error` with a problem.",
+    "description": "What happened to the entries. As text/event-stream: `progress` events, then "
+    "`result` with the same content, or `error` with a problem.",
     "content": {EVENTS: {"schema": {"type": "string"}}},
 }
 

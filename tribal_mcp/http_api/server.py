@@ -1,7 +1,7 @@
-"""`tribal-mcp serve`: the socket, the server around the app, and its end.
+"""`tribal-mcp serve`: the socket, the server around the app, and the shutdown.
 
-Bound to an address that other machines reach, it wants a token. It gives up on callers that do not
-get to the point, and at a signal ends what is at work before it goes.
+On an address that other machines can reach it requires a token. Slow clients are disconnected, and
+a signal stops the running requests before the server exits.
 """
 
 import asyncio
@@ -19,56 +19,56 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tribal_mcp.config import HttpSettings, load, load_http
 from tribal_mcp.errors import UsageError
-from tribal_mcp.http_api.access import Gate
+from tribal_mcp.http_api.access import AccessControl
 from tribal_mcp.http_api.app import build_app
 
 HEAD_S = 20.0
-"""How long a request may take to say what it wants, headers and all."""
+"""Seconds for the head of a request to arrive."""
 
 STALLED_S = 60.0
-"""How long a caller may take none of what is sent to it."""
+"""Seconds that a client may read nothing of a response."""
 
 _CONNECTIONS = 512
 _IDLE_S = 15
 _END_S = 40
 
 
-class PatientProtocol(H11Protocol):
-    """HTTP/1.1, but not with callers that only hold the line."""
+class TimedProtocol(H11Protocol):
+    """HTTP/1.1 that disconnects clients which send or read too slowly."""
 
     _head: asyncio.TimerHandle | None = None
     _reader: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """From now on a request is expected."""
+        """Start to wait for a request."""
         super().connection_made(transport)
         self._head = self._later(HEAD_S)
 
     def handle_events(self) -> None:
-        """Whether the request is there."""
+        """Stop waiting once the head of the request is there."""
         super().handle_events()
         if self.cycle is not None and not self.cycle.response_complete:  # type: ignore[redundant-expr]
             _end(self._head)
 
     def on_response_complete(self) -> None:
-        """Another may come."""
+        """Start to wait for the next request."""
         _end(self._head)
         self._head = self._later(HEAD_S)
         super().on_response_complete()
 
     def pause_writing(self) -> None:
-        """The caller does not take what is sent."""
+        """Start to wait for the client to read."""
         super().pause_writing()
         _end(self._reader)
         self._reader = self._later(STALLED_S)
 
     def resume_writing(self) -> None:
-        """It does again."""
+        """Stop waiting: the client reads."""
         super().resume_writing()
         _end(self._reader)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is gone."""
+        """Stop both timers."""
         _end(self._head)
         _end(self._reader)
         super().connection_lost(exc)
@@ -83,50 +83,50 @@ def _end(timer: asyncio.TimerHandle | None) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Ends what is at work when it is told to end."""
+    """Stops the running requests at the start of the shutdown."""
 
-    def __init__(self, config: uvicorn.Config, gate: Gate) -> None:
+    def __init__(self, config: uvicorn.Config, access: AccessControl) -> None:
         super().__init__(config)
-        self._gate = gate
+        self._access = access
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._gate.close()
+        self._access.close()
         await super().shutdown(sockets)
 
 
 def serve_http(host: str, port: int) -> None:
-    """Serve until a signal comes.
+    """Serve until a signal arrives.
 
     Raises:
-        UsageError: the address can't be had, or needs a token that is not set.
+        UsageError: the address is not available, or requires a token that is not set.
     """
     settings, limits = load()
     http = load_http()
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # not a line for each odd request
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # no line for each malformed request
     with _bound(host, port) as listening:
         address, port = listening.getsockname()[:2]
         _check_token(address, http)
         named = f"[{address}]" if ":" in address else address
-        gate = build_app(settings, limits, http, named)
+        app = build_app(settings, limits, http, named)
         click.echo(
-            f"tribal-mcp serves http://{named}:{port}: /v1 for programs, /mcp for agents, "
-            "/docs to read. Ctrl-C ends it.",
+            f"Listening on http://{named}:{port}: /v1 for programs, /mcp for agents, /docs for "
+            "people. Press Ctrl-C to stop.",
             err=True,
         )
-        server = _Server(_config(gate), gate)
+        server = _Server(_config(app), app)
         try:
             anyio.run(server.serve, [listening])
-        except KeyboardInterrupt:  # uvicorn passes the signal on when all is done
+        except KeyboardInterrupt:  # uvicorn raises the signal again at the end
             sys.exit(128 + signal.SIGINT)
 
 
-def _config(gate: Gate) -> uvicorn.Config:
-    options: dict[str, Any] = {"http": PatientProtocol, "ws": "none", "lifespan": "on"}
+def _config(app: AccessControl) -> uvicorn.Config:
+    options: dict[str, Any] = {"http": TimedProtocol, "ws": "none", "lifespan": "on"}
     return uvicorn.Config(
-        gate,
+        app,
         **options,
         log_config=None,
         access_log=False,
@@ -154,8 +154,8 @@ def _bound(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise UsageError(
-            f"The address {host!r:.80}, port {port}, can't be had: {why}. Choose another with "
-            "--host and --port, or end the program that has it."
+            f"Can't listen on {host:.80}:{port}: {why[:1].lower()}{why[1:]}. Choose another "
+            "address with --host and --port, or stop the program that uses it."
         ) from None
     return listening
 
@@ -163,6 +163,6 @@ def _bound(host: str, port: int) -> socket.socket:
 def _check_token(address: str, http: HttpSettings) -> None:
     if http.token is None and not ipaddress.ip_address(address.partition("%")[0]).is_loopback:
         raise UsageError(
-            f"On {address} other machines can call, so set TRIBAL_HTTP_TOKEN to a long random "
-            "text that they send; or bind to 127.0.0.1."
+            f"Other machines can reach {address}. Set TRIBAL_HTTP_TOKEN to a long random text "
+            "that clients must send, or listen on 127.0.0.1."
         )

@@ -81,7 +81,7 @@ OnConflict = Annotated[
 Embeddings = Annotated[
     Literal["auto", "keep", "drop", "reembed"],
     Field(
-        description="Embeddings of the bundle: auto keeps them if the models match, else drops "
+        description="Vectors of the bundle: auto keeps them if the models match, else drops "
         "them; keep and drop always do; reembed computes those that are missing or that auto would "
         "drop."
     ),
@@ -132,7 +132,7 @@ Ids = Annotated[
 # Changes
 
 DryRun = Annotated[StrictBool, Field(description="Only show what would happen; change nothing.")]
-All = Annotated[StrictBool, Field(description="Every memory, not only those without an embedding.")]
+All = Annotated[StrictBool, Field(description="Every memory, not only those without a vector.")]
 Point = Annotated[
     str,
     Field(description="The restore_point of an import or other change. Empty: the latest."),

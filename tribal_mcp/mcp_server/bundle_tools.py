@@ -113,7 +113,7 @@ async def tribal_reembed(
     all: All = False,  # noqa: A002 - as it is named for the model
     dry_run: DryRun = False,
 ) -> ReembedResult:
-    """Compute embeddings for the memories that have none, with the configured embedding model; with
+    """Compute vectors for the memories that have none, with the configured embedding model; with
     all=true, for every memory, which changes the store's model. If it is interrupted, the same call
     continues. Run it with dry_run=true first and show the count, duration and tokens."""  # noqa: D205, D209 - as above
     return ReembedResult(**await ask(ctx, "reembed", {"all": all, "dry_run": dry_run}))
@@ -131,6 +131,6 @@ _CHANGES = {"read_only_hint": False, "destructive_hint": True}
 TOOLS = [
     PlainTool.of(tribal_export, "Back up memories", **_CHANGES),  # it can replace a file
     PlainTool.of(tribal_import, "Import memories", **_CHANGES, idempotent_hint=True),
-    PlainTool.of(tribal_reembed, "Compute embeddings", **_CHANGES, idempotent_hint=True),
+    PlainTool.of(tribal_reembed, "Compute vectors", **_CHANGES, idempotent_hint=True),
     PlainTool.of(tribal_undo, "Undo a change", **_CHANGES, idempotent_hint=True),
 ]

@@ -93,7 +93,7 @@ async def tribal_forget(
 
 
 async def tribal_stats(ctx: Ctx) -> StatsResult:
-    """Count the memories: in total, without an embedding, by tag, source and month. Also returns
+    """Count the memories: in total, without a vector, by tag, source and month. Also returns
     the embedding model, the size of the store and the latest export."""  # noqa: D205, D209 - as above
     return StatsResult(**await ask(ctx, "stats", {}))
 
