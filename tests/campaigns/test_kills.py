@@ -106,7 +106,7 @@ def test_a_killed_import_loses_nothing_and_can_be_run_again(prepared: Path, tmp_
             recovering.close()
         now, notes, damage = ask(work.audit, folder)
         found["recovered"] += bool(notes)
-        found["index rebuilt"] += any("built anew" in note for note in notes)
+        found["index rebuilt"] += any("was rebuilt" in note for note in notes)
         for n, batch in enumerate(batches):
             new = {e.id: now.get(e.id) for e in batch} == {e.id: arriving[e.id] for e in batch}
             old = all(now.get(e.id) == before.get(e.id) for e in batch)

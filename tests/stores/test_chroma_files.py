@@ -1,4 +1,4 @@
-"""Chroma's own files, read without Chroma: the same as through it, record by record."""
+"""Reading Chroma's files without Chroma returns the same records as Chroma does."""
 
 import shutil
 import subprocess
@@ -48,8 +48,10 @@ def test_every_record_is_the_same_as_through_chroma(
             *(partial(add, one, [i], numbers[9:10]) for i in ids[30:34]),
             partial(one.update, ids=ids[10:13], embeddings=numbers[40:43]),
             partial(add, one, ids[4:6], numbers[44:46]),  # again, after they were deleted
-            partial(add, one, ids[10:12], numbers[50:52]),  # in vain, for they are there
-            partial(one.update, ids=["never"], embeddings=numbers[:1]),  # in vain, for it is not
+            partial(add, one, ids[10:12], numbers[50:52]),  # ignored, because they exist
+            partial(
+                one.update, ids=["never"], embeddings=numbers[:1]
+            ),  # ignored, because it does not exist
             partial(one.upsert, ids=ids[12:36], embeddings=numbers[12:36]),
             partial(two.delete, ids=ids[:5]),
             partial(one.update, ids=ids[20:22], metadatas=[{"a": 1}, {"b": [2]}]),
@@ -65,7 +67,9 @@ def test_every_record_is_the_same_as_through_chroma(
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("seed", range(3))
-def test_whatever_was_done_it_is_the_same_as_through_chroma(tmp_path: Path, seed: int) -> None:
+def test_records_are_the_same_as_through_chroma_after_random_calls(
+    tmp_path: Path, seed: int
+) -> None:
     rng = seeded(seed)
     with chroma(tmp_path) as client:
         collections = [
@@ -96,7 +100,7 @@ def test_whatever_was_done_it_is_the_same_as_through_chroma(tmp_path: Path, seed
         assert_same_as_chroma(tmp_path, *(existing(client, c.name) for c in collections))
 
 
-def test_every_kind_of_metadata_and_document_comes_back(tmp_path: Path) -> None:
+def test_every_kind_of_metadata_and_document_is_read_unchanged(tmp_path: Path) -> None:
     records: list[tuple[str, str, dict[str, Any] | None]] = [
         ("plain", "text", None),
         ("empty", "", {"empty": "", "blank": " "}),
@@ -124,7 +128,7 @@ def test_every_kind_of_metadata_and_document_comes_back(tmp_path: Path) -> None:
     assert read[-1][:3] == ("no document", None, {})
 
 
-def test_keys_that_chroma_takes_and_never_gives_back_are_read(tmp_path: Path) -> None:
+def test_keys_that_chroma_stores_and_does_not_return_are_read(tmp_path: Path) -> None:
     with chroma(tmp_path) as client:
         collection = create(client)
         metadata: Any = {"chroma:mine": "x", "other": 1}
@@ -133,8 +137,8 @@ def test_keys_that_chroma_takes_and_never_gives_back_are_read(tmp_path: Path) ->
     assert metadata == read_all(tmp_path)[0][2]
 
 
-def test_vectors_of_a_cosine_index_are_the_same_to_the_bit(tmp_path: Path) -> None:
-    """Once they are in it; in the log they stand as they were written."""
+def test_vectors_of_a_cosine_index_are_the_same_bit_for_bit(tmp_path: Path) -> None:
+    """Once they are in the index; in the log they are as they were written."""
     ids, numbers = [f"id{n}" for n in range(20)], vectors(20, 384)
     with chroma(tmp_path) as client:
         collection = create(client, space="cosine", sync_threshold=21)
@@ -144,7 +148,7 @@ def test_vectors_of_a_cosine_index_are_the_same_to_the_bit(tmp_path: Path) -> No
         assert given_by_chroma(collection) == read_all(tmp_path)
 
 
-def test_records_come_in_the_order_asked_for_without_the_missing(tmp_path: Path) -> None:
+def test_records_are_in_the_requested_order_without_missing_ones(tmp_path: Path) -> None:
     ids = [f"id{n}" for n in range(2500)]
     with chroma(tmp_path) as client:
         add(create(client, sync_threshold=1500), ids, vectors(2500), documents=ids)
@@ -172,8 +176,10 @@ def test_a_collection_without_records_is_empty(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("space", ["l2", "cosine"])
-def test_what_a_killed_writer_left_in_the_log_alone_is_seen(tmp_path: Path, space: str) -> None:
-    """As the next opening by Chroma sees it: rows are written after the log."""
+def test_changes_that_a_killed_writer_left_only_in_the_log_are_read(
+    tmp_path: Path, space: str
+) -> None:
+    """The result is what Chroma would return after it opens the folder again."""
     before, after = tmp_path / "before", tmp_path / "after"
     rng, ids = seeded(2), [f"id{n}" for n in range(30)]
     with chroma(before) as client:
@@ -211,7 +217,7 @@ def test_what_a_killed_writer_left_in_the_log_alone_is_seen(tmp_path: Path, spac
             assert (files.unapplied(raw), files.ids(raw)) == (0, found[:-1])
 
 
-def test_open_files_show_what_was_written_since(tmp_path: Path) -> None:
+def test_open_files_return_what_was_written_since(tmp_path: Path) -> None:
     numbers = vectors(50)
     with chroma(tmp_path) as client, ChromaFiles(tmp_path) as files:
         collection = create(client, sync_threshold=10)
@@ -223,7 +229,7 @@ def test_open_files_show_what_was_written_since(tmp_path: Path) -> None:
             assert given_by_chroma(collection) == read
 
 
-def test_tags_and_dates_select_as_they_do_in_chroma(tmp_path: Path) -> None:
+def test_filters_by_tag_and_date_select_the_same_as_in_chroma(tmp_path: Path) -> None:
     rng = seeded(3)
     words = ["a", "b", "ä", "A", "%", ""]
     metadatas: list[Any] = [
@@ -257,6 +263,6 @@ def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
         assert_same_as_chroma(tmp_path / name, collection)
 
 
-def test_the_reader_does_without_chroma() -> None:
+def test_the_reader_does_not_import_chroma() -> None:
     code = "import tribal_mcp.stores.chroma.files.reader, sys; assert 'chromadb' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

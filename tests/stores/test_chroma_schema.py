@@ -1,4 +1,4 @@
-"""Which folders are taken for Chroma's, and which are refused."""
+"""Which layouts of a Chroma folder are read, and which are refused."""
 
 import signal
 import sqlite3
@@ -45,21 +45,21 @@ def folder(tmp_path: Path) -> Path:
         "INSERT INTO migrations VALUES ('newdb', 1, 'x', 'x', 'x')",
     ],
 )
-def test_another_layout_of_the_database_is_refused(folder: Path, statement: str) -> None:
+def test_an_unknown_layout_of_the_database_is_refused(folder: Path, statement: str) -> None:
     change(folder, "DROP INDEX embedding_metadata_array_key_string", "PRAGMA foreign_keys = OFF")
     change(folder, statement)
     with pytest.raises(UnknownLayout, match="unknown layout"):
         ChromaFiles(folder)
 
 
-def test_another_layout_of_the_index_is_refused(folder: Path) -> None:
+def test_an_unknown_layout_of_the_index_is_refused(folder: Path) -> None:
     header = index_of(folder) / "header.bin"
     header.write_bytes(struct.pack("<i", 2) + header.read_bytes()[4:])
     with ChromaFiles(folder) as files, pytest.raises(StoreDamaged, match="version 2"):
         list(files.read(the(files)))
 
 
-def test_what_is_not_a_database_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreDamaged, match="unable to open"):
         ChromaFiles(tmp_path)
     (tmp_path / "chroma.sqlite3").write_bytes(b"not a database, but long enough to be read" * 100)
@@ -88,7 +88,7 @@ def test_settings_and_metadata_of_collections_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "legacy", "space"),
     [
-        pytest.param("{}", None, "l2", id="nothing said"),
+        pytest.param("{}", None, "l2", id="none"),
         pytest.param('{"vector_index": {"hnsw": {"space": "cosine"}}}', None, "cosine", id="1.0"),
         pytest.param('{"hnsw_configuration": {"space": "l2"}}', "cosine", "cosine", id="0.6"),
         pytest.param(None, "ip", "ip", id="0.4"),
@@ -97,7 +97,7 @@ def test_settings_and_metadata_of_collections_are_read(tmp_path: Path) -> None:
         pytest.param('{"vector_index": 7}', None, None, id="broken"),
     ],
 )
-def test_the_metric_of_older_collections_is_known_or_refused(
+def test_the_distance_metric_of_older_collections_is_read_or_refused(
     tmp_path: Path, config: str | None, legacy: str | None, space: str | None
 ) -> None:
     with chroma(tmp_path) as client:
@@ -118,7 +118,7 @@ def test_the_metric_of_older_collections_is_known_or_refused(
                 list(files.read(the(files)))
 
 
-def test_what_a_killed_writer_left_half_done_in_the_database_is_undone(folder: Path) -> None:
+def test_a_transaction_of_a_killed_writer_is_rolled_back(folder: Path) -> None:
     before = read_all(folder)
     code = (
         "import os, sqlite3, sys\n"
@@ -137,7 +137,7 @@ def test_what_a_killed_writer_left_half_done_in_the_database_is_undone(folder: P
     assert before == read_all(folder)
 
 
-def test_a_writer_that_comes_to_no_end_is_not_waited_for_forever(
+def test_the_wait_for_another_writer_has_a_limit(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tribal_mcp.stores.chroma.files.tables._BUSY_S", 0.01)

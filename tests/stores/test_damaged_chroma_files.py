@@ -1,4 +1,4 @@
-"""Chroma's files when something is wrong with them: read as far as they go, never wrongly."""
+"""Damaged Chroma files: what is left is read, and never read wrongly."""
 
 import os
 import pickle
@@ -39,7 +39,7 @@ def salvaged(folder: Path) -> list[Record]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """30 records of which the index files have 20, and the log the last of these and the rest."""
+    """30 records: the index files have 20, the log has the last of these and the rest."""
     with chroma(tmp_path / "chroma") as client:
         collection = create(client, space="cosine", sync_threshold=20)
         add(collection, IDS[:20], NUMBERS[:20], documents=IDS[:20])
@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 class Runs:
-    """Pickled, it calls a function when it is read."""
+    """An object whose pickle calls a function when it is loaded."""
 
     def __init__(self, function: Callable[..., Any], *arguments: object) -> None:
         self._call = function, arguments
@@ -60,7 +60,7 @@ class Runs:
 
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("function", [os.system, eval, exec, subprocess.call])
-def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(
+def test_a_pickle_that_would_run_code_is_refused_and_not_run(
     folder: Path, tmp_path: Path, function: Callable[..., Any], *, nested: bool
 ) -> None:
     canary = tmp_path / "canary"
@@ -78,11 +78,11 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(
         [records] = files.read(the(files), vectors=False)
         assert IDS[:30] == [record.document for record in records]
     assert not canary.exists()
-    pickle.loads(stored)  # noqa: S301 - shows that it would have
+    pickle.loads(stored)  # noqa: S301 - shows that it would run
     assert canary.exists()
 
 
-def test_the_map_that_chroma_0_6_wrote_is_read(folder: Path) -> None:
+def test_labels_that_chroma_0_6_wrote_are_read(folder: Path) -> None:
     before = read_all(folder)
     path = index_of(folder) / "index_metadata.pickle"
     state = pickle.dumps(pickle.loads(path.read_bytes()), 2)[2:-1]  # noqa: S301 - Chroma's own
@@ -94,7 +94,7 @@ def test_the_map_that_chroma_0_6_wrote_is_read(folder: Path) -> None:
 def cut(name: str, share: float) -> Callable[[Path], None]:
     def damage(index: Path) -> None:
         path = index / name
-        if name == "data_level0.bin":  # it is longer than what is in use of it
+        if name == "data_level0.bin":  # only its beginning is in use
             os.truncate(path, 20 * 172)
         os.truncate(path, int(path.stat().st_size * share))
 
@@ -104,21 +104,21 @@ def cut(name: str, share: float) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("damage", "lost"),
     [
-        pytest.param(cut("data_level0.bin", 0.5), 10, id="data half there"),
+        pytest.param(cut("data_level0.bin", 0.5), 10, id="half of the data"),
         pytest.param(cut("data_level0.bin", 0.0), 20, id="data empty"),
-        pytest.param(cut("length.bin", 0.05), 15, id="norms cut off"),
-        pytest.param(cut("header.bin", 0.5), 20, id="header cut off"),
+        pytest.param(cut("length.bin", 0.05), 15, id="norms truncated"),
+        pytest.param(cut("header.bin", 0.5), 20, id="header truncated"),
         pytest.param(cut("header.bin", 0.0), 20, id="header empty"),
         pytest.param(lambda index: (index / "header.bin").unlink(), 20, id="no header"),
         pytest.param(lambda index: (index / "length.bin").unlink(), 20, id="no norms"),
         pytest.param(lambda index: (index / "data_level0.bin").unlink(), 20, id="no data"),
         pytest.param(shutil.rmtree, 20, id="no index"),
-        pytest.param(cut("index_metadata.pickle", 0.0), 0, id="map empty"),
-        pytest.param(cut("index_metadata.pickle", 0.5), 0, id="map cut off"),
-        pytest.param(lambda index: (index / "index_metadata.pickle").unlink(), 0, id="no map"),
+        pytest.param(cut("index_metadata.pickle", 0.0), 0, id="labels empty"),
+        pytest.param(cut("index_metadata.pickle", 0.5), 0, id="labels truncated"),
+        pytest.param(lambda index: (index / "index_metadata.pickle").unlink(), 0, id="no labels"),
     ],
 )
-def test_damaged_index_files_cost_only_the_vectors_in_them(
+def test_damaged_index_files_lose_only_the_vectors_in_them(
     folder: Path, damage: Callable[[Path], None], lost: int
 ) -> None:
     change(folder, "DELETE FROM embeddings_queue WHERE seq_id = 20")  # it is in both
@@ -133,7 +133,7 @@ def test_damaged_index_files_cost_only_the_vectors_in_them(
 
 @pytest.fixture
 def torn(tmp_path: Path) -> Path:
-    """Its writer was killed before it wrote the index files; `whole` beside it has them."""
+    """A folder whose writer was killed before it wrote the index; `whole` beside it has it."""
     with chroma(tmp_path / "torn") as client:
         collection = create(client, sync_threshold=20)
         add(collection, IDS[:24], NUMBERS[:24])
@@ -154,20 +154,20 @@ def torn(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("data", "the_map"),
+    ("data", "labels"),
     [
         ("old", "old"),
         ("half", "old"),
         ("new", "old"),
         ("new", "empty"),
-        ("new", "cut off"),
+        ("new", "truncated"),
         ("new", "new"),
     ],
 )
-def test_a_kill_while_the_index_is_written_costs_nothing(
-    torn: Path, data: str, the_map: str
+def test_a_kill_while_the_index_is_written_loses_nothing(
+    torn: Path, data: str, labels: str
 ) -> None:
-    """Chroma writes header, data and map in this order and in place, then the database."""
+    """Chroma writes header, data and labels in this order and in place, then the database."""
     expected = read_all(torn)
     assert 35 == len(expected) == len([r for r in expected if r[3] is not None])
     new, index = index_of(torn.with_name("whole")), index_of(torn)
@@ -176,17 +176,17 @@ def test_a_kill_while_the_index_is_written_costs_nothing(
         shutil.copy(new / "data_level0.bin", index)
     if data == "half":
         os.truncate(index / "data_level0.bin", 32 * 172 - 50)
-    if the_map != "old":
+    if labels != "old":
         shutil.copy(new / "index_metadata.pickle", index)
-    if the_map == "empty":
+    if labels == "empty":
         os.truncate(index / "index_metadata.pickle", 0)
-    if the_map == "cut off":
+    if labels == "truncated":
         os.truncate(index / "index_metadata.pickle", 300)
     assert expected == salvaged(torn)
 
 
-def test_a_lost_map_is_not_guessed_where_the_log_contradicts(tmp_path: Path) -> None:
-    """As many ids as labels, and yet others: one was replaced after the files were written."""
+def test_lost_labels_are_not_reconstructed_if_the_log_contradicts_them(tmp_path: Path) -> None:
+    """There are as many ids as labels, but one was replaced after the index was written."""
     with chroma(tmp_path) as client:
         collection = create(client, sync_threshold=20)
         add(collection, IDS[:20], NUMBERS[:20])
@@ -199,7 +199,7 @@ def test_a_lost_map_is_not_guessed_where_the_log_contradicts(tmp_path: Path) -> 
     assert found == {"new": NUMBERS[39].tobytes()}
 
 
-def test_rows_and_vectors_without_each_other_are_told(folder: Path) -> None:
+def test_rows_without_a_vector_and_vectors_without_a_row_are_found(folder: Path) -> None:
     change(folder, "DELETE FROM embeddings WHERE embedding_id IN ('id2', 'id25')")
     change(folder, "DELETE FROM embeddings_queue WHERE id = 'id27'")
     path = index_of(folder) / "index_metadata.pickle"

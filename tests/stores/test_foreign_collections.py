@@ -1,4 +1,4 @@
-"""Collections that another program wrote: read whole, and never a way to run its code."""
+"""Collections of other programs: read completely, without running the code they name."""
 
 import json
 import socket
@@ -31,7 +31,7 @@ _CONFIG = {"model_name": "x/y", "device": "cpu", "trust_remote_code": True}
 
 
 class _Canary:
-    """An embedding function that notes each construction."""
+    """An embedding function that counts how often it is constructed."""
 
     constructed = 0
 
@@ -54,7 +54,7 @@ class _Canary:
 
 
 def _plant(folder: Path, name: str) -> None:
-    """Write an embedding function into the stored settings, as a hostile folder comes."""
+    """Write an embedding function into the stored settings, as a malicious folder has it."""
     planted = {"type": "known", "name": name, "config": _CONFIG}
     with sqlite3.connect(folder / "chroma.sqlite3") as database:
         for column in ("schema_str", "config_json_str"):
@@ -77,7 +77,7 @@ def _replace(node: object, planted: dict[str, Any]) -> None:
 
 @pytest.fixture
 def canary(monkeypatch: pytest.MonkeyPatch) -> type[_Canary]:
-    """Stands for a class that is registered, and for one that would fetch code."""
+    """Registered under its own name and under that of a class that would download code."""
     _Canary.constructed = 0
     for name in ("canary", "sentence_transformer"):
         monkeypatch.setitem(embedding_functions.known_embedding_functions, name, _Canary)
@@ -86,7 +86,7 @@ def canary(monkeypatch: pytest.MonkeyPatch) -> type[_Canary]:
 
 @pytest.fixture
 def sockets(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """The sockets that are connected from now on."""
+    """The connections that are opened during the test."""
     opened: list[object] = []
 
     def connect(*arguments: object) -> None:
@@ -132,7 +132,7 @@ async def test_a_planted_embedding_function_is_never_constructed(
     assert sockets == []
 
 
-async def test_without_the_check_the_canary_would_be_constructed(
+async def test_without_the_check_the_embedding_function_would_be_constructed(
     tmp_path: Path, canary: type[_Canary], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "store"
@@ -145,7 +145,7 @@ async def test_without_the_check_the_canary_would_be_constructed(
 
 
 @pytest.mark.parametrize("name", ["canary", "sentence_transformer"])
-async def test_one_that_a_server_names_is_never_constructed(
+async def test_an_embedding_function_that_a_server_names_is_never_constructed(
     tmp_path: Path, canary: type[_Canary], chroma_server: RealServer, name: str
 ) -> None:
     server = ChromaServer(chroma_server.url)
@@ -182,7 +182,7 @@ async def test_every_key_of_a_foreign_record_is_kept(tmp_path: Path) -> None:
     assert found["two"].metadata == {"x": 0.5}
 
 
-async def test_a_foreign_key_that_looks_like_our_mark_of_a_mix_means_nothing(
+async def test_a_foreign_key_with_the_name_of_our_other_models_key_is_ignored(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "store"
@@ -205,7 +205,7 @@ async def test_a_foreign_key_that_looks_like_our_mark_of_a_mix_means_nothing(
     assert "other_models" not in bundle.manifest.extra
 
 
-async def test_a_foreign_collection_can_be_written_to(tmp_path: Path) -> None:
+async def test_a_foreign_collection_is_writable(tmp_path: Path) -> None:
     folder = tmp_path / "store"
     _foreign(folder)
     async with ChromaStore(folder) as store:
@@ -215,7 +215,7 @@ async def test_a_foreign_collection_can_be_written_to(tmp_path: Path) -> None:
         assert await store.list_ids() == ["one", "two", "memory-1", "memory-2"]
 
 
-async def test_collections_of_other_databases_are_left_alone(tmp_path: Path) -> None:
+async def test_collections_of_other_databases_are_ignored(tmp_path: Path) -> None:
     folder = tmp_path / "store"
     _foreign(folder)
     with sqlite3.connect(folder / "chroma.sqlite3") as database:

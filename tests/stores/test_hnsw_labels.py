@@ -1,4 +1,4 @@
-"""The labels of an index: what Chroma wrote, whatever the ids look like, or nothing at all."""
+"""The labels of an index are read exactly as Chroma wrote them, or not at all."""
 
 import io
 import pickle
@@ -26,7 +26,7 @@ LIKE_AN_END = [
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A map of 2,508 ids by Chroma, of which some look like what stands between them."""
+    """A file by Chroma with 2,508 ids, some of which look like the bytes between ids."""
     folder = tmp_path_factory.mktemp("labels")
     ids = [f"{LIKE_AN_END[n % 8]}{n}" if n % 40 < 8 else f"memory {n}" for n in range(2_500)]
     with chroma(folder) as client:
@@ -48,7 +48,7 @@ def by_pickle(data: bytes) -> dict[str, int]:
 
 
 @pytest.mark.usefixtures("_parts")
-def test_every_id_has_its_label_and_no_other_id_has_one(written: bytes) -> None:
+def test_every_id_has_its_label_and_unknown_ids_have_none(written: bytes) -> None:
     expected = by_pickle(written)
     labels = read(written)
     assert len(expected) == 2_508
@@ -59,15 +59,13 @@ def test_every_id_has_its_label_and_no_other_id_has_one(written: bytes) -> None:
     assert "memory" not in labels
 
 
-def test_a_large_map_is_read_in_parts(written: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_file_is_read_in_parts(written: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hnsw_labels, "_PART_BYTES", 30_000)
     monkeypatch.setattr(hnsw_labels, "_whole", pytest.fail)
     assert len(list(read(written))) == 2_508
 
 
-def test_a_map_that_is_cut_off_anywhere_is_damaged(
-    written: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_truncated_file_is_damaged(written: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hnsw_labels, "_PART_BYTES", 30_000)
     size = len(written)
     for end in [*range(0, 150, 3), *range(150, size, size // 20), *range(size - 60, size)]:
@@ -76,14 +74,14 @@ def test_a_map_that_is_cut_off_anywhere_is_damaged(
 
 
 def changed(data: bytes) -> Iterator[bytes]:
-    """The same with one byte changed, at random."""
+    """Copies with one random byte changed."""
     random = seeded(4)
     for _ in range(60):
         at = random.randrange(len(data))
         yield data[:at] + bytes([data[at] ^ random.randrange(1, 256)]) + data[at + 1 :]
 
 
-def test_a_changed_byte_is_read_as_the_whole_of_it_would_be(
+def test_a_changed_byte_has_the_same_effect_as_when_the_file_is_unpickled_at_once(
     written: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hnsw_labels, "_PART_BYTES", 30_000)
@@ -104,12 +102,12 @@ def test_a_changed_byte_is_read_as_the_whole_of_it_would_be(
 @pytest.mark.parametrize(
     "pairs", [{"a": "1"}, {"a": -1}, {"a": True}, {"a": 1 << 70}, {1: 1}, [1], "a", None]
 )
-def test_what_is_no_map_of_ids_to_numbers_is_damaged(pairs: object) -> None:
+def test_a_file_that_does_not_map_ids_to_numbers_is_damaged(pairs: object) -> None:
     with pytest.raises(StoreDamaged):
         read(pickle.dumps({"id_to_label": pairs}))
 
 
-def test_an_empty_map_knows_nothing(tmp_path: Path) -> None:
+def test_a_file_without_ids_has_no_labels(tmp_path: Path) -> None:
     labels = read(pickle.dumps({"id_to_label": {}}))
     assert (list(labels), "a" in labels, labels.of(["a"]).tolist()) == ([], False, [-1])
     with pytest.raises(FileNotFoundError):

@@ -9,7 +9,7 @@ from tribal_mcp.portability.vectors import Vector
 
 
 class UnknownLayout(StoreDamaged):
-    """The files are not laid out as this version knows them."""
+    """The files have a layout that this version does not read."""
 
 
 class RawRecord(NamedTuple):
@@ -23,37 +23,40 @@ class RawRecord(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RawCollection:
-    """A collection as it stands in the database."""
+    """A collection as the database has it."""
 
     id: str
     name: str
     dimension: int | None
     settings: dict[str, Any]
-    """What Chroma stored of its schema and configuration, by the column's name."""
+    """The schema and configuration that Chroma stored, by column."""
     metadata: dict[str, Any]
     legacy_space: str | None = None
-    """The distance metric that Chroma 0.x stored beside the vectors."""
+    """The distance metric that Chroma 0.x stored with the index."""
 
     @property
     def space(self) -> str:
         """The distance metric: l2, cosine or ip.
 
         Raises:
-            UnknownLayout: the settings do not tell, or not clearly. A wrong guess would give
-                unit vectors for those of a cosine collection.
+            UnknownLayout: the settings name none that is known, or several. A wrong guess would
+                return the vectors of a cosine collection divided by their norms.
         """
         try:
             found = {*_spaces(self.settings), self.legacy_space} - {None} or {"l2"}
         except (KeyError, TypeError, AttributeError) as error:
             raise UnknownLayout(
-                f"The settings of {self.name!r} can't be read: {error!r}."
+                f"The stored settings of the collection {self.name!r} can't be read."
             ) from error
         if len(found) > 1 or not found <= {"l2", "cosine", "ip"}:
-            raise UnknownLayout(f"The distance metric of {self.name!r} is not clear: {found}.")
+            names = ", ".join(sorted(map(str, found)))
+            raise UnknownLayout(
+                f"The collection {self.name!r} has an unknown distance metric: {names}."
+            )
         return str(found.pop())
 
     def embedding_functions(self) -> set[str]:
-        """The embedding functions that the stored settings name; Chroma constructs them."""
+        """The embedding functions that the stored settings name, which Chroma constructs."""
         return {
             str(function.get("name"))
             for node in _nodes(self.settings)
@@ -67,7 +70,7 @@ def _spaces(settings: dict[str, Any]) -> list[str | None]:
         index = schema["keys"]["#embedding"]["float_list"]["vector_index"]
         return [index["config"]["space"]]
     configuration = settings.get("configuration") or {}
-    # Chroma 1.0 to 1.2 stored it under `vector_index`; the API gives it without.
+    # Chroma 1.0 to 1.2 stored it under `vector_index`; the API returns it without.
     indexes = configuration.get("vector_index", configuration)
     return [indexes[kind]["space"] for kind in ("hnsw", "spann") if indexes.get(kind)]
 

@@ -1,8 +1,8 @@
-"""Reads through Chroma's own API what `ChromaFiles` can't: a layout that is not known.
+"""Reads a folder with an unknown layout, which `ChromaFiles` can't read, through Chroma's API.
 
-Slower by a factor of three to five and not in flat memory. Ids are fetched first and the records
-by their ids, for paging by offset loses records while others delete, and costs more the further
-it gets.
+It is three to five times slower, and Chroma holds the index in memory. Ids are fetched first and
+then the records by their ids: paging by offset would lose records while others delete, and cost
+more with each page.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
 
 _TERMS = 200
-"""Tags in one question: Chroma refuses a thousand."""
+"""Tags in one query: Chroma refuses a thousand."""
 _INT64 = 1 << 63
 
 
 class ApiFiles:
-    """What `ChromaFiles` gives, asked of a client."""
+    """The interface of `ChromaFiles`, implemented with a Chroma client."""
 
     def __init__(self, client: "ClientAPI") -> None:
         self._client = client
 
     def close(self) -> None:
-        """The client belongs to the folder."""
+        """Does nothing: the client belongs to the folder."""
 
     def vectors(self, collection: RawCollection, ids: Sequence[str]) -> dict[str, Vector]:
         """The vectors of those ids, each float32 of shape (dimension,)."""
@@ -51,13 +51,13 @@ class ApiFiles:
         }
 
     def texts(self, collection: RawCollection, ids: Sequence[str]) -> dict[str, str]:
-        """The documents of those ids in that order; a missing one is left out."""
+        """The documents of those ids in that order; missing records are left out."""
         return {r.id: r.document or "" for r in self._rows(collection, ids)}
 
     def with_value(
         self, collection: RawCollection, key: str, values: Sequence[str]
     ) -> list[tuple[str, str]]:
-        """The value and the id of each record that has one of the values there, oldest first."""
+        """Value and id of each record that has one of the values under the key, oldest first."""
         wanted = set(values)
         found = (
             (r.document if key == DOCUMENT else r.metadata.get(key), r.id)
@@ -111,11 +111,11 @@ class ApiFiles:
         )
 
     def count(self, collection: RawCollection) -> int:
-        """How many records it has."""
+        """How many records the collection has."""
         return self._at(collection).count()
 
     def existing(self, collection: RawCollection, ids: Sequence[str]) -> list[str]:
-        """Those of the ids that are there."""
+        """Those of the ids that have a record."""
         return self._at(collection).get(ids=list(ids), include=[])["ids"] if ids else []
 
     def ids(self, collection: RawCollection) -> list[str]:
@@ -144,7 +144,7 @@ class ApiFiles:
         return [i for i in self.ids(collection) if i in found]
 
     def stored_since(self, collection: RawCollection, moment_us: int) -> list[str]:
-        """The ids of records written from that time on; one that does not say has its last date."""
+        """The ids of records written since then; without that time, the last date counts."""
         before = self._where(collection, {STORED: {"$lt": moment_us}})
         after = self._where(collection, {STORED: {"$gte": moment_us}})
         dated = self._where(collection, {"$or": [{t: {"$lt": moment_us}} for t in OTHER_TIMES]})
@@ -158,7 +158,7 @@ class ApiFiles:
         return named_models((row.id, row.metadata.get(AS_JSON)) for row in rows)
 
     def unrecorded(self, collection: RawCollection) -> int:
-        """How many records don't say when they were written."""
+        """How many records have no time of writing."""
         return self.count(collection) - len(self._where(collection, {STORED: {"$gte": -_INT64}}))
 
     def _where(self, collection: RawCollection, where: Any) -> set[str]:  # noqa: ANN401 - a condition
@@ -172,7 +172,7 @@ class ApiFiles:
         *,
         vectors: bool = True,
     ) -> Iterator[list[RawRecord]]:
-        """The records of those ids in that order, or all, in batches; a missing one is left out."""
+        """The records of those ids in that order, or all, in batches; missing ones are left out."""
         wanted = self.ids(collection) if ids is None else ids
         include: Any = ["documents", "metadatas", *(["embeddings"] if vectors else [])]
         for start in range(0, len(wanted), batch_size):
@@ -185,7 +185,7 @@ class ApiFiles:
                 got["metadatas"],
                 got["embeddings"],
             )
-            assert documents is not None  # noqa: S101 - asked for
+            assert documents is not None  # noqa: S101 - requested
             assert metadatas is not None  # noqa: S101
             records = {
                 memory_id: RawRecord(

@@ -118,11 +118,8 @@ class SalvagedFiles:
         except sqlite3.DatabaseError:
             if len(ids) == 1:
                 return {}
-            middle = len(ids) // 2
-            return {
-                **self.vectors(collection, ids[:middle]),
-                **self.vectors(collection, ids[middle:]),
-            }
+            half = len(ids) // 2
+            return self.vectors(collection, ids[:half]) | self.vectors(collection, ids[half:])
 
     def _readable(self, collection: RawCollection) -> dict[str, int]:
         """The rows that can be read with their metadata, by id."""
