@@ -14,7 +14,7 @@ from tests.campaigns.processes import report, times
 from tests.support.embedding_server import EmbeddingServer, embedding_server, words_vector
 from tests.support.examples import memory
 from tests.support.mcp_client import read_back, write_bundle
-from tribal_mcp.services.maintenance.reembed import BATCH
+from tribal_mcp.embedding.base import BATCH
 
 pytestmark = pytest.mark.campaign
 

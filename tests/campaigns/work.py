@@ -66,7 +66,7 @@ def import_bundle(
     report: Report, folder: Path, bundle: Path, batch: int, strategy: Strategy
 ) -> dict[str, Any]:
     """Import with the real job; each batch is reported once it is acknowledged."""
-    importing.IMPORT_BATCH = batch
+    importing.STEP = batch  # type: ignore[attr-defined]
     request = ImportRequest(
         input_path=os.fspath(bundle),
         conflict_resolution=strategy,

@@ -27,7 +27,7 @@ def test_a_copy_that_was_cut_off_goes_on(
     sides: tuple[str, str],
 ) -> None:
     source, target = sides
-    monkeypatch.setattr(copying, "BATCH", 10)
+    monkeypatch.setattr(copying, "STEP", 10)
     write_bundle(tmp_path / "some.json", [*memories(COUNT - 1), memory(COUNT, embedding=None)])
     assert tribal("import", "some.json").code == 0
     assert tribal("forget", "memory-5").code == 0

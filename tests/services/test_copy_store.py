@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr
 
 from tests.support.chroma_servers import RealServer
-from tests.support.command_line import Tribal
+from tests.support.command_line import Tribal, rows
 from tests.support.examples import memories, memory
 from tests.support.mcp_client import write_bundle
 from tribal_mcp.config import Settings
@@ -51,7 +51,7 @@ async def test_all_is_there_afterwards_and_again_writes_nothing() -> None:
 async def test_a_copy_that_was_stopped_goes_on_where_it_was(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(copying, "BATCH", 2)
+    monkeypatch.setattr(copying, "STEP", 2)
     source, target = await filled(), InMemoryStore()
     with pytest.raises(Stopped, match="2 of 7"):
         await copy_store(source, target, result(), stop=lambda: True)
@@ -167,7 +167,7 @@ def test_a_folder_goes_to_a_server_and_on_to_another_folder(
     assert tribal("forget", "memory-5").code == 0
     place = f"{chroma_server.url}#copied-here"
     dry = tribal("copy", "--to", place, "--dry-run")
-    assert (dry.code, "new there   40" in dry.out) == (0, True)
+    assert (dry.code, rows(dry.out)["copied"] == "40") == (0, True)
     there = tribal("copy", "--to", place)
     assert there.code == 0, there.err
     assert "Both sides hold the same." in there.out
@@ -176,6 +176,6 @@ def test_a_folder_goes_to_a_server_and_on_to_another_folder(
     first = tribal("export", "first.json", "--json")
     second = tribal("copy", "--from", f"{tmp_path / 'other'}#memories", "--to", place)
     assert (first.code, second.code) == (0, 0)
-    assert "the same    40" in second.out
+    assert rows(second.out)["identical"] == "40"
     same = tribal("copy", "--to", "#memories")
     assert (same.code, "are the same store" in same.err) == (2, True)

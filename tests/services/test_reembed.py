@@ -13,7 +13,7 @@ import pytest
 from tests.support.embedding_server import embedding_server, words_vector
 from tests.support.examples import memory
 from tests.support.mcp_client import call, connected, read_back, write_bundle
-from tribal_mcp.embedding.base import TextRefused
+from tribal_mcp.embedding.base import BATCH, TextRefused
 from tribal_mcp.errors import EmbedderError, Stopped, StoreError, UsageError
 from tribal_mcp.portability.bundle.portable import PortableBundle
 from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
@@ -24,7 +24,6 @@ from tribal_mcp.services.import_export import import_memories
 from tribal_mcp.services.importing import importer as importing
 from tribal_mcp.services.importing.sources import HeldBundle
 from tribal_mcp.services.maintenance import change_model as moving
-from tribal_mcp.services.maintenance import reembed as reembedding
 from tribal_mcp.services.maintenance.change_model import move_all
 from tribal_mcp.services.maintenance.reembed import Work, embed_missing, preview
 from tribal_mcp.services.maintenance.undo import undo
@@ -379,7 +378,7 @@ async def test_an_older_import_that_is_taken_back_brings_no_vector_of_the_model_
 async def test_an_import_stops_when_the_store_moves_to_another_model_meanwhile(
     store: ChromaStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importing, "IMPORT_BATCH", 2)
+    monkeypatch.setattr(importing, "STEP", 2)
     one, two = Model(16), Model(16)
     two.identity = create_embedding_metadata("other-words", 16, "tests")
     await embed_missing(store, work(one))
@@ -555,4 +554,4 @@ async def test_a_model_that_can_not_be_asked_checks_nothing_and_says_so() -> Non
 
 
 def test_the_batch_in_hand_is_small() -> None:
-    assert reembedding.BATCH <= 64
+    assert BATCH <= 64

@@ -380,7 +380,7 @@ class TwoFolders(TwoStores):
 def test_two_stores_that_exchange_bundles_stay_as_the_rules_say(
     machine: type[TwoStores], runs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importing, "IMPORT_BATCH", 2)
+    monkeypatch.setattr(importing, "STEP", 2)
     run_state_machine_as_test(
         machine,
         settings=settings(

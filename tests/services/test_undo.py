@@ -203,7 +203,7 @@ async def test_nothing_is_kept_of_an_import_that_changed_nothing(store: MemorySt
 async def test_an_import_that_was_stopped_and_completed_is_taken_back_in_one_call(
     store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importing, "IMPORT_BATCH", 2)
+    monkeypatch.setattr(importing, "STEP", 2)
     await store.set_identity(MODEL)
     await store.upsert([memory(n, content="before") for n in range(3)])
     before = await state_of(store)
@@ -270,7 +270,7 @@ def _fails_at(store: MemoryStore, call: int, monkeypatch: pytest.MonkeyPatch) ->
 async def test_an_undoing_that_was_stopped_is_completed_by_the_same_again(
     store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tribal_mcp.services.maintenance.undo.UNDO_BATCH", 2)
+    monkeypatch.setattr("tribal_mcp.services.maintenance.undo.STEP", 2)
     await store.upsert([memory(n, content="before") for n in range(3)])
     before = await state_of(store)
     await import_memories(bundle_of(*memories(6)), store, MODEL, OVERWRITE)

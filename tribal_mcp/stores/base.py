@@ -27,6 +27,9 @@ from tribal_mcp.portability.memory_json import check_entry, dump_fields
 BATCH = 1000
 """The most ids that change atomically; a longer change is made in parts."""
 
+STEP = 500
+"""Memories that a long operation reads and writes between two progress reports."""
+
 EVERYTHING = ExportFilter()
 
 OnWait = Callable[[str], None]

@@ -34,7 +34,8 @@ Vectors = Literal["numbers", "base64"]
 
 _DELETED = b'\n],\n"deleted": [\n'
 
-_BATCH = 250  # entries in hand: few enough to stay in the processor's cache
+WRITE_BATCH = 250
+"""Entries written at once: few enough to stay in the processor's cache."""
 
 
 class BundleWriter:
@@ -101,7 +102,7 @@ class BundleWriter:
             raise UsageError("The entries of a bundle come before its tombstones.")
         lines = iter(lines)
         separator = b",\n" if self._is_json else b"\n"
-        while batch := list(islice(lines, _BATCH)):
+        while batch := list(islice(lines, WRITE_BATCH)):
             pieces = [separator, b""] * len(batch)
             if not self._hash.count:
                 pieces[0] = b"\n"
@@ -117,7 +118,7 @@ class BundleWriter:
             BundleError: one has no id, or a time that no date can name.
         """
         tombstones = iter(tombstones)
-        while batch := [dump_tombstone(one) for one in islice(tombstones, _BATCH)]:
+        while batch := [dump_tombstone(one) for one in islice(tombstones, WRITE_BATCH)]:
             begin = b",\n" if self._deleted.count else _DELETED
             for line in batch:
                 self._deleted.add(line)

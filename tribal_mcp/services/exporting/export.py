@@ -12,7 +12,7 @@ import anyio.to_thread
 from tribal_mcp.errors import Stopped, UsageError
 from tribal_mcp.portability.bundle.integrity import Integrity
 from tribal_mcp.portability.bundle.tombstones import Tombstone
-from tribal_mcp.portability.bundle.writer import BundleWriter
+from tribal_mcp.portability.bundle.writer import WRITE_BATCH, BundleWriter
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.manifest import UNKNOWN_MODEL, EmbeddingManifest, EmbeddingMetadata
 from tribal_mcp.services.exporting.since import Since
@@ -22,9 +22,6 @@ from tribal_mcp.stores.base import MemoryStore
 
 DEFAULT_LIMIT = 100_000
 """Memories in a bundle that is held in memory, unless the caller says otherwise."""
-
-EXPORT_BATCH = 250
-"""Memories in hand at once: few enough to stay in the processor's cache."""
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +161,7 @@ class Export:
         """
         links = Counter[str]()
         done = 0
-        async for batch in store.read_lines(self.ids, EXPORT_BATCH):
+        async for batch in store.read_lines(self.ids, WRITE_BATCH):
             await anyio.to_thread.run_sync(writer.write_lines, batch.lines)
             self.without_vector += batch.without_vector
             self.undated += batch.undated

@@ -20,6 +20,7 @@ from tribal_mcp.files.bundles import SUFFIXES, BundleFolders
 from tribal_mcp.files.spool import Spool
 from tribal_mcp.portability.bundle.portable import PortableBundle, integrity_of
 from tribal_mcp.portability.bundle.reader import BundleReader
+from tribal_mcp.portability.bundle.writer import WRITE_BATCH
 from tribal_mcp.portability.filters import read_bound
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.manifest import EmbeddingManifest
@@ -30,7 +31,6 @@ from tribal_mcp.stores.base import MemoryStore
 SINCE = "since"
 """The field of a manifest that says from when on a bundle holds what changed."""
 
-_BATCH = 250
 _DIGEST_BYTES = 16
 
 
@@ -148,7 +148,7 @@ class EarlierBundle:
         """
         _refuse_partial(reader.manifest, name)
         earlier = cls(reader.manifest, reader.verify(on_progress).sha256, name)
-        for batch in reader.batches(_BATCH):
+        for batch in reader.batches(WRITE_BATCH):
             earlier._add(entry for entry in batch if isinstance(entry, MemoryEntry))
         for tombstones in reader.deleted():
             earlier.deleted.update((one.id, one.deleted_at_us) for one in tombstones)
@@ -194,7 +194,7 @@ class EarlierBundle:
         """
         changed: set[str] = set()
         done = 0
-        async for batch in store.read_lines(ids, _BATCH):
+        async for batch in store.read_lines(ids, WRITE_BATCH):
             digests = await anyio.to_thread.run_sync(_digests, batch.lines)
             changed.update(
                 i

@@ -25,11 +25,9 @@ from tribal_mcp.services.importing.vectors import plan_vectors
 from tribal_mcp.services.links import LINKS_BATCH, Links
 from tribal_mcp.services.maintenance.reembed import Work
 from tribal_mcp.services.results import ChangeResult, ImportSummary, ReembedResult
-from tribal_mcp.stores.base import MemoryStore
+from tribal_mcp.stores.base import STEP, MemoryStore
 from tribal_mcp.stores.restore_points import OpenPoint
 
-IMPORT_BATCH = 500
-"""Entries that are planned, written and acknowledged together."""
 _BY_MODEL = {ReembeddingStrategy.AUTO, ReembeddingStrategy.REEMBED}
 
 
@@ -72,7 +70,7 @@ async def import_entries(
     summary.notes += filter(None, (said, vectors.note))
     planner = Planner(store, conflict_resolution, vectors.arriving, summary, restore_deleted, tell)
     if planner.looks_ahead:
-        await planner.look_ahead(source.batches(IMPORT_BATCH), source.tombstones(IMPORT_BATCH))
+        await planner.look_ahead(source.batches(STEP), source.tombstones(STEP))
     new: NewVectors | None = None
     if embedding_strategy is ReembeddingStrategy.REEMBED and embedder is not None:
         work = Work(embedder, ReembedResult(model=str(embedder.identity)))
@@ -164,10 +162,10 @@ async def _planned(
     source: EntrySource, planner: Planner, links: Links, new: NewVectors | None
 ) -> AsyncIterator[tuple[Callable[[], Awaitable[Step]], int]]:
     """The batches of the bundle with the call that plans each: what was forgotten comes first."""
-    tombstones = source.tombstones(IMPORT_BATCH)
+    tombstones = source.tombstones(STEP)
     while deleted := await anyio.to_thread.run_sync(next, tombstones, None):
         yield partial(planner.tombstones, deleted), len(deleted)
-    batches = source.batches(IMPORT_BATCH)
+    batches = source.batches(STEP)
     while batch := await anyio.to_thread.run_sync(next, batches, None):
         links.add(entry for entry in batch if isinstance(entry, MemoryEntry))
         if new is not None:

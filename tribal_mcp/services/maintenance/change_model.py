@@ -12,10 +12,11 @@ from collections.abc import Sequence
 
 import anyio.to_thread
 
+from tribal_mcp.embedding.base import BATCH
 from tribal_mcp.errors import StoreError, UsageError
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry, own_model, with_vector
-from tribal_mcp.services.maintenance.reembed import BATCH, Work, embed_missing
+from tribal_mcp.services.maintenance.reembed import Work, embed_missing
 from tribal_mcp.services.results import UndoResult
 from tribal_mcp.stores.base import Change, MemoryStore
 from tribal_mcp.stores.chroma.store import ChromaStore

@@ -12,10 +12,7 @@ from tribal_mcp.errors import Stopped, StoreError, UsageError
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.memory_json import dump_entry
 from tribal_mcp.services.results import CopyResult
-from tribal_mcp.stores.base import Change, MemoryStore, StoreState
-
-BATCH = 500
-"""Memories that are copied and acknowledged together."""
+from tribal_mcp.stores.base import STEP, Change, MemoryStore, StoreState
 
 _COPIED_PERCENT = 60.0
 _EXAMPLES = 5
@@ -50,9 +47,9 @@ async def copy_store(
     if not result.dry_run:
         if not there.has_vectors and there.identity != here.identity:
             await target.set_identity(here.identity)
-        for start in range(0, len(ids), BATCH):
-            await _bring(ids[start : start + BATCH], source, target, result)
-            done = min(start + BATCH, len(ids))
+        for start in range(0, len(ids), STEP):
+            await _bring(ids[start : start + STEP], source, target, result)
+            done = min(start + STEP, len(ids))
             report(_COPIED_PERCENT * done / len(ids), f"Copied {done:,} of {len(ids):,} memories")
             if stop():
                 raise Stopped(
@@ -94,8 +91,8 @@ async def _compare(
     common = [i for i in there if i in wanted]
     result.others = len([i for i in others if i not in gone])
     differing: list[str] = []
-    for start in range(0, len(common), BATCH):
-        part = common[start : start + BATCH]
+    for start in range(0, len(common), STEP):
+        part = common[start : start + STEP]
         ours, theirs = await source.get_many(part), await target.get_many(part)
         differing += [i for i in part if not _same(ours.get(i), theirs.get(i))]
     result.replaced = len(differing)
@@ -132,8 +129,8 @@ async def _checked(
     """The checksum of the memories, in the order of their ids, the same on both sides."""
     sums = hashlib.sha256(), hashlib.sha256()
     counts = [0, 0]
-    for start in range(0, len(ids), BATCH):
-        part = ids[start : start + BATCH]
+    for start in range(0, len(ids), STEP):
+        part = ids[start : start + STEP]
         for side, store in enumerate((source, target)):
             found = await store.get_many(part)
             counts[side] += len(found)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import anyio.to_thread
 
-from tribal_mcp.embedding.base import Embedder, TextRefused
+from tribal_mcp.embedding.base import BATCH, Embedder, TextRefused
 from tribal_mcp.errors import Stopped, UsageError
 from tribal_mcp.portability.memory import MemoryEntry, own_model, with_vector
 from tribal_mcp.portability.vectors import Vector
@@ -22,9 +22,6 @@ from tribal_mcp.services.results import DETAILS, ReembedResult
 from tribal_mcp.stores.base import Change, StoreState
 from tribal_mcp.stores.restore_points import OpenPoint
 from tribal_mcp.stores.search import SearchableStore
-
-BATCH = 64
-"""Memories that are embedded and acknowledged together."""
 
 _PROBE = 8
 _CHARACTERS_PER_TOKEN = 4

@@ -17,11 +17,8 @@ from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.memory_json import dump_entry
 from tribal_mcp.services.maintenance.change_model import as_text_was, switch_back
 from tribal_mcp.services.results import HistoryEntry, HistoryResult, UndoResult
-from tribal_mcp.stores.base import Change, MemoryStore
+from tribal_mcp.stores.base import STEP, Change, MemoryStore
 from tribal_mcp.stores.restore_points import Held, OpenPoint, Point, RestorePoints, Saved, stamp
-
-UNDO_BATCH = 500
-"""Memories that are put back and acknowledged together."""
 
 
 async def undo(
@@ -99,7 +96,7 @@ async def undo(
 
 
 def _next(saved: Iterator[Saved]) -> list[Saved]:
-    return list(islice(saved, UNDO_BATCH))
+    return list(islice(saved, STEP))
 
 
 async def _plan(

@@ -19,6 +19,7 @@ from tribal_mcp.errors import StoreDamaged, StoreError
 from tribal_mcp.files.atomic import make_private, write_atomically
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.vectors import Vector
+from tribal_mcp.stores.base import BATCH
 from tribal_mcp.stores.chroma.collection_swap import FILE as SWAP
 from tribal_mcp.stores.chroma.collection_swap import finish_swap
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles, log_only
@@ -32,7 +33,6 @@ from tribal_mcp.text import counted, memories
 
 REBUILD = "rebuild"
 """The directory for the vectors of an index while it is rebuilt."""
-_BATCH = 1000
 _REFUSALS = {"InvalidArgumentError", "DuplicateIDError", "ValueError", "TypeError"}
 """What Chroma raises because of the entries, before it has changed anything."""
 
@@ -136,8 +136,8 @@ def rebuild(
     collection.count()  # Chroma applies its log to the rows and a new index
     with ChromaFiles(folder.path, on_index_damage=log_only) as files:
         missing = [i for i in files.without_vector(raw) if i in saved.places]
-    for start in range(0, len(missing), _BATCH):
-        part = missing[start : start + _BATCH]
+    for start in range(0, len(missing), BATCH):
+        part = missing[start : start + BATCH]
         collection.upsert(ids=part, embeddings=saved.read(part))  # type: ignore[arg-type]
     with ChromaFiles(folder.path, on_index_damage=log_only) as files:
         _compare(files, raw, saved)
@@ -156,8 +156,8 @@ def _save_vectors(
     found: list[str] = []
 
     def vectors() -> Iterator[bytes]:
-        for start in range(0, len(ids), _BATCH):
-            part = files.vectors(raw, ids[start : start + _BATCH])
+        for start in range(0, len(ids), BATCH):
+            part = files.vectors(raw, ids[start : start + BATCH])
             found.extend(part)
             yield from (vector.tobytes() for vector in part.values())
 
@@ -185,8 +185,8 @@ class _SavedVectors:
 def _compare(files: ChromaFiles, raw: RawCollection, saved: _SavedVectors) -> None:
     exact = raw.space != "cosine"  # Chroma stores those divided by their norms
     ids = [i for i in files.ids(raw) if i in saved.places]
-    for start in range(0, len(ids), _BATCH):
-        part = ids[start : start + _BATCH]
+    for start in range(0, len(ids), BATCH):
+        part = ids[start : start + BATCH]
         found = files.vectors(raw, part)
         for memory_id, before in zip(part, saved.read(part), strict=True):
             now = found.get(memory_id)
