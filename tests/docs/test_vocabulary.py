@@ -52,7 +52,8 @@ NAMES = {
 def retired_in(text: str) -> Iterator[str]:
     """The retired terms in a text, each with the term to use; `_` counts as a space."""
     names = "|".join(NAMES)
-    text = re.sub(rf"[`.'\"](?:{names})\b|^ *(?:{names}):", " ", text, flags=re.MULTILINE)
+    exempt = rf"[`'\"](?:{names})[`'\"]|\.(?:{names})\b|^ *(?:{names}):"
+    text = re.sub(exempt, " ", text, flags=re.MULTILINE)
     plain = re.sub(r"[\s_]+", " ", text)
     for term, pattern in RETIRED.items():
         for found in re.findall(rf"(?<![a-z])(?:{pattern})(?![a-z])", plain, re.IGNORECASE):
