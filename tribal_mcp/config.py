@@ -283,8 +283,8 @@ def reasons(error: ValidationError, name_of: Callable[[str], str]) -> str:
 
 
 def _refusal(error: ValidationError, prefix: str) -> UsageError:
-    said = reasons(error, lambda field: f"{prefix}{field}".upper())
-    return UsageError(f"{said}. Correct it, or unset it to use the default.")
+    text = reasons(error, lambda field: f"{prefix}{field}".upper())
+    return UsageError(f"{text}. Correct it, or unset it to use the default.")
 
 
 def _refuse_misspelled() -> None:

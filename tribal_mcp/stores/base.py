@@ -6,8 +6,8 @@ The contract, which one test suite checks for every store:
   single memory is written atomically, and repeating an interrupted change completes it.
 - Deleting a memory leaves a tombstone: its id and the time of deletion. Writing a memory with that
   id removes the tombstone.
-- An entry is read back equal to what was written, its float32 vector bit for bit.
-- Callers see entries with and without a vector as one store.
+- An entry is read back equal to what was written, its float32 vector bit for bit. Entries without
+  a vector are in the same store.
 - A `session` isolates what happens in it from all other users of the store; only `state` and
   `count` may see the store between two batches of another session. A server has no isolation.
 """
@@ -26,7 +26,6 @@ from tribal_mcp.portability.memory_json import check_entry, dump_fields
 
 BATCH = 1000
 """The most ids that change atomically; a longer change is made in parts."""
-
 STEP = 500
 """Memories that a long operation reads and writes between two progress reports."""
 
@@ -270,15 +269,11 @@ def check_change(change: Change, dimensions: int) -> None:
     Raises:
         UsageError: an entry is not valid, an id is duplicate, or a vector has other dimensions.
     """
-    seen: set[str] = set()
-    for memory_id in (*change.forget, *change.erase):
-        _check_unique(memory_id, seen)
     for entry in change.entries:
         try:
             check_entry(entry)
         except EntryError as error:
             raise UsageError(f"The entry {entry.id!r} can't be stored: {error}.") from None
-        _check_unique(entry.id, seen)
         if entry.embedding is not None:
             dimensions = dimensions or entry.embedding.size
             if entry.embedding.size != dimensions:
@@ -286,12 +281,10 @@ def check_change(change: Change, dimensions: int) -> None:
                     f"The vector of {entry.id!r} has {entry.embedding.size} dimensions, but this "
                     f"store holds vectors of {dimensions} dimensions."
                 )
-
-
-def _check_unique(memory_id: str, seen: set[str]) -> None:
-    if memory_id in seen:
-        raise UsageError(f"The id {memory_id!r} is used twice in one change.")
-    seen.add(memory_id)
+    ids = change.ids
+    if len(set(ids)) != len(ids):
+        duplicate = next(i for i in ids if ids.count(i) > 1)
+        raise UsageError(f"The id {duplicate!r} is used twice in one change.")
 
 
 def check_identity(identity: EmbeddingMetadata | None, state: StoreState) -> None:

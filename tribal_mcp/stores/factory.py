@@ -125,8 +125,8 @@ def settings_at(settings: Settings, location: str) -> Settings:
     try:
         return Settings(**(dict(settings) | changes))
     except ValidationError as error:
-        said = reasons(error, lambda field: _NAMES.get(field, field))
-        raise UsageError(f"{shown} is not a location of memories: {said}.") from None
+        text = reasons(error, lambda field: _NAMES.get(field, field))
+        raise UsageError(f"{shown} is not a location of memories: {text}.") from None
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
