@@ -225,14 +225,6 @@ def test_commands_named_in_messages_and_docs_exist() -> None:
     assert named <= COMMANDS.keys()
 
 
-def test_help_fits_in_80_columns(tribal: Tribal) -> None:
-    for name in ([], *([name] for name in COMMANDS)):
-        done = tribal(*name, "--help")
-        assert done.code == 0
-        assert "Usage: tribal-mcp" in done.out
-        assert max(map(len, done.out.splitlines())) <= 80
-
-
 @pytest.mark.parametrize(
     ("sentence", "here"),
     [

@@ -259,7 +259,7 @@ async def test_an_export_without_a_path_returns_a_link_to_a_readable_resource(
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
-        ("none.json", ["no file 'none.json'", "Check the path"]),
+        ("none.json", ["'none.json' does not exist", "Check the path"]),
         ("large.json", ["large.json", "bytes", "Use its path instead"]),
         ("notes.txt", ["notes.txt", ".json"]),
         ("..%2Foutside.json", []),

@@ -42,11 +42,11 @@ def command_line(command: click.Command, given: Mapping[str, Any]) -> str:
                 options += [parameter.opts[0], word]
     if any(operand.startswith("-") for operand in operands):
         options, operands = [], [*options, "--", *operands]
-    return " ".join(["tribal-mcp", str(command.name), *operands, *options])
+    return shlex.join(["tribal-mcp", str(command.name), *operands, *options])
 
 
 def _words(parameter: click.Parameter, value: object) -> list[str]:
     if value is ...:
         return [parameter.metavar or "VALUE"]
     values = value if isinstance(value, (list, tuple)) else [value]
-    return [shlex.quote(str(one)) for one in values]
+    return [str(one) for one in values]

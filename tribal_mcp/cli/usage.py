@@ -64,7 +64,11 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, and refuse what is left over."""
-        rest = super().parse_args(ctx, args)
+        try:
+            rest = super().parse_args(ctx, args)
+        except click.BadOptionUsage as error:
+            error.ctx = ctx  # which click leaves out
+            raise
         if rest and not ctx.resilient_parsing:
             raise click.UsageError(f"Unexpected argument: {rest[0]!r:.80}.", ctx)
         return rest
@@ -168,7 +172,7 @@ def _table(rows: list[tuple[str, str]], left: int = 0, indent: int = 2) -> str:
 def in_our_words(error: click.UsageError) -> UsageError:
     """What is wrong with a command line, and which help page to read."""
     path = error.ctx.command_path if error.ctx else "tribal-mcp"
-    return UsageError(f"{_problem(error)} For help, run: {path} -h")
+    return UsageError(f"{_problem(error)} For help, run `{path} -h`.")
 
 
 def _problem(error: click.UsageError) -> str:
@@ -183,7 +187,7 @@ def _problem(error: click.UsageError) -> str:
         case click.BadParameter(param=click.Parameter() as wrong):
             return f"{wrong.opts[0]}: {error.message}"
         case click.BadOptionUsage():
-            is_flag = any(o.is_flag for o in options if error.option_name in o.opts)
+            is_flag = all(o.is_flag for o in options if error.option_name in o.opts)
             takes = "takes no value" if is_flag else "needs a value"
             return f"{error.option_name} {takes}."
     return error.message
