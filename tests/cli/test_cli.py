@@ -134,7 +134,7 @@ ENDS = {
     "an unknown option": (["import", "x.json", "--dryrun"], 2, "--dry-run"),
     "an unknown strategy": (["import", "x.json", "--on-conflict", "replace"], 2, "overwrite"),
     "a missing file": (["import", "gone.json"], 2, "'gone.json' does not exist"),
-    "an invalid date": (["export", "a.json", "--from", "soon"], 2, "--from: 'soon' is not"),
+    "an invalid date": (["export", "a.json", "--from", "soon"], 2, "start date 'soon' is not"),
     "an unknown suffix": (["export", "a.txt"], 2, ".json"),
     "a directory": (["import", "folder.json"], 6, "folder"),
 }

@@ -25,9 +25,9 @@ EXPORTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "an unknown argument": ({"tag": "work"}, ["no argument 'tag'", "The arguments are: tags,"]),
     "tags as text": ({"tags": "work"}, ["tags must be a list", "Correct the call"]),
     "a tag that is a number": ({"tags": [1]}, ["tags[0] must be a string", "Correct the call"]),
-    "an empty tag": ({"tags": [""]}, ["tag is empty", "Leave it out"]),
-    "a date in words": ({"date_from": "yesterday"}, ["date_from", "'yesterday'", "2026-01-15"]),
-    "a month too many": ({"date_to": "2026-13-01"}, ["date_to", "'2026-13-01'", "2026-01-15"]),
+    "an empty tag": ({"tags": [""]}, ["tag is empty", "Remove it"]),
+    "a date in words": ({"date_from": "yesterday"}, ["start date", "'yesterday'", "2026-01-15"]),
+    "a month too many": ({"date_to": "2026-13-01"}, ["end date", "'2026-13-01'", "2026-01-15"]),
     "a number for a date": (
         {"date_from": 20260115},
         ["date_from must be a string", "Correct the call"],
@@ -35,7 +35,7 @@ EXPORTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "null for a date": ({"date_to": None}, ["date_to must be a string", "Correct the call"]),
     "a reversed range": (
         {"date_from": "2026-02-01", "date_to": "2026-01-01"},
-        ["date_from", "is after", "date_to", "Swap them"],
+        ["start date", "is after", "end date", "Swap them"],
     ),
     "a flag in quotes": (
         {"overwrite": "true"},
@@ -105,9 +105,9 @@ IMPORTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "a bundle of the future": (
         {"input_path": "future.json"},
-        ["version '2.0'", "newer tribal-mcp"],
+        ["version '2.0'", "Upgrade tribal-mcp"],
     ),
-    "a compressed file that was cut": ({"input_path": "cut.json.gz"}, ["cut off", "again"]),
+    "a compressed file that was cut": ({"input_path": "cut.json.gz"}, ["truncated", "again"]),
     "a bad entry, in a strict import": (
         {"input_path": "bad.json", "strict": True},
         ["entry 2", "confidence"],
@@ -121,7 +121,7 @@ IMPORTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "a list for a bundle": ({"bundle_json": [1]}, ["bundle_json must be JSON text or an object"]),
     "text that is too long": (
         {"bundle_json": SAMPLE + " " * 60_000},
-        ["bundle_json", "TRIBAL_LIMIT_INLINE_BYTES", "input_path"],
+        ["inline bundle", "TRIBAL_LIMIT_INLINE_BYTES", "input_path"],
     ),
 }
 

@@ -19,7 +19,7 @@ from tribal_mcp.errors import BundleError, UsageError
 from tribal_mcp.portability.bundle.compression import Compression
 from tribal_mcp.portability.bundle.entries import HashedIds
 from tribal_mcp.portability.bundle.layout import Layout, layout_of
-from tribal_mcp.portability.bundle.reader import BundleReader, reader_of
+from tribal_mcp.portability.bundle.reader import BundleReader, inline_reader
 from tribal_mcp.portability.bundle.writer import BundleWriter, Vectors
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.limits import Limits
@@ -139,13 +139,14 @@ def test_damage_that_is_valid_json_is_refused_with_the_line(layout: Layout, coun
     )
     if count > 1:
         lost = refusal([*lines[: at - 1], *lines[at:]])
-        assert f"{count} entries were written and {count - 1} are here" in lost
+        noun = "entry" if count == 2 else "entries"
+        assert f"it has {count - 1} {noun} instead of {count}" in lost
         assert f"line {at}." in lost
         swapped = [*lines]
         swapped[at], swapped[at - 1] = swapped[at - 1], swapped[at]
         assert f"line {at}" in refusal(swapped)
         repeated = refusal([*lines[:at], lines[at - 1], *lines[at:]])
-        assert f"{count + 1} are here" in repeated
+        assert f"it has {count + 1} entries instead of {count}" in repeated
         assert f"line {number} " in repeated
 
 
@@ -227,8 +228,8 @@ BAD_ENTRIES: dict[str, tuple[dict[str, Any], str]] = {
     "a vector in a list": ({"embedding": [[0.5] * 8]}, r"embedding\[0\] is a list"),
     "an empty vector": ({"embedding": []}, "an empty list"),
     "a vector of other dimensions": ({"embedding": [1.0] * 7}, "7 dimensions; .* have 8"),
-    "more than float32 can hold": ({"embedding": [1e39] + [0.0] * 7}, "float32 can't hold"),
-    "text that is no vector": ({"embedding": "not base64!"}, "no base64"),
+    "more than float32 can hold": ({"embedding": [1e39] + [0.0] * 7}, "out of range for float32"),
+    "text that is no vector": ({"embedding": "not base64!"}, "not float32 numbers in base64"),
     "NaN": ({"embedding": [float("nan")] * 8}, "NaN is not JSON"),
     "Infinity": ({"confidence": float("inf")}, "Infinity is not JSON"),
     "beyond 64 bits": ({"metadata": {"n": 2**63}}, "beyond 64 bits"),
@@ -238,7 +239,7 @@ BAD_ENTRIES: dict[str, tuple[dict[str, Any], str]] = {
     "nested too deep": ({"metadata": json.loads('{"a":' * 40 + "1" + "}" * 40)}, "nested"),
     "supersedes a number": ({"supersedes": 1}, "supersedes is a number"),
     "related to a number": ({"related_to": [1]}, r"related_to\[0\] is a number"),
-    "the id of another": ({"id": "memory-0"}, "stands in the bundle already, at"),
+    "the id of another": ({"id": "memory-0"}, "duplicate id, first used at"),
 }
 
 
@@ -260,7 +261,7 @@ def test_one_bad_entry_is_rejected_in_every_layout_and_the_rest_goes_on(case: st
         result = read(text.encode())
         assert [entry.id for entry in result.entries] == ["memory-0", "memory-2"]
         assert [item.where for item in result.rejected] == [where]
-        with pytest.raises(BundleError, match=f"{where}.*strict was asked"):
+        with pytest.raises(BundleError, match=f"{where}.*strict mode"):
             read(text.encode(), strict=True)
         assert re.search(reason, result.rejected[0].reason)
 
@@ -269,7 +270,7 @@ def test_a_key_that_stands_twice_rejects_its_entry() -> None:
     text = dumped(as_dict(3)).decode()
     for twice in ('"id": "memory-1", "id": "memory-1"', '"id" : 1, "\\u0069d": "memory-1"'):
         result = read(text.replace('"id": "memory-1"', twice).encode())
-        assert result.rejected[0].reason == "the key 'id' stands twice"
+        assert result.rejected[0].reason == "duplicate key 'id'"
         assert [entry.id for entry in result.entries] == ["memory-0", "memory-2"]
 
 
@@ -295,16 +296,16 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
     "nothing in it": (b"{}", "no manifest"),
     "a list": (b"[]", "a JSON list"),
     "a page": (b"<!doctype html><html>", "HTML or XML"),
-    "a bundle as text": (json.dumps(written(1).decode()).encode(), "one JSON text"),
+    "a bundle as text": (json.dumps(written(1).decode()).encode(), "a JSON string"),
     "no JSON": (b"PK\x03\x04", "not JSON"),
     "UTF-16": (written(1).decode().encode("utf-16"), "UTF-16"),
     "UTF-16 without a mark": (written(1).decode().encode("utf-16-le"), "UTF-16"),
     "UTF-32": (written(1).decode().encode("utf-32"), "UTF-16 or UTF-32"),
     "no entries": (dumped({"manifest": as_dict(0)["manifest"], "x": 1}), "no entries"),
-    "entries that are an object": (_with(entries={}), r"'\[' should stand there"),
-    "entries that are null": (_with(entries=None), r"'\[' should stand there"),
-    "a manifest that is a list": (_with(manifest=[]), "manifest is not an object"),
-    "more promised": (_changed(memory_count=999), "says 999 memories and 2 are here"),
+    "entries that are an object": (_with(entries={}), r"expected '\['"),
+    "entries that are null": (_with(entries=None), r"expected '\['"),
+    "a manifest that is a list": (_with(manifest=[]), "manifest is not a JSON object"),
+    "more promised": (_changed(memory_count=999), "has 2 entries, but its manifest says 999"),
     "a count as text": (_changed(memory_count="2"), "memory_count is '2'"),
     "a count of minus one": (_changed(memory_count=-1), "memory_count is -1"),
     "a count that is true": (_changed(memory_count=True), "memory_count is True"),
@@ -312,29 +313,32 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
     "a version as number": (_changed(schema_version=1.0), "schema_version is 1.0"),
     "dimensions as text": (_model(dimensions="384"), "dimensions is '384'"),
     "no model": (_model(model_name=None), "model_name is missing"),
-    "an integrity block of text": (_with(integrity="x"), "no memory_count and sha256"),
+    "an integrity block of text": (_with(integrity="x"), "no valid memory_count and sha256"),
     "a count that is a float": (
         _with(integrity={"memory_count": 2.0, "sha256": ""}),
-        "no memory_count and sha256",
+        "no valid memory_count and sha256",
     ),
     "a wrong hash": (_with(integrity={"memory_count": 2, "sha256": "0" * 64}), "was changed"),
     "a manifest twice": (
         b'{"manifest": {}, ' + dumped(as_dict(1))[1:],
-        "schema_version is missing|stands twice",
+        "schema_version is missing|duplicate key",
     ),
-    "entries twice": (b'{"entries": [], ' + dumped(as_dict(1))[1:], "'entries' stands twice"),
+    "entries twice": (b'{"entries": [], ' + dumped(as_dict(1))[1:], "duplicate key 'entries'"),
     "more after the end": (written(2) + b"x", "after the end"),
     "two in one file": (written(2) + b"\n" + written(2), "after the end"),
     "two streams in one file": (written(2, "jsonl") + b"\n" + written(2, "jsonl"), "after the end"),
-    "a missing comma": (written(2).replace(b"},\n{", b"}\n{"), "line 4: ',' or ']' should"),
-    "two commas": (written(2).replace(b"},\n{", b"},,\n{"), "line 3: a value should"),
-    "a comma at the end": (dumped(as_dict(1)).replace(b"]}]", b"]},]"), "a value should"),
+    "a missing comma": (written(2).replace(b"},\n{", b"}\n{"), "line 4: expected ',' or '\\]'"),
+    "two commas": (written(2).replace(b"},\n{", b"},,\n{"), "line 3: expected a value"),
+    "a comma at the end": (dumped(as_dict(1)).replace(b"]}]", b"]},]"), "expected a value"),
     "a manifest with NaN": (_changed(x=float("nan")), "line 1: NaN is not JSON"),
     "a broken entry": (
         json.dumps(as_dict(2), indent=1).replace('"tags"', "tags").encode(),
         r"line 31: not JSON",
     ),
-    "a thousand parts": (_with(**{str(n): n for n in range(1001)}), "more than 1000 parts"),
+    "a thousand parts": (
+        _with(**{str(n): n for n in range(1001)}),
+        "more than 1,000 top-level keys",
+    ),
     "gzip that isn't": (b"\x1f\x8b" + b"x" * 20, "compressed file is damaged"),
     "zstd that isn't": (b"\x28\xb5\x2f\xfd" + b"x" * 20, "compressed file is damaged"),
 }
@@ -348,7 +352,7 @@ def test_what_is_wrong_with_the_file_refuses_the_file(case: str) -> None:
 
 
 def test_a_refusal_can_name_the_file() -> None:
-    with pytest.raises(BundleError, match=r"^notes\.json: The file is empty"):
+    with pytest.raises(BundleError, match=r"^notes\.json: Not a bundle: the file is empty"):
         BundleReader(BytesIO(), name="notes.json")
 
 
@@ -399,7 +403,7 @@ def test_a_bundle_over_a_limit_is_refused(limits: Limits, reason: str) -> None:
         (Limits(content_bytes=10), {"content": "äöüäöü"}, "content is 12 bytes; the limit is 10"),
         (Limits(id_bytes=10), {"id": "äöüäöü"}, "id is 12 bytes; the limit is 10"),
         (Limits(id_bytes=10), {"supersedes": "x" * 11}, "TRIBAL_LIMIT_ID_BYTES"),
-        (Limits(id_bytes=10), {"related_to": ["a", "x" * 11]}, "that it names is 11 bytes"),
+        (Limits(id_bytes=10), {"related_to": ["a", "x" * 11]}, "a linked id is 11 bytes"),
         (Limits(tags=2), {"tags": ["a", "b", "c"]}, "tags has 3 items; the limit is 2"),
         (Limits(tags=2), {"related_to": ["a", "b", "c"]}, "related_to has 3 items"),
         (Limits(dimensions=7), {"content": "x", "embedding": [1.0] * 8}, "8 numbers; the limit"),
@@ -437,8 +441,10 @@ def test_a_window_that_takes_too_much_memory_is_refused(window: int, *, is_read:
     if is_read:
         assert len(read(data).entries) == 4000
     else:
-        with pytest.raises(BundleError, match="without `--ultra` or `--long`"):
+        with pytest.raises(BundleError, match="needs more than 64 MiB") as caught:
             read(data)
+        [advice] = caught.value.next_steps
+        assert "without `--ultra` or `--long`" in advice.text
 
 
 def test_what_stands_twice_is_known_in_little_memory() -> None:
@@ -467,16 +473,16 @@ def test_progress_ends_with_the_whole_file() -> None:
 
 def test_a_bundle_is_taken_inline_as_text_and_as_an_object() -> None:
     for bundle in (written(3).decode(), json.loads(written(3)), as_dict(3)):
-        reader = reader_of(bundle)
+        reader = inline_reader(bundle)
         assert [entry for batch in reader.batches() for entry in batch] == memories(3)
     with pytest.raises(BundleError, match=r"limit is 100 .TRIBAL_LIMIT_INLINE_BYTES"):
-        reader_of(written(3).decode(), Limits(inline_bytes=100))
-    with pytest.raises(BundleError, match="can't be read"):
-        reader_of({"manifest": object()})
+        inline_reader(written(3).decode(), Limits(inline_bytes=100))
+    with pytest.raises(BundleError, match="not a JSON object"):
+        inline_reader({"manifest": object()})
     with_a_surrogate = as_dict(1)
     with_a_surrogate["entries"][0]["content"] = "\ud800"
     for surrogate in (with_a_surrogate, json.dumps(with_a_surrogate, ensure_ascii=False)):
-        assert reader_of(surrogate).verify().rejected_count == 1
+        assert inline_reader(surrogate).verify().rejected_count == 1
 
 
 def test_monthly_batches_cover_every_memory_exactly_once() -> None:
@@ -505,7 +511,7 @@ def test_the_name_of_a_file_says_how_it_is_written(name: str, expected: tuple[st
 
 @pytest.mark.parametrize("name", ["a", "a.txt", "a.gz", "json", "a.json.bz2", "a.json.gz.gz"])
 def test_other_names_are_refused(name: str) -> None:
-    with pytest.raises(UsageError, match=r"ends in \.json or \.jsonl"):
+    with pytest.raises(UsageError, match=r"must end in \.json or \.jsonl"):
         layout_of(name)
 
 
@@ -527,9 +533,9 @@ def test_a_writer_refuses_what_would_not_come_back() -> None:
             write(**change)
     writer = BundleWriter(BytesIO(), manifest(3))
     writer.write(memories(1))
-    with pytest.raises(BundleError, match="promises 3 memories and 1 were"):
+    with pytest.raises(BundleError, match="1 entry was written, but its manifest says 3"):
         writer.finish()
-    with pytest.raises(UsageError, match="begins with the number"):
+    with pytest.raises(UsageError, match="needs memory_count"):
         BundleWriter(BytesIO(), manifest(None))
 
 

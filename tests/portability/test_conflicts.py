@@ -1,4 +1,4 @@
-"""What happens to an incoming memory: every case of existing, incoming and strategy."""
+"""The merge rule: every case of existing memory, incoming memory and strategy."""
 
 from datetime import timedelta
 
@@ -55,12 +55,12 @@ CASES: dict[str, tuple[MemoryEntry | None, MemoryEntry, tuple[Reason, Reason, Re
         memory(1, metadata={"x": 1}),
         (Reason.KEPT_EXISTING, Reason.REPLACED, Reason.SAME_TIME),
     ),
-    "the same but with a vector now": (
+    "the same, with a vector": (
         BARE,
         OLD,
         (Reason.IDENTICAL, Reason.REPLACED, Reason.VECTOR_ADDED),
     ),
-    "the same but without its vector": (
+    "the same, without its vector": (
         OLD,
         BARE,
         (Reason.IDENTICAL, Reason.REPLACED, Reason.IDENTICAL),
@@ -80,7 +80,7 @@ ACTIONS = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_each_case_under_each_strategy(case: str) -> None:
+def test_each_strategy_decides_each_case(case: str) -> None:
     existing, incoming, reasons = CASES[case]
     for strategy, reason in zip((SKIP, OVERWRITE, MERGE), reasons, strict=True):
         decision = decide(existing, incoming, strategy)

@@ -73,12 +73,12 @@ def test_what_does_not_begin_as_a_wrapped_bundle_is_left_alone(text: bytes) -> N
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (b'{"bundle": {}', "cut off"),
-        (b'{"bundle": {"a": "b', "cut off"),
-        (b'{"bundle": {}} x', "can't be read"),
-        (b'{"bundle": {}}}', "cut off"),
-        (b'{"bundle": {}, "dry_run": true, "dry_run": false}', "stands twice"),
-        (b'{"bundle": {}, "bundle": {}}', "stands twice"),
+        (b'{"bundle": {}', "truncated"),
+        (b'{"bundle": {"a": "b', "truncated"),
+        (b'{"bundle": {}} x', "outside the bundle: not JSON"),
+        (b'{"bundle": {}}}', "truncated"),
+        (b'{"bundle": {}, "dry_run": true, "dry_run": false}', "duplicate key"),
+        (b'{"bundle": {}, "bundle": {}}', "duplicate key"),
         (b'{"dry_run": NaN, "bundle": {}}', "NaN"),
         (b'{"dry_run": true}', "no bundle"),
         (b'{"bundle": 7}', "no bundle"),

@@ -7,13 +7,17 @@ import pytest
 from pydantic import ValidationError
 
 from tests.support.examples import memory
-from tribal_mcp.portability.filters import ExportFilter
+from tribal_mcp.errors import UsageError
+from tribal_mcp.portability.filters import ExportFilter, read_filter
 
 DATES = {
-    # what the user gives as date_from, and the instant that it means
+    # the date_from that is given, and the time that it means
     "a day": ("2026-01-15", datetime(2026, 1, 15, tzinfo=UTC)),
     "a time without offset": ("2026-01-15T10:30:00", datetime(2026, 1, 15, 10, 30, tzinfo=UTC)),
-    "a time with one": ("2026-01-15T10:30:00+02:00", datetime(2026, 1, 15, 8, 30, tzinfo=UTC)),
+    "a time with an offset": (
+        "2026-01-15T10:30:00+02:00",
+        datetime(2026, 1, 15, 8, 30, tzinfo=UTC),
+    ),
     "with Z": ("2026-01-15T10:30:00Z", datetime(2026, 1, 15, 10, 30, tzinfo=UTC)),
     "with a space": ("2026-01-15 10:30", datetime(2026, 1, 15, 10, 30, tzinfo=UTC)),
     "with white space around": (" 2026-01-15\n", datetime(2026, 1, 15, tzinfo=UTC)),
@@ -30,26 +34,35 @@ DATES = {
 
 
 @pytest.mark.parametrize("case", DATES)
-def test_what_a_date_means(case: str) -> None:
+def test_a_date_is_read_as_the_start_of_the_range(case: str) -> None:
     given, expected = DATES[case]
     assert ExportFilter(date_from=given).date_from == expected  # type: ignore[arg-type]
 
 
-def taken(entry_at: str, **filters: Any) -> bool:  # noqa: ANN401 - as a user gives them
+def taken(entry_at: str, **filters: Any) -> bool:  # noqa: ANN401 - the arguments of a filter
     return ExportFilter(**filters).matches(memory(1, created_at=datetime.fromisoformat(entry_at)))
 
 
-def test_a_range_ends_with_its_last_day_or_before_its_last_instant() -> None:
+def test_a_range_of_one_date_covers_that_whole_day() -> None:
     day = {"date_from": "2026-01-15", "date_to": "2026-01-15"}
     assert not taken("2026-01-14T23:59:59.999999+00:00", **day)
     assert taken("2026-01-15T00:00:00+00:00", **day)
     assert taken("2026-01-15T23:59:59.999999+00:00", **day)
     assert not taken("2026-01-16T00:00:00+00:00", **day)
     assert taken("2026-01-16T01:00:00+02:00", **day)
-    assert not taken("2026-01-15T10:00:00+00:00", date_to="2026-01-15T10:00:00")
 
 
-def test_any_of_the_tags_is_enough_and_both_kinds_of_filter_must_hold() -> None:
+@pytest.mark.parametrize(
+    "date_to",
+    ["2026-01-15T10:00:00", "2026-01-15 10:00", "2026-01-15 10", "20260115 1000", "2026-W03-4t10"],
+)
+def test_a_range_with_an_end_time_excludes_that_time_and_the_rest_of_the_day(date_to: str) -> None:
+    assert taken("2026-01-15T09:59:59.999999+00:00", date_to=date_to)
+    assert not taken("2026-01-15T10:00:00+00:00", date_to=date_to)
+    assert not taken("2026-01-15T23:59:59+00:00", date_to=date_to)
+
+
+def test_one_matching_tag_is_enough_and_tags_and_dates_must_both_match() -> None:
     entry = memory(1, tags=["work", "ideas"])
     assert ExportFilter(tags=["ideas", "other"]).matches(entry)
     assert not ExportFilter(tags=["Work", "wor"]).matches(entry)
@@ -61,23 +74,23 @@ def test_any_of_the_tags_is_enough_and_both_kinds_of_filter_must_hold() -> None:
 REFUSED: dict[str, dict[str, Any]] = {
     "tags as text": {"tags": "work"},
     "a tag that is a number": {"tags": [1]},
-    "a date in words": {"date_from": "yesterday"},
-    "a month": {"date_from": "2026-01"},
-    "a day that is none": {"date_to": "2026-02-30"},
-    "the last day there is": {"date_to": "9999-12-31"},
+    "a word instead of a date": {"date_from": "yesterday"},
+    "a month without a day": {"date_from": "2026-01"},
+    "a day that does not exist": {"date_to": "2026-02-30"},
+    "the last day of year 9999": {"date_to": "9999-12-31"},
     "a date as number": {"date_from": 20260115},
     "a range that ends before it begins": {"date_from": "2026-02-01", "date_to": "2026-01-01"},
-    "an argument that is none": {"tag": ["work"]},
+    "an unknown argument": {"tag": ["work"]},
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_refused(case: str) -> None:
+def test_a_filter_refuses_invalid_arguments(case: str) -> None:
     with pytest.raises(ValidationError):
         ExportFilter(**REFUSED[case])
 
 
-def test_a_filter_says_in_words_what_it_takes() -> None:
+def test_a_filter_describes_the_memories_that_match() -> None:
     assert ExportFilter().in_words() == "all memories"
     assert not ExportFilter()
     some = ExportFilter(tags=["a", "b"], date_from="2026-01-01", date_to="2026-01-31")  # type: ignore[arg-type]
@@ -85,4 +98,28 @@ def test_a_filter_says_in_words_what_it_takes() -> None:
     assert some.in_words() == (
         "memories tagged 'a' or 'b' and created from 2026-01-01T00:00:00+00:00 "
         "and created before 2026-02-01T00:00:00+00:00"
+    )
+
+
+@pytest.mark.parametrize(
+    ("tags", "date_from", "date_to", "message"),
+    [
+        (["a", ""], "", "", "A tag is empty"),
+        ([], "yesterday", "", "The start date 'yesterday' is not an ISO 8601 date"),
+        ([], "", "2026-02-30", "The end date '2026-02-30' is not an ISO 8601 date"),
+        ([], "2026-02-01", "2026-01-01", "The start date is after the end date. Swap them"),
+    ],
+)
+def test_invalid_arguments_are_refused_in_plain_words(
+    tags: list[str], date_from: str, date_to: str, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        read_filter(tags, date_from, date_to)
+
+
+def test_arguments_become_a_filter() -> None:
+    assert read_filter(["a"], "2026-01-01", "2026-01-31") == ExportFilter(
+        tags=["a"],
+        date_from=datetime(2026, 1, 1, tzinfo=UTC),
+        date_to=datetime(2026, 2, 1, tzinfo=UTC),
     )

@@ -35,24 +35,32 @@ def _path(form: dict[str, Any], *keys: Any) -> dict[str, Any]:  # noqa: ANN401
 REFUSED: dict[str, tuple[tuple[str, ...], Any, str]] = {
     # where, the value (... for none), why
     "no manifest": (("manifest",), ..., "manifest is missing"),
-    "a manifest of text": (("manifest",), "x", "manifest is not an object"),
+    "a manifest of text": (("manifest",), "x", "manifest is not a JSON object"),
     "no entries": (("entries",), ..., "entries is missing or not a list"),
     "entries that are an object": (("entries",), {}, "entries is missing or not a list"),
-    "more promised": (("manifest", "memory_count"), 999, "says 999 memories and 2 are here"),
-    "a count as text": (("manifest", "memory_count"), "2", "must be a whole number"),
+    "more promised": (
+        ("manifest", "memory_count"),
+        999,
+        "has 2 entries, but its manifest says 999",
+    ),
+    "a count as text": (("manifest", "memory_count"), "2", "must be 0 or more"),
     "no version": (("manifest", "schema_version"), ..., "schema_version is missing"),
     "an unknown version": (("manifest", "schema_version"), "2.0", "reads 1.x"),
     "no model": (("manifest", "embedding"), ..., "embedding is missing"),
-    "a model of text": (("manifest", "embedding"), "mini", "is not an object"),
+    "a model of text": (("manifest", "embedding"), "mini", "is not a JSON object"),
     "no model name": (("manifest", "embedding", "model_name"), ..., "model_name is missing"),
     "dimensions as text": (("manifest", "embedding", "dimensions"), "384", "is '384'"),
     "dimensions as float": (("manifest", "embedding", "dimensions"), 8.0, "is 8.0"),
     "dimensions that are true": (("manifest", "embedding", "dimensions"), True, "is True"),
     "negative dimensions": (("manifest", "embedding", "dimensions"), -8, "is -8"),
     "a provider of numbers": (("manifest", "embedding", "provider"), 5, "provider is 5"),
-    "an empty integrity block": (("integrity",), {}, "no memory_count and sha256"),
+    "an empty integrity block": (("integrity",), {}, "no valid memory_count and sha256"),
     "a wrong hash": (("integrity",), {"memory_count": 2, "sha256": "00"}, "was changed"),
-    "a wrong count": (("integrity",), {"memory_count": 3, "sha256": "00"}, "3 entries were"),
+    "a wrong count": (
+        ("integrity",),
+        {"memory_count": 3, "sha256": "00"},
+        "2 entries instead of 3",
+    ),
 }
 
 
@@ -71,7 +79,7 @@ def test_what_is_wrong_with_the_bundle_refuses_it(case: str) -> None:
 
 @pytest.mark.parametrize("form", [None, [], "x", 5])
 def test_what_is_no_object_is_no_bundle(form: object) -> None:
-    with pytest.raises(BundleError, match="not an object"):
+    with pytest.raises(BundleError, match="not a JSON object"):
         PortableBundle.from_dict(form)
 
 
@@ -82,11 +90,11 @@ REJECTED: dict[str, tuple[dict[Any, Any], str]] = {
     "NaN in the vector": ({"embedding": [float("nan")] * 8}, "NaN"),
     "1e39 in the vector": ({"embedding": [1e39] * 8}, "float32"),
     "wrong dimensions": ({"embedding": [1.0]}, "embedding has 1 dimensions"),
-    "the id of another": ({"id": "memory-0"}, "stands in the bundle already, at entry 1"),
+    "the id of another": ({"id": "memory-0"}, "duplicate id, first used at entry 1"),
     "NaN in the metadata": ({"metadata": {"x": [float("nan")]}}, "NaN"),
     "a whole number beyond 64 bits": ({"metadata": {"x": 2**64}}, "beyond 64 bits"),
     "a lone surrogate": ({"content": "\ud800"}, "lone surrogate"),
-    "a tuple": ({"extra": (1,)}, "a tuple is no JSON value"),
+    "a tuple": ({"extra": (1,)}, "a tuple is not a JSON value"),
     "a key that is no text": ({5: 1}, "the key 5 is not text"),
     "no date": ({"created_at": ""}, "created_at is ''"),
 }
@@ -101,7 +109,7 @@ def test_one_bad_entry_is_rejected_and_the_rest_goes_on(case: str) -> None:
     assert [entry.id for entry in bundle.entries] == ["memory-0", "memory-2"]
     assert [item.where for item in bundle.rejected] == ["entry 2"]
     assert reason in bundle.rejected[0].reason
-    with pytest.raises(BundleError, match="1 entries of this bundle could not be read"):
+    with pytest.raises(BundleError, match="1 entry that could not be read"):
         bundle.to_dict()
 
 

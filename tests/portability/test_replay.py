@@ -122,7 +122,7 @@ def test_what_was_in_memory_can_be_freed_while_the_failure_to_spool_it_is_handle
             raise NoSpace(f"no room for {type(data)}")
 
     reader = BundleReader(BytesIO(many()), scratch=Full)
-    held = reader._kept._file
+    held = reader._replay._file
     with pytest.raises(NoSpace) as caught:
         reader.verify()
     held.close()  # a buffer that is still exported makes this a BufferError
@@ -193,6 +193,6 @@ def test_a_file_that_changes_between_two_looks_at_it_is_refused(changed: bytes) 
             looks.append(done)
             file.getbuffer()[data.index(changed) + len(changed) - 1] = ord("8")
 
-    with pytest.raises(BundleError, match="was changed while it was read"):
+    with pytest.raises(BundleError, match="changed while it was read"):
         BundleReader(file).verify(change)
     assert len(looks) == 2

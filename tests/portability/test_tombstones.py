@@ -130,7 +130,7 @@ def test_a_reformatted_bundle_is_read_and_the_hash_of_its_tombstones_still_holds
     text = REFORMATTED[how](json.loads(written(3, deleted=deleted)))
     result = read(text.encode())
     assert (result.entries, result.deleted, result.notes) == (memories(3), deleted, [])
-    with pytest.raises(BundleError, match=r"tombstones .* are not those that were written"):
+    with pytest.raises(BundleError, match="tombstones are not those that were written"):
         read(text.replace("gone-7", "gone-x").encode())
 
 
@@ -157,9 +157,9 @@ def test_tombstones_that_were_changed_refuse_the_file(layout: Layout, case: str)
 def test_a_deleted_part_that_was_taken_out_or_put_in_refuses_the_file() -> None:
     with_some = json.loads(written(2, deleted=tombstones(2)))
     without = json.loads(written(2))
-    with pytest.raises(BundleError, match="2 tombstones were written and 0 are here"):
+    with pytest.raises(BundleError, match="has 0 tombstones instead of 2"):
         read(dumped({key: part for key, part in with_some.items() if key != "deleted"}))
-    with pytest.raises(BundleError, match="0 tombstones were written and 2 are here"):
+    with pytest.raises(BundleError, match="has 2 tombstones instead of 0"):
         read(dumped({**without, "deleted": with_some["deleted"]}))
 
 
@@ -197,11 +197,11 @@ def test_one_changed_byte_of_the_deleted_part_is_refused_or_changes_nothing(name
 GOOD = {"id": "gone", "deleted_at": "2026-01-15T10:30:00+00:00"}
 
 WRONG: dict[str, tuple[Any, str]] = {
-    "no list": ({"id": "gone"}, "should stand there"),
-    "no object": (["gone"], "object of id and deleted_at"),
-    "a list in it": ([[GOOD]], "object of id and deleted_at"),
-    "no time": ([{"id": "gone"}], "object of id and deleted_at"),
-    "content": ([{**GOOD, "content": "Takes tea"}], "and nothing else"),
+    "no list": ({"id": "gone"}, r"expected '\["),
+    "no object": (["gone"], "exactly the fields id and deleted_at"),
+    "a list in it": ([[GOOD]], "exactly the fields id and deleted_at"),
+    "no time": ([{"id": "gone"}], "exactly the fields id and deleted_at"),
+    "content": ([{**GOOD, "content": "Takes tea"}], "exactly the fields"),
     "an id that is a number": ([{**GOOD, "id": 7}], "text that is not empty"),
     "an empty id": ([{**GOOD, "id": ""}], "text that is not empty"),
     "a lone surrogate": ([{**GOOD, "id": "\ud800"}], "surrogate"),
@@ -210,7 +210,9 @@ WRONG: dict[str, tuple[Any, str]] = {
     "a time before the first": (
         [{**GOOD, "deleted_at": "0001-01-01T00:00:00+10:00"}], "not an ISO 8601 time",
     ),
-    "an id twice": ([GOOD, {**GOOD, "deleted_at": "2026-01-16"}], "deleted already at tombstone 1"),
+    "a duplicate id": (
+        [GOOD, {**GOOD, "deleted_at": "2026-01-16"}], "id 'gone', first used at tombstone 1",
+    ),
     "a memory of the file": ([{**GOOD, "id": "memory-1"}], "memory"),
 }  # fmt: skip
 
@@ -280,7 +282,7 @@ def test_a_bundle_in_memory_carries_tombstones_there_and_back() -> None:
     assert read(dumped(data)).deleted == tombstones(3)
     assert PortableBundle.from_dict(json.loads(written(2, deleted=tombstones(3)))).to_dict() == data
     data["deleted"].pop()
-    with pytest.raises(BundleError, match="3 tombstones were written and 2 are here"):
+    with pytest.raises(BundleError, match="has 2 tombstones instead of 3"):
         PortableBundle.from_dict(data)
 
 

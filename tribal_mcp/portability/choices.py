@@ -1,34 +1,34 @@
-"""The choices that every interface offers, each spelled once; imports nothing of ours."""
+"""The choices that every interface offers, each spelled once. Imports nothing of this package."""
 
 from enum import StrEnum
 
 
 class ConflictResolution(StrEnum):
-    """Which entry stays when both sides have the same id."""
+    """What an import does when an id already exists in the store."""
 
     SKIP = "skip"
-    """The existing one."""
+    """Keep the existing memory."""
     OVERWRITE = "overwrite"
-    """The incoming one."""
+    """Take the incoming memory."""
     MERGE = "merge"
-    """The one with the newer `updated_at`; the existing one when both are the same."""
+    """Take the memory with the newer `updated_at`; keep the existing one if both are equal."""
     KEEP_BOTH = "keep_both"
-    """Both: the incoming one under a new id, when it differs."""
+    """Keep the existing memory, and add an incoming one that differs under a new id."""
     FAIL = "fail"
-    """Neither: any entry that differs refuses the whole import."""
+    """Refuse the whole import if any memory differs."""
 
 
 class ReembeddingStrategy(StrEnum):
     """What an import does with the vectors of a bundle."""
 
     AUTO = "auto"
-    """Keep them when the models match, else drop them."""
+    """Keep them if the embedding models match; otherwise drop them."""
     KEEP = "keep"
-    """Keep them whatever the model."""
+    """Keep them, whatever their model."""
     DROP = "drop"
     """Drop them."""
     REEMBED = "reembed"
-    """Keep them when the models match; make the others, and those that are missing, anew."""
+    """Keep them if the embedding models match; compute the others, and missing ones, again."""
 
 
 class MemorySource(StrEnum):
@@ -43,7 +43,7 @@ class MemorySource(StrEnum):
 
     @classmethod
     def read(cls, text: str) -> "MemorySource":
-        """The source type of that name; UNKNOWN for one that is not ours."""
+        """The source with this value; UNKNOWN for any other text."""
         return _SOURCES.get(text, cls.UNKNOWN)
 
 

@@ -1,8 +1,9 @@
-"""What happens to what comes in: a pure function of it, of what is here and of the strategy.
+"""The merge rule: what an import does with one entry.
 
-What is here may be a memory, a tombstone or nothing; what comes in a memory or a tombstone. Between
-a memory and a tombstone the later one wins, and the tombstone when both are of the same time, so
-that two stores that take each other's bundles end alike, in whatever order.
+A pure function of what the store has under the id (a memory, a tombstone or nothing), what comes in
+(a memory or a tombstone) and the strategy. Between a memory and a tombstone the later one wins, and
+the tombstone if both have the same time. So two stores that import each other's bundles end up
+equal, in whatever order they do it.
 """
 
 from dataclasses import dataclass
@@ -20,11 +21,11 @@ class Action(StrEnum):
     SKIP = "skip"
     DELETE = "delete"
     REFUSE = "refuse"
-    """The whole import."""
+    """Refuses the whole import."""
 
 
 class Reason(StrEnum):
-    """Why."""
+    """Why, as a plan shows it."""
 
     NEW = "new"
     IDENTICAL = "identical"
@@ -32,20 +33,20 @@ class Reason(StrEnum):
     REPLACED = "replaced"
     NEWER = "newer"
     OLDER = "older"
-    VECTOR_ADDED = "the same, with a vector now"
-    SAME_TIME = "conflict: other content, same updated_at"
-    CONFLICT = "conflict: the memory here differs"
-    KEPT_BOTH = "differs from the memory here: kept beside it under a new id"
-    FORGOTTEN_HERE = "forgotten here since"
-    BROUGHT_BACK = "forgotten here, brought back"
-    FORGOTTEN_THERE = "forgotten there"
-    NOT_HERE = "forgotten there, and not here"
-    CHANGED_SINCE = "changed here since it was forgotten there"
+    VECTOR_ADDED = "identical, but with an embedding"
+    SAME_TIME = "conflict: different content, same updated_at"
+    CONFLICT = "conflict: differs from the existing memory"
+    KEPT_BOTH = "differs from the existing memory: added under a new id"
+    DELETED_HERE = "deleted from this store since"
+    RESTORED = "restored: was deleted from this store"
+    DELETED_THERE = "deleted from the bundle's store"
+    NOT_HERE = "deleted from the bundle's store, not in this one"
+    CHANGED_SINCE = "changed in this store after the bundle's store deleted it"
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One entry's part in the plan of an import."""
+    """What an import does with one entry, and why."""
 
     action: Action
     reason: Reason
@@ -61,31 +62,31 @@ _VECTOR_ADDED = Decision(Action.OVERWRITE, Reason.VECTOR_ADDED)
 _SAME_TIME = Decision(Action.SKIP, Reason.SAME_TIME)
 _KEPT_BOTH = Decision(Action.INSERT, Reason.KEPT_BOTH)
 _CONFLICT = Decision(Action.REFUSE, Reason.CONFLICT)
-_FORGOTTEN_HERE = Decision(Action.SKIP, Reason.FORGOTTEN_HERE)
-_BROUGHT_BACK = Decision(Action.INSERT, Reason.BROUGHT_BACK)
+_DELETED_HERE = Decision(Action.SKIP, Reason.DELETED_HERE)
+_RESTORED = Decision(Action.INSERT, Reason.RESTORED)
 
 
-def decide(  # noqa: PLR0911 - one return for each row of the table
+def decide(  # noqa: PLR0911 - one return per row of the decision table
     existing: MemoryEntry | int | None,
     incoming: MemoryEntry,
     strategy: ConflictResolution,
     *,
     restore_deleted: bool = False,
 ) -> Decision:
-    """The action for a memory that comes in.
+    """The decision for an incoming memory.
 
     Args:
-        existing: what is here under its id: a memory, nothing, or a tombstone, as the time in
-            microseconds UTC at which its memory was forgotten.
-        incoming: the memory.
-        strategy: what is to happen where both sides have the id.
-        restore_deleted: a memory that was forgotten here comes back in any case.
+        existing: what the store has under the id: a memory, None, or a tombstone as the time of
+            the deletion in microseconds since 1970-01-01 UTC.
+        incoming: the memory from the bundle.
+        strategy: how to resolve a conflict.
+        restore_deleted: also restore a memory that the store deleted later.
     """
     if existing is None:
         return _NEW
     if isinstance(existing, int):
         newer = microseconds(incoming.updated_at) > existing
-        return _BROUGHT_BACK if newer or restore_deleted else _FORGOTTEN_HERE
+        return _RESTORED if newer or restore_deleted else _DELETED_HERE
     if existing == incoming:
         return _IDENTICAL
     same = existing.same_but_for_vector(incoming)
@@ -101,29 +102,29 @@ def decide(  # noqa: PLR0911 - one return for each row of the table
         return _NEWER if incoming.updated_at > existing.updated_at else _OLDER
     if not same:
         return _SAME_TIME
-    lacking = existing.embedding is None and incoming.embedding is not None
-    return _VECTOR_ADDED if lacking else _IDENTICAL
+    gains_vector = existing.embedding is None and incoming.embedding is not None
+    return _VECTOR_ADDED if gains_vector else _IDENTICAL
 
 
 def decide_deleted(
     existing: MemoryEntry | int | None, deleted_at_us: int, strategy: ConflictResolution
 ) -> Decision:
-    """The action for a tombstone that comes in.
+    """The decision for an incoming tombstone.
 
     Args:
-        existing: what is here under its id, as for `decide`.
-        deleted_at_us: when the memory was forgotten there, in microseconds UTC.
+        existing: what the store has under the id, as for `decide`.
+        deleted_at_us: when the memory was deleted, in microseconds since 1970-01-01 UTC.
         strategy: only MERGE and OVERWRITE delete.
     """
     if not isinstance(existing, MemoryEntry):
         return Decision(Action.SKIP, Reason.NOT_HERE)
     match strategy:
         case ConflictResolution.OVERWRITE:
-            return Decision(Action.DELETE, Reason.FORGOTTEN_THERE)
+            return Decision(Action.DELETE, Reason.DELETED_THERE)
         case ConflictResolution.MERGE:
             if microseconds(existing.updated_at) > deleted_at_us:
                 return Decision(Action.SKIP, Reason.CHANGED_SINCE)
-            return Decision(Action.DELETE, Reason.FORGOTTEN_THERE)
+            return Decision(Action.DELETE, Reason.DELETED_THERE)
         case ConflictResolution.FAIL:
             return _CONFLICT
         case _:

@@ -1,7 +1,7 @@
-"""Which memories an export takes: any of the tags, and created within a range of time."""
+"""Which memories an export takes: those with any of the tags, created within a time range."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -9,12 +9,20 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from tribal_mcp.errors import UsageError
 from tribal_mcp.portability.memory import MemoryEntry, read_date
 
+_REVERSED = "The start date is after the end date. Swap them."
+
 
 def read_bound(value: object, *, whole_day: bool) -> object:
-    """A point in time from ISO 8601 text; a date alone is its first instant, or the next day's.
+    """A start or end of a time range, from ISO 8601 text.
+
+    Args:
+        value: the text; without an offset it is UTC. Empty text is None, and a value that is not
+            text is returned as it is, with a naive datetime made UTC.
+        whole_day: a date without a time means the start of the next day, so that a range that
+            ends there includes the whole day.
 
     Raises:
-        ValueError: text that is not ISO 8601.
+        ValueError: the text is not ISO 8601.
     """
     if isinstance(value, datetime) and value.tzinfo is None:
         return value.replace(tzinfo=UTC)
@@ -25,8 +33,7 @@ def read_bound(value: object, *, whole_day: bool) -> object:
         return None
     try:
         moment = read_date(text)
-        day_only = "T" not in text.upper() and ":" not in text
-        return moment + timedelta(days=1) if whole_day and day_only else moment
+        return moment + timedelta(days=1) if whole_day and _is_date(text) else moment
     except (ValueError, OverflowError):
         raise ValueError(
             f"{text[:40]!r} is not an ISO 8601 date. Write it as 2026-01-15, "
@@ -34,12 +41,21 @@ def read_bound(value: object, *, whole_day: bool) -> object:
         ) from None
 
 
-class ExportFilter(BaseModel):
-    """At least one of `tags`, and `date_from` <= `created_at` < `date_to`.
+def _is_date(text: str) -> bool:
+    """Whether the text is a date without a time."""
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
-    No tags means any memory. Without an offset a date is UTC. A `date_to` given as a date alone
-    ("2026-01-15") includes that whole day. The end is exclusive so that ranges laid end to end
-    cover every memory exactly once.
+
+class ExportFilter(BaseModel):
+    """Memories with at least one of `tags`, and `date_from` <= `created_at` < `date_to`.
+
+    No tags means any memory. A time without an offset is UTC. A `date_to` without a time
+    ("2026-01-15") includes that whole day. The end is exclusive, so that consecutive ranges cover
+    every memory exactly once.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -57,15 +73,15 @@ class ExportFilter(BaseModel):
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.date_from and self.date_to and self.date_from > self.date_to:
-            raise ValueError("date_from is after date_to. Swap them.")
+            raise ValueError(_REVERSED)
         return self
 
     def __bool__(self) -> bool:
-        """Whether it leaves anything out."""
+        """Whether it excludes anything."""
         return bool(self.tags or self.date_from or self.date_to)
 
     def matches(self, entry: MemoryEntry) -> bool:
-        """Whether the entry is taken."""
+        """Whether the filter includes this entry."""
         return (
             (not self.tags or not set(self.tags).isdisjoint(entry.tags))
             and (self.date_from is None or self.date_from <= entry.created_at)
@@ -73,7 +89,7 @@ class ExportFilter(BaseModel):
         )
 
     def in_words(self) -> str:
-        """What is taken, as a phrase for people."""
+        """A description of the memories that match, to use in a sentence."""
         parts: list[str] = []
         if self.tags:
             parts.append("tagged " + _either(self.tags))
@@ -85,20 +101,23 @@ class ExportFilter(BaseModel):
 
 
 def read_filter(tags: list[str], date_from: str, date_to: str) -> ExportFilter:
-    """The filter of a door's arguments.
+    """The filter for the arguments of a use case.
 
     Raises:
         UsageError: a date is not ISO 8601, the range is reversed, or a tag is empty.
     """
     if "" in tags:
-        raise UsageError("A tag is empty. Leave it out, or leave tags out to take all memories.")
+        raise UsageError("A tag is empty. Remove it, or give no tags to include all memories.")
+    bounds = {}
+    for name, text in {"start": date_from, "end": date_to}.items():
+        try:
+            bounds[name] = read_bound(text, whole_day=name == "end")
+        except ValueError as error:
+            raise UsageError(f"The {name} date {error}") from None
     try:
-        return ExportFilter(tags=tags, date_from=date_from, date_to=date_to)  # type: ignore[arg-type]
-    except ValidationError as error:
-        problem = error.errors()[0]
-        field = ".".join(map(str, problem["loc"]))
-        message = problem["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{field}: {message}" if field else message) from None
+        return ExportFilter(tags=tags, date_from=bounds["start"], date_to=bounds["end"])  # type: ignore[arg-type]
+    except ValidationError:
+        raise UsageError(_REVERSED) from None
 
 
 def _either(words: Iterable[str]) -> str:

@@ -1,8 +1,8 @@
-"""Characters that a person does not see and a model reads: named, and never taken out.
+"""Finds characters in a text that a person can't see but a model reads.
 
-Text that turns its direction, joins nothing, or spells out whole sentences in invisible letters is
-how instructions are smuggled into a memory. A memory comes and goes as it is; who shows one says
-what is hidden in it.
+Instructions can be smuggled into a memory with such characters: direction marks, zero-width
+characters, whole sentences in invisible letters. They are reported when a memory is shown, and
+never removed.
 """
 
 import re
@@ -14,18 +14,19 @@ _INVISIBLE = re.compile(
     "\u200b-\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164\ufeff\uffa0\ufff9-\ufffb\ue000-\uf8ff"
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff\U000f0000-\U0010ffff]"
 )
-# A joiner within an emoji is part of what is seen; within a word some languages spell with it.
+# A zero-width joiner within an emoji is part of what is visible.
 _JOINED = re.compile(
     "(?<=[\u2190-\u2bff\ufe0f\U0001f000-\U0001faff])\u200d(?=[\u2190-\u2bff\U0001f000-\U0001faff])"
 )
 
 
 def hidden_characters(text: str, kinds: int = 5) -> list[str]:
-    """What is hidden in a text, such as "U+200B ZERO WIDTH SPACE (3)"; the most frequent first.
+    """The invisible characters in a text, such as "U+200B ZERO WIDTH SPACE (3)".
 
     Args:
         text: any text.
-        kinds: how many kinds of characters to name; the rest is counted together.
+        kinds: how many kinds of characters to name, the most frequent first; the others are
+            counted together.
     """
     if text.isascii() and text.isprintable():
         return []

@@ -1,7 +1,7 @@
-"""A bundle's manifest, and the embedding model that it names.
+"""The manifest of a bundle, and the embedding model that it names.
 
-Two embeddings are compatible when the model name and the dimensions agree; the provider that
-serves a model does not matter. A model that nobody named is compatible with nothing.
+Two embeddings are compatible if the model name and the dimensions are the same; the provider does
+not matter. An unknown model is compatible with nothing.
 """
 
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ from tribal_mcp.errors import BundleError, UsageError
 
 SCHEMA_VERSION = "1.0"
 COMPACT_VERSION = "1.1"
-"""The schema version of bundles with base64 vectors, which the original can't read."""
+"""The schema version of bundles with base64 vectors, which TribalMemory can't read."""
 READ_VERSIONS = (SCHEMA_VERSION, COMPACT_VERSION)
 UNKNOWN_MODEL = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingMetadata:
-    """The model behind the vectors: its name, their dimensions, who served it, since when."""
+    """An embedding model: its name, the dimensions of its vectors, its provider."""
 
     model_name: str
     dimensions: int
@@ -30,11 +30,11 @@ class EmbeddingMetadata:
 
     @property
     def known(self) -> bool:
-        """Whether somebody named the model."""
+        """Whether the model is named."""
         return bool(self.model_name) and self.model_name != UNKNOWN_MODEL
 
     def is_compatible_with(self, other: "EmbeddingMetadata") -> bool:
-        """Whether vectors of both may be compared: the same model name and dimensions."""
+        """Whether vectors of both can be compared: same model name and dimensions."""
         return (
             self.known
             and other.known
@@ -43,7 +43,7 @@ class EmbeddingMetadata:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The manifest's `embedding`."""
+        """The JSON form, `embedding` in a manifest."""
         return {
             "model_name": self.model_name,
             "dimensions": self.dimensions,
@@ -54,16 +54,16 @@ class EmbeddingMetadata:
 
     @classmethod
     def from_dict(cls, data: object) -> "EmbeddingMetadata":
-        """Read a manifest's `embedding`.
+        """Read the JSON form.
 
         Raises:
-            BundleError: it is not an object with a model name and a number of dimensions.
+            BundleError: it is not an object with a model name and dimensions.
         """
         rest = _object(data, "manifest.embedding")
         dimensions = rest.pop("dimensions", None)
         if type(dimensions) is not int or dimensions < 0:
             raise BundleError(
-                f"manifest.embedding.dimensions is {dimensions!r}; it must be a whole number."
+                f"manifest.embedding.dimensions is {dimensions!r}; it must be 0 or more."
             )
         return cls(
             model_name=_text(rest, "model_name", "manifest.embedding"),
@@ -82,22 +82,23 @@ class EmbeddingMetadata:
 def create_embedding_metadata(
     model_name: str, dimensions: int, provider: str = UNKNOWN_MODEL
 ) -> EmbeddingMetadata:
-    """Describe an embedding model, as of now.
+    """Describe an embedding model, created now.
 
     Raises:
-        UsageError: the name is empty or the dimensions are not a positive whole number.
+        UsageError: the name is empty, or the dimensions are not a positive integer.
     """
     if not model_name.strip():
-        raise UsageError("The model name is empty. Give the name of the model.")
+        raise UsageError("The model name is empty. Name the embedding model.")
     if type(dimensions) is not int or dimensions < 1:
-        raise UsageError(f"dimensions is {dimensions!r}; give a positive whole number.")
+        raise UsageError(f"dimensions is {dimensions!r}; it must be a positive integer.")
     return EmbeddingMetadata(model_name, dimensions, provider, datetime.now(UTC).isoformat())
 
 
 def same_model(a: str, b: str) -> bool:
-    """Whether two spellings name one model.
+    """Whether two names mean the same model.
 
-    Case, `:latest`, `models/` before it and an owner that one of them leaves out don't count.
+    Ignored: case, the suffix `:latest`, the prefix `models/`, and an owner (`owner/name`) that only
+    one of them has.
     """
     owner_a, name_a = _spelling(a)
     owner_b, name_b = _spelling(b)
@@ -112,7 +113,7 @@ def _spelling(model_name: str) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingManifest:
-    """The head of a bundle. `embedding` is None where nobody wrote a manifest."""
+    """What a bundle says about itself. `embedding` is None if it has no manifest."""
 
     embedding: EmbeddingMetadata | None
     memory_count: int | None = None
@@ -122,7 +123,7 @@ class EmbeddingManifest:
 
     @property
     def dimensions(self) -> int:
-        """Numbers in each vector; 0 where nobody said."""
+        """Numbers in each vector; 0 if unknown."""
         return self.embedding.dimensions if self.embedding else 0
 
     def to_dict(self) -> dict[str, Any]:
@@ -141,20 +142,20 @@ class EmbeddingManifest:
         """Read the JSON form.
 
         Raises:
-            BundleError: a field is missing or of a wrong type, or the major version is not 1.
+            BundleError: a field is missing or has a wrong type, or the major version is not 1.
         """
         rest = _object(data, "manifest")
         version = _text(rest, "schema_version", "manifest")
         if version.partition(".")[0] != SCHEMA_VERSION.partition(".")[0]:
             raise BundleError(
-                f"The bundle has schema version {version[:20]!r}; this version reads 1.x. "
-                "Read it with a newer tribal-mcp."
+                f"The bundle has schema version {version[:20]!r}; this release reads 1.x. "
+                "Upgrade tribal-mcp to read it."
             )
         count = rest.pop("memory_count", None)
         if count is not None and (type(count) is not int or count < 0):
-            raise BundleError(f"manifest.memory_count is {count!r}; it must be a whole number.")
+            raise BundleError(f"manifest.memory_count is {count!r}; it must be 0 or more.")
         if "embedding" not in rest:
-            raise BundleError("manifest.embedding is missing; it must name the embedding model.")
+            raise BundleError("manifest.embedding is missing; it names the embedding model.")
         return cls(
             embedding=EmbeddingMetadata.from_dict(rest.pop("embedding")),
             memory_count=count,
@@ -166,7 +167,7 @@ class EmbeddingManifest:
 
 def _object(data: object, name: str) -> dict[str, Any]:
     if not isinstance(data, Mapping):
-        raise BundleError(f"{name} is not an object, so this is not a bundle.")
+        raise BundleError(f"Not a bundle: {name} is not a JSON object.")
     return dict(data)
 
 

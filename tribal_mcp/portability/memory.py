@@ -17,7 +17,7 @@ from tribal_mcp.portability.vectors import Vector, as_vector, is_vector, kind_of
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 MADE_BY = "embedding_model"
-"""The field of a memory whose vector another model made than its bundle or store names."""
+"""The field that names a vector's model if it is not the model of the bundle or store."""
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -31,19 +31,19 @@ class MemoryEntry:
     """One memory.
 
     Attributes:
-        id: its identity across stores and bundles; never empty.
+        id: identifies the memory in every store and bundle; never empty.
         content: the text.
-        embedding: its vector, float32 of shape (dimensions,), or None. Any sequence of numbers
-            is taken and converted.
+        embedding: the vector, float32 of shape (dimensions,), or None. Any sequence of numbers is
+            converted.
         confidence: from 0 to 1.
-        supersedes: the id of the memory that this one corrects.
+        supersedes: id of the memory that this one corrects.
         related_to: ids of other memories.
-        metadata: what a foreign collection held beside the text.
-        extra: fields of the JSON form that are not ours.
+        metadata: metadata of a collection that another program created.
+        extra: unknown fields of the JSON form, kept for the next export.
         verbatim: the original text of `created_at`, `updated_at` or `source_type`.
 
     Raises:
-        EntryError: a value is of a wrong type or out of its range.
+        EntryError: a value has a wrong type or is out of range.
     """
 
     content: str
@@ -52,7 +52,7 @@ class MemoryEntry:
     source_instance: str = "unknown"
     source_type: MemorySource = MemorySource.UNKNOWN
     created_at: datetime = field(default_factory=_now)
-    updated_at: datetime = None  # type: ignore[assignment]  # the time of creation by default
+    updated_at: datetime = None  # type: ignore[assignment]  # created_at by default
     tags: list[str] = field(default_factory=list)
     context: str | None = None
     confidence: float = 1.0
@@ -65,7 +65,7 @@ class MemoryEntry:
     def __post_init__(self) -> None:
         self.created_at = aware(self.created_at, "created_at")
         if self.updated_at is None:
-            self.updated_at = self.created_at  # type: ignore[unreachable]  # None by default
+            self.updated_at = self.created_at  # type: ignore[unreachable]  # None until here
         self.updated_at = aware(self.updated_at, "updated_at")
         if type(self.source_type) is not MemorySource:
             self.verbatim = {**self.verbatim, "source_type": self.source_type}
@@ -76,7 +76,7 @@ class MemoryEntry:
             self.embedding = as_vector(vector)
 
     def __eq__(self, other: object) -> bool:
-        """Whether all values are the same; a date is compared as a point in time."""
+        """Whether all values are equal; dates are compared as points in time."""
         if not isinstance(other, MemoryEntry):
             return NotImplemented
         return (
@@ -88,7 +88,7 @@ class MemoryEntry:
     __hash__ = None  # type: ignore[assignment]
 
     def same_but_for_vector(self, other: "MemoryEntry") -> bool:
-        """Whether all values but the vector and its model are the same; a date is a time."""
+        """Whether all values are equal, except for the vector and its model."""
         return (
             self.id == other.id
             and self.content == other.content
@@ -115,7 +115,7 @@ def _without_model(extra: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in extra.items() if key != MADE_BY}
 
 
-def _float(value: Any) -> Any:  # noqa: ANN401 - what is no number is left for `check_entry`
+def _float(value: Any) -> Any:  # noqa: ANN401 - `check_entry` refuses other types
     return float(value) if type(value) is int else value
 
 
@@ -131,7 +131,7 @@ def aware(value: object, name: str) -> datetime:
 
 
 def read_date(text: str) -> datetime:
-    """The point in time of an ISO 8601 text; without an offset it is UTC.
+    """The point in time that an ISO 8601 text names; without an offset it is UTC.
 
     Raises:
         ValueError: it is not ISO 8601.
@@ -146,19 +146,19 @@ def microseconds(value: datetime) -> int:
 
 
 def from_microseconds(value: int) -> datetime:
-    """The point in time that many microseconds after 1970-01-01, in UTC."""
+    """The point in time, in UTC, of microseconds since 1970-01-01 UTC."""
     return EPOCH + timedelta(microseconds=value)
 
 
 def date_text(entry: MemoryEntry, name: str) -> str:
-    """The text of `created_at` or `updated_at`, as it was read if it is still the same time."""
+    """The text of `created_at` or `updated_at`: the original text if the time is unchanged."""
     value: datetime = getattr(entry, name)
     text = entry.verbatim.get(name)
     return text if text is not None and read_date(text) == value else value.isoformat()
 
 
 def source_text(entry: MemoryEntry) -> str:
-    """The text of `source_type`, as it was read if it is still the same source."""
+    """The text of `source_type`: the original text if the source is unchanged."""
     text = entry.verbatim.get("source_type")
     if text is not None and MemorySource.read(text) is entry.source_type:
         return text
@@ -166,7 +166,7 @@ def source_text(entry: MemoryEntry) -> str:
 
 
 def own_model(entry: MemoryEntry) -> str | None:
-    """The model that the memory itself names for its vector, or None."""
+    """The model that the memory itself names for its vector, if it is one of other models."""
     name = entry.extra.get(MADE_BY)
     return name if entry.embedding is not None and type(name) is str and name.strip() else None
 
@@ -174,9 +174,12 @@ def own_model(entry: MemoryEntry) -> str | None:
 def with_vector(
     entry: MemoryEntry, vector: Vector | None, made_by: str | None = None
 ) -> MemoryEntry:
-    """The memory with another vector, or without; `made_by` names its model where it is another.
+    """A copy of the memory with this vector.
 
-    Where there is no vector before or after, the field names none and is one like all others.
+    Args:
+        entry: the memory. Without a vector before and after, it is returned unchanged.
+        vector: the new vector, or None.
+        made_by: the vector's model if it is not the model of the bundle or store.
     """
     if vector is None and entry.embedding is None:
         return entry

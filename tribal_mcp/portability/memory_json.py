@@ -22,10 +22,10 @@ from tribal_mcp.portability.vectors import (
 
 
 def dump_entry(entry: MemoryEntry) -> bytes:
-    """The entry's compact JSON, UTF-8, each number of its vector as the shortest float32 text.
+    """The entry as compact JSON in UTF-8; vector numbers are the shortest float32 text.
 
     Raises:
-        EntryError: it holds what JSON can't carry, such as NaN in its metadata.
+        EntryError: JSON can't carry a value, such as NaN in the metadata.
     """
     check_json(entry)
     try:
@@ -35,10 +35,10 @@ def dump_entry(entry: MemoryEntry) -> bytes:
 
 
 def check_json(entry: MemoryEntry) -> None:
-    """Refuse metadata and extra fields that would not come back the same.
+    """Refuse metadata and extra fields that would not read back the same.
 
     Raises:
-        EntryError: they hold NaN, a tuple, a key that is no text or the like.
+        EntryError: they contain NaN, a tuple, a key that is not text or the like.
     """
     if entry.metadata or entry.extra:
         # orjson writes NaN as null.
@@ -46,12 +46,12 @@ def check_json(entry: MemoryEntry) -> None:
 
 
 def dump_fields(fields: dict[str, Any]) -> bytes:
-    """The compact JSON of a form whose vector is an array."""
+    """The compact JSON of what `entry_fields` returns."""
     return orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def entry_to_dict(entry: MemoryEntry) -> dict[str, Any]:
-    """The JSON form as plain values; `json.dumps` of it gives the shortest float32 text."""
+    """The JSON form with plain values; `json.dumps` writes the shortest float32 text for them."""
     fields = entry_fields(entry)
     if entry.embedding is not None:
         fields["embedding"] = orjson.loads(
@@ -61,7 +61,7 @@ def entry_to_dict(entry: MemoryEntry) -> dict[str, Any]:
 
 
 def entry_fields(entry: MemoryEntry) -> dict[str, Any]:
-    """The JSON form with the vector as its array."""
+    """The JSON form with the vector as an array."""
     fields: dict[str, Any] = {
         "id": entry.id,
         "content": entry.content,
@@ -84,24 +84,24 @@ def entry_fields(entry: MemoryEntry) -> dict[str, Any]:
 
 
 def entry_from_dict(data: object, limits: Limits = DEFAULT_LIMITS) -> MemoryEntry:
-    """The entry of a JSON form.
+    """Read the JSON form.
 
-    `id`, `content` and `created_at` must be there; `updated_at` is the time of creation when it
-    is missing, and the other fields have the defaults of `MemoryEntry`.
+    `id`, `content` and `created_at` are required. A missing `updated_at` is `created_at`; other
+    missing fields have the defaults of `MemoryEntry`.
 
     Raises:
-        EntryError: a field is missing, of a wrong type or over a limit.
+        EntryError: a field is missing, has a wrong type or exceeds a limit.
     """
     if type(data) is not dict and not isinstance(data, Mapping):
         raise EntryError(f"an entry is {kind_of(data)}, not an object")
     rest: dict[str, Any] = dict(data)
     verbatim: dict[str, str] = {}
-    entry = object.__new__(MemoryEntry)  # all is checked here, and not once more
+    entry = object.__new__(MemoryEntry)  # every value is checked below
     created = rest.get("created_at")
     entry.created_at = _date(rest, "created_at", verbatim)
     if rest.get("updated_at", created) != created:
         entry.updated_at = _date(rest, "updated_at", verbatim)
-    else:  # as for most memories
+    else:  # most memories
         entry.updated_at = entry.created_at
         if rest.pop("updated_at", None) is not None and "created_at" in verbatim:
             verbatim["updated_at"] = verbatim["created_at"]
@@ -137,10 +137,10 @@ def entry_from_dict(data: object, limits: Limits = DEFAULT_LIMITS) -> MemoryEntr
 
 
 def check_id(what: str, value: str, limits: Limits) -> None:
-    """Hold an id against what an id may be.
+    """Check an id; `what` names it in the message.
 
     Raises:
-        EntryError: it is empty, or longer than the limit.
+        EntryError: it is empty or longer than the limit.
     """
     if not value:
         raise EntryError(f"{what} is empty")
@@ -152,9 +152,9 @@ def check_id(what: str, value: str, limits: Limits) -> None:
 
 
 def _check_links(entry: MemoryEntry, limits: Limits) -> None:
-    for named in (*entry.related_to, entry.supersedes):
-        if named:
-            check_id("an id that it names", named, limits)
+    for linked in (*entry.related_to, entry.supersedes):
+        if linked:
+            check_id("a linked id", linked, limits)
 
 
 def _embedding(value: Any, limits: Limits) -> Vector | None:  # noqa: ANN401 - any JSON value
@@ -173,10 +173,10 @@ def _embedding(value: Any, limits: Limits) -> Vector | None:  # noqa: ANN401 - a
 
 
 def check_entry(entry: MemoryEntry) -> None:
-    """Hold the values of an entry that code made against their types and ranges.
+    """Check the types and ranges of an entry that a program created.
 
     Raises:
-        EntryError: a value that no store could give back, or no bundle carry.
+        EntryError: a store or a bundle could not keep a value unchanged.
     """
     values: dict[str, Any] = {
         "id": entry.id,
@@ -229,7 +229,7 @@ def _texts(rest: dict[str, Any], name: str, limits: Limits) -> list[str]:
     if values is None:
         return []
     if type(values) is not list:
-        raise EntryError(f"{name} is {kind_of(values)}, not a list of texts")
+        raise EntryError(f"{name} is {kind_of(values)}, not a list of strings")
     if len(values) > limits.tags:
         raise EntryError(
             f"{name} has {len(values):,} items; the limit is {limits.tags:,} (TRIBAL_LIMIT_TAGS)"

@@ -1,10 +1,10 @@
-"""JSON that is refused where `json.loads` lets it through.
+"""A strict JSON parser that refuses what `json.loads` accepts.
 
-NaN and Infinity, numbers that overflow, keys that stand twice (the last would win), whole numbers
-beyond 64 bits (they would become floats), lone surrogates (no UTF-8 can hold them), nesting without
-an end, and more values than memory should be spent on. Fast where a line is a usual one: parsed by
-orjson, and shown by counting to hold nothing that orjson would have let through. `parse` is the
-slow and exact way, which also finds the words.
+It refuses NaN, Infinity and numbers that overflow, duplicate keys (the last would win), integers
+beyond 64 bits (they would become floats), lone surrogates (UTF-8 can't encode them), unbounded
+nesting, and more values than are worth the memory. `parse_line` is the fast path: orjson parses
+the line, and counting proves that it accepted nothing it should not. `parse` is the slow and exact
+path, which also finds the error message.
 """
 
 import json
@@ -23,31 +23,31 @@ STRING = rb'"(?:[^"\\]++|\\.)*+"'
 """Matches a JSON string, in memory that does not grow with it."""
 
 VALUES = 200_000
-"""JSON values in one entry, unless the caller says otherwise."""
+"""The default limit of JSON values in one entry."""
 
-_FEW_BYTES = 1 << 18  # a shorter text can't hold enough values to matter
+_FEW_BYTES = 1 << 18  # a shorter text can't hold too many values
 _INT64 = 1 << 63
 _SMALL = float(1 << 62)
 _STRINGS = re.compile(STRING, re.DOTALL)
 _VECTOR_TEXT = b',"embedding":['
 _VECTOR = re.compile(rb'[{,] ?"embedding": ?\[')
-_MARK = secrets.token_hex()  # so that no text can hold it
-_MARK_TEXT = b'"%b"' % _MARK.encode()
+_PLACEHOLDER = secrets.token_hex()  # unpredictable, so that no text can contain it
+_PLACEHOLDER_TEXT = b'"%b"' % _PLACEHOLDER.encode()
 _GAP = re.compile(rb'"[ \t\r\n]+:')
 
 
 class NotJSON(EntryError):
-    """The text is no JSON at all, or more than one value.
+    """The text is not one JSON value.
 
     Attributes:
-        line: where it stops being JSON; the text begins at 1.
+        line: the line of the error; the text begins at line 1.
     """
 
     line = 1
 
 
 def parse_line(line: bytes, nesting: int, values: int = VALUES) -> Any:  # noqa: ANN401 - any JSON
-    """The value of one line; its vector as an array where the text shows that it is one.
+    """The value of one line, with its vector as an array if the text shows that it is one.
 
     Raises:
         NotJSON: it is not JSON.
@@ -65,7 +65,7 @@ def parse_line(line: bytes, nesting: int, values: int = VALUES) -> Any:  # noqa:
 
 
 def parse(data: bytes, nesting: int, values: int = VALUES) -> Any:  # noqa: ANN401 - any JSON value
-    """The value of a text, at most `nesting` levels deep and with at most about `values` values.
+    """The value of a text with at most `nesting` levels and about `values` values.
 
     Raises:
         NotJSON: it is not JSON.
@@ -93,15 +93,15 @@ def _decode(text: str) -> Any:  # noqa: ANN401 - any JSON value
     try:
         return _STRICT.decode(text)
     except EntryError:
-        _LOOSE.decode(text)  # whether it is JSON at all comes first
+        _LOOSE.decode(text)  # a syntax error takes precedence
         raise
 
 
 def check(value: object, nesting: int) -> None:
-    """Hold a value in memory against what JSON carries unchanged.
+    """Check that JSON can carry a value unchanged.
 
     Raises:
-        EntryError: it would not come back the same, or is nested too deep.
+        EntryError: it would not read back the same, or is nested too deep.
     """
     if isinstance(value, str):
         _check_text(value)
@@ -109,12 +109,12 @@ def check(value: object, nesting: int) -> None:
         _check_children(value, nesting)
     elif isinstance(value, float):
         if not math.isfinite(value):
-            raise EntryError("a number is NaN, Infinity or beyond a float")
+            raise EntryError("a number is NaN, Infinity or out of range for a float")
     elif isinstance(value, int):
         if not -_INT64 <= value < _INT64:
-            raise EntryError("a whole number is beyond 64 bits")
+            raise EntryError("an integer is beyond 64 bits")
     elif value is not None:
-        raise EntryError(f"a {type(value).__name__} is no JSON value")
+        raise EntryError(f"a {type(value).__name__} is not a JSON value")
 
 
 def _check_children(value: dict[Any, Any] | list[Any], nesting: int) -> None:
@@ -138,16 +138,16 @@ def _check_text(value: str) -> None:
             value.encode()
         except UnicodeEncodeError as error:
             raise EntryError(
-                f"a lone surrogate ({value[error.start]!a}), which no UTF-8 can hold"
+                f"text has a lone surrogate ({value[error.start]!a}), which UTF-8 can't encode"
             ) from None
 
 
 def _proven(line: bytes, value: object, nesting: int) -> bool:
-    """Whether counting shows that orjson let nothing through; False where it can't tell.
+    """Whether counting proves that the line is strict JSON; False if it can't tell.
 
-    Every key ends in `":`, or has white space in between, which is looked for. So if there are as
-    many of them as keys, none stands twice. What looks like a key or a bracket within a text only
-    raises a count, and then nothing is proven.
+    Every key ends in `":`, unless there is white space in between, which is searched for. So if
+    there are as many `":` as keys in the value, no key is a duplicate. Text that looks like a key
+    or a bracket only raises a count, and then nothing is proven.
     """
     if type(value) is not dict:
         return False
@@ -161,12 +161,12 @@ def _proven(line: bytes, value: object, nesting: int) -> bool:
 
 
 def _without_vector(line: bytes) -> tuple[bytes, bytes]:
-    """The line with a mark in place of its vector, which is most of it, and the vector's text.
+    """The line with a placeholder for its vector, which is most of it, and the vector's text.
 
-    No text can hold what is looked for, as a quote within a text has a backslash before it. What
-    goes on to the first bracket is a list of numbers, or `read_numbers` does not take it.
+    The pattern can't match within a string, where a backslash precedes each quote. If the text up
+    to the first bracket is not a list of numbers, `read_numbers` refuses it.
     """
-    at = line.find(_VECTOR_TEXT)  # as we write it
+    at = line.find(_VECTOR_TEXT)  # the spelling of our writer
     begin = at + len(_VECTOR_TEXT) - 1
     if at < 0:
         if (found := _VECTOR.search(line)) is None:
@@ -175,17 +175,17 @@ def _without_vector(line: bytes) -> tuple[bytes, bytes]:
     end = line.find(b"]", begin) + 1
     if not end:
         return line, b""
-    return line[:begin] + _MARK_TEXT + line[end:], line[begin:end]
+    return line[:begin] + _PLACEHOLDER_TEXT + line[end:], line[begin:end]
 
 
 def _with_vector(value: object, numbers: bytes) -> bool:
-    """Put the vector where its mark is; False where that is not the entry's own vector.
+    """Replace the placeholder by the vector.
 
-    It may have stood in the metadata.
+    False if it is not the entry's own vector but, for example, one in its metadata.
     """
     if not numbers:
         return True
-    if type(value) is not dict or value.get("embedding") != _MARK:
+    if type(value) is not dict or value.get("embedding") != _PLACEHOLDER:
         return False
     vector = read_numbers(numbers)
     value["embedding"] = vector
@@ -199,7 +199,7 @@ def _keys(value: object) -> int:
 
 
 def _are_small(values: Iterable[Any]) -> bool:
-    """Whether no number in them is so large that it may have been a whole one beyond 64 bits."""
+    """Whether no number is so large that it may have been an integer beyond 64 bits."""
     for value in values:
         kind = type(value)
         if kind is str or value is None:
@@ -216,7 +216,7 @@ def _are_small(values: Iterable[Any]) -> bool:
 
 
 def _all_small(values: Iterable[Any]) -> bool:
-    """Whether all are numbers, and small; the length of the vector that they form tells."""
+    """Whether all are small numbers: the Euclidean norm of all of them is small."""
     try:
         return math.hypot(*values) < _SMALL
     except (TypeError, OverflowError):
@@ -227,15 +227,15 @@ def _refuse_many(text: bytes, values: int) -> None:
     if len(text) > _FEW_BYTES:
         bare = _STRINGS.sub(b"", text)
         if (count := bare.count(b",") + bare.count(b"[") + bare.count(b"{")) > values:
-            raise EntryError(f"it holds {count:,} values, which no memory does")
+            raise EntryError(f"it has {count:,} JSON values; the limit is {values:,}")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
         seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise EntryError(f"the key {twice!r:.60} stands twice")
+        again = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise EntryError(f"duplicate key {again!r:.60}")
     return value
 
 
@@ -244,14 +244,14 @@ def _constant(text: str) -> NoReturn:
 
 
 def whole_number(text: str) -> int:
-    """The whole number of a text.
+    """The integer that a text spells.
 
     Raises:
         EntryError: it does not fit in 64 bits.
     """
     value = int(text) if len(text) <= 20 else _INT64  # noqa: PLR2004 - digits of 64 bits
     if not -_INT64 <= value < _INT64:
-        raise EntryError(f"the whole number {text[:24]} is beyond 64 bits")
+        raise EntryError(f"the integer {text[:24]} is beyond 64 bits")
     return value
 
 

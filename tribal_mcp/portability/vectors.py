@@ -15,27 +15,27 @@ from tribal_mcp.errors import EntryError
 
 try:
     from simdjson import Parser
-except ImportError:  # where it has no wheel: the same, slower
+except ImportError:  # no wheel for this platform: same result, slower
     Parser = None  # type: ignore[assignment, misc]
 
 
-class _OfThread(threading.local):
-    """A parser for each thread: making one costs as much as reading a hundred numbers."""
+class _PerThread(threading.local):
+    """One parser per thread: creating one costs as much as reading a hundred numbers."""
 
     def __init__(self) -> None:
         self.parser = None if Parser is None else Parser()
 
 
-_of_thread = _OfThread()
+_per_thread = _PerThread()
 
 Vector = npt.NDArray[np.float32]
 
-_SMALL = float(1 << 62)  # a larger number may have been a whole one beyond 64 bits
-_LARGE_BYTES = 1 << 20  # a parser keeps as much memory as its longest text took
+_SMALL = float(1 << 62)  # a larger number may have been an integer beyond 64 bits
+_LARGE_BYTES = 1 << 20  # a parser holds the memory that its longest text needed
 
 
 def is_vector(value: object) -> TypeGuard[Vector]:
-    """Whether this is a read-only float32 array: one of ours, checked when it was made."""
+    """Whether this is a read-only float32 array, which was checked when it was created."""
     return type(value) is np.ndarray and value.dtype == np.float32 and not value.flags.writeable
 
 
@@ -43,7 +43,7 @@ def as_vector(numbers: Any) -> Vector:  # noqa: ANN401 - anything numpy reads as
     """A read-only float32 array of shape (dimensions,).
 
     Raises:
-        EntryError: it is not a list of numbers that float32 can hold.
+        EntryError: it is not a list of numbers in the range of float32.
     """
     if isinstance(numbers, np.ndarray):
         if numbers.dtype.kind not in "fiu" or numbers.ndim != 1:
@@ -58,7 +58,7 @@ def as_vector(numbers: Any) -> Vector:  # noqa: ANN401 - anything numpy reads as
     elif not isinstance(numbers, Sequence) or isinstance(numbers, str | bytes):
         raise EntryError(f"embedding is {kind_of(numbers)}, not a list of numbers or null")
     else:
-        # Counting floats is cheaper than looking at what else there is, and mostly all it takes.
+        # Counting floats is the cheaper check, and enough for most vectors.
         if countOf(map(type, numbers), float) != len(numbers) and not (
             set(map(type, numbers)) <= _NUMBERS
         ):
@@ -67,12 +67,12 @@ def as_vector(numbers: Any) -> Vector:  # noqa: ANN401 - anything numpy reads as
         try:
             vector = pack_vector(numbers)
         except OverflowError:
-            raise EntryError("embedding holds a number that float32 can't hold") from None
+            raise EntryError("embedding has a number out of range for float32") from None
     if not vector.size:
-        raise EntryError("embedding is an empty list; a missing vector is null")
-    # Neither its sum nor its square would do: they overflow with a warning.
+        raise EntryError("embedding is an empty list; use null for a missing vector")
+    # Testing the sum or the square would overflow with a warning.
     if not np.isfinite(vector).all():
-        raise EntryError("embedding holds NaN, Infinity or a number that float32 can't hold")
+        raise EntryError("embedding has NaN, Infinity or a number out of range for float32")
     vector.setflags(write=False)
     return vector
 
@@ -81,32 +81,31 @@ _NUMBERS = {float, int, np.float32, np.float64}
 
 
 def pack_vector(numbers: Sequence[float]) -> Vector:
-    """What `as_vector` gives, of numbers that have passed it before.
+    """The vector of numbers that have already passed `as_vector`.
 
     Raises:
-        OverflowError: a number is beyond float32.
+        OverflowError: a number is out of range for float32.
     """
     try:
-        # Rounds as numpy does, in a third of the time, and says when float32 overflows.
+        # Rounds as numpy does in a third of the time, and raises when float32 overflows.
         return np.frombuffer(struct.pack(f"{len(numbers)}f", *numbers), dtype=np.float32)
     except struct.error as error:
-        raise OverflowError(str(error)) from None  # a whole number that no float can hold
+        raise OverflowError(str(error)) from None  # an integer out of range for any float
 
 
 def read_numbers(text: bytes) -> Vector | None:
-    """The vector of a JSON list of numbers; None for what takes a closer look.
+    """The vector of a JSON list of numbers.
 
-    That is an empty list, one that holds other values, and a number beyond float32.
+    None if only a strict parser can decide: the list is empty, has other values, or has a number
+    out of range for float32.
     """
     try:
-        if (parser := _of_thread.parser) is not None:
+        if (parser := _per_thread.parser) is not None:
             if len(text) > _LARGE_BYTES:
                 parser = Parser()
-            # Doubles first, as every reader of JSON: rounded to float32 at once, some would differ.
+            # To doubles first, as in every JSON parser: rounding text to float32 at once differs.
             numbers = np.frombuffer(parser.parse(text).as_buffer(of_type="d"))  # type: ignore[union-attr]
-        elif (
-            b"u" in text or b"s" in text
-        ):  # null, and true and false, which numpy takes for 1 and 0
+        elif b"u" in text or b"s" in text:  # null, true or false; numpy reads these as 1 and 0
             return None
         else:
             numbers = np.array(orjson.loads(text))
@@ -125,30 +124,30 @@ def vector_to_base64(vector: Vector) -> str:
 
 
 def vector_from_base64(text: str) -> Vector:
-    """The vector of its compact text form.
+    """The vector of a compact text form.
 
     Raises:
-        EntryError: the text is not what `vector_to_base64` gives for finite numbers.
+        EntryError: the text is not a result of `vector_to_base64` for finite numbers.
     """
     try:
         data = base64.b64decode(text, validate=True)
         numbers = np.frombuffer(data, dtype="<f4")
     except ValueError:
-        raise EntryError("embedding is text, but no base64 of float32 numbers") from None
+        raise EntryError("embedding is text, but not float32 numbers in base64") from None
     if base64.b64encode(data).decode() != text:
-        raise EntryError("embedding is base64 with bits that mean nothing")
+        raise EntryError("embedding is base64 with stray bits at its end")
     return as_vector(numbers)
 
 
 def same_vector(a: Vector | None, b: Vector | None) -> bool:
-    """Whether both are missing or hold the same float32 numbers."""
+    """Whether both are None or have the same float32 numbers."""
     if a is None or b is None:
         return a is b
     return a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
 def kind_of(value: object) -> str:
-    """What a JSON value is, in words."""
+    """The kind of a JSON value, for a message."""
     kinds = {
         str: "text", bool: "true or false", int: "a number", float: "a number",
         list: "a list", dict: "an object", type(None): "null",
@@ -159,7 +158,7 @@ def kind_of(value: object) -> str:
 def cosines(vector: Vector, others: Vector) -> npt.NDArray[np.float64]:
     """The cosine of a vector with each row of `others`, shape (n, dimensions), in float64.
 
-    A vector of zeros points nowhere: its cosine with anything is 0.
+    A vector of zeros has no direction; its cosine with any vector is 0.
     """
     one, many = vector.astype(np.float64), others.astype(np.float64)
     products = many @ one

@@ -20,7 +20,7 @@ from tribal_mcp.embedding.providers import embedder_of
 from tribal_mcp.errors import EmbedderError, Stopped, UsageError
 from tribal_mcp.files.bundles import dated_name
 from tribal_mcp.portability.bundle.layout import layout_of
-from tribal_mcp.portability.bundle.reader import BundleReader, reader_of
+from tribal_mcp.portability.bundle.reader import BundleReader, inline_reader
 from tribal_mcp.portability.bundle.verification import Verified
 from tribal_mcp.portability.bundle.writer import BundleWriter
 from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
@@ -259,7 +259,7 @@ class Jobs(StoreJobs):
     @contextmanager
     def _bundle(self, request: ImportRequest) -> Iterator[BundleReader]:
         if request.bundle_json:
-            yield reader_of(request.bundle_json, self.limits)
+            yield inline_reader(request.bundle_json, self.limits)
             return
         with (
             self._spool.reading(request.passing)

@@ -1,1 +1,1 @@
-"""The bundle file format: reading, verifying and writing it."""
+"""The bundle format: reading, verifying and writing bundle files."""

@@ -1,8 +1,8 @@
-"""The rules that hold across the entries of one bundle, whatever way they were read.
+"""The rules across the entries of one bundle, in every layout.
 
-An id stands once; all vectors have the dimensions of the manifest; the count and the hash are
-those of the manifest and the integrity block. What concerns one entry rejects that entry; what
-concerns the whole refuses the bundle.
+Ids are unique. All vectors have the dimensions in the manifest. The count and the hash match the
+manifest and the integrity block. A problem of one entry rejects that entry; a problem of the whole
+refuses the bundle.
 """
 
 import re
@@ -15,16 +15,18 @@ import numpy as np
 import orjson
 
 from tribal_mcp.errors import BundleError, EntryError
-from tribal_mcp.portability.bundle.integrity import EntriesHash, Integrity
+from tribal_mcp.next_steps import NextStep
+from tribal_mcp.portability.bundle.integrity import COPY_AGAIN, RAISE_LIMIT, EntriesHash, Integrity
 from tribal_mcp.portability.limits import DEFAULT_LIMITS, Limits
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.memory_json import entry_fields, entry_from_dict
 from tribal_mcp.portability.vectors import as_vector
+from tribal_mcp.text import counted
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedEntry:
-    """An entry that can't be taken: where it stands and why."""
+    """An entry that can't be read: where it is and why."""
 
     where: str
     reason: str
@@ -36,7 +38,7 @@ class RejectedEntry:
 
 
 _FIELDS = (*entry_fields(MemoryEntry(content="")), "metadata")
-"""In the order in which our writer gives them."""
+"""In the order of our writer."""
 
 Item = MemoryEntry | RejectedEntry
 
@@ -44,17 +46,17 @@ _LEADING_ID = re.compile(rb'\s*\{\s*"id"\s*:\s*"([^"\\]+)"')
 
 
 class Ids(Protocol):
-    """Knows the ids that came before. The places of tombstones are negative."""
+    """The ids of a bundle so far, each with its number; those of tombstones are negative."""
 
     def first(self, identity: str, number: int) -> int:
-        """The place where the id came first; `number` if that is here."""
+        """The number where the id was first used; `number` itself if it is new."""
         ...
 
 
 class ExactIds:
-    """The ids and their places; with `suspects`, only of ids whose hash is among them.
+    """All ids with their numbers; with `suspects`, only ids whose hash is one of them.
 
-    For an id stand 128 bits of it that nobody can foresee, so that its length costs nothing.
+    Each id is kept as 128 bits of unpredictable hashes, so that long ids cost no more memory.
     """
 
     def __init__(self, suspects: frozenset[int] | None = None) -> None:
@@ -62,70 +64,62 @@ class ExactIds:
         self._number_by_id: dict[tuple[int, int], int] = {}
 
     def first(self, identity: str, number: int) -> int:
-        """The place where the id came first; `number` if that is here."""
+        """The number where the id was first used; `number` itself if it is new."""
         if self._suspects is not None and hash(identity) not in self._suspects:
             return number
         return self._number_by_id.setdefault((hash(identity), hash(identity + "\0")), number)
 
 
 class HashedIds:
-    """The ids in 8 bytes each: which may stand twice is known at the end, and then read again."""
+    """The ids as hashes of 8 bytes: possible duplicates are known at the end, for a second pass."""
 
     def __init__(self) -> None:
-        self._hashes = array("q")
+        self.hashes = array("q")
 
     def first(self, identity: str, number: int) -> int:
-        """`number`: nothing is known yet."""
-        self._hashes.append(hash(identity))
+        """Always `number`: duplicates are not known yet."""
+        self.hashes.append(hash(identity))
         return number
 
     def suspects(self) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-        """The hashes that came more than once, each once. Call it last: it sorts in place."""
-        hashes = np.frombuffer(self._hashes, dtype=np.int64)
+        """The hashes of possible duplicates. Sorts in place, so call it last."""
+        hashes = np.frombuffer(self.hashes, dtype=np.int64)
         hashes.sort()
         again = hashes[1:] == hashes[:-1]
-        again[1:] &= ~again[:-1]  # of each only the first that is another's repetition
+        again[1:] &= ~again[:-1]  # each repeated hash once
         found: np.ndarray[tuple[int], np.dtype[np.int64]] = hashes[1:][again]
         return found
 
 
 class EntryReader:
-    """Reads the entries of one bundle in order and knows what came before.
+    """Reads the entries of one bundle in order.
 
-    `dimensions` are those of the manifest; where it names none (0), those of the first vector.
+    Attributes:
+        dimensions: those in the manifest; if it has none (0), those of the first vector.
+        hash: the hash over the entries so far, rejected ones too.
     """
 
     def __init__(
         self,
         dimensions: int = 0,
         limits: Limits = DEFAULT_LIMITS,
-        place: str = "entry",
+        unit: str = "entry",
         ids: Ids | None = None,
     ) -> None:
         self.dimensions = dimensions
-        self._place = place
+        self._unit = unit
         self._limits = limits
         self._ids = ids or ExactIds()
-        self._hash = EntriesHash()
+        self.hash = EntriesHash()
         self._offset = 0
 
-    @property
-    def count(self) -> int:
-        """Entries so far, rejected ones too."""
-        return self._hash.count
-
-    @property
-    def sha256(self) -> str:
-        """The hash, in hex, of the entries so far."""
-        return self._hash.hexdigest()
-
     def read(self, data: object, number: int, line: bytes | None = None) -> Item:
-        """The entry, or why it can't be taken.
+        """The entry, or why it is rejected.
 
         Args:
             data: its JSON form.
-            number: its place in the bundle, from 1.
-            line: its compact JSON, if it stood so in the file; else it is made for the hash.
+            number: its number in the bundle, from 1.
+            line: its compact JSON as our writer wrote it; by default made from `data`.
         """
         self._add(canonical_json(data) if line is None else line, number)
         try:
@@ -136,7 +130,7 @@ class EntryReader:
         return entry
 
     def reject(self, line: bytes, number: int, reason: str) -> RejectedEntry:
-        """Count a line that can't be read."""
+        """Reject an entry that is not valid JSON; it counts for the hash all the same."""
         self._add(line, number)
         leading = _LEADING_ID.match(line)
         identity = leading.group(1).decode(errors="replace") if leading else None
@@ -145,16 +139,17 @@ class EntryReader:
     def _rejected(self, data: object, number: int, reason: str) -> RejectedEntry:
         identity = data.get("id") if isinstance(data, dict) else None
         is_id = isinstance(identity, str) and len(identity) <= self._limits.id_bytes
-        return RejectedEntry(f"{self._place} {number:,}", reason, identity if is_id else None)
+        return RejectedEntry(f"{self._unit} {number:,}", reason, identity if is_id else None)
 
     def _add(self, line: bytes, number: int) -> None:
-        self._hash.add(line)
-        if self._hash.count > self._limits.entries:
+        self.hash.add(line)
+        if self.hash.count > self._limits.entries:
             raise BundleError(
                 f"The bundle has more than {self._limits.entries:,} entries "
-                "(TRIBAL_LIMIT_ENTRIES). Raise the limit, or split the bundle."
+                "(TRIBAL_LIMIT_ENTRIES).",
+                RAISE_LIMIT,
             )
-        self._offset = number - self._hash.count
+        self._offset = number - self.hash.count
 
     def _check(self, entry: MemoryEntry, number: int) -> None:
         if entry.embedding is not None:
@@ -168,55 +163,59 @@ class EntryReader:
         first = self._ids.first(entry.id, number)
         if first < 0:
             raise BundleError(
-                f"In the bundle the id {entry.id!r:.80} is a memory, at {self._place} {number:,}, "
-                "and deleted too. Nothing was imported. Take one of them out."
+                f"The bundle has the id {entry.id!r:.80} twice: as an entry at {self._unit} "
+                f"{number:,} and as a tombstone.",
+                NextStep("Remove one of them."),
             )
         if first != number:
-            raise EntryError(f"the id stands in the bundle already, at {self._place} {first:,}")
+            raise EntryError(f"duplicate id, first used at {self._unit} {first:,}")
 
     def finish(
         self, memory_count: int | None, integrity: Integrity | None, marks: object = None
     ) -> None:
-        """Hold the whole against what the manifest and the integrity block say.
+        """Compare the entries with the manifest and the integrity block.
 
         Raises:
-            BundleError: the bundle is not what was written.
+            BundleError: they differ from what was written.
         """
-        if integrity is not None and integrity[:2] != (self.count, self.sha256):
-            counts = (
-                f"{integrity.memory_count:,} entries were written and {self.count:,} are here"
-                if integrity.memory_count != self.count
+        count = self.hash.count
+        if integrity is not None and integrity[:2] != (count, self.hash.hexdigest()):
+            difference = (
+                f"it has {counted(count, 'entry', 'entries')} instead of {integrity.memory_count:,}"
+                if integrity.memory_count != count
                 else "its entries are not those that were written"
             )
             raise BundleError(
-                f"The bundle is damaged or was changed: {counts}{self._where(marks)}. Nothing was "
-                "imported. Copy it again from its source, or export it again."
+                f"The bundle is damaged or was changed: {difference}{self._where(marks)}.",
+                COPY_AGAIN,
             )
-        if memory_count is not None and memory_count != self.count:
+        if memory_count is not None and memory_count != count:
             raise BundleError(
-                f"The bundle is not whole: its manifest says {memory_count:,} memories and "
-                f"{self.count:,} are here. Nothing was imported. Copy it again from its source."
+                f"The bundle is incomplete: it has {counted(count, 'entry', 'entries')}, but its "
+                f"manifest says {memory_count:,}.",
+                COPY_AGAIN,
             )
-        if marks is not None and marks != self._hash.marks():
+        if marks is not None and marks != self.hash.marks():
             raise BundleError(
-                "The bundle is damaged or was changed: the marks of its integrity block are not "
-                "those that were written. Nothing was imported. Copy it again from its source."
+                "The bundle is damaged or was changed: the marks in its integrity block do not "
+                "match its entries.",
+                COPY_AGAIN,
             )
 
     def _where(self, marks: object) -> str:
-        difference = self._hash.first_difference(marks)
+        difference = self.hash.first_difference(marks)
         if difference is None:
             return ""
         first, last = (number + self._offset for number in difference)
         if first == last:
-            return f"; the first difference is at {self._place} {first:,}"
-        return f"; the first difference is between {self._place} {first:,} and {last:,}"
+            return f"; the first difference is at {self._unit} {first:,}"
+        return f"; the first difference is between {self._unit} {first:,} and {last:,}"
 
 
 def canonical_json(data: Any) -> bytes:  # noqa: ANN401 - any JSON value
-    """The compact JSON that the hash is taken over: as our writer gives it, whatever the layout.
+    """The compact JSON that is hashed: what our writer would write, whatever the layout.
 
-    A value that our writer can't give has its own bytes, which no integrity block matches.
+    A value that our writer can't write becomes bytes that match no integrity block.
     """
     if isinstance(data, dict):
         # A formatter may sort the fields, and write 1.0 as 1.

@@ -1,7 +1,7 @@
-"""A bundle within another object: `{"bundle": {…}, "conflict_resolution": "merge"}`.
+"""An import request as one JSON object: `{"bundle": {…}, "conflict_resolution": "merge"}`.
 
-So some programs send one. The bundle may be of any size, so it is copied out a block at a time;
-the options beside it are few, and held in memory.
+The bundle may have any size, so it is copied to a file block by block. The options beside it are
+small and held in memory.
 """
 
 import re
@@ -9,53 +9,56 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from tribal_mcp.errors import BundleError, EntryError
-from tribal_mcp.portability.bundle.compression import expanded
+from tribal_mcp.portability.bundle.compression import decompressed
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.strict_json import STRING, parse
 
 OPTIONS = ("conflict_resolution", "embedding_strategy", "dry_run", "strict", "restore_deleted")
-"""What may stand beside the bundle."""
+"""The keys that may accompany the bundle."""
 
 _BLOCK = 1 << 18
-_BESIDE_BYTES = 1 << 16
+_OPTIONS_BYTES = 1 << 16
 _FIRST_KEY = re.compile(rb'\s*\{\s*"(?:bundle|' + "|".join(OPTIONS).encode() + rb')"\s*:')
 _BEGINNING = re.compile(rb'[{,]\s*"bundle"\s*:\s*\Z')
-_MARKS = re.compile(rb"[{}\[\]]|(" + STRING + rb')|"', re.DOTALL)
+_TOKENS = re.compile(rb"[{}\[\]]|(" + STRING + rb')|"', re.DOTALL)
 
 
 def unwrap(
-    source: BinaryIO, out: BinaryIO, limits: Limits, still_wanted: Callable[[], None]
+    source: BinaryIO, out: BinaryIO, limits: Limits, check_stopped: Callable[[], None]
 ) -> dict[str, Any] | None:
-    """Copy the bundle to `out`; the options beside it, or None where nothing is wrapped.
+    """Copy the bundle in an envelope to `out`.
 
     Args:
         source: a file, compressed or not.
-        out: gets the bundle, plain.
-        limits: what the file may hold at most.
-        still_wanted: called between blocks; it raises to stop.
+        out: receives the bundle, not compressed.
+        limits: the limits of the bundle.
+        check_stopped: called between blocks; raises to stop the work.
+
+    Returns:
+        The options beside the bundle; None if there is no envelope around it.
 
     Raises:
-        BundleError: it begins as a wrapped bundle does, and is not one.
+        BundleError: the envelope is not valid.
     """
-    text = expanded(source, limits)
+    text = decompressed(source, limits)
     block = text.read(_BLOCK)
     if not _FIRST_KEY.match(block):
         return None
-    copy = _Copy(out, limits)
+    extraction = _Extraction(out, limits)
     while block:
-        still_wanted()
-        copy.take(block)
+        check_stopped()
+        extraction.take(block)
         block = text.read(_BLOCK)
-    return copy.options()
+    return extraction.options()
 
 
-class _Copy:
-    """Where in the text we are: beside the bundle, or in it."""
+class _Extraction:
+    """Splits the text of an envelope into the bundle and the options beside it."""
 
     def __init__(self, out: BinaryIO, limits: Limits) -> None:
         self._out = out
         self._limits = limits
-        self._beside = b""
+        self._options = b""
         self._rest = b""
         self._depth = 0
         self._copying = False
@@ -64,53 +67,57 @@ class _Copy:
         text = self._rest + block
         done = 0
         end = len(text)
-        for mark in _MARKS.finditer(text):
-            match mark.group():
+        for token in _TOKENS.finditer(text):
+            match token.group():
                 case b"{" | b"[":
                     if self._depth == 1:
-                        self._keep(text[done : mark.start()])
-                        done = mark.start()
-                        self._copying = bool(_BEGINNING.search(self._beside))
+                        self._keep(text[done : token.start()])
+                        done = token.start()
+                        self._copying = bool(_BEGINNING.search(self._options))
                         if self._copying:
-                            self._beside += b"null"
+                            self._options += b"null"
                     self._depth += 1
                 case b"}" | b"]":
                     self._depth -= 1
                     if self._copying and self._depth == 1:
-                        self._keep(text[done : mark.end()])
-                        done = mark.end()
+                        self._keep(text[done : token.end()])
+                        done = token.end()
                         self._copying = False
-                case b'"':  # a text that does not end in this block
-                    end = mark.start()
+                case b'"':  # a string that continues in the next block
+                    end = token.start()
                     break
         self._keep(text[done:end])
         self._rest = text[end:]
         if len(self._rest) > self._limits.line_bytes:
             raise BundleError(
-                f"The body has a text of more than {self._limits.line_bytes:,} bytes "
+                f"The import request has a string of more than {self._limits.line_bytes:,} bytes "
                 "(TRIBAL_LIMIT_LINE_BYTES). Nothing was imported."
             )
 
     def options(self) -> dict[str, Any]:
         if self._rest or self._depth or self._copying:
-            raise BundleError("The body is cut off. Nothing was imported. Send it again.")
+            raise BundleError(
+                "The import request is truncated. Nothing was imported. Send it again."
+            )
         try:
-            options = parse(self._beside, self._limits.nesting)
+            options = parse(self._options, self._limits.nesting)
         except EntryError as error:
             raise BundleError(
-                f"The body can't be read: beside the bundle, {error}. Nothing was imported."
+                f"Invalid import request outside the bundle: {error}. Nothing was imported."
             ) from None
         if "bundle" not in options or options.pop("bundle") is not None:
-            raise BundleError("The body has no bundle, which is an object. Nothing was imported.")
+            raise BundleError(
+                "The import request has no bundle, or it is not an object. Nothing was imported."
+            )
         return dict(options)
 
     def _keep(self, text: bytes) -> None:
         if self._copying:
             self._out.write(text)
             return
-        self._beside += text
-        if len(self._beside) > _BESIDE_BYTES:
+        self._options += text
+        if len(self._options) > _OPTIONS_BYTES:
             raise BundleError(
-                f"Beside the bundle, the body has more than {_BESIDE_BYTES:,} bytes. Nothing was "
-                "imported. Put the bundle alone in the body."
+                f"The import request has more than {_OPTIONS_BYTES:,} bytes outside the bundle. "
+                "Nothing was imported. Send the bundle alone, or with options only."
             )

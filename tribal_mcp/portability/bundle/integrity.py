@@ -1,19 +1,26 @@
-"""The tail of a bundle: counts and hashes, and marks that show where the entries of two differ."""
+"""The integrity block of a bundle: counts, hashes, and marks that locate a difference."""
 
 import hashlib
 from typing import Any, NamedTuple
 
 from tribal_mcp.errors import BundleError
+from tribal_mcp.next_steps import NextStep
+
+COPY_AGAIN = NextStep("Copy the bundle again from its source.")
+"""What to do about a damaged bundle."""
+
+RAISE_LIMIT = NextStep("Raise the limit if you trust the bundle.")
+"""What to do about a bundle that exceeds a limit."""
 
 _MARKS = 4_096
 _MARK_CHARS = 8
 
 
 class Integrity(NamedTuple):
-    """The tail of a bundle.
+    """The integrity block, without its marks.
 
-    `sha256` is the hash, in hex, over the compact JSON of each entry and a newline, in order;
-    `deleted_sha256` is that of the tombstones, and empty if there are none.
+    `sha256` is the hash, in hex, over the compact JSON of each entry and a newline, in order.
+    `deleted_sha256` is the same for the tombstones; empty if there are none.
     """
 
     memory_count: int
@@ -23,7 +30,7 @@ class Integrity(NamedTuple):
 
     @classmethod
     def of(cls, entries: "EntriesHash", deleted: "EntriesHash") -> "Integrity":
-        """The tail behind these entries and tombstones."""
+        """The integrity block of these entries and tombstones."""
         of_deleted = (deleted.count, deleted.hexdigest()) if deleted.count else ()
         return cls(entries.count, entries.hexdigest(), *of_deleted)
 
@@ -39,7 +46,7 @@ class Integrity(NamedTuple):
         """Read the JSON form.
 
         Raises:
-            BundleError: a field is missing or of a wrong type.
+            BundleError: a field is missing or has a wrong type.
         """
         match data:
             case {"memory_count": int(count), "sha256": str(sha256), **rest} if (
@@ -49,16 +56,16 @@ class Integrity(NamedTuple):
             ):
                 return cls(count, sha256, deleted, deleted_sha256)
         raise BundleError(
-            "The bundle is damaged: its integrity block has no memory_count and sha256, or they "
-            "are none. Nothing was imported. Copy it again from its source."
+            "The bundle is damaged: its integrity block has no valid memory_count and sha256.",
+            COPY_AGAIN,
         )
 
 
 class EntriesHash:
     """SHA-256 over the compact JSON of each entry (or tombstone) and a newline, in order.
 
-    A mark is the beginning of that hash as it is after every so many entries: after each one, or
-    where that would be too many marks, after every 2nd, 4th, …
+    A mark is a prefix of the hash after an entry: after each one, or after every 2nd, 4th, … when
+    there would be too many marks.
 
     Attributes:
         count: entries so far.
@@ -71,7 +78,7 @@ class EntriesHash:
         self._sha256 = hashlib.sha256()
 
     def add(self, entry: bytes) -> None:
-        """Take in the compact JSON of the next entry."""
+        """Add the compact JSON of the next entry."""
         self.count += 1
         self._sha256.update(entry)
         self._sha256.update(b"\n")
@@ -86,13 +93,13 @@ class EntriesHash:
         return self._sha256.hexdigest()
 
     def marks(self) -> dict[str, Any]:
-        """The marks as they stand in the integrity block."""
+        """The marks in the form of the integrity block."""
         return {"every": self._every, "sha256": "".join(self._marks)}
 
     def first_difference(self, marks: object) -> tuple[int, int] | None:
-        """The numbers of the entries, from 1, that the first difference to other marks is among.
+        """The range of entries, counted from 1, that contains the first difference to other marks.
 
-        None if these are no marks.
+        None if the other marks can't be compared.
         """
         match marks:
             case {"every": int(every), "sha256": str(text)} if every > 0:

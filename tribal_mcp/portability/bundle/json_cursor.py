@@ -1,9 +1,9 @@
-"""A cursor over the text of a bundle: finds where each JSON value begins and ends.
+"""A cursor over the text of a bundle that finds where each JSON value begins and ends.
 
-It holds one value and one block at a time, whatever the layout, and leaves reading the value to
-`strict_json`, so that every layout is read equally strictly. A JSON value ends by itself: text that
-begins where a value begins and is JSON as a whole *is* that value. So an entry is first looked for
-as the rest of its line, which is fast, and only then by counting brackets.
+It holds one value and one block at a time. `strict_json` parses the value, so every layout is read
+equally strictly. Text that begins at a value and is valid JSON as a whole is exactly that value. So
+an entry is first assumed to be the rest of its line, which is fast; only if that fails does the
+cursor count brackets.
 """
 
 import re
@@ -12,25 +12,27 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from tribal_mcp.errors import BundleError, EntryError
+from tribal_mcp.next_steps import NextStep
+from tribal_mcp.portability.bundle.integrity import COPY_AGAIN, RAISE_LIMIT
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.strict_json import STRING, VALUES, NotJSON
 
 Loads = Callable[[bytes], Any]
-"""Reads the text of one value; raises ValueError, and EntryError where it can say why."""
+"""Parses one value; raises ValueError, or its subclass EntryError with a reason."""
 
 _COMMA = ord(",")
 _WHITE = re.compile(rb"[ \t\r\n]*+")
 _STRING = re.compile(STRING, re.DOTALL)
-_MARKS = re.compile(rb'["{}\[\]](?:(?<=")(?:[^"\\]++|\\.)*+")?+', re.DOTALL)
+_TOKENS = re.compile(rb'["{}\[\]](?:(?<=")(?:[^"\\]++|\\.)*+")?+', re.DOTALL)
 _LINE_END = re.compile(rb",?[ \t\r]*+\n")
 _SCALAR = re.compile(rb'[^\s,:"{}\[\]]++')
 
 
 class Cursor:
-    """A place in a text that arrives in blocks.
+    """A position in a text that arrives in blocks.
 
     Attributes:
-        line: the number of its line, from 1.
+        line: the line number, from 1.
     """
 
     def __init__(self, blocks: Iterator[bytes], limits: Limits) -> None:
@@ -42,7 +44,7 @@ class Cursor:
         self._by_line = True
 
     def peek(self) -> bytes:
-        """The next character that is not white space; empty at the end."""
+        """Skip white space: the next character, or empty bytes at the end."""
         while True:
             begin = self._at
             white = _WHITE.match(self._text, begin)
@@ -52,28 +54,28 @@ class Cursor:
                 return self._text[self._at : self._at + 1]
 
     def take(self, *expected: bytes) -> bytes:
-        """Go past the next character, which must be one of these."""
+        """Consume the next character, which must be one of these."""
         found = self.peek()
         if found not in expected:
-            self._refuse(" or ".join(repr(one.decode()) for one in expected))
+            self._unexpected(" or ".join(repr(one.decode()) for one in expected))
         self._at += 1
         return found
 
     def follows(self, text: bytes) -> bool:
-        """Whether exactly this text comes next."""
+        """Whether exactly this text is next."""
         while len(self._text) - self._at < len(text) and self._more():
             pass
         return self._text.startswith(text, self._at)
 
     def value(self) -> tuple[int, bytes]:
-        """Go past the next value: its line and its text, which need not be JSON."""
+        """Consume the next value: its line and its text, which may be invalid JSON."""
         if not self.peek():
-            self._refuse("a value")
+            self._unexpected("a value")
         line = self.line
         while (end := self._end_of_value()) is None:
             self._check_size(len(self._text) - self._at)
             if not self._more():
-                self._cut_off("the end of a value")
+                self._truncated("the end of a value")
         self._check_size(end - self._at)
         text = self._text[self._at : end]
         self.line += text.count(b"\n")
@@ -81,9 +83,9 @@ class Cursor:
         return line, text
 
     def items(self, loads: Loads) -> Iterator[tuple[int, bytes, Any]]:
-        """Go past a list: the line, the text and the value of each of its items.
+        """Consume a list: the line, the text and the value of each item.
 
-        The value is an EntryError where the item is JSON that can't be taken.
+        The value is an EntryError if the item is JSON but not strict JSON.
         """
         self.take(b"[")
         if self.peek() == b"]":
@@ -93,7 +95,9 @@ class Cursor:
             line = self.line
             text, value = self._item(loads)
             yield line, text, value
-            if self._text.startswith(b",\n{", self._at):  # as most often, and found fast
+            if self._text.startswith(
+                b",\n{", self._at
+            ):  # the common case, without a regular expression
                 self._at += 2
                 self.line += 1
             elif self.take(b",", b"]") == b"]":
@@ -102,7 +106,7 @@ class Cursor:
                 self.peek()
 
     def lines(self) -> Iterator[tuple[int, bytes, bool]]:
-        """Go on to the end: the number and text of each line, and whether a newline ends it."""
+        """Consume the rest: the number and text of each line, and whether a newline ends it."""
         most = 2 * self._limits.entries + 1_000
         while True:
             newline = self._text.find(b"\n", self._at)
@@ -111,7 +115,8 @@ class Cursor:
                 if self.line > most:
                     raise BundleError(
                         f"The bundle has more than {most:,} lines, more than half of them blank "
-                        "(TRIBAL_LIMIT_ENTRIES). Nothing was imported."
+                        "(TRIBAL_LIMIT_ENTRIES).",
+                        NextStep("Remove the blank lines."),
                     )
                 text = self._text[self._at : newline]
                 self._at = newline + 1
@@ -138,42 +143,42 @@ class Cursor:
             return text, loads(text)
         except NotJSON as error:
             raise BundleError(
-                f"The bundle is damaged at line {line + error.line - 1:,}: {error}. "
-                "Nothing was imported. Copy it again from its source."
+                f"The bundle is damaged at line {line + error.line - 1:,}: {error}.", COPY_AGAIN
             ) from None
         except EntryError as error:
             return text, error
 
     def _end_of_value(self) -> int | None:
-        """Where the value that begins here ends; None if that is not in the text yet."""
+        """Where the value that begins here ends; None if the text does not reach that far."""
         text, begin = self._text, self._at
         first = text[begin : begin + 1]
         if first not in (b"{", b"["):
             found = (_STRING if first == b'"' else _SCALAR).match(text, begin)
             if found is None and first != b'"':
-                self._refuse("a value")
+                self._unexpected("a value")
             return found.end() if found and (first == b'"' or found.end() < len(text)) else None
         depth = 0
         allowed = self._limits.dimensions + VALUES
-        for marks, found in enumerate(_MARKS.finditer(text, begin)):
-            mark = found.group()
-            if mark in (b"{", b"["):
+        for tokens, found in enumerate(_TOKENS.finditer(text, begin)):
+            token = found.group()
+            if token in (b"{", b"["):
                 depth += 1
-            elif mark in (b"}", b"]"):
+            elif token in (b"}", b"]"):
                 depth -= 1
                 if not depth:
                     return found.end()
-            elif mark == b'"':
+            elif token == b'"':
                 return None
-            if marks > allowed:
+            if tokens > allowed:
                 raise BundleError(
-                    f"The bundle has, from line {self.line:,} on, more than {allowed:,} texts, "
-                    "lists and objects in one value, which no memory does. Nothing was imported."
+                    f"The value at line {self.line:,} has more than {allowed:,} strings, lists and "
+                    "objects, too many for a memory.",
+                    COPY_AGAIN,
                 )
         return None
 
     def _more(self) -> bool:
-        """Take in about as much text again as is unread; False at the end."""
+        """Read about as much text again as is unread; False at the end."""
         parts = [self._text[self._at :]]
         wanted = len(parts[0])
         got = 0
@@ -189,28 +194,28 @@ class Cursor:
     def _check_size(self, size: int) -> None:
         if size > self._limits.line_bytes:
             raise BundleError(
-                f"The bundle has a line or an entry, from line {self.line:,} on, of more than "
-                f"{self._limits.line_bytes:,} bytes (TRIBAL_LIMIT_LINE_BYTES). Nothing was "
-                "imported. Raise the limit if you trust it."
+                f"A line or an entry at line {self.line:,} has more than "
+                f"{self._limits.line_bytes:,} bytes (TRIBAL_LIMIT_LINE_BYTES).",
+                RAISE_LIMIT,
             )
 
-    def _refuse(self, expected: str) -> NoReturn:
+    def _unexpected(self, expected: str) -> NoReturn:
         if not self.peek():
-            self._cut_off(expected)
-        raise BundleError(
-            f"The bundle is damaged at line {self.line:,}: {expected} should stand there. "
-            "Nothing was imported. Copy it again from its source."
-        )
+            self._truncated(expected)
+        raise BundleError(f"Invalid JSON at line {self.line:,}: expected {expected}.", COPY_AGAIN)
 
-    def _cut_off(self, expected: str) -> NoReturn:
+    def _truncated(self, expected: str) -> NoReturn:
         raise BundleError(
-            f"The bundle is cut off at line {self.line:,}: {expected} is missing. "
-            "Nothing was imported. Copy it again from its source."
+            f"The bundle is truncated at line {self.line:,}: expected {expected}.", COPY_AGAIN
         )
 
 
 def _utf8(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """The same text without its byte order mark."""
+    """The text without its byte order mark.
+
+    Raises:
+        BundleError: the encoding is UTF-16 or UTF-32.
+    """
     head = b""
     for block in blocks:
         head += block
@@ -218,8 +223,8 @@ def _utf8(blocks: Iterator[bytes]) -> Iterator[bytes]:
             break
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head[:4]:
         raise BundleError(
-            "The file is UTF-16 or UTF-32; a bundle is UTF-8. Nothing was imported. Save it as "
-            "UTF-8 and try again."
+            "The file is UTF-16 or UTF-32, but a bundle is UTF-8.",
+            NextStep("Save it as UTF-8 and try again."),
         )
     yield head.removeprefix(b"\xef\xbb\xbf")
     yield from blocks

@@ -1,64 +1,65 @@
-"""The parts of a bundle's text, whatever its layout: the head, the items, what stands beside.
+"""The layouts of a bundle's text, and how to find its parts in each.
 
-Layouts: "json", one object with `manifest`, `entries`, `deleted` and `integrity`, laid out in any
-way; and "jsonl", lines of `{"manifest": …}`, entries, `{"deleted": …}`, `{"integrity": …}`, or of
-entries only, as people write them by hand. A file that looks exactly as our writer lays it out is
-held to that to the byte.
+"json" is one object with `manifest`, `entries`, `deleted` and `integrity`, formatted in any way.
+"jsonl" has one line each for `{"manifest": …}`, every entry, `{"deleted": …}` and
+`{"integrity": …}`, or entries only, as people write them by hand. A file that begins exactly as our
+writer begins it must match our writer's output byte for byte.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 import orjson
 
 from tribal_mcp.errors import BundleError, EntryError, UsageError
+from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.bundle.compression import Compression
+from tribal_mcp.portability.bundle.integrity import COPY_AGAIN
 from tribal_mcp.portability.bundle.json_cursor import Cursor, Loads
 from tribal_mcp.portability.strict_json import NotJSON, parse_line
 
 Layout = Literal["json", "jsonl"]
 
 HEAD = b'{"manifest": '
-"""How our writer begins a bundle; behind the manifest it goes on with ENTRIES, or `}` in lines."""
+"""How our writer begins a bundle; after the manifest follows ENTRIES, or `}` in jsonl."""
 ENTRIES = b',\n"entries": ['
 
 
-class Deleted(NamedTuple):
-    """The value of a tombstone, or the EntryError that it is instead."""
+class TombstoneValue(NamedTuple):
+    """The JSON value of a tombstone, or an EntryError if it can't be parsed."""
 
     value: Any
 
 
 Items = Iterator[tuple[int, bytes, Any]]
-"""Of each entry: its number, its text, and its value or the EntryError that it is instead; of each
-tombstone its number, its text and a `Deleted`."""
+"""The number, the text and the value of each entry and tombstone. The value of an entry that can't
+be parsed is an EntryError; that of a tombstone is a TombstoneValue."""
 
 PARTS = {"manifest", "entries", "deleted", "integrity"}
-"""What a bundle consists of."""
+"""The known parts of a bundle."""
 
 _LISTS = {"entries", "deleted"}
 _LINE_PARTS = PARTS - {"entries"}
 _DELETED_LINE = b'{"deleted":'
-_PARTS = 1_000
-_PART_NAME = 1_000
+_MAX_KEYS = 1_000
+_MAX_KEY_CHARS = 1_000
 _BLANK_LINES = 1_000
-_NO_BUNDLE = "so it is not a bundle. Nothing was imported."
 _OTHER_BEGINNINGS = {
-    b"": f"The file is empty, {_NO_BUNDLE}",
-    b"<": f"The file is HTML or XML, {_NO_BUNDLE} Give the file that tribal_export wrote.",
-    b"[": f"The file is a JSON list, {_NO_BUNDLE} A bundle is an object with manifest and entries.",
-    b'"': f"The file is one JSON text, {_NO_BUNDLE} If the text is a bundle, decode it once.",
+    b"": "Not a bundle: the file is empty.",
+    b"<": "Not a bundle: the file is HTML or XML.",
+    b"[": "Not a bundle: the file is a JSON list. A bundle is an object with manifest and entries.",
+    b'"': "Not a bundle: the file is a JSON string. If the string is a bundle, decode it first.",
 }
 
 
 def layout_of(name: str) -> tuple[Layout, Compression]:
-    """The layout and compression that a file name asks for.
+    """The layout and compression that a file name specifies.
 
     Raises:
-        UsageError: it ends in none of .json, .jsonl, and those with .gz or .zst behind.
+        UsageError: it does not end in .json or .jsonl, optionally followed by .gz or .zst.
     """
     stem = name.lower()
     compression: Compression = "none"
@@ -71,8 +72,8 @@ def layout_of(name: str) -> tuple[Layout, Compression]:
     if stem.endswith(".json"):
         return "json", compression
     raise UsageError(
-        "A bundle's name ends in .json or .jsonl, with .gz or .zst behind it if it is to be "
-        "compressed. Change the name."
+        "The name of a bundle must end in .json or .jsonl, followed by .gz or .zst to compress it. "
+        "Change the name."
     )
 
 
@@ -81,8 +82,8 @@ class Head:
     """What is known before the first entry.
 
     Attributes:
-        manifest: its value; None where there is none.
-        is_ours: the file is laid out as our writer does it, so its every byte is known.
+        manifest: its value; None if there is none.
+        is_ours: the file begins exactly as our writer begins it.
     """
 
     layout: Layout
@@ -90,27 +91,27 @@ class Head:
     is_ours: bool = False
 
     @property
-    def place(self) -> str:
-        """What the numbers of its entries count."""
+    def unit(self) -> str:
+        """What the numbers of entries count."""
         return "line" if self.is_ours or self.layout == "jsonl" else "entry"
 
     @property
-    def place_of_deleted(self) -> str:
-        """What the numbers of its tombstones count."""
-        return "line" if self.place == "line" else "tombstone"
+    def tombstone_unit(self) -> str:
+        """What the numbers of tombstones count."""
+        return "line" if self.unit == "line" else "tombstone"
 
 
 def read_head(new_cursor: Callable[[], Cursor], nesting: int) -> Head:
-    """Recognise the layout and find the manifest, wherever it stands.
+    """Recognise the layout and find the manifest, wherever it is.
 
     Raises:
-        BundleError: it is no bundle of any layout.
+        BundleError: it is not a bundle.
     """
     try:
         return _head(new_cursor(), nesting)
     except BundleError:
         with suppress(BundleError):
-            if _is_lines(new_cursor()):  # whose first one is broken, which concerns that entry
+            if _is_lines(new_cursor()):  # the first line is invalid, which rejects only that entry
                 return Head("jsonl")
         raise
 
@@ -119,9 +120,8 @@ def _head(cursor: Cursor, nesting: int) -> Head:
     first = cursor.peek()
     if first != b"{":
         raise BundleError(
-            _OTHER_BEGINNINGS.get(first)
-            or f"The file is not JSON, {_NO_BUNDLE} Give a .json or .jsonl file that "
-            "tribal_export or TribalMemory wrote."
+            _OTHER_BEGINNINGS.get(first) or "Not a bundle: the file is not JSON.",
+            NextStep("Choose a .json or .jsonl file that tribal-mcp or TribalMemory exported."),
         )
     is_ours = cursor.follows(HEAD)
     line = cursor.line
@@ -129,7 +129,7 @@ def _head(cursor: Cursor, nesting: int) -> Head:
     for key in _keys(cursor, nesting):
         if key == "manifest":
             at, text = cursor.value()
-            value = structure(text, at, nesting)
+            value = parse_part(text, at, nesting)
             layout: Layout = "json" if keys or cursor.peek() != b"}" else "jsonl"
             is_ours = (
                 is_ours
@@ -147,7 +147,7 @@ def _head(cursor: Cursor, nesting: int) -> Head:
         keys.add(f"{key} list" if is_list else key)
     if cursor.line == line and "entries list" not in keys and keys & {"id", "content", "deleted"}:
         return Head("jsonl")
-    raise BundleError(f"The file has no manifest, {_NO_BUNDLE}")
+    raise BundleError("Not a bundle: the file has no manifest.")
 
 
 def _is_lines(cursor: Cursor) -> bool:
@@ -162,8 +162,8 @@ def _is_lines(cursor: Cursor) -> bool:
     )
 
 
-def structure(text: bytes, line: int, nesting: int) -> Any:  # noqa: ANN401 - any JSON value
-    """The value of a part that is not an entry.
+def parse_part(text: bytes, line: int, nesting: int) -> Any:  # noqa: ANN401 - any JSON value
+    """The value of a part that is not an entry or a tombstone.
 
     Raises:
         BundleError: it is not strict JSON.
@@ -172,14 +172,11 @@ def structure(text: bytes, line: int, nesting: int) -> Any:  # noqa: ANN401 - an
         return parse_line(text, nesting)
     except EntryError as error:
         line += error.line - 1 if isinstance(error, NotJSON) else 0
-        raise BundleError(
-            f"The bundle can't be read at line {line:,}: {error}. Nothing was imported. "
-            "Copy it again from its source."
-        ) from None
+        raise BundleError(f"The bundle is damaged at line {line:,}: {error}.", COPY_AGAIN) from None
 
 
 def _keys(cursor: Cursor, nesting: int) -> Iterator[str]:
-    """The keys of an object; whoever takes one goes past its value before the next."""
+    """The keys of an object; the caller consumes each value before it asks for the next key."""
     cursor.take(b"{")
     seen: set[str] = set()
     if cursor.peek() == b"}":
@@ -187,18 +184,17 @@ def _keys(cursor: Cursor, nesting: int) -> Iterator[str]:
         return
     while True:
         line, text = cursor.value()
-        key = structure(text, line, nesting)
+        key = parse_part(text, line, nesting)
         if type(key) is not str or key in seen:
-            problem = "stands twice" if type(key) is str else "is no key"
+            problem = "duplicate key" if type(key) is str else "not a key:"
             raise BundleError(
-                f"The bundle is damaged at line {line:,}: {key!r:.60} {problem}. "
-                "Nothing was imported."
+                f"The bundle is damaged at line {line:,}: {problem} {key!r:.60}.", COPY_AGAIN
             )
         seen.add(key)
-        if len(seen) > _PARTS or len(key) > _PART_NAME:
+        if len(seen) > _MAX_KEYS or len(key) > _MAX_KEY_CHARS:
             raise BundleError(
-                f"The file has more than {_PARTS} parts, or one whose name is longer than "
-                f"{_PART_NAME} characters, {_NO_BUNDLE}"
+                f"Not a bundle: the file has more than {_MAX_KEYS:,} top-level keys, or one with "
+                f"more than {_MAX_KEY_CHARS:,} characters."
             )
         cursor.take(b":")
         yield key
@@ -206,75 +202,90 @@ def _keys(cursor: Cursor, nesting: int) -> Iterator[str]:
             return
 
 
-def read_items(
-    cursor: Cursor, head: Head, loads: Loads, nesting: int, beside: dict[str, Any]
-) -> Items:
-    """Entries and tombstones in order; all that stands beside them is in `beside` at the end.
+@dataclass(slots=True)
+class BundleText:
+    """The text of a bundle, to be read once.
 
-    Raises:
-        BundleError: the file is cut off or damaged.
+    Attributes:
+        cursor: at the beginning of the text.
+        head: what `read_head` found.
+        loads: parses an entry or a tombstone.
+        nesting: levels of JSON in every other part.
+        parts: the other parts by their keys, complete once all items have been read.
     """
-    if head.layout == "jsonl":
-        return _lines(cursor, head, loads, nesting, beside)
-    return _document(cursor, head, loads, nesting, beside)
 
+    cursor: Cursor
+    head: Head
+    loads: Loads
+    nesting: int
+    parts: dict[str, Any] = field(default_factory=dict)
 
-def _document(
-    cursor: Cursor, head: Head, loads: Loads, nesting: int, beside: dict[str, Any]
-) -> Items:
-    has_entries = False
-    for key in _keys(cursor, nesting):
-        if key in _LISTS:
-            is_deleted = key == "deleted"
-            has_entries = has_entries or not is_deleted
-            for number, (line, text, value) in enumerate(cursor.items(loads), start=1):
-                item = Deleted(value) if is_deleted else value
-                yield line if head.is_ours else number, text, item
-        else:
-            line, text = cursor.value()
-            value = structure(text, line, nesting)
-            beside[key] = value if key in PARTS else None  # the rest would only take memory
-    if cursor.peek():
-        raise BundleError(
-            f"Line {cursor.line:,} stands after the end of the bundle. Nothing was imported."
-        )
-    if not has_entries:
-        raise BundleError(f"The file has no entries, {_NO_BUNDLE}")
+    def items(self) -> Items:
+        """Entries and tombstones in order.
 
+        Raises:
+            BundleError: the file is truncated or damaged.
+        """
+        return self._lines() if self.head.layout == "jsonl" else self._document()
 
-def _lines(cursor: Cursor, head: Head, loads: Loads, nesting: int, beside: dict[str, Any]) -> Items:
-    for number, line, is_ended in cursor.lines():
-        text = line.strip(b" \t\r")
-        if not text:
-            continue
-        if "integrity" in beside:
-            raise BundleError(
-                f"Line {number:,} stands after the end of the bundle. Nothing was imported."
-            )
-        try:
-            value = loads(text)
-        except EntryError as error:
-            if not is_ended:
-                raise BundleError(
-                    f"The bundle is cut off at line {number:,}. Nothing was imported. Copy it "
-                    "again from its source."
-                ) from None
-            value = Deleted(error) if text.startswith(_DELETED_LINE) else error
-        if type(value) is dict and len(value) == 1 and not _LINE_PARTS.isdisjoint(value):
+    def _document(self) -> Items:
+        cursor, is_ours = self.cursor, self.head.is_ours
+        has_entries = False
+        for key in _keys(cursor, self.nesting):
+            if key in _LISTS:
+                is_deleted = key == "deleted"
+                has_entries = has_entries or not is_deleted
+                for number, (line, text, value) in enumerate(cursor.items(self.loads), start=1):
+                    item = TombstoneValue(value) if is_deleted else value
+                    yield line if is_ours else number, text, item
+            else:
+                line, text = cursor.value()
+                value = parse_part(text, line, self.nesting)
+                # An unknown part would only use memory.
+                self.parts[key] = value if key in PARTS else None
+        if cursor.peek():
+            raise _after_end(cursor.line)
+        if not has_entries:
+            raise BundleError("Not a bundle: the file has no entries.")
+
+    def _lines(self) -> Items:
+        parts = self.parts
+        for number, line, is_ended in self.cursor.lines():
+            text = line.strip(b" \t\r")
+            if not text:
+                continue
+            if "integrity" in parts:
+                raise _after_end(number)
+            try:
+                value = self.loads(text)
+            except EntryError as error:
+                if not is_ended:
+                    raise BundleError(
+                        f"The bundle is truncated at line {number:,}.", COPY_AGAIN
+                    ) from None
+                value = TombstoneValue(error) if text.startswith(_DELETED_LINE) else error
+            if type(value) is not dict or len(value) != 1 or _LINE_PARTS.isdisjoint(value):
+                yield number, text, value
+                continue
             [key] = value
             if key == "deleted":
-                yield number, text, Deleted(value[key])
+                yield number, text, TombstoneValue(value[key])
                 continue
-            if key in beside or (key == "manifest" and head.manifest is None):
+            if key in parts or (key == "manifest" and self.head.manifest is None):
                 raise BundleError(
-                    f"Line {number:,} is another manifest: these are two bundles in one file. "
-                    "Nothing was imported. Import them one by one."
+                    f"The file has a second manifest at line {number:,}: it contains two bundles.",
+                    NextStep("Split it into two files."),
                 )
-            beside[key] = structure(text, number, nesting)[key]
-        else:
-            yield number, text, value
-    if head.manifest is not None and "integrity" not in beside:
-        raise BundleError(
-            f"The bundle is cut off after line {number:,}: its last line, the integrity block, is "
-            "missing. Nothing was imported. Copy it again from its source."
-        )
+            parts[key] = parse_part(text, number, self.nesting)[key]
+        if self.head.manifest is not None and "integrity" not in parts:
+            raise BundleError(
+                f"The bundle is truncated after line {number:,}: the integrity block, its last "
+                "line, is missing.",
+                COPY_AGAIN,
+            )
+
+
+def _after_end(line: int) -> BundleError:
+    return BundleError(
+        f"The file has more data at line {line:,}, after the end of the bundle.", COPY_AGAIN
+    )

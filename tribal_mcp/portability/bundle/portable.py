@@ -1,4 +1,4 @@
-"""A whole bundle in memory."""
+"""A bundle that is held in memory."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,15 +18,19 @@ from tribal_mcp.portability.manifest import EmbeddingManifest
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.memory_json import dump_entry, entry_to_dict
 from tribal_mcp.portability.strict_json import check
+from tribal_mcp.text import counted
 
 
 @dataclass(slots=True)
 class PortableBundle:
-    """A bundle that is held in memory.
+    """A bundle in memory.
 
-    `rejected` lists the entries that could not be read; an import reports them as errors.
-    `deleted` says which memories were forgotten, and when.
-    `notes` are sentences for the user about what was read or left out.
+    Attributes:
+        manifest: describes the bundle; its memory_count is computed when the bundle is written.
+        entries: the memories.
+        rejected: entries that could not be read; an import reports them as errors.
+        notes: sentences for the user about what was read or left out.
+        deleted: the tombstones.
     """
 
     manifest: EmbeddingManifest
@@ -36,15 +40,16 @@ class PortableBundle:
     deleted: list[Tombstone] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form, with the integrity block of what is in it.
+        """The JSON form, with an integrity block.
 
         Raises:
-            BundleError: entries were rejected when it was read, so that it is not whole.
+            BundleError: entries were rejected when it was read, so it is incomplete.
         """
         if self.rejected:
             raise BundleError(
-                f"{len(self.rejected)} entries of this bundle could not be read, the first at "
-                f"{self.rejected[0]}. Mend them, or clear `rejected` to write it without them."
+                f"The bundle has {counted(len(self.rejected), 'entry', 'entries')} that could not "
+                f"be read, the first at {self.rejected[0]}. Correct what is wrong, or clear "
+                "`rejected` to write the bundle without it."
             )
         return {
             "manifest": replace(self.manifest, memory_count=len(self.entries)).to_dict(),
@@ -58,20 +63,20 @@ class PortableBundle:
         """Read the JSON form.
 
         Raises:
-            BundleError: it is not a bundle, or not whole. One bad entry does not refuse it: that
-                goes to `rejected`.
+            BundleError: it is not a bundle, or incomplete. An invalid entry does not refuse it,
+                but is listed in `rejected`.
         """
         if not isinstance(data, Mapping):
-            raise BundleError("The bundle is not an object, so this is not a bundle.")
+            raise BundleError("Not a bundle: it is not a JSON object.")
         if "manifest" not in data:
-            raise BundleError("manifest is missing, so this is not a bundle.")
+            raise BundleError("Not a bundle: manifest is missing.")
         manifest = EmbeddingManifest.from_dict(data["manifest"])
         if not isinstance(data.get("entries"), list):
-            raise BundleError("entries is missing or not a list, so this is not a bundle.")
+            raise BundleError("Not a bundle: entries is missing or not a list.")
         bundle = cls(manifest)
         deleted = data.get("deleted", [])
         if not isinstance(deleted, list):
-            raise BundleError("deleted is not a list, so this is not a bundle.")
+            raise BundleError("Not a bundle: deleted is not a list.")
         ids = ExactIds()
         tombstones = TombstoneReader(ids)
         for position, item in enumerate(deleted, start=1):
@@ -97,7 +102,7 @@ def integrity_of(entries: Iterable[MemoryEntry], tombstones: Iterable[Tombstone]
     """The integrity block of these entries and tombstones, in this order.
 
     Raises:
-        BundleError: one holds what would not come back the same.
+        BundleError: a value would not read back the same.
     """
     digest = EntriesHash()
     for entry in entries:

@@ -1,9 +1,9 @@
-"""What a bundle gave while it was verified, to be had again without a second look at its file.
+"""The content of a verified bundle, kept so that its file is read and parsed only once.
 
-So what is imported is what was verified, whatever becomes of the file in between, and nothing is
-parsed twice. It is kept in memory while that is little, and then in a scratch file: in chunks, each
-of entries or of tombstones. The file is ours alone and lives no longer than its reader, so its
-layout is Python's own.
+So an import writes exactly what was verified, even if the file changes meanwhile. The content is
+kept in memory up to a limit and then in a scratch file, in chunks that hold either entries or
+tombstones. The scratch file is private and lives no longer than its reader, so its format is
+Python's `marshal`.
 """
 
 import marshal
@@ -25,16 +25,16 @@ _CHUNK_BYTES = MIB  # of the bundle
 _CHUNK = 500
 _BATCH_BYTES = 32 * MIB
 _BATCH_VALUES = 2 * MIB
-"""Beside the vectors: as values these take up to twenty times as much."""
-_HEAD = Struct("<?QQ")  # whether it holds tombstones, its length, and that of its vectors
-_MARSHAL = 2  # the last version that does not look for what stands twice
+"""Bytes without the vectors; as Python values they take up to twenty times as much."""
+_HEAD = Struct("<?QQ")  # whether it holds tombstones, its length, and the length of its vectors
+_MARSHAL = 2  # the last version that does not search for shared references
 
 
-class Kept:
-    """Entries and tombstones, in the order in which they came.
+class Replay:
+    """Entries and tombstones in their order, to be read any number of times.
 
     Args:
-        scratch: gives an empty file to write and read, when memory is not to hold more.
+        scratch: opens an empty file to write and read, once the limit for memory is reached.
     """
 
     def __init__(self, scratch: Callable[[], BinaryIO]) -> None:
@@ -46,40 +46,40 @@ class Kept:
         self._deleted = False
 
     def add(self, item: Item, data: Any, size: int) -> None:  # noqa: ANN401 - any JSON value
-        """Keep an entry, whose JSON form is `data` and about so many bytes long."""
+        """Add an entry whose JSON form is `data`, of about `size` bytes."""
         if self._deleted:
-            self._next(deleted=False)
+            self._start_chunk(deleted=False)
         self._chunk.append(
             _packed(item, data) if type(item) is MemoryEntry else (item.where, item.reason, item.id)  # type: ignore[union-attr]
         )
-        self._took(size)
+        self._grow(size)
 
     def add_deleted(self, tombstone: Tombstone, size: int) -> None:
-        """Keep a tombstone, whose JSON form is about so many bytes long."""
+        """Add a tombstone whose JSON form has about `size` bytes."""
         if not self._deleted:
-            self._next(deleted=True)
+            self._start_chunk(deleted=True)
         self._chunk.append((tombstone.id, tombstone.deleted_at_us))
-        self._took(size)
+        self._grow(size)
 
     def finish(self) -> None:
-        """Nothing more is coming."""
-        self._next(deleted=False)
+        """Complete the content; nothing is added after this."""
+        self._start_chunk(deleted=False)
         self._file.flush()
 
     def clear(self) -> None:
-        """Forget all, to begin anew."""
+        """Discard everything."""
         self._chunk.clear()
         self._bytes = 0
         self._file.seek(0)
         self._file.truncate()
 
     def entries(self, size: int) -> Iterator[list[Item]]:
-        """The entries, in lists of at most `size`, and of fewer where they are large."""
+        """The entries in lists of at most `size`, or fewer if they are large."""
         for batch in self._batches(size, deleted=False):
             yield [_unpacked(r) if len(r) > _REJECTED else RejectedEntry(*r) for r in batch]
 
     def deleted(self, size: int) -> Iterator[list[Tombstone]]:
-        """The tombstones, in lists of at most `size`, and of fewer where they are large."""
+        """The tombstones in lists of at most `size`, or fewer if they are large."""
         for batch in self._batches(size, deleted=True):
             yield [Tombstone(*record) for record in batch]
 
@@ -97,20 +97,20 @@ class Kept:
         if batch:
             yield batch
 
-    def _took(self, size: int) -> None:
+    def _grow(self, size: int) -> None:
         self._bytes += size
         if self._bytes >= _CHUNK_BYTES or len(self._chunk) == _CHUNK:
-            self._next(deleted=self._deleted)
+            self._start_chunk(deleted=self._deleted)
 
-    def _next(self, *, deleted: bool) -> None:
-        """Write the chunk in hand, and begin one of entries or of tombstones."""
+    def _start_chunk(self, *, deleted: bool) -> None:
+        """Write the current chunk and start one of entries or tombstones."""
         if self._chunk:
             text = marshal.dumps(self._chunk, _MARSHAL)
             if self._in_memory and self._file.tell() + len(text) > _IN_MEMORY_BYTES:
-                assert isinstance(self._file, BytesIO)  # noqa: S101 - as it says
+                assert isinstance(self._file, BytesIO)  # noqa: S101 - for the type checker
                 held, self._file = self._file, self._scratch()
-                with held.getbuffer() as all_of_it:  # released before an error leaves
-                    self._file.write(all_of_it)
+                with held.getbuffer() as content:  # released if the write fails
+                    self._file.write(content)
                 self._in_memory = False
             vectors = 0 if self._deleted else sum(map(_vector_bytes, self._chunk))
             self._file.write(_HEAD.pack(self._deleted, len(text), vectors) + text)
@@ -119,17 +119,17 @@ class Kept:
         self._deleted = deleted
 
     def _chunks(self, *, deleted: bool) -> Iterator[tuple[list[tuple[Any, ...]], int, int]]:
-        """The chunks of one kind, how many bytes each took, and its vectors of them."""
+        """The chunks of one kind, each with its length in bytes and that of its vectors."""
         at = 0
         while True:
-            self._file.seek(at)  # there may be other readers
+            self._file.seek(at)  # other readers may have moved the position
             head = self._file.read(_HEAD.size)
             if not head:
                 return
             holds_deleted, length, vectors = _HEAD.unpack(head)
             if holds_deleted == deleted:
                 data = self._file.read(length)
-                yield marshal.loads(data), length, vectors  # noqa: S302 - written here
+                yield marshal.loads(data), length, vectors  # noqa: S302 - our own data
             at += _HEAD.size + length
 
 
@@ -153,7 +153,7 @@ def _packed(entry: MemoryEntry, data: Any) -> tuple[Any, ...]:  # noqa: ANN401 -
 
 
 def _unpacked(record: tuple[Any, ...]) -> MemoryEntry:
-    entry = object.__new__(MemoryEntry)  # its values were checked when it was first read
+    entry = object.__new__(MemoryEntry)  # the values have already been checked
     (
         entry.id, entry.content, vector, created, updated, source, entry.source_instance,
         entry.tags, entry.context, entry.confidence, entry.supersedes, entry.related_to,

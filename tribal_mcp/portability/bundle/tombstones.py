@@ -1,8 +1,8 @@
-"""A tombstone: that a memory was forgotten, and when. It has no content.
+"""A tombstone: the marker of a deleted memory, with its id and the time of the deletion.
 
-Tombstones stand in a bundle beside its entries, so that forgetting travels as memories do. They
-delete, so nothing about them is forgiven: one that is wrong refuses the whole file, and so does an
-id that stands twice or is a memory of the same file too.
+A bundle carries tombstones beside its entries, so that deletions reach other stores. Because they
+delete, they are read strictly: an invalid tombstone refuses the whole bundle, and so does a
+duplicate id or one that an entry of the bundle also has.
 """
 
 from dataclasses import dataclass
@@ -13,22 +13,23 @@ import orjson
 
 from tribal_mcp.errors import BundleError, EntryError
 from tribal_mcp.portability.bundle.entries import Ids
-from tribal_mcp.portability.bundle.integrity import EntriesHash, Integrity
+from tribal_mcp.portability.bundle.integrity import COPY_AGAIN, RAISE_LIMIT, EntriesHash, Integrity
 from tribal_mcp.portability.limits import DEFAULT_LIMITS, Limits
 from tribal_mcp.portability.memory import from_microseconds, microseconds, read_date
 from tribal_mcp.portability.memory_json import check_id
 from tribal_mcp.portability.strict_json import check
+from tribal_mcp.text import counted
 
 _FIELDS = {"id", "deleted_at"}
 
 
 @dataclass(frozen=True, slots=True)
 class Tombstone:
-    """That the memory `id` was forgotten.
+    """The marker of a deleted memory.
 
     Attributes:
-        id: of the memory; never empty.
-        deleted_at_us: when, in microseconds since 1970-01-01 UTC.
+        id: id of the memory; never empty.
+        deleted_at_us: time of the deletion in microseconds since 1970-01-01 UTC.
     """
 
     id: str
@@ -36,7 +37,7 @@ class Tombstone:
 
     @property
     def deleted_at(self) -> datetime:
-        """When, in UTC."""
+        """The time of the deletion, in UTC."""
         return from_microseconds(self.deleted_at_us)
 
     def to_dict(self) -> dict[str, str]:
@@ -48,17 +49,17 @@ class Tombstone:
         """Read the JSON form.
 
         Raises:
-            EntryError: a field is missing, not known or of a wrong type.
+            EntryError: a field is missing, is unknown or has a wrong type.
         """
         if not isinstance(data, dict) or data.keys() != _FIELDS:
-            raise EntryError("a tombstone is an object of id and deleted_at, and nothing else")
+            raise EntryError("a tombstone is an object with exactly the fields id and deleted_at")
         identity, text = data["id"], data["deleted_at"]
         if type(identity) is not str or not identity:
-            raise EntryError("the id of a tombstone is a text that is not empty")
+            raise EntryError("the id of a tombstone must be text that is not empty")
         check(identity, 1)
         try:
             if type(text) is not str:
-                raise ValueError  # noqa: TRY301 - as wrong as a text that is no date
+                raise ValueError  # noqa: TRY301 - the same message as for invalid text
             moment = microseconds(read_date(text))
             from_microseconds(moment)
         except (ValueError, OverflowError):
@@ -73,7 +74,7 @@ def dump_tombstone(tombstone: Tombstone) -> bytes:
     """The compact JSON, UTF-8.
 
     Raises:
-        BundleError: the id is empty or no UTF-8, or the time before year 1 or after 9999.
+        BundleError: the id is empty or not UTF-8, or the year is not 1 to 9999.
     """
     try:
         line = orjson.dumps(tombstone.to_dict())
@@ -85,52 +86,45 @@ def dump_tombstone(tombstone: Tombstone) -> bytes:
 
 
 class TombstoneReader:
-    """Reads the tombstones of one bundle in order and knows what came before.
+    """Reads the tombstones of one bundle in order.
+
+    Attributes:
+        hash: the hash over the tombstones so far.
 
     Args:
-        ids: those of the entries too; tombstones have the negative of their number there.
-        limits: what a bundle may hold; there may be as many tombstones as entries.
-        place: what their numbers count.
+        ids: shared with the reader of the entries; tombstones have negative numbers.
+        limits: the limits of the bundle; it may have as many tombstones as entries.
+        unit: what the numbers of tombstones count.
     """
 
-    def __init__(self, ids: Ids, limits: Limits = DEFAULT_LIMITS, place: str = "tombstone") -> None:
+    def __init__(self, ids: Ids, limits: Limits = DEFAULT_LIMITS, unit: str = "tombstone") -> None:
         self._ids = ids
         self._limits = limits
-        self._place = place
-        self._hash = EntriesHash()
-
-    @property
-    def count(self) -> int:
-        """Tombstones so far."""
-        return self._hash.count
-
-    @property
-    def sha256(self) -> str:
-        """The hash, in hex, of the tombstones so far; empty if there are none."""
-        return self._hash.hexdigest() if self.count else ""
+        self._unit = unit
+        self.hash = EntriesHash()
 
     def read(self, data: Any, number: int) -> Tombstone:  # noqa: ANN401 - any JSON value
         """The tombstone.
 
         Args:
-            data: its JSON form, or the EntryError that it is instead.
-            number: its place in the bundle, from 1.
+            data: its JSON form, or an EntryError if that can't be parsed.
+            number: its number in the bundle, from 1.
 
         Raises:
-            BundleError: it is none, its id came before, or there are too many.
+            BundleError: it is invalid, its id is a duplicate, or there are too many.
         """
         try:
             tombstone = self._tombstone(data, number)
         except EntryError as error:
             raise BundleError(
-                f"The bundle can't be trusted at {self._place} {number:,}, where it says what was "
-                f"deleted: {error}. Nothing was imported. Copy it again from its source."
+                f"Invalid tombstone at {self._unit} {number:,}: {error}.", COPY_AGAIN
             ) from None
-        self._hash.add(orjson.dumps({"id": data["id"], "deleted_at": data["deleted_at"]}))
-        if self.count > self._limits.entries:
+        self.hash.add(orjson.dumps({"id": data["id"], "deleted_at": data["deleted_at"]}))
+        if self.hash.count > self._limits.entries:
             raise BundleError(
                 f"The bundle has more than {self._limits.entries:,} tombstones "
-                "(TRIBAL_LIMIT_ENTRIES). Raise the limit, or split the bundle."
+                "(TRIBAL_LIMIT_ENTRIES).",
+                RAISE_LIMIT,
             )
         return tombstone
 
@@ -143,24 +137,23 @@ class TombstoneReader:
         if first == -number:
             return tombstone
         raise EntryError(
-            f"the id {tombstone.id!r:.80} is deleted already at {self._place} {-first:,}"
+            f"duplicate id {tombstone.id!r:.80}, first used at {self._unit} {-first:,}"
             if first < 0
-            else f"the id {tombstone.id!r:.80} is a memory of the same bundle too"
+            else f"an entry of the bundle also has the id {tombstone.id!r:.80}"
         )
 
     def finish(self, integrity: Integrity | None) -> None:
-        """Hold the whole against what the integrity block says.
+        """Compare the tombstones with the integrity block.
 
         Raises:
-            BundleError: these are not the tombstones that were written.
+            BundleError: they differ from what was written.
         """
-        if integrity is not None and integrity[2:] != (self.count, self.sha256):
-            counts = (
-                f"{integrity.deleted_count:,} tombstones were written and {self.count:,} are here"
-                if integrity.deleted_count != self.count
-                else "its tombstones (what was deleted) are not those that were written"
+        count = self.hash.count
+        sha256 = self.hash.hexdigest() if count else ""
+        if integrity is not None and integrity[2:] != (count, sha256):
+            difference = (
+                f"it has {counted(count, 'tombstone')} instead of {integrity.deleted_count:,}"
+                if integrity.deleted_count != count
+                else "its tombstones are not those that were written"
             )
-            raise BundleError(
-                f"The bundle is damaged or was changed: {counts}. Nothing was imported. Copy it "
-                "again from its source, or export it again."
-            )
+            raise BundleError(f"The bundle is damaged or was changed: {difference}.", COPY_AGAIN)

@@ -1,4 +1,4 @@
-"""What a bundle holds, as it was read, against what it says of itself."""
+"""Compares what a bundle contains with its manifest and its integrity block."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import orjson
 
 from tribal_mcp.errors import BundleError
 from tribal_mcp.portability.bundle.entries import EntryReader, RejectedEntry
-from tribal_mcp.portability.bundle.integrity import Integrity
+from tribal_mcp.portability.bundle.integrity import COPY_AGAIN, Integrity
 from tribal_mcp.portability.bundle.layout import PARTS, Head
 from tribal_mcp.portability.bundle.tombstones import TombstoneReader
 from tribal_mcp.portability.manifest import READ_VERSIONS, EmbeddingManifest
@@ -21,16 +21,16 @@ _INTEGRITY_KEYS = {
 
 @dataclass(slots=True)
 class Verified:
-    """What a bundle holds, once all of it has been read.
+    """What a verified bundle contains.
 
     Attributes:
-        count: entries, rejected ones too.
-        deleted: tombstones.
-        vectors: entries with a vector.
-        dimensions: numbers in each vector; 0 if there are none.
-        sha256: the hash of its entries, as the integrity block has it.
-        rejected: the first hundred entries that can't be taken.
-        rejected_count: all of them.
+        count: number of entries, rejected ones too.
+        deleted: number of tombstones.
+        vectors: number of entries with a vector.
+        dimensions: numbers in each vector; 0 if there are no vectors.
+        sha256: the hash of the entries, as in the integrity block.
+        rejected: the first hundred rejected entries.
+        rejected_count: number of rejected entries.
         notes: sentences for the user.
     """
 
@@ -45,74 +45,72 @@ class Verified:
 
 
 @dataclass(slots=True)
-class AsRead:
+class ReadBundle:
     """A bundle that has been read to its end.
 
     Attributes:
-        entries: the reader of its entries, done.
-        deleted: the reader of its tombstones, done.
-        result: what they gave.
-        beside: the other parts.
+        entries: the reader of its entries.
+        tombstones: the reader of its tombstones.
+        parts: the other parts by their keys.
+        result: what the bundle contains.
     """
 
     entries: EntryReader
-    deleted: TombstoneReader
+    tombstones: TombstoneReader
+    parts: dict[str, Any]
     result: Verified = field(default_factory=Verified)
-    beside: dict[str, Any] = field(default_factory=dict)
 
-    def hashes(self) -> Integrity:
-        """The counts and hashes of what was read."""
-        return Integrity(
-            self.entries.count, self.entries.sha256, self.deleted.count, self.deleted.sha256
-        )
+    def integrity(self) -> Integrity:
+        """The integrity block of what was read."""
+        return Integrity.of(self.entries.hash, self.tombstones.hash)
 
 
-def settle(head: Head, manifest: EmbeddingManifest, read: AsRead) -> None:
-    """Hold the items against the manifest and the integrity block; what is unusual is noted.
+def check_against_manifest(head: Head, manifest: EmbeddingManifest, read: ReadBundle) -> None:
+    """Compare the content with the manifest and the integrity block, and note what is unusual.
 
     Raises:
         BundleError: the bundle is not what was written.
     """
     known = manifest.schema_version in READ_VERSIONS
     notes = read.result.notes
-    stored = read.beside.get("integrity")
+    stored = read.parts.get("integrity")
     integrity = None if stored is None else Integrity.from_dict(stored)
     try:
         marks = stored.get("marks") if isinstance(stored, dict) else None
         read.entries.finish(manifest.memory_count, integrity, marks)
-        read.deleted.finish(integrity)
+        read.tombstones.finish(integrity)
         if stored is not None:
-            _hold_manifest(head, manifest, stored, known=known)
+            _check_manifest(head, manifest, stored, known=known)
     except BundleError as error:
         if not read.result.rejected:
             raise
-        raise BundleError(f"{error} The first that is wrong: {read.result.rejected[0]}.") from None
+        raise error.extended(f"First invalid entry: {read.result.rejected[0]}.") from None
     if head.manifest is None:
         notes.append("The bundle has no manifest, so its embedding model is unknown.")
     elif not known:
         notes.append(
-            f"The bundle has schema version {manifest.schema_version}; what is new in it "
-            "was kept but not understood."
+            f"The bundle has schema version {manifest.schema_version}, which is newer than this "
+            "release. Fields that this release does not know were kept unchanged."
         )
     if integrity is None:
         notes.append(
-            "The bundle has no checksum (tribal-mcp writes one), so only its form was checked."
+            "The bundle has no checksum (tribal-mcp writes one), so only its structure was checked."
         )
     if "since" in manifest.extra:
         notes.append(
-            "The bundle is no whole backup: it holds only what changed in its store since "
+            "This is an incremental bundle: it holds only changes since "
             f"{manifest.extra['since']!r:.60}."
         )
-    for key in sorted(read.beside.keys() - PARTS):
+    for key in sorted(read.parts.keys() - PARTS):
         if head.is_ours and known:
             raise BundleError(
-                f"The bundle is damaged or was changed: {key!r:.60} stands where no such part "
-                "is. Nothing was imported. Copy it again from its source."
+                f"The bundle is damaged or was changed: it has an unexpected key {key!r:.60}.",
+                COPY_AGAIN,
             )
-        notes.append(f"The bundle's {key!r:.60} is not known here and was left.")
+        notes.append(f"The unknown key {key!r:.60} of the bundle was ignored.")
 
 
-def _hold_manifest(
+def _check_manifest(
     head: Head, manifest: EmbeddingManifest, stored: Mapping[str, Any], *, known: bool
 ) -> None:
     text = b"" if head.manifest is None else orjson.dumps(manifest.to_dict())
@@ -121,6 +119,7 @@ def _hold_manifest(
         known and stored.keys() - _INTEGRITY_KEYS
     ):
         raise BundleError(
-            "The bundle is damaged or was changed: its manifest or integrity block is not what "
-            "was written. Nothing was imported. Copy it again from its source."
+            "The bundle is damaged or was changed: its manifest or integrity block is not what was "
+            "written.",
+            COPY_AGAIN,
         )

@@ -1,7 +1,7 @@
-"""Entries to a bundle: one per line, then the tombstones, and at the end counts and hashes.
+"""Writes a bundle: one entry per line, then the tombstones, then the integrity block.
 
-A file is a whole bundle only after `finish`. It ends without a newline, so that no beginning of it,
-however long, is a bundle too.
+A file is a complete bundle only after `finish`. It ends without a newline, so that no truncated
+file is a valid bundle.
 """
 
 import hashlib
@@ -13,8 +13,9 @@ from typing import BinaryIO, Literal
 import orjson
 
 from tribal_mcp.errors import BundleError, EntryError, UsageError
+from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability import strict_json
-from tribal_mcp.portability.bundle.compression import Compression, compressing
+from tribal_mcp.portability.bundle.compression import Compression, compressed
 from tribal_mcp.portability.bundle.integrity import EntriesHash, Integrity
 from tribal_mcp.portability.bundle.layout import ENTRIES, HEAD, Layout
 from tribal_mcp.portability.bundle.tombstones import Tombstone, dump_tombstone
@@ -29,6 +30,7 @@ from tribal_mcp.portability.memory_json import (
     entry_fields,
 )
 from tribal_mcp.portability.vectors import pack_vector, vector_to_base64
+from tribal_mcp.text import counted
 
 Vectors = Literal["numbers", "base64"]
 
@@ -41,19 +43,18 @@ WRITE_BATCH = 250
 class BundleWriter:
     """Writes a bundle to `out`, which stays open.
 
-    The same entries and manifest give the same bytes. `bytes_written` counts those in the file;
-    it is final after `finish`.
+    The same entries and manifest give the same bytes.
 
     Args:
         out: a binary file.
-        manifest: its memory_count must be known, except in the layout "jsonl".
-        layout: "json", or "jsonl" for a file without brackets around.
-        compression: what is put around it.
+        manifest: its memory_count is required, except in the layout "jsonl".
+        layout: "json" or "jsonl".
+        compression: how to compress the file.
         vectors: "base64" for a smaller file of schema version 1.1.
 
     Raises:
-        UsageError: the memory_count is not known.
-        BundleError: the manifest holds what JSON can't carry.
+        UsageError: the memory_count is missing.
+        BundleError: JSON can't carry a value of the manifest.
     """
 
     def __init__(
@@ -66,12 +67,14 @@ class BundleWriter:
         vectors: Vectors = "numbers",
     ) -> None:
         if layout == "json" and manifest.memory_count is None:
-            raise UsageError("A .json bundle begins with the number of its memories; give it.")
+            raise UsageError(
+                "The manifest of a .json bundle needs memory_count, the number of its entries."
+            )
         if vectors == "base64":
             manifest = replace(manifest, schema_version=COMPACT_VERSION)
         self._expected = manifest.memory_count
-        self._counted = _Counted(out)
-        self._file = compressing(self._counted, compression)  # type: ignore[arg-type]  # writes only
+        self._counting = _CountingFile(out)
+        self._file = compressed(self._counting, compression)  # type: ignore[arg-type]  # writes only
         self._is_json = layout == "json"
         self._is_compact = vectors == "base64"
         self._hash = EntriesHash()
@@ -82,24 +85,24 @@ class BundleWriter:
 
     @property
     def bytes_written(self) -> int:
-        """Bytes that have gone to the file."""
-        return self._counted.count
+        """Bytes written to the file; final after `finish`."""
+        return self._counting.count
 
     def write(self, entries: Iterable[MemoryEntry]) -> None:
         """Append entries.
 
         Raises:
-            BundleError: an entry holds what would not come back the same.
+            BundleError: a value of an entry would not read back the same.
         """
         self._append(map(self._line, entries))
 
     def write_lines(self, lines: Iterable[bytes]) -> None:
-        """Append entries, each given as what `dump_entry` returns."""
+        """Append entries, each as `dump_entry` returns it."""
         self._append(map(_compacted, lines) if self._is_compact else lines)
 
     def _append(self, lines: Iterable[bytes]) -> None:
         if self._deleted.count:
-            raise UsageError("The entries of a bundle come before its tombstones.")
+            raise UsageError("Write the entries of a bundle before its tombstones.")
         lines = iter(lines)
         separator = b",\n" if self._is_json else b"\n"
         while batch := list(islice(lines, WRITE_BATCH)):
@@ -112,10 +115,10 @@ class BundleWriter:
                 self._hash.add(line)
 
     def write_deleted(self, tombstones: Iterable[Tombstone]) -> None:
-        """Append tombstones, behind the last entry.
+        """Append tombstones, after the last entry.
 
         Raises:
-            BundleError: one has no id, or a time that no date can name.
+            BundleError: one has no id or an invalid time.
         """
         tombstones = iter(tombstones)
         while batch := [dump_tombstone(one) for one in islice(tombstones, WRITE_BATCH)]:
@@ -128,16 +131,17 @@ class BundleWriter:
                 self._file.write(b"".join(b'\n{"deleted": %b}' % line for line in batch))
 
     def finish(self) -> Integrity:
-        """Write the end, with the count and the hashes of what was written.
+        """Write the integrity block and complete the bundle.
 
         Raises:
-            BundleError: the manifest promised another number of entries.
+            BundleError: the number of entries differs from the manifest's.
         """
         count = self._hash.count
         if self._expected is not None and self._expected != count:
             raise BundleError(
-                f"The manifest promises {self._expected:,} memories and {count:,} were "
-                "written, so this is no bundle. Export again."
+                f"The bundle is incomplete: {counted(count, 'entry was', 'entries were')} written, "
+                f"but its manifest says {self._expected:,}.",
+                NextStep("Export again."),
             )
         integrity = Integrity.of(self._hash, self._deleted)
         tail = {
@@ -181,8 +185,8 @@ def _manifest_json(manifest: EmbeddingManifest) -> bytes:
     return orjson.dumps(data)
 
 
-class _Counted:
-    """A file to write to that knows how much that was."""
+class _CountingFile:
+    """A file that counts the bytes written to it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.count = 0
@@ -201,4 +205,4 @@ class _Counted:
         self._file.flush()
 
     def close(self) -> None:
-        """The file itself stays open."""
+        """Leave the underlying file open."""

@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self
 
 import anyio.to_thread
 
-from tribal_mcp.errors import BundleError, Stopped, UsageError
+from tribal_mcp.errors import Stopped, UsageError
 from tribal_mcp.files.bundles import SUFFIXES, BundleFolders
 from tribal_mcp.files.spool import Spool
 from tribal_mcp.portability.bundle.portable import PortableBundle, integrity_of
@@ -257,12 +257,10 @@ async def read_since(
     name = f"{text!r:.80}"
     with folders.open_path_or_name(text, limits.file_bytes) as file, ExitStack() as stack:
         scratch = partial(stack.enter_context, spool.scratch(elsewhere=True))
-        try:
-            reader = BundleReader(file, limits, name=name, scratch=scratch)
-            return await anyio.to_thread.run_sync(EarlierBundle.read, reader, name, on_progress)
-        except BundleError as error:
-            problem = str(error).replace("Nothing was imported.", "No file was written.")
-            raise BundleError(f"since: {problem}") from None
+        reader = BundleReader(
+            file, limits, name=f"since: {name}", outcome="No file was written.", scratch=scratch
+        )
+        return await anyio.to_thread.run_sync(EarlierBundle.read, reader, name, on_progress)
 
 
 def _refuse_partial(manifest: EmbeddingManifest, name: str) -> None:

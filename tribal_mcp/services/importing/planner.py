@@ -36,9 +36,9 @@ _SKIPPED = {
     Reason.IDENTICAL: "identical",
     Reason.OLDER: "older",
     Reason.SAME_TIME: "conflicts",
-    Reason.FORGOTTEN_HERE: "forgotten",
+    Reason.DELETED_HERE: "forgotten",
 }
-_WRITTEN = {Reason.KEPT_BOTH: "kept_both", Reason.BROUGHT_BACK: "brought_back"}
+_WRITTEN = {Reason.KEPT_BOTH: "kept_both", Reason.RESTORED: "brought_back"}
 _COPY = uuid.UUID("5f0a9d7e-6c1b-5d36-9c0e-2f1f6d1a7b44")
 """The namespace of the ids that `keep_both` gives."""
 
