@@ -9,7 +9,7 @@ from typing import NamedTuple, NoReturn
 import pytest
 from filelock import FileLock
 
-from tests.support.command_line import Tribal, plain, rows, three_with_a_bad_one
+from tests.support.command_line import Tribal, plain, rows, write_bundle_with_an_invalid_entry
 from tests.support.examples import memories, memory
 from tests.support.mcp_client import write_bundle
 from tribal_mcp import errors
@@ -84,7 +84,7 @@ def test_export_overwrites_an_existing_bundle_only_with_overwrite(tribal: Tribal
 
 
 def test_import_names_an_invalid_entry_and_imports_the_others(tribal: Tribal) -> None:
-    three_with_a_bad_one(Path("bad.json"))
+    write_bundle_with_an_invalid_entry(Path("bad.json"))
     done = tribal("import", "bad.json")
     assert done.code == errors.PartialImport.exit_code
     assert rows(done.out)["new"] == "2"
@@ -160,7 +160,7 @@ def test_import_refuses_a_damaged_bundle(tribal: Tribal) -> None:
 
 
 def test_strict_import_refuses_a_bundle_with_one_invalid_entry(tribal: Tribal) -> None:
-    three_with_a_bad_one(Path("bad.json"))
+    write_bundle_with_an_invalid_entry(Path("bad.json"))
     assert tribal("import", "bad.json", "--strict").code == errors.BundleError.exit_code
     assert tribal("stats").out.startswith("0 memories")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.command_line import Ran, rows, three_with_a_bad_one
+from tests.support.command_line import Ran, rows, write_bundle_with_an_invalid_entry
 from tests.support.mcp_client import SERVER as COMMAND
 from tests.support.mcp_client import write_many
 from tribal_mcp import errors
@@ -97,7 +97,7 @@ async def test_stopping_while_a_bundle_is_verified_takes_effect_at_once(tmp_path
 
 
 def test_paragraphs_wrap_between_words_on_a_terminal(tmp_path: Path) -> None:
-    three_with_a_bad_one(tmp_path / "bad.json")
+    write_bundle_with_an_invalid_entry(tmp_path / "bad.json")
     done = on_a_terminal("import", "bad.json", "--dry-run", folder=tmp_path)
     shown = done.out[done.out.rindex("Dry run:") :]
     assert max(map(len, shown.splitlines())) <= 80

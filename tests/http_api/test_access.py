@@ -18,7 +18,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from starlette.types import Message, Receive, Scope, Send
 
-from tests.support.http_client import WAIT_S, HttpServer, passing, serving
+from tests.support.http_client import WAIT_S, HttpServer, serving, spool_files
 from tests.support.mcp_client import SERVER, settings, text_of, write_many
 from tribal_mcp.config import HttpSettings
 from tribal_mcp.http_api import access as access_module
@@ -384,7 +384,7 @@ def test_a_client_that_sends_no_complete_body_is_disconnected(tmp_path: Path) ->
                 head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n"
                 slow.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n{")
                 assert b"408" in slow.makefile("rb").readline(), path
-        assert passing(tmp_path) == []
+        assert spool_files(tmp_path) == []
 
 
 def test_a_client_that_does_not_read_the_response_is_disconnected(tmp_path: Path) -> None:
@@ -397,7 +397,7 @@ def test_a_client_that_does_not_read_the_response_is_disconnected(tmp_path: Path
             slow.connect(("127.0.0.1", server.port))
             slow.sendall(b"POST /v1/export HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert slow.recv(1, socket.MSG_PEEK)  # the answer has begun
-            while passing(tmp_path):
+            while spool_files(tmp_path):
                 server.ask("GET", "/v1/health")
             taken = 0
             with suppress(ConnectionResetError):

@@ -14,7 +14,7 @@ import pytest
 from backports import zstd
 
 from tests.support.examples import SAMPLES, memories, memory
-from tests.support.http_client import Answer, HttpServer, passing, serving
+from tests.support.http_client import Answer, HttpServer, serving, spool_files
 from tests.support.mcp_client import read_back, write_bundle, write_many
 from tribal_mcp.http_api.next_steps import as_request
 from tribal_mcp.portability.bundle.reader import BundleReader
@@ -332,21 +332,21 @@ def test_a_failure_after_the_first_event_is_an_event(server: HttpServer, folder:
 def test_no_spool_file_remains_after_a_request(server: HttpServer, folder: Path) -> None:
     server.ask("POST", "/v1/export", Accept_Encoding="gzip")
     server.ask("POST", "/v1/import", b"nonsense")
-    assert passing(folder) == []
+    assert spool_files(folder) == []
     assert server.ask("GET", "/v1/stats").json["last_export"]["path"] == "over HTTP"
 
 
 def test_spool_files_of_a_killed_server_are_removed_at_the_next_start(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
-        assert passing(tmp_path) == []
+        assert spool_files(tmp_path) == []
         place = tmp_path / "store" / "tribal-mcp" / "passing"
         (place / ".tribal-0123456789abcdef.part").write_bytes(b"half a bundle")
         (place / "not ours").touch()
         assert server.ask("GET", "/v1/health").json == {"status": "ok"}
-        assert len(passing(tmp_path)) == 2
+        assert len(spool_files(tmp_path)) == 2
     with serving(tmp_path) as server:
         assert server.ask("GET", "/v1/health").json == {"status": "ok"}
-        assert [path.name for path in passing(tmp_path)] == ["not ours"]
+        assert [path.name for path in spool_files(tmp_path)] == ["not ours"]
 
 
 def test_a_body_over_its_limit_is_refused_whether_declared_or_counted(tmp_path: Path) -> None:
@@ -355,7 +355,7 @@ def test_a_body_over_its_limit_is_refused_whether_declared_or_counted(tmp_path: 
         assert declared.problem == (413, "too_large")
         counted = server.ask("POST", "/v1/import", iter([b" " * 60_000] * 2))
         assert counted.problem == (413, "too_large")
-        assert passing(tmp_path) == []
+        assert spool_files(tmp_path) == []
 
 
 def test_health_reveals_only_whether_the_server_works(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from tests.campaigns.processes import FULL
 from tests.support.embedding_server import embedding_server
-from tests.support.http_client import HttpServer, passing, serving
+from tests.support.http_client import HttpServer, serving, spool_files
 from tests.support.mcp_client import write_many
 
 REQUESTS = 20_000 if FULL else 300
@@ -143,7 +143,7 @@ def test_after_each_hundred_fuzzed_requests_a_right_one_succeeds(
             assert again.status == 200, again.body
             exported = server.ask("POST", "/v1/export", {"tags": ["home"]})
             assert int(exported.headers["tribal-memory-count"]) >= COUNT // 2
-            while passing(folder):  # of one that was cut off, until it has been stopped
+            while spool_files(folder):  # of one that was cut off, until it has been stopped
                 server.ask("GET", "/v1/health")
     assert {200, 400, 404, 405, 415, 421, 422} <= seen.keys()
     print(f"\n{REQUESTS:,} fuzzed requests: {dict(sorted(seen.items()))}")  # noqa: T201 - with -s

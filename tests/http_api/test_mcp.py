@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mcp import Client
 
-from tests.support.http_client import passing, serving
+from tests.support.http_client import serving, spool_files
 from tests.support.mcp_client import (
     ERAS,
     call,
@@ -77,7 +77,7 @@ def test_an_import_stops_after_its_batch_when_the_client_disconnects(tmp_path: P
         while (stats := server.ask("GET", "/v1/stats")).status == 429:
             pass
         assert 0 < stats.json["count"] < MANY
-        assert passing(tmp_path) == []
+        assert spool_files(tmp_path) == []
         again = server.ask("POST", "/v1/import", body).json
         assert (again["identical"], again["total"]) == (stats.json["count"], MANY)
 
@@ -99,7 +99,7 @@ def test_a_signal_stops_an_import_after_its_batch_and_ends_the_server(
         assert code == (130 if number == signal.SIGINT else -number)
         assert "Traceback" not in said, said
     assert 0 < len(read_back(tmp_path)) < MANY
-    assert passing(tmp_path) == []
+    assert spool_files(tmp_path) == []
 
 
 def test_a_shutdown_ends_the_events_of_a_running_import(tmp_path: Path) -> None:
@@ -144,4 +144,4 @@ def test_two_servers_on_one_store_transfer_bundles_independently(tmp_path: Path)
         assert one.ask("POST", "/v1/import", body).json["imported"] == 300
         assert other.ask("POST", "/v1/import", body).json["identical"] == 300
         assert one.ask("POST", "/v1/export").headers["tribal-memory-count"] == "300"
-    assert passing(tmp_path) == []
+    assert spool_files(tmp_path) == []

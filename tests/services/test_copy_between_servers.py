@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.chroma_proxy import Answer, Seen, passed, proxied
+from tests.support.chroma_proxy import Answer, ProxiedRequest, pass_through, proxied
 from tests.support.chroma_servers import RealServer
 from tests.support.command_line import Tribal
 from tests.support.examples import memories, memory
@@ -45,16 +45,16 @@ def test_a_copy_that_was_cut_off_goes_on(
         verb = "upsert" if target == "server" else "get"
         left = [4]
 
-        def cutting(seen: Seen, pass_on: Callable[[], Answer]) -> Answer:
-            left[0] -= seen.verb == verb and cut in seen.body
-            return pass_on() if left[0] >= 0 else Answer(400, b"cut off")
+        def cutting(request: ProxiedRequest, forward: Callable[[], Answer]) -> Answer:
+            left[0] -= request.verb == verb and cut in request.body
+            return forward() if left[0] >= 0 else Answer(400, b"cut off")
 
-        proxy.meets = cutting
+        proxy.handle = cutting
         command = ("copy", "--from", places["from"], "--to", places["to"])
         broken = tribal(*command)
         assert broken.code == 5, broken.out
-        assert "cut off" in broken.err
-        proxy.meets = passed
+        assert "HTTP status 400" in broken.err
+        proxy.handle = pass_through
         rest = tribal(*command, "--json")
         assert rest.code == 0, rest.err
         again = tribal(*command, "--json")

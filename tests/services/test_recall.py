@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.chroma_folders import chroma, create, vectors
-from tests.support.embedders import BagOfWords, nothing
+from tests.support.embedders import BagOfWords, no_embedder
 from tests.support.examples import memories, memory
 from tribal_mcp.errors import EmbedderError, StoreDamaged, UsageError
 from tribal_mcp.portability.filters import ExportFilter
@@ -67,7 +67,7 @@ FACTS = [
 ]
 
 
-@pytest.mark.parametrize("embedder", [MODEL, nothing], ids=["by meaning", "by words"])
+@pytest.mark.parametrize("embedder", [MODEL, no_embedder], ids=["by meaning", "by words"])
 async def test_the_memory_that_answers_comes_first(
     store: SearchableStore, embedder: EmbedderOf
 ) -> None:
@@ -91,7 +91,7 @@ async def test_the_memory_that_answers_comes_first(
 
 async def test_tags_and_dates_leave_out_what_they_say(store: SearchableStore) -> None:
     await fill(store, *FACTS)
-    for embedder in (MODEL, nothing):
+    for embedder in (MODEL, no_embedder):
         tagged = await asked(store, "called", embedder, filters=ExportFilter(tags=["work"]))
         assert ids(tagged)[0] == "memory-0"
         assert "memory-1" not in ids(tagged)
@@ -105,7 +105,7 @@ async def test_tags_and_dates_leave_out_what_they_say(store: SearchableStore) ->
 
 async def test_no_more_than_asked_for_are_given(store: SearchableStore) -> None:
     await fill(store, *(fact(n, f"Fact number {n}") for n in range(30)))
-    for embedder in (MODEL, nothing):
+    for embedder in (MODEL, no_embedder):
         for count in (1, 7, 20):
             assert len((await asked(store, "Fact", embedder, count=count)).hits) == count
 
@@ -128,7 +128,7 @@ async def test_what_has_no_vector_is_found_by_words_beside_the_others(
 @pytest.mark.parametrize(
     ("embedder", "why"),
     [
-        (nothing, "no way to embed with it is set. Set TRIBAL_EMBEDDING_PROVIDER"),
+        (no_embedder, "no way to embed with it is set. Set TRIBAL_EMBEDDING_PROVIDER"),
         (BagOfWords("another"), "or move the memories to the set one with tribal_reembed"),
         (BagOfWords(dimensions=32), "tribal_reembed"),
         (BagOfWords(fails="No answer from 127.0.0.1. Start the server."), "Start the server."),
@@ -152,7 +152,7 @@ async def test_a_memory_whose_vector_is_lost_is_found_by_its_words(tmp_path: Pat
     with closing(sqlite3.connect(tmp_path / "chroma.sqlite3")) as database, database:
         database.execute("DELETE FROM embeddings_queue")
     async with open_store(tmp_path) as store:
-        assert ids(await asked(store, "deploy branch", nothing)) == ["memory-1"]
+        assert ids(await asked(store, "deploy branch", no_embedder)) == ["memory-1"]
         with pytest.raises(StoreDamaged):
             await store.get("memory-1")
 
@@ -184,7 +184,7 @@ async def test_an_empty_store_answers(store: SearchableStore) -> None:
 # Corrections
 
 
-@pytest.mark.parametrize("embedder", [MODEL, nothing], ids=["by meaning", "by words"])
+@pytest.mark.parametrize("embedder", [MODEL, no_embedder], ids=["by meaning", "by words"])
 async def test_a_correction_comes_before_what_it_corrects(
     store: SearchableStore, embedder: EmbedderOf
 ) -> None:
@@ -203,7 +203,7 @@ async def test_a_correction_comes_before_what_it_corrects(
     assert superseded["memory-1"] == ["memory-2"]
     assert superseded["memory-2"] == []
     assert "what has superseded_by is out of date" in result.next_step
-    if embedder is nothing:
+    if embedder is no_embedder:
         assert (result.hits[0].found_by, result.hits[0].score) == ("correction", None)
     one = await asked(store, "The office is in which city?", embedder, count=1)
     assert ids(one) == ["memory-2"]
@@ -221,9 +221,9 @@ async def test_several_corrections_and_circles_of_them_come_to_an_end(
         fact(4, "Round two", supersedes="memory-3"),
         fact(5, "Corrects itself", supersedes="memory-5"),
     )
-    assert ids(await asked(store, "tea", nothing)) == ["memory-2", "memory-1", "memory-0"]
-    assert sorted(ids(await asked(store, "round", nothing))) == ["memory-3", "memory-4"]
-    assert ids(await asked(store, "itself", nothing)) == ["memory-5"]
+    assert ids(await asked(store, "tea", no_embedder)) == ["memory-2", "memory-1", "memory-0"]
+    assert sorted(ids(await asked(store, "round", no_embedder))) == ["memory-3", "memory-4"]
+    assert ids(await asked(store, "itself", no_embedder)) == ["memory-5"]
 
 
 async def test_a_correction_that_the_filter_leaves_out_is_only_named(
@@ -234,7 +234,7 @@ async def test_a_correction_that_the_filter_leaves_out_is_only_named(
         fact(0, "Likes tea", tags=["old"]),
         fact(1, "Likes coffee", tags=["new"], supersedes="memory-0"),
     )
-    result = await asked(store, "tea", nothing, filters=ExportFilter(tags=["old"]))
+    result = await asked(store, "tea", no_embedder, filters=ExportFilter(tags=["old"]))
     assert [(hit.id, hit.superseded_by) for hit in result.hits] == [("memory-0", ["memory-1"])]
 
 
@@ -246,8 +246,8 @@ async def test_a_chain_of_any_length_and_a_crowd_of_corrections_are_bounded(
     ]
     crowd = [fact(n, f"Claim {n}", supersedes="memory-100") for n in range(101, 160)]
     await fill(store, *chain, fact(100, "The truth"), *crowd)
-    assert ids(await asked(store, "0", nothing, count=20))[0] == "memory-19"
-    crowded = await asked(store, "truth", nothing, count=20)
+    assert ids(await asked(store, "0", no_embedder, count=20))[0] == "memory-19"
+    crowded = await asked(store, "truth", no_embedder, count=20)
     assert ids(crowded) == [f"memory-{n}" for n in range(159, 154, -1)] + ["memory-100"]
 
 
@@ -259,7 +259,7 @@ async def test_the_metadata_of_a_foreign_collection_corrects_nothing(tmp_path: P
             documents=["Likes tea", "Likes coffee"],
             metadatas=[{"x": 1}, {"supersedes": "one"}],
         )
-    result = await asked(open_store(tmp_path), "tea", nothing)
+    result = await asked(open_store(tmp_path), "tea", no_embedder)
     assert [(hit.id, hit.superseded_by) for hit in result.hits] == [("one", [])]
     assert result.hits[0].created_at == ""
 
@@ -279,7 +279,7 @@ async def test_an_answer_has_a_bounded_size_and_says_what_is_cut(
         ),
     )
     for count in (1, 20):
-        result = await asked(store, "fact", nothing, count=count)
+        result = await asked(store, "fact", no_embedder, count=count)
         assert len(result.hits) == count
         assert len(result.model_dump_json().encode()) <= ANSWER_BYTES
         for hit in result.hits:
@@ -287,13 +287,13 @@ async def test_an_answer_has_a_bounded_size_and_says_what_is_cut(
             assert hit.content.endswith("…")
             assert len(hit.content) - 1 + hit.left_out == len(f"fact {text}")
         assert "count=1" in result.next_step
-    [one] = (await asked(store, "fact", nothing, count=1)).hits
+    [one] = (await asked(store, "fact", no_embedder, count=1)).hits
     assert len(one.content.encode()) > 2_000
 
 
 async def test_an_id_as_long_as_a_book_is_not_shown_and_it_is_said(store: SearchableStore) -> None:
     await fill(store, fact(0, "fact", id="x" * 100_000), fact(1, "another fact"))
-    result = await asked(store, "fact", nothing)
+    result = await asked(store, "fact", no_embedder)
     assert len(result.model_dump_json().encode()) <= ANSWER_BYTES
     assert "too large to be shown" in result.next_step
 
@@ -303,7 +303,7 @@ async def test_a_text_comes_as_it_is_and_what_is_hidden_in_it_is_named(
 ) -> None:
     smuggled = "Likes tea\u200b." + "".join(chr(0xE0000 + ord(c)) for c in "obey")
     await fill(store, fact(0, smuggled))
-    [hit] = (await asked(store, "tea", nothing)).hits
+    [hit] = (await asked(store, "tea", no_embedder)).hits
     assert hit.content == smuggled
     assert hit.hidden[0].startswith("U+")
     assert "U+200B ZERO WIDTH SPACE (1)" in hit.hidden
@@ -401,4 +401,4 @@ async def test_every_memory_of_a_store_can_be_found_by_all_of_its_words() -> Non
     entries = memories(30)
     await store.upsert(entries)
     for entry in entries:
-        assert ids(await asked(store, entry.content, nothing))[0] == entry.id
+        assert ids(await asked(store, entry.content, no_embedder))[0] == entry.id

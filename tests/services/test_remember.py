@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.embedders import BagOfWords, nothing
+from tests.support.embedders import BagOfWords, no_embedder
 from tests.support.examples import memory, vector
 from tribal_mcp.config import Settings
 from tribal_mcp.errors import UsageError
@@ -37,7 +37,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> SearchableStore:
 async def said(
     store: SearchableStore,
     content: str,
-    embedder: EmbedderOf = nothing,
+    embedder: EmbedderOf = no_embedder,
     **more: Any,  # noqa: ANN401
 ) -> RememberResult:
     entry = entry_of(RememberRequest(content=content, **more), "tests", DEFAULT_LIMITS)
@@ -81,7 +81,7 @@ async def test_the_first_memory_with_a_vector_gives_the_store_its_model(
 @pytest.mark.parametrize(
     ("embedder", "why"),
     [
-        (nothing, "no way to embed with it is set.*TRIBAL_EMBEDDING_PROVIDER"),
+        (no_embedder, "no way to embed with it is set.*TRIBAL_EMBEDDING_PROVIDER"),
         (BagOfWords("another"), r"made by bag-of-words.*another \(64.*tribal_reembed"),
         (BagOfWords(fails="The key is missing. Set OPENAI_API_KEY."), "Set OPENAI_API_KEY"),
     ],

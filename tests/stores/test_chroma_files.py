@@ -17,10 +17,10 @@ from tests.support.chroma_folders import (
     chroma,
     create,
     existing,
-    given_by_chroma,
     random_metadata,
     read_all,
     record,
+    records_from_chroma,
     seeded,
     the,
     typed,
@@ -145,7 +145,7 @@ def test_vectors_of_a_cosine_index_are_the_same_bit_for_bit(tmp_path: Path) -> N
         add(collection, ids, numbers)
         assert [r[3] for r in read_all(tmp_path)] == [vector.tobytes() for vector in numbers]
         collection.delete(ids=["id7"])
-        assert given_by_chroma(collection) == read_all(tmp_path)
+        assert records_from_chroma(collection) == read_all(tmp_path)
 
 
 def test_records_are_in_the_requested_order_without_missing_ones(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_open_files_return_what_was_written_since(tmp_path: Path) -> None:
             if n % 7 == 0:
                 collection.delete(ids=[f"id{n // 2}"])
             read = [record(r) for batch in files.read(the(files)) for r in batch]
-            assert given_by_chroma(collection) == read
+            assert records_from_chroma(collection) == read
 
 
 def test_filters_by_tag_and_date_select_the_same_as_in_chroma(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from tests.campaigns.processes import times
-from tests.support.chroma_proxy import Answer, Proxy, Seen, proxied
+from tests.support.chroma_proxy import Answer, ProxiedRequest, Proxy, proxied
 from tests.support.chroma_servers import RealServer, real_server
 from tests.support.command_line import Tribal
 from tests.support.examples import memories, memory
@@ -57,18 +57,18 @@ def store_of(
 async def test_a_wrong_key_is_reported_and_not_shown(
     proxy: Proxy, tmp_path: Path, status: int
 ) -> None:
-    def guard(seen: Seen, pass_on: Callable[[], Answer]) -> Answer:
-        key = seen.headers.get("Authorization", "")
+    def guard(request: ProxiedRequest, forward: Callable[[], Answer]) -> Answer:
+        key = request.headers.get("Authorization", "")
         if key == "Bearer r1ght":
-            return pass_on()
+            return forward()
         return Answer(status, f'{{"message": "who is {key}?"}}'.encode())
 
-    proxy.meets = guard
+    proxy.handle = guard
     async with store_of(proxy.url, tmp_path, headers=KEYED) as store:
         with pytest.raises(StoreError, match=rf"HTTP status {status}.*TRIBAL_CHROMA_TOKEN") as told:
             await store.upsert(memories(2))
     assert "wr0ng" not in str(told.value)
-    assert len(proxy.seen) == 1  # a refused request is not repeated
+    assert len(proxy.requests) == 1  # a refused request is not repeated
     right = {"Authorization": "Bearer r1ght"}
     async with store_of(proxy.url, tmp_path, headers=right) as store:
         assert await store.count() == 0
@@ -82,7 +82,7 @@ async def test_a_servers_answer_is_logged_without_its_key_and_not_shown(
 ) -> None:
     caplog.set_level(logging.INFO, logger="tribal_mcp")
     answer = b'{"message": "no entry for Bearer wr0ng, or wr0ng"}'
-    proxy.meets = lambda _seen, _pass_on: Answer(status, answer)
+    proxy.handle = lambda _request, _forward: Answer(status, answer)
     async with store_of(proxy.url, tmp_path, headers=KEYED) as store:
         with pytest.raises(
             StoreError, match=rf"refused the request \(HTTP status {status}\)"
@@ -115,7 +115,7 @@ async def test_a_wrong_tenant_or_database_is_named(
 
 async def test_a_server_that_is_not_chroma_is_reported(proxy: Proxy, tmp_path: Path) -> None:
     for body in (b"<html>", b"[]", b"{}", b'{"max_batch_size": null}', b'"ok"'):
-        proxy.meets = lambda _seen, _pass_on, body=body: Answer(200, body)  # type: ignore[misc]
+        proxy.handle = lambda _request, _forward, body=body: Answer(200, body)  # type: ignore[misc]
         async with store_of(proxy.url, tmp_path) as store:
             with pytest.raises(StoreError, match="is not a Chroma server"):
                 await store.count()
@@ -126,10 +126,10 @@ async def test_requests_are_split_for_a_proxy_with_a_size_limit(
 ) -> None:
     limit = 20_000
 
-    def limited(seen: Seen, pass_on: Callable[[], Answer]) -> Answer:
-        return Answer(413, b"<html>too large</html>") if len(seen.body) > limit else pass_on()
+    def limited(request: ProxiedRequest, forward: Callable[[], Answer]) -> Answer:
+        return Answer(413, b"<html>too large</html>") if len(request.body) > limit else forward()
 
-    proxy.meets = limited
+    proxy.handle = limited
     entries = [memory(n, content=f"Memory number {n} " + "x" * (n % 50 * 20)) for n in range(200)]
     async with store_of(proxy.url, tmp_path) as store:
         await store.upsert(entries)
@@ -153,17 +153,17 @@ async def test_a_busy_server_is_retried_after_the_time_it_asks_for(
     monkeypatch.setattr(server_http, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
     asked = iter(["2", "3", "Mon, 23 Nov 2026 14:00:00 GMT", "\N{SUPERSCRIPT TWO}"])
 
-    def busy(_: Seen, pass_on: Callable[[], Answer]) -> Answer:
+    def busy(_: ProxiedRequest, forward: Callable[[], Answer]) -> Answer:
         after = next(asked, None)
-        return pass_on() if after is None else Answer(status, b"later", {"Retry-After": after})
+        return forward() if after is None else Answer(status, b"later", {"Retry-After": after})
 
-    proxy.meets = busy
+    proxy.handle = busy
     async with store_on(ChromaServer(proxy.url), tmp_path, patience_s=60.0) as store:
         await store.upsert(memories(3))
         assert await store.count() == 3
         assert pauses[:2] == [2, 3]
         assert len(pauses) == 4  # a date, and what is not a number, count as no time
-        proxy.meets = lambda _seen, _pass_on: Answer(status, b"later", {"Retry-After": "61"})
+        proxy.handle = lambda _request, _forward: Answer(status, b"later", {"Retry-After": "61"})
         with pytest.raises(StoreError, match=f"status {status}"):
             await store.count()
         assert len(pauses) == 4  # it asks for more than the timeout
@@ -176,22 +176,22 @@ def test_an_import_completes_although_the_server_is_killed_twice(
     write_many(tmp_path / "many.json", COUNT)
     with real_server(tmp_path / "chroma") as server, proxied(server) as proxy:
 
-        def killing(seen: Seen, pass_on: Callable[[], Answer]) -> Answer | None:
+        def killing(request: ProxiedRequest, forward: Callable[[], Answer]) -> Answer | None:
             number = len(proxy.verbs("upsert"))
-            if seen.verb != "upsert" or number not in {2, 4}:
-                return pass_on()
+            if request.verb != "upsert" or number not in {2, 4}:
+                return forward()
             if number == 4:
-                assert pass_on().status < 300
+                assert forward().status < 300
             server.kill()
             server.start()
             return None
 
-        proxy.meets = killing
+        proxy.handle = killing
         monkeypatch.setenv("TRIBAL_CHROMA_URL", proxy.url)
         monkeypatch.setenv("TRIBAL_LOCK_TIMEOUT_S", "600")
         done = tribal("import", "many.json")
         assert done.code == 0, done.err
-        written = [seen.asked["ids"] for seen in proxy.verbs("upsert")]
+        written = [request.json["ids"] for request in proxy.verbs("upsert")]
         assert (written[1], written[3]) == (written[2], written[4])  # repeated
         assert len(written) == COUNT // 500 + 2  # so neither was the first or the last
         again = tribal("import", "many.json", "--json")
@@ -199,20 +199,20 @@ def test_an_import_completes_although_the_server_is_killed_twice(
 
 
 def test_a_full_disk_of_the_server_is_status_507(proxy: Proxy, tmp_path: Path) -> None:
-    def full(seen: Seen, pass_on: Callable[[], Answer]) -> Answer:
-        if seen.verb == "upsert":
+    def full(request: ProxiedRequest, forward: Callable[[], Answer]) -> Answer:
+        if request.verb == "upsert":
             return Answer(500, b'{"error": "x", "message": "(code: 13) database or disk is full"}')
-        return pass_on()
+        return forward()
 
     write_many(tmp_path / "many.json", 5)
     bundle = (tmp_path / "many.json").read_bytes()
     more = {"TRIBAL_CHROMA_URL": proxy.url, "TRIBAL_COLLECTION": "full-507"}
     with serving(tmp_path, **more) as http:
-        proxy.meets = full
+        proxy.handle = full
         refused = http.ask("POST", "/v1/import", bundle, Content_Type="application/json")
         assert refused.problem == (507, "no_space")
         assert "Free some space" in refused.json["detail"]
-        proxy.meets = lambda _seen, pass_on: pass_on()
+        proxy.handle = lambda _request, forward: forward()
         done = http.ask("POST", "/v1/import", bundle, Content_Type="application/json")
         assert (done.status, done.json["imported"]) == (200, 5)
 
@@ -224,15 +224,15 @@ async def test_every_answer_can_be_lost(
     monkeypatch.setattr(server_http, "_PAUSES_S", (0.0,))
     lost: set[tuple[str, str, bytes]] = set()
 
-    def losing(seen: Seen, pass_on: Callable[[], Answer]) -> Answer | None:
-        answer = pass_on()
-        key = (seen.method, seen.path, seen.body)
+    def losing(request: ProxiedRequest, forward: Callable[[], Answer]) -> Answer | None:
+        answer = forward()
+        key = (request.method, request.path, request.body)
         if key in lost:
             return answer
         lost.add(key)
         return None
 
-    proxy.meets = losing
+    proxy.handle = losing
     async with store_of(proxy.url, tmp_path) as store:
         await store.upsert([memory(n) for n in range(6)])
         await store.upsert([memory(0, embedding=None), memory(1, content="new")])
@@ -274,11 +274,13 @@ async def test_a_writer_killed_at_any_request_leaves_the_old_or_the_new_memory(
             old = await held(looking)
             left = [requests]
 
-            def dying(_: Seen, pass_on: Callable[[], Answer], left: list[int] = left) -> Answer:
+            def dying(
+                _: ProxiedRequest, forward: Callable[[], Answer], left: list[int] = left
+            ) -> Answer:
                 left[0] -= 1
-                return pass_on() if left[0] >= 0 else Answer(400, b"killed")
+                return forward() if left[0] >= 0 else Answer(400, b"killed")
 
-            proxy.meets = dying
+            proxy.handle = dying
             async with store_of(proxy.url, tmp_path, name) as store:
                 try:
                     await store.apply(PLACES[after]())
@@ -309,15 +311,15 @@ async def test_two_writers_that_move_a_memory_in_opposite_directions_keep_it(
     done = threading.Event()
     met: set[str] = set()
 
-    def crossing(seen: Seen, pass_on: Callable[[], Answer]) -> Answer:
-        who = seen.headers["X-Who"]
-        if seen.verb == "delete" and who != str(first):
+    def crossing(request: ProxiedRequest, forward: Callable[[], Answer]) -> Answer:
+        who = request.headers["X-Who"]
+        if request.verb == "delete" and who != str(first):
             assert done.wait(WAIT_S)
-        answer = pass_on()
-        if seen.verb == "upsert" and who not in met:
+        answer = forward()
+        if request.verb == "upsert" and who not in met:
             met.add(who)
             both.wait(WAIT_S)
-        if seen.verb == "delete" and who == str(first):
+        if request.verb == "delete" and who == str(first):
             done.set()
         return answer
 
@@ -326,7 +328,7 @@ async def test_two_writers_that_move_a_memory_in_opposite_directions_keep_it(
             await looking.apply(place())
         await looking.apply(Change([memory(0)]))
         await looking.apply(Change([memory(0, embedding=None)]))
-        proxy.meets = crossing
+        proxy.handle = crossing
         async with (
             store_of(proxy.url, tmp_path, names, headers={"X-Who": "0"}) as a,
             store_of(proxy.url, tmp_path, names, headers={"X-Who": "1"}) as b,

@@ -64,7 +64,7 @@ def add(collection: Collection, ids: list[str], embeddings: Vector, **more: Any)
     collection.add(ids=ids, embeddings=embeddings, **more)
 
 
-def given_by_chroma(collection: Collection) -> list[Record]:
+def records_from_chroma(collection: Collection) -> list[Record]:
     got: Any = collection.get(include=["documents", "metadatas", "embeddings"])
     return [
         (i, document, dict(metadata or {}), np.asarray(vector).astype(np.float32).tobytes())
@@ -100,7 +100,7 @@ def assert_same_as_chroma(folder: Path, *collections: Collection) -> None:
     with ChromaFiles(folder) as files:
         for collection in collections:
             raw = the(files, collection.name)
-            expected = given_by_chroma(collection)
+            expected = records_from_chroma(collection)
             read = [record(r) for part in files.read(raw, batch_size=7) for r in part]
             if raw.space == "cosine":
                 given, found = (numbers(records, raw) for records in (expected, read))

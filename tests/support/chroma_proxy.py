@@ -1,7 +1,7 @@
-"""A proxy before a real Chroma server that refuses, holds or loses whichever request it is told to.
+"""A proxy for a real Chroma server that can refuse, delay or lose any single request.
 
-So a server that fails at one exact request is had without sleeping: what a test passes as `meets`
-is called with each request and a function that passes it on, and gives the answer.
+A test sets `handle`, which is called with each request and with a function that forwards it, and
+returns the response. So a server can fail at one exact request without any sleep in the test.
 """
 
 import http.client
@@ -18,7 +18,7 @@ from tests.support.chroma_servers import RealServer
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ProxiedRequest:
     """A request that the proxy received."""
 
     method: str
@@ -32,7 +32,7 @@ class Seen:
         return self.path.rpartition("/")[2]
 
     @property
-    def asked(self) -> dict[str, Any]:
+    def json(self) -> dict[str, Any]:
         """The body as an object."""
         value: dict[str, Any] = orjson.loads(self.body)
         return value
@@ -47,13 +47,13 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Meets = Callable[[Seen, Callable[[], Answer]], Answer | None]
+Handle = Callable[[ProxiedRequest, Callable[[], Answer]], Answer | None]
 """Returns the response to a request; None closes the connection without one."""
 
 
-def passed(_seen: Seen, pass_on: Callable[[], Answer]) -> Answer:
+def pass_through(_request: ProxiedRequest, forward: Callable[[], Answer]) -> Answer:
     """Forward the request."""
-    return pass_on()
+    return forward()
 
 
 class Proxy:
@@ -64,17 +64,17 @@ class Proxy:
     """
 
     def __init__(self, server: RealServer) -> None:
-        self.meets: Meets = passed
-        self.seen: list[Seen] = []
+        self.handle: Handle = pass_through
+        self.requests: list[ProxiedRequest] = []
         self.lock = threading.Lock()
         self._server = server
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
         self._thread = threading.Thread(target=self._http.serve_forever)
 
-    def verbs(self, verb: str) -> list[Seen]:
+    def verbs(self, verb: str) -> list[ProxiedRequest]:
         """Return the requests for that operation."""
-        return [seen for seen in self.seen if seen.verb == verb]
+        return [request for request in self.requests if request.verb == verb]
 
     @contextmanager
     def running(self) -> Iterator["Proxy"]:
@@ -87,10 +87,10 @@ class Proxy:
             self._http.server_close()
             self._thread.join()
 
-    def _pass_on(self, seen: Seen) -> Answer:
+    def _forward(self, request: ProxiedRequest) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self._server.port)
         try:
-            connection.request(seen.method, seen.path, seen.body, dict(seen.headers))
+            connection.request(request.method, request.path, request.body, dict(request.headers))
             got = connection.getresponse()
             kept = {"content-type": got.headers.get("content-type", "")}
             return Answer(got.status, got.read(), kept)
@@ -106,11 +106,11 @@ class Proxy:
 
             def _meet(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
-                seen = Seen(self.command, self.path, dict(self.headers), body)
+                request = ProxiedRequest(self.command, self.path, dict(self.headers), body)
                 with proxy.lock:
-                    proxy.seen.append(seen)
+                    proxy.requests.append(request)
                 try:
-                    answer = proxy.meets(seen, lambda: proxy._pass_on(seen))
+                    answer = proxy.handle(request, lambda: proxy._forward(request))
                 except (OSError, http.client.HTTPException):
                     answer = None
                 if answer is None:

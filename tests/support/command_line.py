@@ -36,7 +36,7 @@ def plain(count: int) -> dict[str, Any]:
     return bundle
 
 
-def three_with_a_bad_one(path: Path) -> None:
+def write_bundle_with_an_invalid_entry(path: Path) -> None:
     """Write a bundle whose second entry has a number as its content."""
     bundle = plain(3)
     bundle["entries"][1]["content"] = 5

@@ -38,5 +38,5 @@ class BagOfWords:
         return as_vector((total / np.linalg.norm(total)).astype(np.float32))
 
 
-def nothing(_state: StoreState) -> None:
+def no_embedder(_state: StoreState) -> None:
     """Use as `embedder_of`: no embedder is available."""

@@ -149,6 +149,6 @@ def serving(
         server.end()
 
 
-def passing(folder: Path) -> list[Path]:
+def spool_files(folder: Path) -> list[Path]:
     """Return the spool files of the server whose store is in that folder."""
     return list((folder / "store" / "tribal-mcp" / "passing").iterdir())
