@@ -1,4 +1,4 @@
-"""Requests that nobody meant: whatever comes, the server answers with the truth and keeps working.
+"""Malformed and random requests: the server responds correctly and keeps working.
 
 A short run by default; all of it with TRIBAL_CAMPAIGN=full.
 """
@@ -39,14 +39,14 @@ def server(folder: Path) -> Iterator[HttpServer]:
 
 
 class Fuzz:
-    """Requests that are nearly right, from one seed."""
+    """Nearly valid requests, from one seed."""
 
     def __init__(self, seed: int, bundle: bytes) -> None:
-        self.random = random.Random(seed)  # noqa: S311 - to be the same again
+        self.random = random.Random(seed)  # noqa: S311 - reproducible
         self._bundle = bundle
 
     def request(self) -> tuple[bytes, bool]:
-        """The bytes of a request, now and then not even HTTP; and whether it may not be whole."""
+        """The bytes of a request, sometimes not even HTTP; and whether it may be incomplete."""
         pick = self.random.choice
         method = pick([*["POST"] * 12, "GET", "PUT", "DELETE", "OPTIONS", "HEAD", "P\x00"])
         path = pick(["/v1/export", "/v1/import", "/v1/import", "/v1/stats", "/v1/health", "/mcp"])
@@ -108,11 +108,11 @@ class Fuzz:
 
 
 def status_of(server: HttpServer, request: bytes, *, cut_off: bool) -> tuple[int, bytes]:
-    """The status and the rest of what is answered; status 0 if the line is only closed."""
+    """The status and the rest of the response; status 0 if the connection is closed without one."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=120) as line:
         try:
             line.sendall(request)
-            if cut_off:  # else both sides would wait for the rest
+            if cut_off:  # otherwise both sides would wait for the rest
                 line.shutdown(socket.SHUT_WR)
             answer = b""
             while block := line.recv(1 << 16):
@@ -126,7 +126,7 @@ def status_of(server: HttpServer, request: bytes, *, cut_off: bool) -> tuple[int
 
 
 @pytest.mark.campaign
-def test_after_each_hundred_fuzzed_requests_a_right_one_succeeds(
+def test_valid_requests_succeed_after_every_hundred_fuzzed_ones(
     server: HttpServer, folder: Path
 ) -> None:
     bundle = (folder / "many.json").read_bytes()
@@ -143,7 +143,7 @@ def test_after_each_hundred_fuzzed_requests_a_right_one_succeeds(
             assert again.status == 200, again.body
             exported = server.ask("POST", "/v1/export", {"tags": ["home"]})
             assert int(exported.headers["tribal-memory-count"]) >= COUNT // 2
-            while spool_files(folder):  # of one that was cut off, until it has been stopped
+            while spool_files(folder):  # of an incomplete request, until it has been stopped
                 server.ask("GET", "/v1/health")
     assert {200, 400, 404, 405, 415, 421, 422} <= seen.keys()
     print(f"\n{REQUESTS:,} fuzzed requests: {dict(sorted(seen.items()))}")  # noqa: T201 - with -s
@@ -151,26 +151,26 @@ def test_after_each_hundred_fuzzed_requests_a_right_one_succeeds(
 
 CONFIG = """
 [checks.positive_data_acceptance]
-# That a date is one and that a bundle is whole, no schema can say.
+# A schema can't say whether a date is valid and a bundle is complete.
 expected-statuses = ["2xx", 400, 406, 415, 422]
 
 [[operations]]
 include-path = "/v1/reembed"
-# Nobody here embeds, and so it says.
+# No embedding model is available here.
 checks.not_a_server_error.expected-statuses = ["2xx", "4xx", 503]
 checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 415, 422, 503]
 """
 
 
 @pytest.mark.campaign
-def test_the_server_does_what_its_openapi_document_says(tmp_path: Path) -> None:
+def test_the_server_conforms_to_its_openapi_document(tmp_path: Path) -> None:
     write_many(tmp_path / "many.json", COUNT)
     with embedding_server() as model, serving(tmp_path, **model.settings()) as server:
         server.ask("POST", "/v1/import", (tmp_path / "many.json").read_bytes())
-        _hold_against_its_document(server, tmp_path)
+        _check_conformance(server, tmp_path)
 
 
-def _hold_against_its_document(server: HttpServer, tmp_path: Path) -> None:
+def _check_conformance(server: HttpServer, tmp_path: Path) -> None:
     (tmp_path / "st.toml").write_text(CONFIG)
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", "st.toml", "run"]
     options = ["--checks", "all", "--max-examples", str(EXAMPLES), "--seed", "1"]

@@ -1,8 +1,8 @@
-"""What a person does with the server, from an empty folder on: through a client on real stdio.
+"""A complete session through a client over real stdio, starting with an empty folder.
 
 In both protocol eras it imports the sample bundles into an empty folder, exports them by tag and
 by date, and imports with each conflict strategy and with each embedding strategy, dry and real.
-What is then in the store, a fresh process reads back.
+A new process then reads the contents of the store.
 """
 
 import json
@@ -21,7 +21,7 @@ from tribal_mcp.portability.memory import MemoryEntry
 
 pytestmark = [pytest.mark.anyio, ERAS]
 
-ONLY_IN_ONE_OF_THEM = {"dry_run", "duration_ms", "next_step", "changes", "restore_point"}
+DIFFERENT = {"dry_run", "duration_ms", "next_step", "changes", "restore_point"}
 
 
 def entries_of(path: Path) -> list[dict[str, Any]]:
@@ -33,14 +33,14 @@ def entries_of(path: Path) -> list[dict[str, Any]]:
 
 
 async def dry_and_real(client: Client, **arguments: object) -> dict[str, Any]:
-    """The result of an import after a dry run, which writes nothing and promises just that."""
+    """Import after a dry run, which must write nothing and predict the same result."""
     before = await call(client, "tribal_stats")
     dry = await call(client, "tribal_import", dry_run=True, **arguments)
     assert await call(client, "tribal_stats") == before
     assert "dry_run=false" in dry["next_step"]
     real = await call(client, "tribal_import", **arguments)
     assert (dry["dry_run"], real["dry_run"]) == (True, False)
-    for name in real.keys() - ONLY_IN_ONE_OF_THEM:
+    for name in real.keys() - DIFFERENT:
         assert real[name] == dry[name], name
     assert real["total"] == sum(
         real[name] for name in ("imported", "skipped", "overwritten", "errors")
@@ -48,7 +48,7 @@ async def dry_and_real(client: Client, **arguments: object) -> dict[str, Any]:
     return real
 
 
-async def test_the_sample_bundles_go_into_an_empty_folder_and_come_out_by_tag_and_by_date(
+async def test_sample_bundles_are_imported_and_exported_by_tag_and_date(
     era: str, tmp_path: Path
 ) -> None:
     shutil.copytree(SAMPLES, tmp_path, dirs_exist_ok=True)
@@ -114,7 +114,7 @@ def _incoming(prefix: str) -> tuple[list[MemoryEntry], list[MemoryEntry]]:
     return here, [*coming, memory(3, id=f"{prefix}-3", content="Incoming")]
 
 
-async def test_each_conflict_strategy_keeps_what_it_says(era: str, tmp_path: Path) -> None:
+async def test_each_conflict_resolution_keeps_the_right_memories(era: str, tmp_path: Path) -> None:
     strategies: dict[str, tuple[dict[str, int], set[int]]] = {
         "skip": ({"imported": 1, "skipped": 3, "overwritten": 0}, {3}),
         "overwrite": ({"imported": 1, "skipped": 0, "overwritten": 3}, {0, 1, 2, 3}),
@@ -141,9 +141,7 @@ async def test_each_conflict_strategy_keeps_what_it_says(era: str, tmp_path: Pat
         assert {n for n in range(4) if contents[n] == "Incoming"} == incoming, strategy
 
 
-async def test_each_embedding_strategy_does_with_vectors_what_it_says(
-    era: str, tmp_path: Path
-) -> None:
+async def test_each_embedding_strategy_keeps_or_drops_vectors(era: str, tmp_path: Path) -> None:
     write_bundle(tmp_path / "here.json", memories(2), model="model-a")
     for model in ("model-a", "model-b"):
         for strategy in ("auto", "drop", "keep"):

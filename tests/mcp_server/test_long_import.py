@@ -1,6 +1,6 @@
-"""During a long import: the server answers, the client can call it off, and others can come in.
+"""During a long import: the server responds, the client can cancel it, and others can import.
 
-Nothing here waits for a length of time: the order of what happens is what counts.
+The tests check the order of events and wait for no fixed time.
 """
 
 import os
@@ -31,7 +31,7 @@ COUNT = 6000
 
 
 class LongImport:
-    """An import that runs beside the test."""
+    """An import in the background."""
 
     def __init__(self, client: Client) -> None:
         self.begun = anyio.Event()
@@ -58,7 +58,7 @@ class LongImport:
 
 
 def assert_whole(folder: Path, count: int) -> None:
-    """Every memory is there once, with its vector."""
+    """Check that every memory is stored once, with its vector."""
     stored = read_back(folder)
     assert stored.keys() == {f"memory-{n}" for n in range(count)}
     for n in range(0, count, 97):
@@ -66,15 +66,15 @@ def assert_whole(folder: Path, count: int) -> None:
         assert came_back.tobytes() == vector(n).tobytes()
 
 
-@pytest.mark.filterwarnings("ignore:ping is removed")  # in the other era, which has none
+@pytest.mark.filterwarnings("ignore:ping is removed")  # the other era has no ping
 @ERAS
-async def test_the_server_answers_while_it_imports(era: str, tmp_path: Path) -> None:
+async def test_the_server_responds_during_an_import(era: str, tmp_path: Path) -> None:
     write_many(tmp_path / "many.json", COUNT)
     async with connected(tmp_path, era) as client, anyio.create_task_group() as group:
         running = LongImport(client)
         group.start_soon(running.run)
         await running.begun.wait()
-        async with open_store(tmp_path / "store").session():  # the import has to wait meanwhile
+        async with open_store(tmp_path / "store").session():  # makes the import wait
             assert {tool.name for tool in (await client.list_tools()).tools} >= {"tribal_stats"}
             if era == "legacy":
                 await client.send_ping()
@@ -86,7 +86,7 @@ async def test_the_server_answers_while_it_imports(era: str, tmp_path: Path) -> 
 
 
 @ERAS
-async def test_a_cancelled_import_stops_and_the_same_again_completes_it(
+async def test_a_cancelled_import_stops_and_repeating_it_completes_it(
     era: str, tmp_path: Path
 ) -> None:
     write_many(tmp_path / "many.json", COUNT)
@@ -96,7 +96,7 @@ async def test_a_cancelled_import_stops_and_the_same_again_completes_it(
             group.start_soon(cancelled.run)
             await cancelled.begun.wait()
             group.cancel_scope.cancel()
-        # The next call waits for its turn on the folder; then nothing grows any more.
+        # The next call waits for the lock of the folder; after that, nothing is added.
         first = await call(client, "tribal_import", input_path="many.json", dry_run=True)
         assert 0 < first["skipped"] < COUNT
         stats = await call(client, "tribal_stats")
@@ -109,14 +109,14 @@ async def test_a_cancelled_import_stops_and_the_same_again_completes_it(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds processes through /proc")
-async def test_a_cancelled_call_gives_its_store_process_back(tmp_path: Path) -> None:
+async def test_a_cancelled_call_frees_its_store_process(tmp_path: Path) -> None:
     write_many(tmp_path / "many.json", COUNT)
     with raw_server(tmp_path) as server:
         server.call("tribal_import", 1, input_path="many.json")
         server.until_imported()
         (worker,) = server.workers()
         server.send("notifications/cancelled", {"requestId": 1})
-        # A second and a third process could take these; the first comes back when it has stopped.
+        # These could start two more processes; the first one is free again once it has stopped.
         for number in (2, 3):
             server.call("tribal_import", number, input_path="many.json", dry_run=True)
             server.until(number)
@@ -124,7 +124,7 @@ async def test_a_cancelled_call_gives_its_store_process_back(tmp_path: Path) -> 
         os.kill(worker, 0)
 
 
-async def test_two_servers_on_one_folder_import_at_once_and_nothing_is_lost(tmp_path: Path) -> None:
+async def test_two_servers_import_into_one_folder_without_losing_anything(tmp_path: Path) -> None:
     write_many(tmp_path / "many.json", 1500)
     ours = (tmp_path / "many.json").read_text()
     (tmp_path / "other.json").write_text(ours.replace('"id":"memory-', '"id":"other-'))

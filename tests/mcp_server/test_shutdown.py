@@ -1,5 +1,5 @@
-"""However the server ends, in mid-import too: its store processes end soon after it, the store is
-whole, and the same import again completes it.
+"""However the server ends, also during an import: its store processes end soon after, the store is
+intact, and the same import completes it.
 """
 
 import json
@@ -38,7 +38,7 @@ def _signals(*numbers: signal.Signals) -> Callable[[RawServer], None]:
 
 ENDINGS = [
     pytest.param(RawServer.close_input, {0}, id="end of input"),
-    # Two signals may reach two threads, in either order.
+    # Two signals may reach two threads in either order.
     pytest.param(_signals(signal.SIGINT, signal.SIGTERM), {130, 143}, id="SIGINT, then SIGTERM"),
     pytest.param(_signals(signal.SIGKILL), {-9}, id="SIGKILL"),
 ]
@@ -63,7 +63,7 @@ def test_an_idle_server_ends(
 
 
 @pytest.mark.parametrize(("end", "codes"), ENDINGS)
-def test_a_server_ends_in_mid_import_and_the_import_can_be_completed(
+def test_an_import_can_be_completed_after_the_server_ended_during_it(
     tmp_path: Path, end: Callable[[RawServer], None], codes: set[int]
 ) -> None:
     write_many(tmp_path / "many.json", COUNT)
@@ -87,7 +87,7 @@ def test_a_server_ends_in_mid_import_and_the_import_can_be_completed(
     assert all(entry["embedding"] for entry in stored.values())
 
 
-def test_a_store_process_that_is_killed_gives_an_error_and_the_next_call_works(
+def test_a_killed_store_process_is_reported_and_the_next_call_works(
     tmp_path: Path,
 ) -> None:
     write_many(tmp_path / "many.json", COUNT)
