@@ -1,5 +1,6 @@
 """Restore points: what an operation changed is put back, to the byte, whatever came between."""
 
+import errno
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from tests.support.examples import BEGIN, memories, memory
 from tribal_mcp.errors import NoSpace, UsageError
+from tribal_mcp.files.atomic import write_atomically
 from tribal_mcp.portability.bundle.portable import PortableBundle
 from tribal_mcp.portability.bundle.tombstones import Tombstone
 from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
@@ -24,6 +26,7 @@ from tribal_mcp.services.importing import importer as importing
 from tribal_mcp.services.importing.importer import import_entries
 from tribal_mcp.services.importing.sources import HeldBundle
 from tribal_mcp.services.maintenance.undo import history, undo
+from tribal_mcp.stores import restore_points
 from tribal_mcp.stores.base import Change, MemoryStore
 from tribal_mcp.stores.chroma.store import open_store
 from tribal_mcp.stores.in_memory import InMemoryStore
@@ -335,6 +338,27 @@ async def test_old_points_lose_their_contents_and_keep_their_record(store: Memor
     with pytest.raises(UsageError, match="newest 2 restore points are kept"):
         await undo(store, listed[-1].point, points)
     assert b"content" not in points.changes(listed[-1].point).read_bytes()
+
+
+def test_old_contents_that_a_full_disk_keeps_are_removed_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: object) -> None:
+        if path.name == "changes.jsonl":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_atomically(path, data)  # type: ignore[arg-type]
+
+    points = RestorePoints(tmp_path, keep=0)
+    point = points.begin("forget")
+    point.save({"memory-0": memory(0)}, Change(forget={"memory-0": 5}))
+    with monkeypatch.context() as disk:
+        disk.setattr(restore_points, "write_atomically", full)
+        with pytest.raises(NoSpace):
+            point.finish({"deleted": 1})
+    changes = points.changes(point.name)
+    assert b"Memory number 0" in changes.read_bytes()
+    points.empty_old()
+    assert changes.read_bytes() == b'{"id":"memory-0"}\n'
 
 
 async def test_a_point_that_is_not_there_is_named_with_what_is(store: MemoryStore) -> None:
