@@ -1,11 +1,13 @@
 """Which memories an export takes."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from tests.support.bundles import read, written
 from tests.support.examples import memory
 from tribal_mcp.errors import UsageError
 from tribal_mcp.portability.filters import ExportFilter, read_filter
@@ -123,3 +125,14 @@ def test_arguments_become_a_filter() -> None:
         date_from=datetime(2026, 1, 1, tzinfo=UTC),
         date_to=datetime(2026, 2, 1, tzinfo=UTC),
     )
+
+
+def test_consecutive_ranges_cover_every_memory_exactly_once() -> None:
+    entries = [memory(number * 29) for number in range(300)]
+    bounds = [f"2026-{month:02}-01" for month in range(1, 13)] + ["2027-01-01T00:00:00"]
+    found = []
+    for begin, end in pairwise(bounds):
+        month = ExportFilter(date_from=begin, date_to=f"{end[:10]}T00:00:00")  # type: ignore[arg-type]
+        part = [entry for entry in entries if month.matches(entry)]
+        found += read(written(part, "jsonl")).entries
+    assert sorted(entry.id for entry in found) == sorted(entry.id for entry in entries)

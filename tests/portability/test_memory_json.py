@@ -33,7 +33,7 @@ VECTORS: st.SearchStrategy[Vectors] = st.sampled_from(["numbers", "base64"])
 
 @settings(max_examples=40, deadline=None)
 @given(many(), LAYOUTS, VECTORS)
-def test_through_writer_and_reader(
+def test_any_memories_survive_writer_and_reader(
     memories: list[MemoryEntry], layout: Layout, vectors: Vectors
 ) -> None:
     data = written(memories, layout, "none", vectors, DIMENSIONS)
@@ -45,7 +45,7 @@ def test_through_writer_and_reader(
 
 @settings(max_examples=40, deadline=None)
 @given(many())
-def test_through_a_reformatted_file(memories: list[MemoryEntry]) -> None:
+def test_any_memories_survive_a_reformatted_file(memories: list[MemoryEntry]) -> None:
     data = written(memories, dimensions=DIMENSIONS)
     result = read(json.dumps(json.loads(data), indent=1).encode())
     assert result.notes == []
@@ -54,7 +54,7 @@ def test_through_a_reformatted_file(memories: list[MemoryEntry]) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(many())
-def test_through_a_bundle_in_memory(memories: list[MemoryEntry]) -> None:
+def test_any_memories_survive_a_bundle_in_memory(memories: list[MemoryEntry]) -> None:
     bundle = PortableBundle(manifest(len(memories), DIMENSIONS), memories)
     form = bundle.to_dict()
     again = PortableBundle.from_dict(json.loads(json.dumps(form)))
@@ -93,7 +93,7 @@ async def _through(first: MemoryStore, second: MemoryStore, memories: list[Memor
 
 @settings(max_examples=40, deadline=None)
 @given(many())
-def test_through_a_store_in_memory(memories: list[MemoryEntry]) -> None:
+def test_any_memories_survive_an_in_memory_store(memories: list[MemoryEntry]) -> None:
     anyio.run(_through, InMemoryStore(), InMemoryStore(), memories)
 
 
@@ -104,7 +104,7 @@ def test_through_a_store_in_memory(memories: list[MemoryEntry]) -> None:
     suppress_health_check=list(HealthCheck),
 )
 @given(many(max_size=12))
-def test_through_chroma_folders(memories: list[MemoryEntry]) -> None:
+def test_any_memories_survive_chroma_folders(memories: list[MemoryEntry]) -> None:
     with TemporaryDirectory() as folder:
         first, second = (open_store(Path(folder, name)) for name in ("first", "second"))
         anyio.run(_through, first, second, memories)
@@ -112,7 +112,7 @@ def test_through_chroma_folders(memories: list[MemoryEntry]) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(entries())
-def test_through_a_dict(entry: MemoryEntry) -> None:
+def test_any_memory_survives_its_dict(entry: MemoryEntry) -> None:
     form = entry_to_dict(entry)
     again = entry_from_dict(json.loads(json.dumps(form)))
     assert again == entry
@@ -123,7 +123,7 @@ def test_through_a_dict(entry: MemoryEntry) -> None:
 @settings(max_examples=40, deadline=None)
 @given(st.lists(float32s, min_size=1, max_size=20))
 @example([0.0, -0.0, 1e-45, 3.4028234663852886e38, 1.1754943508222875e-38, 16777217.0])
-def test_each_number_is_the_shortest_text_that_gives_the_same_float32(numbers: list[float]) -> None:
+def test_each_number_is_written_as_the_shortest_text_of_its_float32(numbers: list[float]) -> None:
     vector = np.array(numbers, dtype=np.float32)
     entry = memory(1, embedding=vector)
     text = dump_entry(entry).split(b'"embedding":[')[1].split(b"]")[0].decode()
@@ -137,12 +137,12 @@ def test_each_number_is_the_shortest_text_that_gives_the_same_float32(numbers: l
 
 
 @pytest.mark.parametrize("text", ["AAAA", "AAAAAA=", "AAAAAB==", "AAAAAA==\n", "é", "AADAfw==", ""])
-def test_text_that_is_no_compact_vector_is_refused(text: str) -> None:
+def test_text_that_is_not_a_base64_vector_is_refused(text: str) -> None:
     with pytest.raises(EntryError, match="embedding"):
         vector_from_base64(text)
 
 
-def test_numbers_are_rounded_to_float32_and_never_beyond_it() -> None:
+def test_numbers_are_rounded_to_float32_and_refused_beyond_its_range() -> None:
     def vector(*numbers: float) -> list[float]:
         found = entry_from_dict(
             {"id": "a", "content": "", "created_at": "2026-01-01", "embedding": list(numbers)}

@@ -1,4 +1,4 @@
-"""The fast way to read JSON is never more lenient than the slow one; both refuse what is loose."""
+"""The fast JSON parser is never more lenient than the slow one; both are strict."""
 
 import json
 from collections.abc import Callable
@@ -23,23 +23,26 @@ NESTING = 6
 REFUSED = {
     "NaN": (b'{"a": NaN}', "NaN is not JSON"),
     "Infinity": (b"[-Infinity]", "-Infinity is not JSON"),
-    "a number beyond a float": (b'{"a": 1e999}', "out of range for a float"),
-    "a whole number beyond 64 bits": (b'{"a": 9223372036854775808}', "beyond 64 bits"),
-    "one far beyond": (b'{"a": -' + b"9" * 5000 + b"}", "beyond 64 bits"),
-    "a key that stands twice": (b'{"a":1,"a":1}', "duplicate key 'a'"),
-    "one that is spelled otherwise": (b'{"a":1,"\\u0061":1}', "duplicate key 'a'"),
-    "one with a gap": (b'{"a":1,"a" :1}', "duplicate key 'a'"),
-    "one further down": (b'{"x":[{"a":1,"a":1}]}', "duplicate key 'a'"),
-    "one beside a vector": (b'{"embedding":[1.0],"embedding":[2.0]}', "duplicate key"),
-    "one hidden by a text": (b'{"a":1,"a":1,"b":"\\":"}', "duplicate key 'a'"),
+    "a number out of range for a float": (b'{"a": 1e999}', "out of range for a float"),
+    "an integer beyond 64 bits": (b'{"a": 9223372036854775808}', "beyond 64 bits"),
+    "an integer of 5,000 digits": (b'{"a": -' + b"9" * 5000 + b"}", "beyond 64 bits"),
+    "a duplicate key": (b'{"a":1,"a":1}', "duplicate key 'a'"),
+    "a duplicate key in another spelling": (b'{"a":1,"\\u0061":1}', "duplicate key 'a'"),
+    "a duplicate key before a space": (b'{"a":1,"a" :1}', "duplicate key 'a'"),
+    "a nested duplicate key": (b'{"x":[{"a":1,"a":1}]}', "duplicate key 'a'"),
+    "a duplicate key of a vector": (b'{"embedding":[1.0],"embedding":[2.0]}', "duplicate key"),
+    "a duplicate key beside a string that passes like a key": (
+        b'{"a":1,"a":1,"b":"\\":"}',
+        "duplicate key 'a'",
+    ),
     "a lone surrogate": (b'{"a":"\\ud800"}', "lone surrogate"),
     "a lone low surrogate": (b'{"a":"\\udc00\\ud800"}', "lone surrogate"),
-    "one in a key": (b'{"\\ud800":1}', "lone surrogate"),
+    "a lone surrogate in a key": (b'{"\\ud800":1}', "lone surrogate"),
     "a surrogate in UTF-8": (b'{"a":"\xed\xa0\x80"}', "not UTF-8"),
     "a byte that is not UTF-8": (b'{"a":"\xff"}', "byte 7 is not UTF-8"),
     "nested too deep": (b"[" * 7 + b"]" * 7, "nested too deep"),
-    "nested without end": (b"[" * 100_000 + b"]" * 100_000, "TRIBAL_LIMIT_NESTING"),
-    "objects without end": (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "TRIBAL_LIMIT_NESTING"),
+    "nested 100,000 levels deep": (b"[" * 100_000 + b"]" * 100_000, "TRIBAL_LIMIT_NESTING"),
+    "100,000 nested objects": (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "TRIBAL_LIMIT_NESTING"),
     "a trailing comma": (b"[1,]", "not JSON"),
     "a comment": (b"[1] // one", "not JSON"),
     "two values": (b"{} {}", "not JSON"),
@@ -54,7 +57,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_json_loads_lets_through_is_refused_both_ways(case: str) -> None:
+def test_both_parsers_refuse_what_json_loads_accepts(case: str) -> None:
     text, reason = REFUSED[case]
     for read in (parse, parse_line):
         with pytest.raises(EntryError, match=reason):
@@ -64,7 +67,7 @@ def test_what_json_loads_lets_through_is_refused_both_ways(case: str) -> None:
 TAKEN = {
     "a pair of surrogates": b'{"a":"\\ud83d\\ude00"}',
     "64 bits": b'{"a":[9223372036854775807,-9223372036854775808]}',
-    "a text that looks like a key": b'{"a":"\\"a\\":{[","b":[]}',
+    "a string that passes like a key": b'{"a":"\\"a\\":{[","b":[]}',
     "a vector in the metadata": b'{"metadata":{"embedding":[1.0,2.0]},"embedding":[true]}',
     "a vector under a longer key": b'{"my\\"embedding":[1.0],"embedding":null}',
     "a vector with true": b'{"embedding":[1.0,true]}',
@@ -72,21 +75,21 @@ TAKEN = {
     "a vector with a null": b'{"embedding":[1.0,null]}',
     "a vector of texts": b'{"embedding":["]",1.0]}',
     "white space": b' {"a" : [ 1 , 2 ] }\r\n',
-    "no object": b"[1, 2.5, null]",
+    "a list instead of an object": b"[1, 2.5, null]",
     "6 levels": b"[[[[[[]]]]]]",
     "numbers that look alike": b'{"a":[1,1.0,1e0,-0,-0.0]}',
 }
 
 
 @pytest.mark.parametrize("case", TAKEN)
-def test_what_is_strict_is_read_both_ways_alike(case: str) -> None:
+def test_both_parsers_read_strict_json_alike(case: str) -> None:
     text = TAKEN[case]
     expected = json.loads(text)
     assert repr(parse(text, NESTING)) == repr(expected)
     assert parse_line(text, NESTING) == expected
 
 
-def test_a_line_as_we_write_it_comes_with_its_vector_packed() -> None:
+def test_a_line_of_our_writer_has_its_vector_as_an_array() -> None:
     entry = memory(1, dimensions=384)
     value = parse_line(dump_entry(entry), NESTING)
     assert isinstance(value["embedding"], np.ndarray)
@@ -94,7 +97,7 @@ def test_a_line_as_we_write_it_comes_with_its_vector_packed() -> None:
     assert not value["embedding"].flags.writeable
 
 
-def test_what_is_not_json_is_told_from_what_is_not_strict() -> None:
+def test_invalid_json_and_json_that_is_not_strict_raise_different_errors() -> None:
     with pytest.raises(NotJSON) as caught:
         parse(b'{\n"a": 1,\n\n"b" 2}', NESTING)
     assert caught.value.line == 4
@@ -111,7 +114,7 @@ def test_a_value_that_json_cant_carry_is_refused(value: object) -> None:
         check([value, {"a": value}], NESTING)
 
 
-# Pieces of which some make JSON and most don't, joined at random.
+# Pieces that make JSON or, mostly, invalid JSON when joined at random.
 PIECES = st.sampled_from(
     [
         *[
@@ -213,7 +216,7 @@ def _plain(value: dict[str, Any]) -> dict[str, Any]:
 @example('{"embedding":[1.0,2.0],"a":{"embedding":[1.0]}}')
 @example('{"a":{"embedding":[1.0]},"embedding": [true]}')
 @example('{"\\u0065mbedding":[true],"x":{"embedding":[1.0]}}')
-def test_the_fast_way_gives_what_the_slow_way_gives(text: str) -> None:
+def test_both_parsers_give_the_same_result_for_any_text(text: str) -> None:
     data = text.encode(errors="surrogatepass")
     _compare(_outcome(parse_line, data), _outcome(parse, data))
     with mock.patch.object(vectors, "_per_thread", SimpleNamespace(parser=None)):

@@ -1,4 +1,4 @@
-"""Files that the original TribalMemory wrote are read whole, and it can read what we write."""
+"""Reading the files of TribalMemory, and writing files that it can read."""
 
 import json
 from datetime import UTC, datetime
@@ -52,7 +52,7 @@ def in_float32(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_field_of_every_memory_comes_back_as_it_was(name: str) -> None:
+def test_every_field_of_every_memory_reads_back_the_same(name: str) -> None:
     result = read((SAMPLES / name).read_bytes())
     assert result.rejected == []
     expected = [in_float32(entry) for entry in source(name)]
@@ -66,7 +66,7 @@ def test_the_manifest_is_read_and_a_missing_checksum_is_a_note() -> None:
     assert [("no checksum" in note) for note in result.notes] == [True]
 
 
-def test_dates_without_an_offset_are_utc_and_others_keep_theirs() -> None:
+def test_dates_without_an_offset_are_utc_and_others_keep_their_offset() -> None:
     found = by_id("hand5.inmemory.json")
     assert found["11111111"].created_at == datetime(2026, 1, 15, tzinfo=UTC)
     assert found["22222222"].updated_at == datetime(2026, 1, 16, 8, 30, tzinfo=UTC)
@@ -95,7 +95,7 @@ def test_a_missing_vector_is_read_as_none() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_we_write_has_the_fields_types_and_dates_that_the_original_reads(name: str) -> None:
+def test_our_bundles_have_the_fields_and_types_that_tribalmemory_reads(name: str) -> None:
     entries = read((SAMPLES / name).read_bytes()).entries
     head = read((SAMPLES / "hand5.inmemory.json").read_bytes()).reader.manifest
     out = BytesIO()

@@ -11,9 +11,16 @@ import pytest
 
 from tests.support.examples import memories, memory
 from tribal_mcp import open_store
+from tribal_mcp.config import Settings
 from tribal_mcp.portability.bundle.portable import PortableBundle
+from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.manifest import create_embedding_metadata
 from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.services.jobs import Jobs
+from tribal_mcp.services.requests import ExportRequest
+from tribal_mcp.stores.base import Change
+from tribal_mcp.stores.chroma.folder import ChromaFolder
+from tribal_mcp.stores.chroma.journal import Batch
 
 MODEL = create_embedding_metadata("all-MiniLM-L6-v2", 8)
 
@@ -120,3 +127,24 @@ def test_a_whole_folder_is_rescued_whole(folder: Path, tmp_path: Path) -> None:
     assert (result["memory_count"], result["lost_rows"], result["lost_vectors"]) == (1501, 0, 0)
     rescued = PortableBundle.from_dict(json.loads(bundle.read_text()))
     assert rescued.entries == contents(folder)
+
+
+@pytest.mark.anyio
+async def test_rescue_saves_tombstones_from_a_damaged_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    async with open_store(folder) as store:
+        await store.upsert(memories(3))
+        await store.apply(Change(forget={"memory-1": 5, "gone": 6, "erased": 7, "back": 8}))
+    for data in folder.glob("*/data_level0.bin"):
+        data.write_bytes(b"rubbish")
+    # A batch was written down, and its process killed before the first step.
+    begun = Change([memory(0, id="back")], {"memory-2": 9}, ["erased"])
+    ChromaFolder.at(folder).journal.write(Batch("memories", begun))
+    settings = Settings(data_dir=folder, bundle_dirs=str(tmp_path))
+    path = tmp_path / "rescued.json"
+    await Jobs(settings, Limits()).rescue(ExportRequest(output_path=str(path)))
+    rescued = PortableBundle.from_dict(json.loads(path.read_bytes()))
+    assert {entry.id for entry in rescued.entries} == {"memory-0", "back"}
+    assert {one.id: one.deleted_at_us for one in rescued.deleted} == {
+        "memory-1": 5, "gone": 6, "memory-2": 9,
+    }  # fmt: skip

@@ -135,7 +135,7 @@ async def test_a_stream_goes_on_while_others_delete_and_add(store: MemoryStore) 
     assert len(seen) == len(set(seen))
 
 
-async def test_monthly_batches_cover_every_memory_exactly_once(store: MemoryStore) -> None:
+async def test_consecutive_ranges_cover_every_memory_exactly_once(store: MemoryStore) -> None:
     start = datetime(2026, 1, 1, tzinfo=UTC)
     month = timedelta(days=30)
     seams = [start + month * n for n in range(4)]

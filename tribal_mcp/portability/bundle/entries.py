@@ -157,8 +157,8 @@ class EntryReader:
                 self.dimensions = entry.embedding.size
             elif entry.embedding.size != self.dimensions:
                 raise EntryError(
-                    f"embedding has {entry.embedding.size} dimensions; "
-                    f"the bundle's vectors have {self.dimensions}"
+                    f"embedding has {counted(entry.embedding.size, 'dimension')}; "
+                    f"the bundle's vectors have {self.dimensions:,}"
                 )
         first = self._ids.first(entry.id, number)
         if first < 0:

@@ -1,4 +1,4 @@
-"""What was forgotten, as a bundle carries it: it comes back, and nothing about it is forgiven."""
+"""Tombstones in a bundle: they read back the same, and an invalid one refuses the bundle."""
 
 import hashlib
 import json
@@ -6,7 +6,6 @@ import random
 import tracemalloc
 from collections.abc import Callable
 from io import BytesIO
-from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
@@ -17,8 +16,6 @@ from hypothesis import strategies as st
 from tests.support.bundles import as_dict, dumped, manifest, read, written
 from tests.support.entries import texts
 from tests.support.examples import BEGIN, memories, memory
-from tribal_mcp import open_store
-from tribal_mcp.config import Settings
 from tribal_mcp.errors import BundleError, UsageError
 from tribal_mcp.portability.bundle import replay
 from tribal_mcp.portability.bundle.compression import Compression
@@ -29,11 +26,6 @@ from tribal_mcp.portability.bundle.tombstones import Tombstone
 from tribal_mcp.portability.bundle.writer import BundleWriter
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.memory import from_microseconds, microseconds
-from tribal_mcp.services.jobs import Jobs
-from tribal_mcp.services.requests import ExportRequest
-from tribal_mcp.stores.base import Change
-from tribal_mcp.stores.chroma.folder import ChromaFolder
-from tribal_mcp.stores.chroma.journal import Batch
 
 LAYOUTS: list[Layout] = ["json", "jsonl"]
 COMPRESSIONS: list[Compression] = ["none", "gzip", "zstd"]
@@ -44,15 +36,15 @@ moments = st.integers(FIRST, LAST)
 
 
 def tombstones(count: int) -> list[Tombstone]:
-    """The tombstones of the first so many forgotten memories."""
+    """The tombstones of `count` deleted memories."""
     begin = microseconds(BEGIN)
-    return [Tombstone(f"gone-{number}", begin + number) for number in range(count)]
+    return [Tombstone(f"erased-{number}", begin + number) for number in range(count)]
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("counts", [(0, 1), (1, 0), (3, 2), (300, 700)], ids=str)
-def test_tombstones_are_read_as_written_and_written_again_to_the_same_bytes(
+def test_written_tombstones_read_back_and_write_the_same_bytes_again(
     layout: Layout, compression: Compression, counts: tuple[int, int]
 ) -> None:
     entries, deleted = memories(counts[0]), tombstones(counts[1])
@@ -65,7 +57,7 @@ def test_tombstones_are_read_as_written_and_written_again_to_the_same_bytes(
 @given(
     st.dictionaries(texts.filter(bool), moments, max_size=5), st.sampled_from(LAYOUTS), st.data()
 )
-def test_any_tombstone_comes_back_in_any_layout(
+def test_any_tombstone_reads_back_in_any_layout(
     times: dict[str, int], layout: Layout, data: st.DataObject
 ) -> None:
     deleted = [Tombstone(*item) for item in times.items()]
@@ -78,27 +70,27 @@ def test_any_tombstone_comes_back_in_any_layout(
     assert read(text).deleted == deleted
 
 
-def test_a_bundle_without_tombstones_has_no_trace_of_them() -> None:
+def test_a_bundle_without_tombstones_has_no_deleted_part() -> None:
     for layout in LAYOUTS:
         assert b"deleted" not in written(3, layout)
 
 
-def test_a_json_bundle_has_one_tombstone_on_each_line_behind_the_entries() -> None:
+def test_a_json_bundle_has_one_tombstone_per_line_after_the_entries() -> None:
     data = written(2, deleted=tombstones(2))
     lines = data.split(b"\n")
     assert lines[4:8] == [
         b"],",
         b'"deleted": [',
-        b'{"id":"gone-0","deleted_at":"2026-01-01T00:00:00+00:00"},',
-        b'{"id":"gone-1","deleted_at":"2026-01-01T00:00:00.000001+00:00"}',
+        b'{"id":"erased-0","deleted_at":"2026-01-01T00:00:00+00:00"},',
+        b'{"id":"erased-1","deleted_at":"2026-01-01T00:00:00.000001+00:00"}',
     ]
     assert list(json.loads(data)) == ["manifest", "entries", "deleted", "integrity"]
     lines = written(2, "jsonl", deleted=tombstones(1)).split(b"\n")
-    assert lines[3] == b'{"deleted": {"id":"gone-0","deleted_at":"2026-01-01T00:00:00+00:00"}}'
+    assert lines[3] == b'{"deleted": {"id":"erased-0","deleted_at":"2026-01-01T00:00:00+00:00"}}'
     assert lines[4].startswith(b'{"integrity"')
 
 
-def test_the_integrity_block_counts_and_hashes_them_as_the_documentation_says() -> None:
+def test_the_integrity_block_of_tombstones_matches_its_documentation() -> None:
     data = written(2, deleted=tombstones(2))
     lines = [line.removesuffix(b",") + b"\n" for line in data.split(b"\n")[6:8]]
     integrity = json.loads(data)["integrity"]
@@ -107,7 +99,7 @@ def test_the_integrity_block_counts_and_hashes_them_as_the_documentation_says() 
     assert integrity["sha256"] == json.loads(written(2))["integrity"]["sha256"]
 
 
-def test_who_takes_manifest_and_entries_reads_a_bundle_with_tombstones() -> None:
+def test_a_reader_of_manifest_and_entries_can_read_a_bundle_with_tombstones() -> None:
     plain, more = json.loads(written(3)), json.loads(written(3, deleted=tombstones(2)))
     assert more["manifest"] == plain["manifest"]
     assert more["entries"] == plain["entries"]
@@ -125,36 +117,36 @@ REFORMATTED: dict[str, Callable[[dict[str, Any]], str]] = {
 
 
 @pytest.mark.parametrize("how", REFORMATTED)
-def test_a_reformatted_bundle_is_read_and_the_hash_of_its_tombstones_still_holds(how: str) -> None:
+def test_reformatted_tombstones_still_match_their_hash(how: str) -> None:
     deleted = tombstones(40)
     text = REFORMATTED[how](json.loads(written(3, deleted=deleted)))
     result = read(text.encode())
     assert (result.entries, result.deleted, result.notes) == (memories(3), deleted, [])
     with pytest.raises(BundleError, match="tombstones are not those that were written"):
-        read(text.replace("gone-7", "gone-x").encode())
+        read(text.replace("erased-7", "erased-x").encode())
 
 
 def damaged(lines: list[bytes], first: int) -> dict[str, list[bytes]]:
     """The lines of a bundle with one thing done to its tombstones, the first at `first`."""
     rest = lines[first + 1 :]
     return {
-        "one is gone": [*lines[:first], *rest],
+        "one is missing": [*lines[:first], *rest],
         "two are swapped": [*lines[:first], lines[first + 1], lines[first], *lines[first + 2 :]],
         "another time": [*lines[:first], lines[first].replace(b"2026", b"2027"), *rest],
-        "another id": [*lines[:first], lines[first].replace(b"gone", b"here"), *rest],
+        "another id": [*lines[:first], lines[first].replace(b"erased", b"here"), *rest],
     }
 
 
 @pytest.mark.parametrize("case", damaged([b"", b"", b""], 0))
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_tombstones_that_were_changed_refuse_the_file(layout: Layout, case: str) -> None:
+def test_changed_tombstones_refuse_the_file(layout: Layout, case: str) -> None:
     lines = written(2, layout, deleted=tombstones(3)).split(b"\n")
-    first = next(i for i, line in enumerate(lines) if b"gone-0" in line)
+    first = next(i for i, line in enumerate(lines) if b"erased-0" in line)
     with pytest.raises(BundleError, match=r"damaged or was changed.*Nothing was imported"):
         read(b"\n".join(damaged(lines, first)[case]))
 
 
-def test_a_deleted_part_that_was_taken_out_or_put_in_refuses_the_file() -> None:
+def test_an_added_or_removed_deleted_part_refuses_the_file() -> None:
     with_some = json.loads(written(2, deleted=tombstones(2)))
     without = json.loads(written(2))
     with pytest.raises(BundleError, match="has 0 tombstones instead of 2"):
@@ -170,7 +162,7 @@ def small_bundle(name: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["json", "jsonl", "indented"])
-def test_a_bundle_with_tombstones_that_is_cut_off_at_any_byte_is_refused(name: str) -> None:
+def test_a_bundle_with_tombstones_truncated_at_any_byte_is_refused(name: str) -> None:
     data = small_bundle(name)
     for length in range(len(data)):
         with pytest.raises(BundleError):
@@ -178,7 +170,7 @@ def test_a_bundle_with_tombstones_that_is_cut_off_at_any_byte_is_refused(name: s
 
 
 @pytest.mark.parametrize("name", ["json", "jsonl", "indented"])
-def test_one_changed_byte_of_the_deleted_part_is_refused_or_changes_nothing(name: str) -> None:
+def test_one_changed_byte_of_the_deleted_part_is_refused_or_has_no_effect(name: str) -> None:
     data = small_bundle(name)
     expected = read(data)
     dice = random.Random(7)  # noqa: S311 - the same in every run
@@ -194,31 +186,31 @@ def test_one_changed_byte_of_the_deleted_part_is_refused_or_changes_nothing(name
             assert result.deleted == expected.deleted or b'"integrity"' not in data
 
 
-GOOD = {"id": "gone", "deleted_at": "2026-01-15T10:30:00+00:00"}
+GOOD = {"id": "erased", "deleted_at": "2026-01-15T10:30:00+00:00"}
 
 WRONG: dict[str, tuple[Any, str]] = {
-    "no list": ({"id": "gone"}, r"expected '\["),
-    "no object": (["gone"], "exactly the fields id and deleted_at"),
-    "a list in it": ([[GOOD]], "exactly the fields id and deleted_at"),
-    "no time": ([{"id": "gone"}], "exactly the fields id and deleted_at"),
+    "no list": ({"id": "erased"}, r"expected '\["),
+    "a list instead of an object": (["erased"], "exactly the fields id and deleted_at"),
+    "a list in the list": ([[GOOD]], "exactly the fields id and deleted_at"),
+    "no deleted_at": ([{"id": "erased"}], "exactly the fields id and deleted_at"),
     "content": ([{**GOOD, "content": "Takes tea"}], "exactly the fields"),
     "an id that is a number": ([{**GOOD, "id": 7}], "text that is not empty"),
     "an empty id": ([{**GOOD, "id": ""}], "text that is not empty"),
     "a lone surrogate": ([{**GOOD, "id": "\ud800"}], "surrogate"),
     "a time that is a number": ([{**GOOD, "deleted_at": 1768473000}], "not an ISO 8601 time"),
-    "a time that is none": ([{**GOOD, "deleted_at": "today"}], "not an ISO 8601 time"),
-    "a time before the first": (
+    "a word instead of a time": ([{**GOOD, "deleted_at": "today"}], "not an ISO 8601 time"),
+    "a time before year 1": (
         [{**GOOD, "deleted_at": "0001-01-01T00:00:00+10:00"}], "not an ISO 8601 time",
     ),
     "a duplicate id": (
-        [GOOD, {**GOOD, "deleted_at": "2026-01-16"}], "id 'gone', first used at tombstone 1",
+        [GOOD, {**GOOD, "deleted_at": "2026-01-16"}], "id 'erased', first used at tombstone 1",
     ),
-    "a memory of the file": ([{**GOOD, "id": "memory-1"}], "memory"),
+    "the id of an entry": ([{**GOOD, "id": "memory-1"}], "memory"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_tombstone_refuses_the_file_in_every_layout(case: str) -> None:
+def test_an_invalid_tombstone_refuses_the_file_in_every_layout(case: str) -> None:
     deleted, reason = WRONG[case]
     bundle = {**as_dict(3), "deleted": deleted}
     for data in (dumped(bundle), json.dumps(bundle, indent=1, sort_keys=True).encode()):
@@ -235,39 +227,37 @@ def test_a_wrong_tombstone_refuses_the_file_in_every_layout(case: str) -> None:
         PortableBundle.from_dict(bundle)
 
 
-def test_tombstones_written_by_hand_are_read_with_times_as_people_write_them() -> None:
+def test_tombstones_written_by_hand_may_have_any_iso_8601_time() -> None:
     lines = [
-        '{"deleted": {"deleted_at": "2026-01-15", "id": "gone"}}',
+        '{"deleted": {"deleted_at": "2026-01-15", "id": "erased"}}',
         '{"id": "new", "content": "Tea", "created_at": "2026-01-15", "deleted": true}',
         '{"deleted": {"id": "away", "deleted_at": "2026-01-15T01:00:00+01:00"}}',
     ]
     result = read("\n".join(lines).encode())
     midnight = microseconds(from_microseconds(0).replace(year=2026, day=15))
-    assert result.deleted == [Tombstone("gone", midnight), Tombstone("away", midnight)]
+    assert result.deleted == [Tombstone("erased", midnight), Tombstone("away", midnight)]
     assert [entry.extra for entry in result.entries] == [{"deleted": True}]
 
 
 @pytest.mark.parametrize("content", [None, float("nan"), 2**70])
 @pytest.mark.parametrize("indent", [None, 1])
-def test_a_rejected_entry_keeps_no_tombstone_from_being_read(
-    content: object, indent: int | None
-) -> None:
+def test_tombstones_are_read_beside_a_rejected_entry(content: object, indent: int | None) -> None:
     bundle = {**as_dict(2), "deleted": [GOOD]}
     bundle["entries"][0]["content"] = content
     result = read(json.dumps(bundle, indent=indent).encode())
     assert len(result.rejected) == len(result.entries) == len(result.deleted) == 1
 
 
-def test_there_may_be_as_many_tombstones_as_entries() -> None:
+def test_the_limit_of_entries_is_also_that_of_tombstones() -> None:
     data = written(3, deleted=tombstones(4))
     read(data, Limits(entries=4))
     with pytest.raises(BundleError, match=r"more than 3 tombstones .TRIBAL_LIMIT_ENTRIES"):
         read(data, Limits(entries=3))
 
 
-def test_a_writer_refuses_what_would_not_come_back() -> None:
+def test_a_writer_refuses_what_would_not_read_back_the_same() -> None:
     writer = BundleWriter(BytesIO(), manifest(None), "jsonl")
-    for wrong in (Tombstone("", 0), Tombstone("\ud800", 0), Tombstone("gone", LAST + 1)):
+    for wrong in (Tombstone("", 0), Tombstone("\ud800", 0), Tombstone("erased", LAST + 1)):
         with pytest.raises(BundleError, match="can't be written"):
             writer.write_deleted([wrong])
     writer.write_deleted(tombstones(1))
@@ -275,7 +265,7 @@ def test_a_writer_refuses_what_would_not_come_back() -> None:
         writer.write(memories(1))
 
 
-def test_a_bundle_in_memory_carries_tombstones_there_and_back() -> None:
+def test_a_bundle_in_memory_carries_tombstones() -> None:
     bundle = PortableBundle(manifest(2), memories(2), deleted=tombstones(3))
     data = bundle.to_dict()
     assert PortableBundle.from_dict(data).deleted == tombstones(3)
@@ -286,13 +276,13 @@ def test_a_bundle_in_memory_carries_tombstones_there_and_back() -> None:
         PortableBundle.from_dict(data)
 
 
-def test_many_tombstones_are_written_and_read_in_flat_memory(
+def test_many_tombstones_are_written_and_read_in_constant_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(replay, "_IN_MEMORY_BYTES", 0)  # else up to 16 MiB of them stay there
+    monkeypatch.setattr(replay, "_IN_MEMORY_BYTES", 0)  # otherwise up to 16 MiB stay in memory
 
     def peaks(count: int) -> tuple[int, int]:
-        """The most memory while writing, and while reading."""
+        """Peak memory while writing and while reading."""
         begin = microseconds(BEGIN)
         with TemporaryFile() as file, TemporaryFile() as scratch:
             tracemalloc.start()
@@ -309,28 +299,7 @@ def test_many_tombstones_are_written_and_read_in_flat_memory(
                 tracemalloc.stop()
         return writing, reading
 
-    peaks(1_000)  # what is made only once is not to be counted
+    peaks(1_000)  # allocations that happen only once do not count
     few, many = peaks(10_000), peaks(40_000)
     more = [(b - a) / 30_000 for a, b in zip(few, many, strict=True)]
-    assert max(more) < 32, "bytes for each; reading needs 10 to know which ids stand twice"
-
-
-@pytest.mark.anyio
-async def test_what_was_forgotten_is_rescued_from_a_damaged_folder_too(tmp_path: Path) -> None:
-    folder = tmp_path / "store"
-    async with open_store(folder) as store:
-        await store.upsert(memories(3))
-        await store.apply(Change(forget={"memory-1": 5, "gone": 6, "erased": 7, "back": 8}))
-    for data in folder.glob("*/data_level0.bin"):
-        data.write_bytes(b"rubbish")
-    # A batch was written down, and its process killed before the first step.
-    begun = Change([memory(0, id="back")], {"memory-2": 9}, ["erased"])
-    ChromaFolder.at(folder).journal.write(Batch("memories", begun))
-    settings = Settings(data_dir=folder, bundle_dirs=str(tmp_path))
-    path = tmp_path / "rescued.json"
-    await Jobs(settings, Limits()).rescue(ExportRequest(output_path=str(path)))
-    rescued = PortableBundle.from_dict(json.loads(path.read_bytes()))
-    assert {entry.id for entry in rescued.entries} == {"memory-0", "back"}
-    assert {one.id: one.deleted_at_us for one in rescued.deleted} == {
-        "memory-1": 5, "gone": 6, "memory-2": 9,
-    }  # fmt: skip
+    assert max(more) < 32, "bytes per tombstone; finding duplicate ids takes 10 of them"

@@ -1,4 +1,4 @@
-"""A bundle with options around it: what is copied out is the bundle, byte for byte."""
+"""Import requests with options around the bundle, which is copied out byte for byte."""
 
 import json
 from io import BytesIO
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tribal_mcp.errors import BundleError
-from tribal_mcp.portability.bundle import envelope as wrapping
+from tribal_mcp.portability.bundle import envelope
 from tribal_mcp.portability.bundle.envelope import unwrap
 from tribal_mcp.portability.limits import Limits
 
@@ -18,7 +18,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner),
     max_leaves=20,
 )
-OPTIONS = st.dictionaries(st.sampled_from(wrapping.OPTIONS), st.booleans() | st.text(max_size=8))
+OPTIONS = st.dictionaries(st.sampled_from(envelope.OPTIONS), st.booleans() | st.text(max_size=8))
 
 
 def unwrapped(text: bytes, **limits: int) -> tuple[dict[str, Any] | None, bytes]:
@@ -35,7 +35,7 @@ def unwrapped(text: bytes, **limits: int) -> tuple[dict[str, Any] | None, bytes]
     st.booleans(),
 )
 @settings(deadline=None)
-def test_the_bundle_and_its_options_come_out_wherever_a_block_ends(  # noqa: PLR0917 - by Hypothesis
+def test_bundle_and_options_are_separated_wherever_a_block_ends(  # noqa: PLR0917 - by Hypothesis
     bundle: dict[str, Any],
     before: dict[str, Any],
     after: dict[str, Any],
@@ -47,7 +47,7 @@ def test_the_bundle_and_its_options_come_out_wherever_a_block_ends(  # noqa: PLR
     whole = {**before, "bundle": bundle} | options
     text = json.dumps(whole, indent=indent, ensure_ascii=ascii_only).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wrapping, "_BLOCK", block)
+        patch.setattr(envelope, "_BLOCK", block)
         found, copied = unwrapped(text)
     assert found == options
     assert json.loads(copied) == bundle
@@ -66,12 +66,12 @@ def test_the_bundle_and_its_options_come_out_wherever_a_block_ends(  # noqa: PLR
         b'"bundle"',
     ],
 )
-def test_what_does_not_begin_as_a_wrapped_bundle_is_left_alone(text: bytes) -> None:
+def test_a_text_without_an_envelope_is_left_unchanged(text: bytes) -> None:
     assert unwrapped(text) == (None, b"")
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "reason"),
     [
         (b'{"bundle": {}', "truncated"),
         (b'{"bundle": {"a": "b', "truncated"),
@@ -87,15 +87,15 @@ def test_what_does_not_begin_as_a_wrapped_bundle_is_left_alone(text: bytes) -> N
     ],
     ids=str,
 )
-def test_what_begins_as_one_and_is_none_is_refused(text: bytes, said: str) -> None:
-    limit = 8_000 if "LINE" in said else 1 << 20
+def test_an_invalid_envelope_is_refused(text: bytes, reason: str) -> None:
+    limit = 8_000 if "LINE" in reason else 1 << 20
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wrapping, "_BLOCK", 1_000)
-        with pytest.raises(BundleError, match=said):
+        patch.setattr(envelope, "_BLOCK", 1_000)
+        with pytest.raises(BundleError, match=reason):
             unwrapped(text, line_bytes=limit)
 
 
-def test_it_can_be_stopped_between_blocks() -> None:
+def test_the_copy_can_be_stopped_between_blocks() -> None:
     def stop() -> None:
         raise InterruptedError
 

@@ -1,4 +1,4 @@
-"""A bundle in memory, its manifest, and which models are the same."""
+"""Bundles in memory, their manifests, and which embedding models are compatible."""
 
 import copy
 from typing import Any
@@ -16,7 +16,7 @@ from tribal_mcp.portability.manifest import (
 )
 
 
-def test_a_bundle_comes_back_from_its_dict() -> None:
+def test_a_bundle_reads_back_from_its_dict() -> None:
     bundle = PortableBundle(manifest(None), memories(3))
     form = bundle.to_dict()
     assert form["manifest"]["memory_count"] == 3
@@ -33,12 +33,12 @@ def _path(form: dict[str, Any], *keys: Any) -> dict[str, Any]:  # noqa: ANN401
 
 
 REFUSED: dict[str, tuple[tuple[str, ...], Any, str]] = {
-    # where, the value (... for none), why
+    # the path, its value (... for a missing one), the reason
     "no manifest": (("manifest",), ..., "manifest is missing"),
     "a manifest of text": (("manifest",), "x", "manifest is not a JSON object"),
     "no entries": (("entries",), ..., "entries is missing or not a list"),
     "entries that are an object": (("entries",), {}, "entries is missing or not a list"),
-    "more promised": (
+    "a larger memory count": (
         ("manifest", "memory_count"),
         999,
         "has 2 entries, but its manifest says 999",
@@ -65,7 +65,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], Any, str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_wrong_with_the_bundle_refuses_it(case: str) -> None:
+def test_an_invalid_bundle_is_refused(case: str) -> None:
     path, value, reason = REFUSED[case]
     form = as_dict(2)
     parent = _path(form, *path[:-1])
@@ -78,7 +78,7 @@ def test_what_is_wrong_with_the_bundle_refuses_it(case: str) -> None:
 
 
 @pytest.mark.parametrize("form", [None, [], "x", 5])
-def test_what_is_no_object_is_no_bundle(form: object) -> None:
+def test_only_an_object_is_a_bundle(form: object) -> None:
     with pytest.raises(BundleError, match="not a JSON object"):
         PortableBundle.from_dict(form)
 
@@ -89,19 +89,19 @@ REJECTED: dict[str, tuple[dict[Any, Any], str]] = {
     "a confidence of NaN": ({"confidence": float("nan")}, "NaN"),
     "NaN in the vector": ({"embedding": [float("nan")] * 8}, "NaN"),
     "1e39 in the vector": ({"embedding": [1e39] * 8}, "float32"),
-    "wrong dimensions": ({"embedding": [1.0]}, "embedding has 1 dimensions"),
-    "the id of another": ({"id": "memory-0"}, "duplicate id, first used at entry 1"),
+    "wrong dimensions": ({"embedding": [1.0]}, "embedding has 1 dimension;"),
+    "a duplicate id": ({"id": "memory-0"}, "duplicate id, first used at entry 1"),
     "NaN in the metadata": ({"metadata": {"x": [float("nan")]}}, "NaN"),
-    "a whole number beyond 64 bits": ({"metadata": {"x": 2**64}}, "beyond 64 bits"),
+    "an integer beyond 64 bits": ({"metadata": {"x": 2**64}}, "beyond 64 bits"),
     "a lone surrogate": ({"content": "\ud800"}, "lone surrogate"),
     "a tuple": ({"extra": (1,)}, "a tuple is not a JSON value"),
-    "a key that is no text": ({5: 1}, "the key 5 is not text"),
+    "a key that is not text": ({5: 1}, "the key 5 is not text"),
     "no date": ({"created_at": ""}, "created_at is ''"),
 }
 
 
 @pytest.mark.parametrize("case", REJECTED)
-def test_one_bad_entry_is_rejected_and_the_rest_goes_on(case: str) -> None:
+def test_one_invalid_entry_is_rejected_and_the_others_are_read(case: str) -> None:
     change, reason = REJECTED[case]
     form = as_dict(3)
     form["entries"][1] |= change
@@ -113,13 +113,13 @@ def test_one_bad_entry_is_rejected_and_the_rest_goes_on(case: str) -> None:
         bundle.to_dict()
 
 
-def test_a_bundle_is_not_given_out_with_what_json_cant_carry() -> None:
+def test_a_bundle_with_a_value_that_json_cant_carry_is_not_written() -> None:
     bundle = PortableBundle(manifest(None), [memory(1, metadata={"x": float("nan")})])
     with pytest.raises(BundleError, match="'memory-1' can't be written: a number is NaN"):
         bundle.to_dict()
 
 
-def test_what_is_new_in_a_manifest_is_kept() -> None:
+def test_unknown_fields_of_a_manifest_are_kept() -> None:
     form = as_dict(0)["manifest"]
     form["licence"] = {"name": "CC0"}
     form["embedding"]["pooling"] = "mean"
@@ -144,13 +144,13 @@ COMPATIBLE = {
 
 
 @pytest.mark.parametrize("case", COMPATIBLE)
-def test_which_spellings_name_one_model(case: str) -> None:
+def test_names_of_the_same_model_are_compatible(case: str) -> None:
     a, b, expected = COMPATIBLE[case]
     one, other = EmbeddingMetadata(a, 384, "openai"), EmbeddingMetadata(b, 384, "onnx")
     assert one.is_compatible_with(other) is other.is_compatible_with(one) is expected
 
 
-def test_other_dimensions_are_another_model() -> None:
+def test_models_with_other_dimensions_are_not_compatible() -> None:
     small = create_embedding_metadata("text-embedding-3-small", 512, "openai")
     assert not small.is_compatible_with(create_embedding_metadata("text-embedding-3-small", 1536))
 
