@@ -260,10 +260,12 @@ async def test_memories_that_lost_their_vectors_are_kept_without_one(folder: Pat
     (problem,) = await store.check()
     assert problem.kind == "index"
     done = await store.repair()
-    assert "40 memories of 'memories' have lost their vectors for good" in done[-1]
+    assert "39 memories of 'memories' have lost their vectors" in done[-1]
     assert await store.check() == []
     found, _ = await everything(folder)
-    in_log = {f"memory-{n}" for n in range(40, COUNT)}
+    in_log = {
+        f"memory-{n}" for n in range(39, COUNT)
+    }  # the log keeps the last entry that the index has
     assert {i for i, entry in found.items() if entry.embedding is not None} == in_log
     assert {i: entry.content for i, entry in found.items()} == {
         entry.id: entry.content for entry in memories(COUNT)

@@ -49,12 +49,33 @@ def fsync_file(descriptor: int) -> None:
     os.fsync(descriptor)
 
 
+def fsync_path(path: Path) -> None:
+    """Have the disk store a file that somebody else wrote; nothing happens if it is missing."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    try:
+        fsync_file(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_durably(path: Path) -> None:
+    """Remove the file, if it exists; when this returns, it does not come back after a power cut."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return
+    fsync_directory(path.parent)
+
+
 def fsync_directory(folder: Path) -> None:
     """Have the disk store the names in the directory: files created, renamed and deleted."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # a directory may be writable and not readable
-        return
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return  # there is nothing to sync, or it may be written and not read
     try:
         fsync_file(descriptor)
     except OSError as error:

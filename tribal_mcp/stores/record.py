@@ -41,6 +41,8 @@ STORED = "tribal_stored_at_us"
 """When the record was written here, in microseconds since 1970 UTC; not part of the entry."""
 OTHER_MODEL = "tribal_other_model"
 """1 if the vector is from another model, so that the database can find these memories."""
+CHECKSUM = "tribal_vector_checksum"
+"""The checksum of the record's vector, an int64; see `stores.chroma.checksums`."""
 DELETED = "deleted_at_us"
 """When a memory was deleted, in its tombstone."""
 OTHER_TIMES = (CREATED, UPDATED, DELETED)
@@ -54,7 +56,7 @@ IDENTITY = frozenset({MODEL, DIMENSIONS, PROVIDER, SINCE})
 
 FIELDS = frozenset(
     {
-        CREATED, UPDATED, AS_JSON, STORED, OTHER_MODEL, "created_at", "updated_at",
+        CREATED, UPDATED, AS_JSON, STORED, OTHER_MODEL, CHECKSUM, "created_at", "updated_at",
         "source_instance", "source_type", "tags", "context", "confidence", "supersedes",
         "related_to",
     }

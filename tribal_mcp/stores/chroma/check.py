@@ -6,13 +6,14 @@ from pathlib import Path
 from uuid import UUID
 
 from tribal_mcp.errors import StoreDamaged
+from tribal_mcp.stores.chroma.checksums import matches
 from tribal_mcp.stores.chroma.collection_swap import FILE as SWAP
 from tribal_mcp.stores.chroma.files.hnsw import FILES
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
 from tribal_mcp.stores.chroma.folder import OURS, ChromaFolder
-from tribal_mcp.stores.chroma.recovery import REBUILD
+from tribal_mcp.stores.chroma.proof import REBUILD
 from tribal_mcp.stores.raw import RawCollection, UnknownLayout
-from tribal_mcp.stores.record import pending_name, tombstones_name
+from tribal_mcp.stores.record import CHECKSUM, pending_name, tombstones_name
 from tribal_mcp.text import counted
 
 _EXAMPLES = 5
@@ -23,8 +24,8 @@ class Problem:
     """Something that is not as it should be.
 
     Attributes:
-        kind: `unfinished`, `no vector`, `no row`, `both`, `index`, `log`, `dimensions`,
-            `leftover`, `database`, `layout` or `foreign`.
+        kind: `unfinished`, `no vector`, `wrong vector`, `no row`, `both`, `index`, `log`,
+            `dimensions`, `leftover`, `database`, `layout` or `foreign`.
         message: what it is, in a sentence.
         count: how many memories, or files, it affects.
         examples: the first of their ids or names.
@@ -105,6 +106,8 @@ def check_collection(files: ChromaFiles, raw: RawCollection) -> Iterator[Problem
         changes = counted(behind, f"change {of} is", f"changes {of} are")
         yield Problem("log", f"{changes} only in Chroma's log.", behind)
     try:
+        if files.needs_backup(raw):
+            yield Problem("index", f"The labels of the vector index {of} are damaged.")
         yield from _some(
             "no vector",
             files.without_vector(raw),
@@ -117,11 +120,18 @@ def check_collection(files: ChromaFiles, raw: RawCollection) -> Iterator[Problem
             f"vector {of} belongs to no memory",
             f"vectors {of} belong to no memory",
         )
+        wrong_size, wrong = _wrong_vectors(files, raw)
         yield from _some(
             "dimensions",
-            _wrong_dimensions(files, raw),
+            wrong_size,
             f"vector {of} does not have {raw.dimension} dimensions",
             f"vectors {of} don't have {raw.dimension} dimensions",
+        )
+        yield from _some(
+            "wrong vector",
+            wrong,
+            f"vector {of} is not the one that was stored",
+            f"vectors {of} are not the ones that were stored",
         )
     except StoreDamaged as error:
         yield Problem("index", f"The vector index {of} is damaged: {error}")
@@ -132,13 +142,23 @@ def _some(kind: str, ids: list[str], one: str, many: str) -> Iterator[Problem]:
         yield Problem(kind, f"{counted(len(ids), one, many)}.", len(ids), ids[:_EXAMPLES])
 
 
-def _wrong_dimensions(files: ChromaFiles, raw: RawCollection) -> list[str]:
-    return [
-        record.id
-        for batch in files.read(raw)
-        for record in batch
-        if record.vector is not None and record.vector.size != raw.dimension
-    ]
+def _wrong_vectors(files: ChromaFiles, raw: RawCollection) -> tuple[list[str], list[str]]:
+    """The ids whose vectors have another size, and those whose vectors are damaged or swapped."""
+    wrong_size: list[str] = []
+    wrong: list[str] = []
+    for batch in files.read(raw):
+        for record in batch:
+            if record.vector is None:
+                continue
+            expected = record.metadata.get(CHECKSUM)
+            if record.vector.size != raw.dimension:
+                wrong_size.append(record.id)
+            elif type(expected) is int:
+                if not matches(record.vector, expected, raw.space):
+                    wrong.append(record.id)
+            elif not files.is_written(raw, record.id):
+                wrong.append(record.id)
+    return wrong_size, wrong
 
 
 def duplicates(files: ChromaFiles, collection: str) -> list[str]:

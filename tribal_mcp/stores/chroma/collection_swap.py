@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import orjson
 
-from tribal_mcp.files.atomic import write_atomically
+from tribal_mcp.files.atomic import remove_durably, write_atomically
 from tribal_mcp.stores.chroma.folder import ChromaFolder
 from tribal_mcp.stores.record import pending_name
 from tribal_mcp.stores.restore_points import FOLDER, Point, RestorePoints
@@ -46,7 +46,7 @@ def finish_swap(folder: ChromaFolder) -> list[str]:
     _rename(folder, swap["names"])
     for point in swap["points"]:
         RestorePoints(folder.own / FOLDER).save(Point.model_validate(point))
-    path.unlink()
+    remove_durably(path)
     return ["A swap of collections in progress was completed."]
 
 

@@ -12,12 +12,15 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from stat import S_ISREG
 from typing import TYPE_CHECKING
 
+import orjson
+
 from tribal_mcp.errors import NoSpace, StoreError
+from tribal_mcp.files.atomic import fsync_directory
 from tribal_mcp.stores.chroma.api_reader import ApiFiles
 from tribal_mcp.stores.chroma.files.index_backup import IndexBackup
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
@@ -41,6 +44,16 @@ _STORE_FILES = re.compile(
 )
 """The store's own files; other files, such as bundles, may be in the same folder."""
 
+_BUSY_S = 30.0
+_PURGING = "SELECT config_json_str FROM embeddings_queue_config WHERE id = 1"
+_SET_PURGING = "INSERT OR REPLACE INTO embeddings_queue_config (id, config_json_str) VALUES (1, ?)"
+_TRUNCATE = """
+    DELETE FROM embeddings_queue WHERE topic LIKE ? AND seq_id < (
+        SELECT min(applied.seq_id) FROM max_seq_id AS applied
+        JOIN segments ON segments.id = applied.segment_id WHERE segments.collection = ?
+    )
+"""
+
 Files = ChromaFiles | ApiFiles
 
 
@@ -52,6 +65,7 @@ class ChromaFolder:
         open_steps: how many steps were started and not completed. A failed step stays open; then
             the writer marker stays, too, and the next session recovers the folder.
         thread_lock: held by the thread that uses the folder.
+        durable: whether what is acknowledged has to survive a power cut.
     """
 
     _open: dict[Path, "ChromaFolder"] = {}  # noqa: RUF012 - all folders of this process
@@ -62,6 +76,7 @@ class ChromaFolder:
         self.own = path / OWN_FOLDER
         self.lock = FolderLock(path)
         self.journal = Journal(self.own / "journal.jsonl")
+        self.durable = True
         self.index_backup = IndexBackup(path)
         self.notes: list[str] = []
         self.open_steps = 0
@@ -72,6 +87,7 @@ class ChromaFolder:
         self._writing = False
         self._versions: sqlite3.Connection | None = None
         self._version = -1
+        self._owns_log = False
 
     @classmethod
     def at(cls, path: Path) -> "ChromaFolder":
@@ -116,13 +132,15 @@ class ChromaFolder:
         """Called at the end of a session."""
         if self.open_steps:
             self.close()
-            self._writing = False
+            self._writing = self._owns_log = False
             return
         if self._writing:
             self.end_writing()
 
     def end_writing(self) -> None:
-        """Clear the writer marker: everything is written. A further write sets it again."""
+        """Clear the writer marker: everything is on the disk. A further write sets it again."""
+        self._give_back_log()
+        self.sync()
         if self._writing and self._client is not None:  # else it may not have seen others' writes
             self._version = self._data_version()
         self.lock.clear_marker()
@@ -170,6 +188,52 @@ class ChromaFolder:
             self._client = chromadb.PersistentClient(self.path, settings=settings)
             self._inode = _inode_of(self.database)
         return self._client
+
+    def sync(self) -> None:
+        """Have the disk store what Chroma has committed: SQLite does not sync the directory."""
+        if self.durable:
+            fsync_directory(self.path)
+
+    def own_log(self) -> None:
+        """Have Chroma keep its log: this program truncates it once the index is on the disk.
+
+        Called before the first change of a session.
+        """
+        if not self._owns_log:
+            self.client()
+            self._set_purging(automatic=not self.durable)
+            self._owns_log = self.durable
+
+    def _give_back_log(self) -> None:
+        """Let Chroma purge its log again, if the folder holds collections of other programs."""
+        files = self.files() if self._owns_log and self.exists else None
+        found = files.collections() if isinstance(files, ChromaFiles) else []
+        if any(OURS not in raw.metadata for raw in found):
+            self._set_purging(automatic=True)
+        self._owns_log = False
+
+    def _set_purging(self, *, automatic: bool) -> None:
+        """Whether Chroma removes from its log what its index holds; it does by default."""
+        with self._connection() as sql:
+            row = sql.execute(_PURGING).fetchone()
+            found = orjson.loads(row[0]).get("automatically_purge", True) if row else True
+            if found != automatic:
+                sql.execute(_SET_PURGING, (orjson.dumps(_config(automatic=automatic)).decode(),))
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """One transaction on Chroma's database."""
+        with closing(sqlite3.connect(self.database, timeout=_BUSY_S)) as sql, sql:
+            yield sql
+
+    def _truncate_log(self, raw: RawCollection) -> None:
+        """Remove what the rows and the index on the disk hold, except for the last entry.
+
+        With an empty log SQLite would assign its numbers again, and Chroma would ignore the
+        entries that get them.
+        """
+        with self._connection() as sql:
+            sql.execute(_TRUNCATE, (f"%/{raw.id}", raw.id))
 
     def close_client(self) -> None:
         """Close the client; it reopens when needed."""
@@ -240,22 +304,34 @@ class ChromaFolder:
         return self.chroma_files().collection(name) if self.exists else None
 
     def back_up_index(self, name: str) -> None:
-        """Save what keeps the collection's index readable if the next call is killed."""
+        """Sync the collection's index and save what keeps it readable, then truncate the log.
+
+        Called before and after each call to Chroma that changes the collection. Cheap if the index
+        has not changed.
+        """
         raw = self.raw(name)
         if raw is not None:
-            self.index_backup.save(*self.chroma_files().vector_segment(raw))
+            segment, applied = self.chroma_files().vector_segment(raw)
+            if self.index_backup.save(segment, applied) and self._owns_log:
+                self._truncate_log(raw)
 
     def apply_log(self, name: str) -> None:
         """Let Chroma apply its log to the rows, before a write is planned on them."""
         raw = self.raw(name)
         if raw is not None and self.chroma_files().unapplied(raw):
+            self.own_log()
             self.back_up_index(name)
             with self.step():
                 self.chroma_collection(name).count()
+            self.back_up_index(name)
 
     def chroma_collection(self, name: str) -> "ChromaCollection":
         """The existing collection of that name, for writing."""
         return self.client().get_collection(name, embedding_function=None)
+
+
+def _config(*, automatic: bool) -> dict[str, str | bool]:
+    return {"automatically_purge": automatic, "_type": "EmbeddingsQueueConfigurationInternal"}
 
 
 def _inode_of(path: Path) -> tuple[int, int] | None:

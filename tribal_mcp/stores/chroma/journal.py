@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from tribal_mcp.files.atomic import write_atomically
+from tribal_mcp.files.atomic import fsync_directory, remove_durably, write_atomically
 from tribal_mcp.portability.limits import NO_LIMITS
 from tribal_mcp.portability.memory_json import dump_entry, entry_from_dict
 from tribal_mcp.stores.base import Change
@@ -73,10 +73,11 @@ class Journal:
 
     def remove(self) -> None:
         """Record that the batch is complete."""
-        self._path.unlink(missing_ok=True)
+        remove_durably(self._path)  # one that came back would be applied again
 
     def set_aside(self) -> Path:
         """Keep a batch that can't be applied under another name; the new path."""
         aside = self._path.with_name(f"refused-{time.time_ns()}.jsonl")
         self._path.replace(aside)
+        fsync_directory(aside.parent)
         return aside

@@ -5,6 +5,7 @@ when its holder dies. The marker tells those who wait which process has it. If a
 lock and still finds a marker, that marker is stale: its writer was killed while writing.
 """
 
+import ctypes
 import errno
 import fcntl
 import json
@@ -14,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +25,7 @@ import anyio
 from filelock import FileLock, Timeout
 
 from tribal_mcp.errors import StoreLocked
-from tribal_mcp.files.atomic import make_private, write_atomically
+from tribal_mcp.files.atomic import make_private, remove_durably, write_atomically
 from tribal_mcp.stores.errors import explained
 
 OWN_FOLDER = "tribal-mcp"
@@ -33,20 +35,45 @@ _POLL_S = 0.02
 _REPORT_AFTER_S = 2.0
 
 
+def boot_id() -> str:
+    """Identifies the time since this machine started; empty if the system does not tell."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    if sys.platform == "darwin":
+        found = ctypes.create_string_buffer(64)
+        size = ctypes.c_size_t(len(found))
+        if not ctypes.CDLL(None).sysctlbyname(
+            b"kern.bootsessionuuid", found, ctypes.byref(size), None, 0
+        ):
+            return found.value.decode()
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """The process that writes to the folder."""
+    """The process that writes to the folder.
+
+    Attributes:
+        boot: see `boot_id`; None in a marker of a version before 0.2.
+    """
 
     pid: int
     program: str
     host: str
     since: str
+    boot: str | None = None
 
     @classmethod
     def this_process(cls) -> "Writer":
         """This process, writing since now."""
         program = Path(sys.argv[0] or "python").name
-        return cls(os.getpid(), program, socket.gethostname(), datetime.now(UTC).isoformat())
+        now = datetime.now(UTC).isoformat()
+        return cls(os.getpid(), program, socket.gethostname(), now, boot_id())
+
+    @property
+    def before_restart(self) -> bool:
+        """Whether the machine has, or may have, restarted since."""
+        return self.boot is not None and (not self.boot or self.boot != boot_id())
 
     def __str__(self) -> str:
         return f"process {self.pid} ({self.program} on {self.host}, since {self.since[:19]}Z)"
@@ -191,4 +218,4 @@ class FolderLock:
 
     def clear_marker(self) -> None:
         """Record that this process has finished writing."""
-        self._marker.unlink(missing_ok=True)
+        remove_durably(self._marker)

@@ -9,30 +9,36 @@ aside, and Chroma rebuilds it. If the recovery is killed as well, the next one s
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import orjson
 
 from tribal_mcp.errors import StoreDamaged, StoreError
-from tribal_mcp.files.atomic import make_private, write_atomically
+from tribal_mcp.files.atomic import (
+    fsync_directory,
+    make_private,
+    remove_durably,
+    write_atomically,
+)
 from tribal_mcp.next_steps import NextStep
-from tribal_mcp.portability.vectors import Vector
-from tribal_mcp.stores.base import BATCH
+from tribal_mcp.stores.base import BATCH, Change
 from tribal_mcp.stores.chroma.collection_swap import FILE as SWAP
 from tribal_mcp.stores.chroma.collection_swap import finish_swap
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles, log_only
-from tribal_mcp.stores.chroma.folder import ChromaFolder
+from tribal_mcp.stores.chroma.folder import OURS, ChromaFolder
+from tribal_mcp.stores.chroma.journal import Batch
 from tribal_mcp.stores.chroma.lock import OWN_FOLDER
-from tribal_mcp.stores.chroma.salvage import SalvagedFiles
+from tribal_mcp.stores.chroma.proof import REBUILD, ProvenVectors, SavedVectors
 from tribal_mcp.stores.chroma.write import apply_batch, check_embedding_function
 from tribal_mcp.stores.errors import RESCUE, explained
 from tribal_mcp.stores.raw import RawCollection
+from tribal_mcp.stores.record import to_entry
 from tribal_mcp.text import counted, memories
 
-REBUILD = "rebuild"
-"""The directory for the vectors of an index while it is rebuilt."""
+_EXAMPLES = 5
 _REFUSALS = {"InvalidArgumentError", "DuplicateIDError", "ValueError", "TypeError"}
 """What Chroma raises because of the entries, before it has changed anything."""
 
@@ -51,7 +57,8 @@ def recover(folder: ChromaFolder) -> None:
     if writer is None and not in_progress and not folder.journal.exists():
         return
     with folder.step():
-        done = _recover_collections(folder) if folder.exists else []
+        power_cut = writer is not None and writer.before_restart
+        done = _recover_collections(folder, power_cut=power_cut) if folder.exists else []
         done += finish_swap(folder)
         done += finish_batch(folder)
     folder.end_writing()
@@ -61,20 +68,39 @@ def recover(folder: ChromaFolder) -> None:
         log.warning(folder.notes[-1])
 
 
-def _recover_collections(folder: ChromaFolder) -> list[str]:
+def _recover_collections(folder: ChromaFolder, *, power_cut: bool) -> list[str]:
     done: list[str] = []
     if not isinstance(files := folder.files(), ChromaFiles):
         return done
     for raw in files.collections():
         segment, applied = files.vector_segment(raw)
-        in_progress = (folder.own / REBUILD / segment).exists()
-        if in_progress or folder.index_backup.interrupted(segment, applied):
-            done.append(rebuild(folder, raw))
+        suspect = (
+            (folder.own / REBUILD / segment).exists()
+            or folder.index_backup.interrupted(segment, applied)
+            or (power_cut and _may_be_torn(folder, files, raw))
+        )
+        if suspect:
+            done += rebuild(folder, raw, power_cut=power_cut)
             files = folder.chroma_files()
         if files.unapplied(raw):
             folder.apply_log(raw.name)
             done.append(f"Changes of {raw.name!r} that were only in Chroma's log were applied.")
+        if folder.index_backup.read(segment, labels=False):
+            folder.back_up_index(raw.name)  # it may not be on the disk yet
     return done
+
+
+def _may_be_torn(folder: ChromaFolder, files: ChromaFiles, raw: RawCollection) -> bool:
+    """Whether this program may have written the index shortly before a power cut.
+
+    If it did, it backed up the index before, and kept the log from then on. If the log does not
+    reach back to the backup, another program has written the index since.
+    """
+    segment, applied = files.vector_segment(raw)
+    backup = folder.index_backup.read(segment, labels=False)
+    if backup is None:
+        return applied is None or files.first_logged(raw) == 1
+    return backup.synced and (files.first_logged(raw) or 0) <= backup.applied
 
 
 def finish_batch(folder: ChromaFolder) -> list[str]:
@@ -100,38 +126,34 @@ def finish_batch(folder: ChromaFolder) -> list[str]:
     return [f"A batch of {size} in progress was completed."]
 
 
-def rebuild(
-    folder: ChromaFolder, raw: RawCollection, source: ChromaFiles | SalvagedFiles | None = None
-) -> str:
-    """Rebuild the collection's index from the vectors in its files and the log.
+def rebuild(folder: ChromaFolder, raw: RawCollection, *, power_cut: bool = False) -> list[str]:
+    """Rebuild the collection's index from the vectors that provably belong to their ids.
+
+    Chroma never opens the present index. Its files are set aside and removed once the new index is
+    on the disk. In a collection of ours, a memory whose vector is lost is kept without one.
 
     Args:
         folder: the Chroma folder.
         raw: the collection.
-        source: where to read the vectors; by default, the folder's own files.
+        power_cut: whether the folder may be as a power cut left it.
 
     Returns:
-        What was done, in a sentence.
+        What was done, in sentences.
 
     Raises:
         StoreDamaged: a vector of the rebuilt index differs from the one before.
     """
     check_embedding_function(raw)
-    files = source or folder.chroma_files()
-    segment, _ = files.vector_segment(raw)
+    segment, _ = folder.chroma_files().vector_segment(raw)
     place = folder.own / REBUILD / segment
     if not (place / "ids.json").exists():
-        _save_vectors(folder, files, raw, place)
-    saved = _SavedVectors(place)
+        _save_vectors(folder, raw, place, power_cut=power_cut)
+    saved = SavedVectors(place)
     folder.close()
-    index = folder.path / segment
-    if index.exists():
-        if (place / "index").exists():
-            shutil.rmtree(index)  # left by a rebuild that was killed
-        else:
-            index.replace(place / "index")
+    _set_aside(folder.path / segment, place / "index")
     folder.index_backup.remove(segment)
     folder.check_free_space(0)
+    folder.own_log()
     collection = folder.chroma_collection(raw.name)
     collection.count()  # Chroma applies its log to the rows and a new index
     with ChromaFiles(folder.path, on_index_damage=log_only) as files:
@@ -139,50 +161,74 @@ def rebuild(
     for start in range(0, len(missing), BATCH):
         part = missing[start : start + BATCH]
         collection.upsert(ids=part, embeddings=saved.read(part))  # type: ignore[arg-type]
+        folder.back_up_index(raw.name)
     with ChromaFiles(folder.path, on_index_damage=log_only) as files:
         _compare(files, raw, saved)
+    done = [
+        f"The vector index of {raw.name!r} was rebuilt ({counted(len(saved.places), 'vector')})."
+    ]
+    done += _keep_without_vector(folder, raw, saved)
+    folder.back_up_index(raw.name)
+    folder.sync()
+    remove_durably(place / "ids.json")  # a copy that came back would replace newer vectors
     shutil.rmtree(place)
     if not any(place.parent.iterdir()):
         place.parent.rmdir()
-    return f"The vector index of {raw.name!r} was rebuilt ({counted(len(saved.places), 'vector')})."
+    fsync_directory(folder.own)
+    return done
+
+
+def _set_aside(index: Path, aside: Path) -> None:
+    if not index.exists():
+        return
+    if aside.exists():
+        shutil.rmtree(index)  # left by a rebuild that was killed
+    else:
+        index.replace(aside)
+        fsync_directory(aside.parent)
+    fsync_directory(index.parent)
 
 
 def _save_vectors(
-    folder: ChromaFolder, files: ChromaFiles | SalvagedFiles, raw: RawCollection, place: Path
+    folder: ChromaFolder, raw: RawCollection, place: Path, *, power_cut: bool
 ) -> None:
-    ids = list(dict.fromkeys([*files.ids(raw), *files.without_row(raw)]))
+    files = folder.chroma_files()
+    ids = files.ids(raw)
     folder.check_free_space(len(ids) * (raw.dimension or 0) * 4)
     make_private(place)
     found: list[str] = []
 
     def vectors() -> Iterator[bytes]:
-        for start in range(0, len(ids), BATCH):
-            part = files.vectors(raw, ids[start : start + BATCH])
-            found.extend(part)
-            yield from (vector.tobytes() for vector in part.values())
+        with closing(ProvenVectors(files, raw, power_cut=power_cut)) as proven:
+            for start in range(0, len(ids), BATCH):
+                part = proven.read(ids[start : start + BATCH])
+                found.extend(part)
+                yield from (vector.tobytes() for vector in part.values())
 
     write_atomically(place / "vectors.f32", vectors())
     write_atomically(place / "ids.json", orjson.dumps(found))  # now the copy is complete
 
 
-class _SavedVectors:
-    """The vectors that were copied before the index was set aside."""
+def _keep_without_vector(
+    folder: ChromaFolder, raw: RawCollection, saved: SavedVectors
+) -> list[str]:
+    """Move the memories whose vectors are lost to the collection for those without one."""
+    lost = [i for i in folder.chroma_files().ids(raw) if i not in saved.places]
+    if not lost:
+        return []
+    if OURS in raw.metadata:
+        with ChromaFiles(folder.path, on_index_damage=log_only) as files:
+            batches = list(files.read(raw, lost, vectors=False))
+        for batch in batches:
+            entries = [to_entry(r.id, r.document, r.metadata, None) for r in batch]
+            apply_batch(folder, Batch(raw.name, Change(entries)))
+    some = ", ".join(map(repr, lost[:_EXAMPLES])) + (" and others" if len(lost) > _EXAMPLES else "")
+    one = f"memory of {raw.name!r} has lost its vector: {some}."
+    many = f"memories of {raw.name!r} have lost their vectors: {some}."
+    return [counted(len(lost), one, many)]
 
-    def __init__(self, place: Path) -> None:
-        ids: list[str] = orjson.loads((place / "ids.json").read_bytes())
-        self.places = {memory_id: n for n, memory_id in enumerate(ids)}
-        self._vectors: np.ndarray[tuple[int, int], np.dtype[np.float32]] = (
-            np.memmap(place / "vectors.f32", "<f4", "r").reshape(len(ids), -1)
-            if ids
-            else np.empty((0, 0), np.float32)
-        )
 
-    def read(self, ids: Sequence[str]) -> list[Vector]:
-        """The vectors of those ids, copied."""
-        return list(self._vectors[[self.places[i] for i in ids]])
-
-
-def _compare(files: ChromaFiles, raw: RawCollection, saved: _SavedVectors) -> None:
+def _compare(files: ChromaFiles, raw: RawCollection, saved: SavedVectors) -> None:
     exact = raw.space != "cosine"  # Chroma stores those divided by their norms
     ids = [i for i in files.ids(raw) if i in saved.places]
     for start in range(0, len(ids), BATCH):

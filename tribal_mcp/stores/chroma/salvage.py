@@ -1,20 +1,14 @@
 """Reads what is left of a folder that Chroma can't open, counting what is unreadable.
 
-Truncated labels of an index, as a killed writer leaves them, that have no backup are reconstructed:
-ids and labels are both assigned in the order of insertion. If that is not possible, the labels
-before the truncation are used. Rows are read in ranges, which are halved until only the unreadable
-rows are left out.
+Rows are read in ranges, which are halved until only the unreadable rows are left out. Of the
+vectors only those count that provably belong to their ids; see `proof`.
 """
 
-import pickletools
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeVar
-
-import numpy as np
 
 from tribal_mcp.errors import StoreDamaged
 from tribal_mcp.portability.manifest import EmbeddingMetadata
@@ -22,23 +16,15 @@ from tribal_mcp.portability.memory_json import entry_fields
 from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.stores.base import BATCH, Lines
 from tribal_mcp.stores.chroma.files.hnsw import HnswFiles
-from tribal_mcp.stores.chroma.files.hnsw_labels import LABELS, Labels
-from tribal_mcp.stores.chroma.files.reader import ChromaFiles
+from tribal_mcp.stores.chroma.files.reader import ChromaFiles, log_only
 from tribal_mcp.stores.chroma.journal import Batch
+from tribal_mcp.stores.chroma.proof import ProvenVectors
 from tribal_mcp.stores.raw import RawCollection, RawRecord
 from tribal_mcp.stores.record import DELETED, pending_name, to_fields
 
 T = TypeVar("T")
 
 _ROWS = 512
-_OLDER = "SELECT embedding_id FROM embeddings WHERE segment_id = ? AND seq_id <= ?"
-_LOGGED = """
-    SELECT r.embedding_id, q.vector FROM embeddings r
-    JOIN embeddings_queue q ON q.seq_id = r.seq_id AND q.id = r.embedding_id
-    WHERE r.segment_id = ? AND q.seq_id > ? AND q.vector IS NOT NULL
-"""
-"""For each record, the vector of the call that wrote it last, if the log still has it."""
-_INTEGERS = {"BININT", "BININT1", "BININT2", "LONG1"}
 
 
 class SalvagedFiles:
@@ -58,8 +44,9 @@ class SalvagedFiles:
         self.lost_vectors = 0
         self.damage: list[str] = []
         self._rows_of: dict[str, dict[str, int]] = {}
+        self._proven: dict[str, ProvenVectors] = {}
         self._files = ChromaFiles(
-            folder, on_log_damage=self._note, on_index_damage=self._salvaged_index
+            folder, on_log_damage=self._note, on_index_damage=self._note_index
         )
         self._sql = self._files.sql
 
@@ -67,7 +54,15 @@ class SalvagedFiles:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for proven in self._proven.values():
+            proven.close()
         self._files.close()
+
+    def _note_index(
+        self, files: ChromaFiles, collection: RawCollection, error: StoreDamaged
+    ) -> HnswFiles:
+        self._note(f"The vector index of {collection.name!r}", error)
+        return log_only(files, collection, error)
 
     def _note(self, part: str, error: Exception) -> None:
         self.damage.append(f"{part}: {str(error).removesuffix('.')}.")
@@ -112,9 +107,12 @@ class SalvagedFiles:
             yield [records[i] for i in part]
 
     def vectors(self, collection: RawCollection, ids: Sequence[str]) -> dict[str, Vector]:
-        """The vectors of those ids that can be read, each float32 of shape (dimension,)."""
+        """The proven vectors of those ids, each float32 of shape (dimension,)."""
+        if collection.id not in self._proven:
+            self._files.vectors(collection, [])  # notes the damage of the index and the log
+            self._proven[collection.id] = ProvenVectors(self._files, collection)
         try:
-            return self._files.vectors(collection, ids)
+            return self._proven[collection.id].read(ids)
         except sqlite3.DatabaseError:
             if len(ids) == 1:
                 return {}
@@ -177,52 +175,6 @@ class SalvagedFiles:
             return [*self._with_metadata(rows[:middle]), *self._with_metadata(rows[middle:])]
         return list(rows)
 
-    def _salvaged_index(
-        self, files: ChromaFiles, collection: RawCollection, error: StoreDamaged
-    ) -> HnswFiles:
-        self._note(f"The vector index of {collection.name!r}", error)
-        segment, applied = files.vector_segment(collection)
-        normalized = collection.space == "cosine"
-        try:
-            found = self._labels(collection, segment, applied or 0)
-            labels = Labels(lambda: [found])
-            return HnswFiles(files.folder / segment, normalized=normalized, labels=labels)
-        except (StoreDamaged, OSError):
-            return HnswFiles(files.folder / segment, normalized=normalized, labels=None)
-
-    def _labels(self, collection: RawCollection, segment: str, applied: int) -> dict[str, int]:
-        path = self._files.folder / segment / LABELS
-        first = _first_labels(path.read_bytes()) if path.exists() else {}
-        with closing(HnswFiles(path.parent, normalized=False, labels=Labels(list))) as index:
-            assigned = index.labels()
-        ids = self.ids(collection)
-        rows = self._files.segment(collection)
-        older = {row[0] for row in self._sql.execute(_OLDER, (rows, applied))}
-        # Either the writer was killed with the last calls in the index, or the index was damaged
-        # later, without them.
-        for those in (ids, [i for i in ids if i in older]):
-            if len(those) == len(assigned):
-                labels = dict(zip(those, assigned, strict=True))
-                if first.items() <= labels.items() and self._agrees(collection, labels, applied):
-                    return labels
-        return first
-
-    def _agrees(self, collection: RawCollection, labels: dict[str, int], applied: int) -> bool:
-        """Whether the vectors that the log still has are the ones under their labels."""
-        segment, _ = self._files.vector_segment(collection)
-        normalized = collection.space == "cosine"
-        those = Labels(lambda: [labels])
-        with closing(
-            HnswFiles(self._files.folder / segment, normalized=normalized, labels=those)
-        ) as index:
-            return all(
-                np.allclose(index.read([i]).get(i, logged), logged, rtol=1e-5)
-                for i, blob in self._sql.execute(
-                    _LOGGED, (self._files.segment(collection), applied)
-                )
-                for logged in [np.frombuffer(blob, "<f4")]
-            )
-
 
 @dataclass(slots=True)
 class Salvage:
@@ -279,20 +231,3 @@ class Salvage:
         for entry in in_batch.values():
             last.add(entry_fields(entry))
         yield last
-
-
-def _first_labels(data: bytes) -> dict[str, int]:
-    """The pairs of `id_to_label` before the place where the pickle is truncated."""
-    labels: dict[str, int] = {}
-    inside, last = False, ""
-    try:
-        for code, value, _ in pickletools.genops(data):
-            if type(value) is str:
-                if value == "label_to_id":
-                    break
-                inside, last = inside or value == "id_to_label", value
-            elif inside and type(value) is int and code.name in _INTEGERS:
-                labels[last] = value
-    except ValueError:
-        pass
-    return labels

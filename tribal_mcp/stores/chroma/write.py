@@ -15,10 +15,17 @@ import numpy as np
 from tribal_mcp.errors import StoreError
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.vectors import Vector
+from tribal_mcp.stores.chroma.checksums import checksum
 from tribal_mcp.stores.chroma.folder import OURS, ChromaFolder
 from tribal_mcp.stores.chroma.journal import Batch
 from tribal_mcp.stores.raw import RawCollection
-from tribal_mcp.stores.record import pending_name, to_metadata, to_tombstone, tombstones_name
+from tribal_mcp.stores.record import (
+    CHECKSUM,
+    pending_name,
+    to_metadata,
+    to_tombstone,
+    tombstones_name,
+)
 
 if TYPE_CHECKING:
     from chromadb.api.collection_configuration import CreateCollectionConfiguration
@@ -50,6 +57,15 @@ class _Records:
             [e.content for e in entries],
         )
 
+    def add_checksums(self, space: str) -> None:
+        """Store with each record the checksum of its vector.
+
+        Args:
+            space: the distance metric of the collection.
+        """
+        for metadata, vector in zip(self.metadata, self.vectors, strict=True):
+            metadata[CHECKSUM] = checksum(vector, space)
+
 
 def apply_batch(folder: ChromaFolder, batch: Batch) -> None:
     """Change a collection and its siblings. Requires the lock.
@@ -60,7 +76,7 @@ def apply_batch(folder: ChromaFolder, batch: Batch) -> None:
     """
     name, change = batch.collection, batch.change
     folder.check_free_space(sum(_size(entry) for entry in change.entries))
-    folder.client()
+    folder.own_log()
     tombstones = [to_tombstone(moment) for moment in change.forget.values()]
     added = {
         name: _Records.of([e for e in change.entries if e.embedding is not None]),
@@ -80,6 +96,8 @@ def apply_batch(folder: ChromaFolder, batch: Batch) -> None:
         if present:
             steps.append((name, partial(_delete, folder, name, present)))
         if records.ids:
+            if name == batch.collection:
+                records.add_checksums(raw.space if raw else "l2")
             dimension = records.vectors[0].size
             if (
                 raw
@@ -96,6 +114,8 @@ def apply_batch(folder: ChromaFolder, batch: Batch) -> None:
         folder.back_up_index(name)
         with folder.step():
             step()
+        folder.back_up_index(name)
+    folder.sync()
     if len(steps) > 1:
         folder.journal.remove()
 

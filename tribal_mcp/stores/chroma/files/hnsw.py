@@ -9,7 +9,7 @@ ones are being written, and if that is interrupted.
 import mmap
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ FILES = ("header.bin", "data_level0.bin", "length.bin", "link_lists.bin", LABELS
 
 _HEADER = struct.Struct("<i6Qii3QdQ")
 _LABEL_BYTES = 8
+_SECTOR = 512
 _DELETED_BYTE = 2
 _MAPPED_BYTES = 4 * 1024 * 1024
 _DONT_NEED = getattr(mmap, "MADV_DONTNEED", None)  # not on every platform
@@ -61,8 +62,6 @@ class HnswFiles:
         self._labels = labels or _NONE
         self._map: mmap.mmap | None = None
         self._bytes = 0
-        self._assigned = 0
-        self._deleted = np.empty(0, np.int64)
         if labels is not None:
             try:
                 self._open()
@@ -76,7 +75,7 @@ class HnswFiles:
         (version, _, _, count, size, label_offset, data_offset, *_) = _HEADER.unpack(header)
         if version != 1 or not 0 < data_offset < label_offset == size - _LABEL_BYTES:
             raise StoreDamaged(f"header.bin has version {version} or unknown offsets.")
-        self._assigned = count
+        self._size, self._data_offset = size, data_offset
         with (self._folder / "data_level0.bin").open("rb") as file:
             count = min(count, os.fstat(file.fileno()).st_size // size)
             if not count:
@@ -93,7 +92,6 @@ class HnswFiles:
         # Elements that were allocated and never written have label 0: only the first one counts.
         self._order = np.argsort(labels, kind="stable")
         self._sorted = labels[self._order]
-        self._deleted = labels[~self._alive]
         self._vectors = np.ndarray(
             (count, (label_offset - data_offset) // 4),
             "<f4",
@@ -131,12 +129,6 @@ class HnswFiles:
         """Whether the index has a label for the id."""
         return record_id in self._labels
 
-    def labels(self) -> list[int]:
-        """The labels of the vectors that are not deleted, in the order of their assignment."""
-        assigned = np.arange(1, self._assigned + 1)
-        labels: list[int] = np.setdiff1d(assigned, self._deleted).tolist()
-        return labels
-
     def ids(self) -> set[str]:
         """The ids whose vectors can be read."""
         return set(self._places(list(self._labels)))
@@ -162,3 +154,31 @@ class HnswFiles:
             vectors *= self._norms[places, None]
         vectors.setflags(write=False)
         return dict(zip(found, vectors, strict=True))
+
+    def is_written(self, record_id: str, *, strict: bool) -> bool:
+        """Whether the disk has stored the vector: no sector of it is left as zeros.
+
+        Args:
+            record_id: an id whose vector can be read.
+            strict: a sector of zeros inside the vector counts. If not, the sector has to reach
+                beyond the vector, into bytes that are never zero.
+        """
+        [place] = self._places([record_id]).values()
+        data = self._map or b""
+        if self._normalized and not self._norms[place]:
+            return False
+        start = place * self._size + self._data_offset
+        end = place * self._size + self._size
+        for sector in range(start // _SECTOR * _SECTOR, end, _SECTOR):
+            inside = start <= sector and sector + _SECTOR <= end - _LABEL_BYTES
+            if (strict or not inside) and not any(data[sector : sector + _SECTOR]):
+                return False
+        return True
+
+    def all_vectors(self) -> Iterator[Vector]:
+        """Every vector in the file, copied, whatever its label, deleted ones included."""
+        if self._map is not None:
+            for place in range(len(self._map) // self._size):
+                start = place * self._size + self._data_offset
+                end = place * self._size + self._size - _LABEL_BYTES
+                yield np.frombuffer(self._map[start:end], "<f4")

@@ -6,6 +6,7 @@ in which Chroma 1.x writes them, and the labels are kept as numbers.
 """
 
 import pickle
+import pickletools
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -33,6 +34,7 @@ _AFTER_BOTH = b"uX\x0c\x00\x00\x00id_to_seq_id}"
 _PART_BYTES = 1 << 18
 _MOST_BYTES = 1 << 24
 _TRIES = 100
+_INTEGERS = {"BININT", "BININT1", "BININT2", "LONG1"}
 
 Pairs = Mapping[str, int]
 
@@ -187,3 +189,18 @@ class _PlainUnpickler(pickle.Unpickler):
             f"{LABELS} refers to {module}.{name}. Chroma writes plain values only, so this file "
             "can't be trusted."
         )
+
+
+def readable_pairs(data: bytes) -> dict[str, int]:
+    """The pairs of `id_to_label` before the place where the file is truncated or damaged."""
+    labels: dict[str, int] = {}
+    inside, last = False, ""
+    with suppress(Exception):  # a damaged pickle can raise nearly anything
+        for code, value, _ in pickletools.genops(data):
+            if type(value) is str:
+                if value == "label_to_id":
+                    break
+                inside, last = inside or value == "id_to_label", value
+            elif inside and type(value) is int and code.name in _INTEGERS:
+                labels[last] = value
+    return labels

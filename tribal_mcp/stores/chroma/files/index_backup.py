@@ -1,71 +1,104 @@
-"""Keeps a copy of each index's labels, so that an index whose writing was killed can be read.
+"""Syncs each index and keeps a copy of its labels, so that a half-written index can be read.
 
 Chroma writes an index in place: first the elements, then the labels (`index_metadata.pickle`),
 which it truncates and rewrites, and at last, in its database, the last log entry that the index
-holds. Killed in between, it leaves vectors without ids. But elements are only appended. So the
-labels from before name every vector up to that log entry, and the log still has all later ones.
+holds. It syncs none of these files. A process killed in between leaves vectors without ids, and a
+power cut leaves any mixture of old and new. But elements are only appended. So if the index was on
+the disk once, the labels from then name every vector up to that log entry, and the log still has
+all later ones.
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 import orjson
 
-from tribal_mcp.files.atomic import make_private, write_atomically
-from tribal_mcp.stores.chroma.files.hnsw import Stamps, stamps
+from tribal_mcp.files.atomic import fsync_directory, fsync_path, make_private, write_atomically
+from tribal_mcp.stores.chroma.files.hnsw import FILES, Stamps, stamps
 from tribal_mcp.stores.chroma.files.hnsw_labels import LABELS
 from tribal_mcp.stores.chroma.lock import OWN_FOLDER
 
 
-class IndexBackup:
-    """The labels of each index of a folder, as of when the index was last known to be whole."""
+class Backup(NamedTuple):
+    """What is known of an index that was whole.
 
-    def __init__(self, folder: Path) -> None:
+    Attributes:
+        applied: the last log entry in it.
+        stamps: the sizes and times of its files.
+        synced: whether it was on the disk; versions before 0.2 did not sync it.
+        labels: its labels, as Chroma's file has them; empty if the index had none.
+    """
+
+    applied: int
+    stamps: Stamps
+    synced: bool
+    labels: bytes
+
+
+class IndexBackup:
+    """The labels of each index of a folder, as of when the index was last known to be whole.
+
+    Args:
+        folder: the Chroma folder.
+        sync: whether to have the disk store the index first.
+    """
+
+    def __init__(self, folder: Path, *, sync: bool = True) -> None:
         self._folder = folder
         self._place = folder / OWN_FOLDER / "guard"
+        self._sync = sync
         self._saved: dict[str, tuple[int, Stamps]] = {}
 
-    def save(self, segment: str, applied: int | None) -> None:
-        """Save the labels before a call that may write the index. Cheap if they are saved already.
+    def save(self, segment: str, applied: int | None) -> bool:
+        """Sync the index and save its labels, before and after a call that may write the index.
 
         Args:
             segment: the VECTOR segment.
             applied: the last log entry in the index, None if there is none.
+
+        Returns:
+            Whether there was anything to do.
         """
-        now = stamps(self._folder / segment)
+        index = self._folder / segment
+        now = stamps(index)
         if applied is None or self._saved.get(segment) == (applied, now):
-            return
-        if self._head(segment) != (applied, now):
+            return False
+        before = self.read(segment, labels=False)
+        changed = before is None or before[:3] != (applied, now, self._sync)
+        if changed:
+            if self._sync:
+                for name in FILES:
+                    fsync_path(index / name)
+                fsync_directory(index)
             make_private(self._place)
-            labels = b"" if now[-1] is None else (self._folder / segment / LABELS).read_bytes()
-            head = orjson.dumps([applied, now]) + b"\n"
+            labels = b"" if now[-1] is None else (index / LABELS).read_bytes()
+            head = orjson.dumps([applied, now, self._sync]) + b"\n"
             write_atomically(self._place / segment, [head, labels])
         self._saved[segment] = (applied, now)
+        return changed
 
-    def _head(self, segment: str) -> tuple[int, Stamps] | None:
+    def read(self, segment: str, *, labels: bool = True) -> Backup | None:
+        """What was saved last, None if there is nothing.
+
+        Args:
+            segment: the VECTOR segment.
+            labels: whether to read the labels, too.
+        """
         try:
             with (self._place / segment).open("rb") as file:
-                applied, then = orjson.loads(file.readline())
+                applied, then, *synced = orjson.loads(file.readline())
+                found = file.read() if labels else b""
+                return Backup(applied, then, bool(synced and synced[0]), found)
         except (OSError, ValueError):
             return None
-        return applied, then
-
-    def labels(self, segment: str, applied: int | None) -> bytes | None:
-        """The saved labels, or None if there are none for an index up to that log entry.
-
-        Empty if the index had none: it had been rebuilt and not written yet.
-        """
-        head = self._head(segment)
-        if head is None or head[0] != applied:
-            return None
-        return (self._place / segment).read_bytes().partition(b"\n")[2]
 
     def interrupted(self, segment: str, applied: int | None) -> bool:
         """Whether the writer was killed while it wrote the index."""
         now = stamps(self._folder / segment)
         if applied is None:
             return now[-1] is not None
-        head = self._head(segment)
-        return head is not None and head[0] == applied and head[1] != now
+        backup = self.read(segment, labels=False)
+        return backup is not None and backup.applied == applied and backup.stamps != now
 
     def remove(self, segment: str) -> None:
         """Remove the saved labels."""

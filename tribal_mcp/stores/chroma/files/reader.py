@@ -71,6 +71,7 @@ class ChromaFiles(ChromaTables):
     ) -> None:
         self._backup = IndexBackup(folder)
         self._indexes: dict[str, _Index] = {}
+        self._from_backup: set[str] = set()
         self._on_index_damage = on_index_damage
         super().__init__(folder, locked=locked, on_log_damage=on_log_damage)
 
@@ -120,6 +121,16 @@ class ChromaFiles(ChromaTables):
         ):
             found[in_log[seq_id]] = np.frombuffer(blob, dtype="<f4")
         return found
+
+    def needs_backup(self, collection: RawCollection) -> bool:
+        """Whether the index can be read only with the labels in its backup, so not by Chroma."""
+        self._index(collection)
+        return self.vector_segment(collection)[0] in self._from_backup
+
+    def is_written(self, collection: RawCollection, record_id: str) -> bool:
+        """Whether the disk has stored the vector of the id; see `HnswFiles.is_written`."""
+        index = self._index(collection)
+        return record_id in index.in_log or index.files.is_written(record_id, strict=False)
 
     def without_vector(self, collection: RawCollection) -> list[str]:
         """The ids whose vectors can't be found."""
@@ -181,11 +192,14 @@ class ChromaFiles(ChromaTables):
                 raise StoreDamaged(f"{LABELS} of the vector index is missing.")  # noqa: TRY301
             return HnswFiles(folder, normalized=normalized, labels=labels)
         except StoreDamaged:
-            kept = self._backup.labels(segment, applied)
+            backup = self._backup.read(segment)
             # While the index holds nothing of the log, its files are irrelevant.
-            if kept is None and applied is not None:
+            if (backup is None or backup.applied != applied) and applied is not None:
                 raise
-            labels = Labels.read(lambda: BytesIO(kept)) if kept else None
+            self._from_backup.add(segment)
+            labels = None
+            if backup is not None and backup.applied == applied and backup.labels:
+                labels = Labels.read(lambda: BytesIO(backup.labels))
             return HnswFiles(folder, normalized=normalized, labels=labels)
 
     def _all_in_log(self, collection: RawCollection, folder: Path, applied: int) -> bool:

@@ -163,6 +163,13 @@ class ChromaTables:
         ).fetchone()
         return int(row[0]) if row else None
 
+    def first_logged(self, collection: RawCollection) -> int | None:
+        """The first entry of the collection that the log still has."""
+        row = self.sql.execute(
+            "SELECT min(seq_id) FROM embeddings_queue WHERE topic LIKE ?", (f"%/{collection.id}",)
+        ).fetchone()
+        return int(row[0]) if row and row[0] is not None else None
+
     def unapplied(self, collection: RawCollection) -> int:
         """How many log entries are not in the rows yet, because their writer was killed."""
         applied = self._applied(self.segment(collection))

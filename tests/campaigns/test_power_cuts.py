@@ -1,0 +1,124 @@
+"""The power may fail at any moment: what was acknowledged is there, and no vector is another's.
+
+The system calls of a program are logged, and turned into states that a disk may legally hold after
+a cut. Each is opened as after a reboot.
+"""
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import pytest
+
+from tests.campaigns import disk, power, trace
+from tests.campaigns.processes import ask, report, times
+
+pytestmark = [
+    pytest.mark.campaign,
+    pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed"),
+]
+ATOMIC = {"upsert", "forget"}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A program that ran: its operations, and what the store held after each step."""
+
+    trace: trace.Trace
+    held: list[power.Held]
+
+
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """Which power cuts to make.
+
+    Attributes:
+        count: how many.
+        seed: of the choices.
+        rules: of the disk.
+        whole: whether each step is done whole or not at all.
+    """
+
+    count: int
+    seed: int
+    rules: disk.Rules
+    whole: bool
+
+
+def run(program: str, place: Path, prepare: Callable[[Path], None]) -> Run:
+    """Log a program, and check that replaying the log gives the folder byte for byte."""
+    store, before, out = place / "store", place / "before", place / "out"
+    prepare(store)
+    shutil.copytree(store, before)
+    out.mkdir()
+    subprocess.run(
+        [
+            *(*trace.COMMAND, "-o", place / "log"),
+            *(sys.executable, "-m", "tests.campaigns.power", program, store, out),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    found = trace.read(place / "log", store, before)
+    (place / "log").unlink()
+    replayed = disk.cut(found, len(found.operations), "ext4", "everything", random.Random(0))  # noqa: S311
+    real = {
+        str(path.relative_to(store)): path.read_bytes()
+        for path in store.rglob("*")
+        if path.is_file()
+    }
+    assert replayed.files == real
+    count = max(int(path.name) for path in out.iterdir() if path.name.isdigit())
+    held = [power.Held(**json.loads((out / str(n)).read_text())) for n in range(count + 1)]
+    return Run(found, held)
+
+
+def judged(
+    _report: object,
+    found: Run,
+    place: Path,
+    cuts: Cuts,
+) -> tuple[Counter[str], list[str]]:
+    """Cut the power some times: how often what came of it, and the problems."""
+    from tribal_mcp.stores.chroma import lock  # noqa: PLC0415 - in the child only
+
+    lock.boot_id = lambda: "after the cut"
+    chance = random.Random(cuts.seed)  # noqa: S311
+    outcomes: Counter[str] = Counter()
+    examples: list[str] = []
+    first = next(n for n, o in enumerate(found.trace.operations) if o.kind == "mark")
+    for number in range(cuts.count):
+        at = chance.randint(first + 1, len(found.trace.operations))
+        fate = chance.choice(disk.FATES)
+        state = disk.cut(found.trace, at, cuts.rules, fate, chance)
+        done = sum(mark != "end" for mark in state.marks) - 1
+        expected = found.held[done : done + (1 if "end" in state.marks else 2)]
+        folder = place / f"{cuts.rules}-{cuts.seed}-{number}"
+        state.put(folder)
+        wrong = anyio.run(lambda f, e: power.problems(f, e, whole=cuts.whole), folder, expected)
+        outcomes[wrong[0].partition(":")[0].partition(" ")[0] if wrong else "sound"] += 1
+        if wrong:
+            examples.append(f"{cuts.rules}, {fate}, before operation {at}: {'; '.join(wrong[:3])}")
+        shutil.rmtree(folder)
+    return outcomes, examples
+
+
+@pytest.mark.parametrize("program", power.PROGRAMS)
+def test_a_power_cut_loses_nothing_that_was_acknowledged(program: str, tmp_path: Path) -> None:
+    found = run(program, tmp_path, lambda store: ask(power.prepared, store))
+    outcomes: Counter[str] = Counter()
+    examples: list[str] = []
+    for seed, rules in enumerate(disk.RULES):
+        cuts = Cuts(times(4, 110), seed, rules, program in ATOMIC)
+        some, those = ask(judged, found, tmp_path, cuts, timeout_s=3000)
+        outcomes += some
+        examples += those
+    report(f"{program}: {outcomes.total()} power cuts: {dict(outcomes)}")
+    assert not examples, "\n".join(examples[:20])
