@@ -6,8 +6,8 @@ import pytest
 
 from tests.support.examples import BEGIN, memory, vector
 from tribal_mcp.portability.choices import ConflictResolution
-from tribal_mcp.portability.conflicts import Action, Reason, decide
-from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.portability.conflicts import Action, Reason, decide, decide_deleted
+from tribal_mcp.portability.memory import MemoryEntry, microseconds
 
 SKIP, OVERWRITE, MERGE, KEEP_BOTH, FAIL = ConflictResolution
 
@@ -85,3 +85,76 @@ def test_each_strategy_decides_each_case(case: str) -> None:
     for strategy, reason in zip((SKIP, OVERWRITE, MERGE), reasons, strict=True):
         decision = decide(existing, incoming, strategy)
         assert (decision.reason, decision.action) == (reason, ACTIONS.get(reason, Action.SKIP))
+
+
+BOTH_AND_FAIL: dict[str, tuple[MemoryEntry, Reason, Reason]] = {
+    # incoming for OLD, the reasons under keep_both and fail
+    "the same": (memory(1), Reason.IDENTICAL, Reason.IDENTICAL),
+    "newer content": (
+        memory(1, content="new", updated_at=LATER),
+        Reason.KEPT_BOTH,
+        Reason.CONFLICT,
+    ),
+    "older content": (
+        memory(1, content="old", updated_at=EARLIER),
+        Reason.KEPT_BOTH,
+        Reason.CONFLICT,
+    ),
+    "another vector": (memory(1, embedding=vector(2)), Reason.IDENTICAL, Reason.IDENTICAL),
+}
+
+
+@pytest.mark.parametrize("case", BOTH_AND_FAIL)
+def test_keep_both_adds_and_fail_refuses_what_differs(case: str) -> None:
+    incoming, both, fail = BOTH_AND_FAIL[case]
+    actions = {Reason.KEPT_BOTH: Action.INSERT, Reason.CONFLICT: Action.REFUSE}
+    for strategy, reason in ((KEEP_BOTH, both), (FAIL, fail)):
+        decision = decide(OLD, incoming, strategy)
+        assert (decision.reason, decision.action) == (reason, actions.get(reason, Action.SKIP))
+        assert decide(BARE, OLD, strategy).reason is Reason.VECTOR_ADDED
+
+
+@pytest.mark.parametrize("strategy", ConflictResolution)
+def test_a_memory_restores_a_deleted_one_if_it_is_newer_or_restoring_is_requested(
+    strategy: ConflictResolution,
+) -> None:
+    deleted_at = microseconds(OLD.updated_at)
+    skipped = (Action.SKIP, Reason.DELETED_HERE)
+    restored = (Action.INSERT, Reason.RESTORED)
+    for deleted_at_us, restore_deleted, expected in (
+        (deleted_at - 1, False, restored),
+        (deleted_at, False, skipped),
+        (deleted_at + 1, False, skipped),
+        (deleted_at + 1, True, restored),
+    ):
+        decision = decide(deleted_at_us, OLD, strategy, restore_deleted=restore_deleted)
+        assert (decision.action, decision.reason) == expected
+
+
+@pytest.mark.parametrize(
+    ("strategy", "after", "expected"),
+    [
+        # after: microseconds from the last update of the memory to its deletion elsewhere
+        (OVERWRITE, -1, (Action.DELETE, Reason.DELETED_THERE)),
+        (MERGE, -1, (Action.SKIP, Reason.CHANGED_SINCE)),
+        (MERGE, 0, (Action.DELETE, Reason.DELETED_THERE)),
+        (MERGE, 1, (Action.DELETE, Reason.DELETED_THERE)),
+        (FAIL, 1, (Action.REFUSE, Reason.CONFLICT)),
+        (SKIP, 1, (Action.SKIP, Reason.KEPT_EXISTING)),
+        (KEEP_BOTH, 1, (Action.SKIP, Reason.KEPT_EXISTING)),
+    ],
+)
+def test_a_tombstone_deletes_under_merge_and_overwrite(
+    strategy: ConflictResolution, after: int, expected: tuple[Action, Reason]
+) -> None:
+    decision = decide_deleted(OLD, microseconds(OLD.updated_at) + after, strategy)
+    assert (decision.action, decision.reason) == expected
+
+
+@pytest.mark.parametrize("existing", [None, 5])
+@pytest.mark.parametrize("strategy", ConflictResolution)
+def test_a_tombstone_without_an_existing_memory_is_skipped(
+    strategy: ConflictResolution, existing: int | None
+) -> None:
+    decision = decide_deleted(existing, 1, strategy)
+    assert (decision.action, decision.reason) == (Action.SKIP, Reason.NOT_HERE)

@@ -109,12 +109,8 @@ def entry_from_dict(data: object, limits: Limits = DEFAULT_LIMITS) -> MemoryEntr
     entry.source_type = MemorySource.read(source)
     if entry.source_type != source:
         verbatim["source_type"] = source
-    entry.content = content = _required_text(rest, "content")
-    if len(content) * 4 > limits.content_bytes < len(content.encode()):
-        raise EntryError(
-            f"content is {len(content.encode()):,} bytes; "
-            f"the limit is {limits.content_bytes:,} (TRIBAL_LIMIT_CONTENT_BYTES)"
-        )
+    entry.content = _required_text(rest, "content")
+    _check_bytes("content", entry.content, limits.content_bytes, "TRIBAL_LIMIT_CONTENT_BYTES")
     entry.id = _required_text(rest, "id")
     check_id("id", entry.id, limits)
     entry.embedding = _embedding(rest.pop("embedding", None), limits)
@@ -144,10 +140,13 @@ def check_id(what: str, value: str, limits: Limits) -> None:
     """
     if not value:
         raise EntryError(f"{what} is empty")
-    if len(value) * 4 > limits.id_bytes < len(value.encode()):
+    _check_bytes(what, value, limits.id_bytes, "TRIBAL_LIMIT_ID_BYTES")
+
+
+def _check_bytes(what: str, value: str, limit: int, setting: str) -> None:
+    if len(value) * 4 > limit < len(value.encode()):  # a character has at most 4 bytes
         raise EntryError(
-            f"{what} is {len(value.encode()):,} bytes; "
-            f"the limit is {limits.id_bytes:,} (TRIBAL_LIMIT_ID_BYTES)"
+            f"{what} is {len(value.encode()):,} bytes; the limit is {limit:,} ({setting})"
         )
 
 
