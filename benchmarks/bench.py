@@ -95,16 +95,18 @@ def make_bundle(folder: Path, count: int, dimensions: int) -> float:
     return 0.0
 
 
-def _jobs(folder: Path) -> Any:
+def _context(folder: Path) -> Any:
     from tribal_mcp.config import LimitSettings, Settings
-    from tribal_mcp.services.jobs import Jobs
+    from tribal_mcp.services.context import Context
 
-    return Jobs(Settings(data_dir=folder / "store"), LimitSettings(), trusted=True)
+    return Context(Settings(data_dir=folder / "store"), LimitSettings(), trusted=True)
 
 
-def _timed(job: Any, name: str, arguments: dict[str, Any]) -> float:
+def _timed(context: Any, name: str, arguments: dict[str, Any]) -> float:
+    from tribal_mcp.services.jobs import run
+
     begin = time.perf_counter()
-    asyncio.run(job.run(name, arguments))
+    asyncio.run(run(context, name, arguments))
     return time.perf_counter() - begin
 
 
@@ -112,7 +114,7 @@ def import_ours(folder: Path, _count: int, _dimensions: int) -> float:
     import chromadb.api.rust  # noqa: F401 - both sides load it before the clock starts
 
     shutil.rmtree(folder / "store", ignore_errors=True)
-    return _timed(_jobs(folder), "import", {"input_path": str(folder / "bundle.json")})
+    return _timed(_context(folder), "import", {"input_path": str(folder / "bundle.json")})
 
 
 def import_baseline(folder: Path, _count: int, _dimensions: int) -> float:
@@ -148,20 +150,20 @@ def _baseline(folder: Path, *, with_metadata: bool) -> float:
 def dry_run(folder: Path, _count: int, _dimensions: int) -> float:
     shutil.rmtree(folder / "none", ignore_errors=True)
     from tribal_mcp.config import LimitSettings, Settings
-    from tribal_mcp.services.jobs import Jobs
+    from tribal_mcp.services.context import Context
 
-    job = Jobs(Settings(data_dir=folder / "none"), LimitSettings(), trusted=True)
+    context = Context(Settings(data_dir=folder / "none"), LimitSettings(), trusted=True)
     arguments = {"input_path": str(folder / "bundle.json"), "dry_run": True}
-    return _timed(job, "import", arguments)
+    return _timed(context, "import", arguments)
 
 
 def all_skipped(folder: Path, _count: int, _dimensions: int) -> float:
-    return _timed(_jobs(folder), "import", {"input_path": str(folder / "bundle.json")})
+    return _timed(_context(folder), "import", {"input_path": str(folder / "bundle.json")})
 
 
 def export_ours(folder: Path, _count: int, _dimensions: int) -> float:
     arguments = {"output_path": str(folder / "out.json"), "overwrite": True}
-    return _timed(_jobs(folder), "export", arguments)
+    return _timed(_context(folder), "export", arguments)
 
 
 def export_baseline(folder: Path, _count: int, _dimensions: int) -> float:
@@ -210,10 +212,10 @@ def _folder_job(folder: Path, name: str, arguments: dict[str, Any]) -> float:
     import chromadb.api.rust  # noqa: F401 - loaded before the clock starts
 
     from tribal_mcp.config import LimitSettings, Settings
-    from tribal_mcp.services.jobs import Jobs
+    from tribal_mcp.services.context import Context
 
     settings = Settings(data_dir=folder / "embedded")
-    return _timed(Jobs(settings, LimitSettings(), trusted=True), name, arguments)
+    return _timed(Context(settings, LimitSettings(), trusted=True), name, arguments)
 
 
 def import_server(folder: Path, _count: int, _dimensions: int) -> float:
@@ -229,7 +231,7 @@ def _server_job(folder: Path, name: str, arguments: dict[str, Any]) -> float:
     import urllib.request
 
     from tribal_mcp.config import LimitSettings, Settings
-    from tribal_mcp.services.jobs import Jobs
+    from tribal_mcp.services.context import Context
 
     url = os.environ["BENCH_CHROMA"]
     if name == "import":
@@ -238,7 +240,7 @@ def _server_job(folder: Path, name: str, arguments: dict[str, Any]) -> float:
         with suppress(OSError), urllib.request.urlopen(asked):  # noqa: S310
             pass
     settings = Settings(data_dir=folder / "beside", chroma_url=url)
-    return _timed(Jobs(settings, LimitSettings(), trusted=True), name, arguments)
+    return _timed(Context(settings, LimitSettings(), trusted=True), name, arguments)
 
 
 def import_http(folder: Path, _count: int, _dimensions: int) -> float:

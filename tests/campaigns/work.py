@@ -14,9 +14,9 @@ from tribal_mcp.config import Settings
 from tribal_mcp.errors import TribalError
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.services.context import Context
 from tribal_mcp.services.importing import importer as importing
-from tribal_mcp.services.jobs import Jobs
-from tribal_mcp.services.requests import ExportRequest, ImportRequest
+from tribal_mcp.services.jobs import run as run_job
 from tribal_mcp.stores.chroma import folder as chroma_folder
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
 from tribal_mcp.stores.chroma.folder import OURS
@@ -54,12 +54,15 @@ def store_entries(_report: Report, folder: Path, entries: Sequence[MemoryEntry])
     anyio.run(run)
 
 
-def jobs(folder: Path, report: Report) -> Jobs:
-    """Return the use cases on that folder, with progress sent to the parent."""
-    settings = Settings(data_dir=folder, lock_timeout_s=240.0)
-    return Jobs(
-        settings, Limits(), report=lambda _, message: report(("progress", message)), trusted=True
+def job(report: Report, folder: Path, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Run a use case on that folder, with progress sent to the parent."""
+    context = Context(
+        Settings(data_dir=folder, lock_timeout_s=240.0),
+        Limits(),
+        progress=lambda _, message: report(("progress", message)),
+        trusted=True,
     )
+    return anyio.run(run_job, context, name, arguments).model_dump()
 
 
 def import_bundle(
@@ -67,18 +70,18 @@ def import_bundle(
 ) -> dict[str, Any]:
     """Import with the real job; each batch is reported once it is acknowledged."""
     importing.STEP = batch  # type: ignore[attr-defined]
-    request = ImportRequest(
-        input_path=os.fspath(bundle),
-        conflict_resolution=strategy,
-        embedding_strategy="keep",
-    )
-    return anyio.run(jobs(folder, report).import_, request).model_dump()
+    arguments = {
+        "input_path": os.fspath(bundle),
+        "conflict_resolution": strategy,
+        "embedding_strategy": "keep",
+    }
+    return job(report, folder, "import", arguments)
 
 
 def export_bundle(report: Report, folder: Path, bundle: Path) -> dict[str, Any]:
     """Export with the real job."""
-    request = ExportRequest(output_path=os.fspath(bundle), overwrite=True)
-    return anyio.run(jobs(folder, report).export, request).model_dump()
+    arguments = {"output_path": os.fspath(bundle), "overwrite": True}
+    return job(report, folder, "export", arguments)
 
 
 def read_all(_report: Report, folder: Path) -> tuple[dict[str, MemoryEntry], list[str]]:

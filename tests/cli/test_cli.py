@@ -15,7 +15,8 @@ from tests.support.mcp_client import write_bundle
 from tribal_mcp import errors
 from tribal_mcp.cli import main as cli
 from tribal_mcp.cli.output import in_options
-from tribal_mcp.services.jobs import Jobs
+from tribal_mcp.services.jobs import JOBS
+from tribal_mcp.services.requests import Request
 from tribal_mcp.services.results import ExportResult, ImportResult, StatsResult
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +44,7 @@ def test_memories_move_from_one_store_to_another(
     assert rows(preview.out) == {
         "new": "2", "overwritten": "0", "skipped": "0", "errors": "0", "vectors": "2 kept",
     }  # fmt: skip
-    assert "Nothing was written. Run it again without --dry-run to do this." in preview.out
+    assert "Nothing was written. To import, run `tribal-mcp import work.jsonl.zst`." in preview.out
     assert tribal("stats").out.startswith("0 memories\n")
 
     real = tribal("import", "work.jsonl.zst")
@@ -71,7 +72,7 @@ def test_import_counts_dropped_vectors_and_explains_the_consequence(tribal: Trib
     write_bundle(Path("all.json"), memories(3))
     dropped = tribal("import", "all.json", "--embeddings", "drop")
     assert rows(dropped.out)["vectors"] == "3 dropped"
-    assert "until they are embedded again" in dropped.out
+    assert "no vector, so only keyword search finds them" in dropped.out
     assert rows(tribal("stats").out)["vectors"] == "3 memories have no vector"
 
 
@@ -193,7 +194,7 @@ def test_a_bug_keeps_its_traceback(tribal: Tribal, monkeypatch: pytest.MonkeyPat
     async def broken(*_: object) -> NoReturn:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Jobs, "stats", broken)
+    monkeypatch.setitem(JOBS, "stats", (Request, broken))
     with pytest.raises(ZeroDivisionError):
         tribal("stats")
 

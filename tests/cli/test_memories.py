@@ -14,7 +14,7 @@ from tests.support.mcp_client import write_bundle
 def test_remember_correct_recall_and_forget_a_memory(tribal: Tribal) -> None:
     first = tribal("remember", "Takes tea without milk", "--tag", "home", "--tag", "tea")
     assert (first.code, first.out.splitlines()[0]) == (0, "Stored")
-    assert "Note: It has no vector: it is found by words" in first.out
+    assert "Note: Stored without an embedding: keyword search finds it" in first.out
     tea = rows(first.out)["id"]
     again = tribal("remember", "Takes tea without milk")
     assert again.out.startswith("Already stored\n")
@@ -31,17 +31,17 @@ def test_remember_correct_recall_and_forget_a_memory(tribal: Tribal) -> None:
     assert re.fullmatch(r"\d\.\d\d +Takes tea without milk", lines[4])
     assert re.fullmatch(rf"{tea}, \d{{4}}-\d\d-\d\d, home, tea", lines[5])
     assert lines[6] == f"out of date: superseded by {milk}"
-    assert "`tribal-mcp remember --supersedes ID`" in recalled.out
+    assert "`tribal-mcp remember TEXT --supersedes ID`" in recalled.out
     assert "tribal_" not in recalled.out
 
     dry = tribal("forget", milk, "nobody", "--dry-run")
     assert dry.out.startswith("Dry run: deletion of 1 memory\n")
     assert rows(dry.out) == {"deleted": milk, "not found": "nobody", "current again": tea}
-    assert "Run it again without --dry-run to do this." in dry.out
+    assert f"Nothing was deleted. To delete, run `tribal-mcp forget {milk}`." in dry.out
     gone = tribal("forget", milk)
     assert gone.out.startswith("Deleted 1 memory\n")
     point = rows(gone.out)["restore point"]
-    assert f'`tribal-mcp undo` with "{point}"' in gone.out
+    assert f"`tribal-mcp undo {point}`" in gone.out
     assert "With milk" not in tribal("recall", "milk").out
     assert "forget by id: 1 forgotten" in tribal("history").out
     assert tribal("undo", point).code == 0
@@ -56,10 +56,10 @@ def test_recall_filters_by_tag_and_date(tribal: Tribal) -> None:
     assert set(re.findall(r"Memory number (\d+)", out)) == {"25", "27"}
     nothing = tribal("recall", "memory", "--to", "2025")
     assert nothing.code == 2
-    assert "--to" in nothing.err
+    assert "The end date '2025' is not an ISO 8601 date" in nothing.err
     nothing = tribal("recall", "memory", "--to", "2025-12-31")
     assert nothing.out.startswith("0 memories (keyword search)\n")
-    assert "Nothing was found in memories created before" in nothing.out
+    assert "Found nothing in memories created before" in nothing.out
 
 
 def test_json_option_prints_only_the_result(tribal: Tribal) -> None:
@@ -97,7 +97,7 @@ def test_recall_escapes_hidden_characters(tribal: Tribal) -> None:
     ("arguments", "code", "why"),
     [
         (["remember", " "], 2, "content is empty"),
-        (["remember", "x", "--supersedes", "y"], 2, "'y', which is no memory here"),
+        (["remember", "x", "--supersedes", "y"], 2, "'y', does not exist"),
         (["remember", "x", "--confidence", "7"], 2, "--confidence"),
         (["recall", "x", "--count", "99"], 2, "--count"),
         (["recall", "x", "--from", "soon"], 2, "not an ISO 8601 date"),

@@ -20,7 +20,8 @@ from tests.support.mcp_client import SERVER as COMMAND
 from tests.support.mcp_client import write_many
 from tribal_mcp import errors
 from tribal_mcp.config import load
-from tribal_mcp.services.jobs import Jobs
+from tribal_mcp.services.context import Context
+from tribal_mcp.services.jobs import run
 
 # A child process inherits SIG_IGN, and the default in place of a handler.
 HEARD, IGNORED = signal.default_int_handler, signal.SIG_IGN
@@ -67,7 +68,7 @@ def test_ctrl_c_stops_an_import_after_a_batch_and_repeating_it_completes_it(
     stopped = on_a_terminal("import", "many.json", folder=tmp_path, stop_at="Imported ")
     assert stopped.code == errors.Stopped.exit_code
     assert "Stopping after this batch" in stopped.out
-    said = re.search(r"Before that ([\d,]+) of 4,000\s+entries were done", stopped.out)
+    said = re.search(r"([\d,]+) of 4,000\s+entries\s+had\s+been\s+processed", stopped.out)
     assert said is not None
     done = int(said[1].replace(",", ""))
     assert 500 <= done < 4000
@@ -91,9 +92,9 @@ def test_ctrl_c_does_not_stop_a_background_job(tmp_path: Path) -> None:
 async def test_stopping_while_a_bundle_is_verified_takes_effect_at_once(tmp_path: Path) -> None:
     write_many(tmp_path / "many.json", 10)
     settings, limits = load()
-    jobs = Jobs(settings, limits, stop=lambda: True, trusted=True)
-    with pytest.raises(errors.Stopped, match="while the bundle was checked"):
-        await jobs.run("import", {"input_path": str(tmp_path / "many.json")})
+    context = Context(settings, limits, stop=lambda: True, trusted=True)
+    with pytest.raises(errors.Stopped, match="while verifying the bundle"):
+        await run(context, "import", {"input_path": str(tmp_path / "many.json")})
 
 
 def test_paragraphs_wrap_between_words_on_a_terminal(tmp_path: Path) -> None:

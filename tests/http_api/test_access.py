@@ -244,7 +244,7 @@ async def test_a_read_only_client_can_not_choose_a_file_name(
 ) -> None:
     before = sorted(folder.rglob("*.json*"))  # noqa: ASYNC240 - the server is another process
     said = await attempt(mode, guarded, folder, (tool, arguments, ""))
-    assert "you may only read" in said
+    assert "This token is read-only" in said
     assert sorted(folder.rglob("*.json*")) == before  # noqa: ASYNC240
 
 
@@ -255,7 +255,7 @@ async def test_a_read_only_client_can_not_change_anything_through_any_interface(
     guarded: HttpServer, folder: Path, interface: str, what: str
 ) -> None:
     said = await attempt(interface, guarded, folder, (CHANGES | READINGS)[what])
-    assert ("you may only read" in said) == (what in CHANGES), said
+    assert ("This token is read-only" in said) == (what in CHANGES), said
     stats = guarded.ask("GET", "/v1/stats", Authorization=f"Bearer {WRITE_TOKEN}")
     assert stats.json["count"] == 0
 
@@ -273,8 +273,8 @@ def test_a_read_only_client_may_request_a_dry_run_around_the_bundle(
 
 @pytest.mark.parametrize("job", ["forget", "undo", "a job to come"])
 def test_unknown_jobs_count_as_changes_for_a_read_only_client(job: str) -> None:
-    with pytest.raises(Exception, match="only read"):
+    with pytest.raises(Exception, match="read-only"):
         refuse_change(job, {})
     refuse_change(job, {"dry_run": True})
-    with pytest.raises(Exception, match="only read"):
+    with pytest.raises(Exception, match="read-only"):
         refuse_change("export", {"overwrite": True})

@@ -57,10 +57,10 @@ EXPORTS: dict[str, tuple[dict[str, Any], list[str]]] = {
 }
 
 IMPORTS: dict[str, tuple[dict[str, Any], list[str]]] = {
-    "neither file nor text": ({}, ["either input_path", "bundle_json"]),
+    "neither file nor text": ({}, ["either the path of a bundle", "bundle itself"]),
     "both file and text": (
         {"input_path": "good.json", "bundle_json": SAMPLE},
-        ["either input_path", "not both"],
+        ["either the path of a bundle", "not both"],
     ),
     "an unknown argument": (
         {"input_path": "good.json", "dryrun": True},
@@ -114,7 +114,7 @@ IMPORTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "vectors that do not fit": (
         {"input_path": "wide.json", "embedding_strategy": "keep"},
-        ["16", "8", '"auto" or "drop"'],
+        ["16", "8", 'embedding_strategy="drop"'],
     ),
     "text that is not JSON": ({"bundle_json": "hello"}, ["not JSON", "Nothing was imported"]),
     "an object that is no bundle": ({"bundle_json": {"a": 1}}, ["bundle"]),

@@ -99,7 +99,7 @@ def test_a_killed_store_process_is_reported_and_the_next_call_works(
         result = server.until(1)["result"]
         assert result["isError"]
         assert "ended unexpectedly" in result["content"][0]["text"]
-        assert "Run the same again" in result["content"][0]["text"]
+        assert "Try again" in result["content"][0]["text"]
         server.call("tribal_import", 2, input_path="many.json")
         counts = server.until(2)["result"]["structuredContent"]
         assert counts["identical"] > 0

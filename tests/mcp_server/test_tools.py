@@ -90,7 +90,7 @@ async def test_import_names_invalid_entries_and_imports_the_others(folder: Path)
         assert "memory-1" in result["error_details"][0]
         assert "confidence" in result["error_details"][0]
         assert "content" in result["error_details"][1]
-        assert "error_details" in result["next_step"]
+        assert "The other entries are imported" in result["next_step"]
     assert read_back(folder).keys() == {"memory-0", "memory-3"}
 
 
@@ -103,7 +103,7 @@ async def test_an_import_that_rejects_every_entry_is_an_error(folder: Path) -> N
     async with Client(build_server()) as client:
         result = await client.call_tool("tribal_import", {"bundle_json": bundle})
         assert result.is_error
-        assert "No entry could be taken" in text_of(result)
+        assert "Every entry was rejected" in text_of(result)
         assert result.structured_content is not None
         assert (result.structured_content["errors"], result.structured_content["total"]) == (3, 3)
 

@@ -20,11 +20,14 @@ from tests.services.test_reembed import (
     work,
 )
 from tests.support.examples import memory
+from tests.support.next_steps import next_steps
 from tribal_mcp.errors import Stopped, UsageError
 from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.services.maintenance import change_model as moving
-from tribal_mcp.services.maintenance.reembed import embed_missing, preview
-from tribal_mcp.services.maintenance.undo import history, undo
+from tribal_mcp.services.maintenance.history import history
+from tribal_mcp.services.maintenance.missing_vectors import embed_missing
+from tribal_mcp.services.maintenance.reembed import preview
+from tribal_mcp.services.maintenance.undo import undo
 from tribal_mcp.stores.chroma import collection_swap as switching
 from tribal_mcp.stores.chroma.folder import ChromaFolder
 from tribal_mcp.stores.chroma.session import session_on
@@ -126,7 +129,7 @@ async def test_a_move_whose_undoing_was_undone_can_be_taken_back_again(store: Ch
     assert states(store) == {
         point: "undone", first: "complete", second: "undone", third: "complete",
     }  # fmt: skip
-    assert "All is as it was" in (await undo(store)).next_step
+    assert "Everything is already as it was" in next_steps(await undo(store))
     await undo(store, third)
     await undo(store)
     assert (await store.state()).dimensions == 8
@@ -158,7 +161,7 @@ async def test_a_kept_collection_that_others_have_changed_is_not_put_back(
     _, point = await move(store, two := Model(16))
     await store.beside(f"memories.before-{point}").delete(["memory-3"])
     for dry_run in (True, False):
-        with pytest.raises(UsageError, match=r"150 memories were kept .* 149 are there"):
+        with pytest.raises(UsageError, match=r"should hold 150 memories and holds 149"):
             await undo(store, dry_run=dry_run)
     await assert_of(store, two, COUNT)
 

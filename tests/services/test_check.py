@@ -16,8 +16,8 @@ from tribal_mcp.portability.bundle.portable import PortableBundle
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.manifest import create_embedding_metadata
 from tribal_mcp.portability.memory import MemoryEntry
-from tribal_mcp.services.jobs import Jobs
-from tribal_mcp.services.requests import ExportRequest
+from tribal_mcp.services.context import Context
+from tribal_mcp.services.jobs import run as run_job
 from tribal_mcp.stores.base import Change
 from tribal_mcp.stores.chroma.folder import ChromaFolder
 from tribal_mcp.stores.chroma.journal import Batch
@@ -142,7 +142,7 @@ async def test_rescue_saves_tombstones_from_a_damaged_folder(tmp_path: Path) -> 
     ChromaFolder.at(folder).journal.write(Batch("memories", begun))
     settings = Settings(data_dir=folder, bundle_dirs=str(tmp_path))
     path = tmp_path / "rescued.json"
-    await Jobs(settings, Limits()).rescue(ExportRequest(output_path=str(path)))
+    await run_job(Context(settings, Limits()), "rescue", {"output_path": str(path)})
     rescued = PortableBundle.from_dict(json.loads(path.read_bytes()))
     assert {entry.id for entry in rescued.entries} == {"memory-0", "back"}
     assert {one.id: one.deleted_at_us for one in rescued.deleted} == {

@@ -53,7 +53,7 @@ def test_a_copy_that_was_cut_off_goes_on(
         command = ("copy", "--from", places["from"], "--to", places["to"])
         broken = tribal(*command)
         assert broken.code == 5, broken.out
-        assert "HTTP status 400" in broken.err
+        assert "refused the request (HTTP status 400)" in broken.err
         proxy.handle = pass_through
         rest = tribal(*command, "--json")
         assert rest.code == 0, rest.err

@@ -64,7 +64,7 @@ async def test_a_target_with_other_memories_is_refused_unless_told() -> None:
     source, target = await filled(), InMemoryStore()
     await target.upsert([memory(0, content="other"), memory(3), memory(50)])
     before = await state_of(target)
-    with pytest.raises(UsageError, match=r"2 other memories and 1 other versions .*'memory-0'"):
+    with pytest.raises(UsageError, match=r"2 other memories and 1 other version .*'memory-0'"):
         await copy_store(source, target, result())
     assert await state_of(target) == before
     await copy_store(source, target, done := result(), overwrite=True)
@@ -87,10 +87,10 @@ async def test_vectors_of_two_models_are_not_copied_together(dry_run: bool) -> N
     source, target = await filled(), InMemoryStore()
     await source.set_identity(create_embedding_metadata("one", 8))
     await target.upsert([memory(0)])
-    for model, said in ((None, "nobody recorded"), (create_embedding_metadata("two", 8), "two")):
+    for model, said in ((None, "not recorded"), (create_embedding_metadata("two", 8), "two")):
         await target.set_identity(model)
         before = await state_of(target)
-        with pytest.raises(UsageError, match=f"of one .* target's of .*{said}"):
+        with pytest.raises(UsageError, match=f"made by one .* target's by .*{said}"):
             await copy_store(
                 source, target, CopyResult(source="1", target="2", dry_run=dry_run), overwrite=True
             )
@@ -170,7 +170,7 @@ def test_a_folder_goes_to_a_server_and_on_to_another_folder(
     assert (dry.code, rows(dry.out)["copied"] == "40") == (0, True)
     there = tribal("copy", "--to", place)
     assert there.code == 0, there.err
-    assert "Both sides hold the same." in there.out
+    assert "Both stores hold the same memories." in there.out
     back = tribal("copy", "--from", place, "--to", f"{tmp_path / 'other'}#memories")
     assert back.code == 0, back.err
     first = tribal("export", "first.json", "--json")

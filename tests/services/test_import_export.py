@@ -318,7 +318,7 @@ async def test_a_failure_on_the_way_says_what_was_done_and_the_same_again_comple
 
     monkeypatch.setattr(store, "apply", fails_once)
     bundle = bundle_of(memories(1100))
-    with pytest.raises(NoSpace, match=r"500 of 1,100 entries were done .* completes it"):
+    with pytest.raises(NoSpace, match=r"500 of 1,100 entries had .* repeat the import"):
         await import_memories(bundle, store)
     assert await store.count() == 500
     summary = await import_memories(bundle, store)

@@ -22,9 +22,9 @@ from tribal_mcp.portability.manifest import EmbeddingManifest
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.memory_json import entry_to_dict
 from tribal_mcp.portability.vectors import same_vector
+from tribal_mcp.services.embedders import Work
 from tribal_mcp.services.import_export import export_memories, import_memories
-from tribal_mcp.services.maintenance.change_model import move_all
-from tribal_mcp.services.maintenance.reembed import Work
+from tribal_mcp.services.maintenance.change_model import change_model
 from tribal_mcp.services.maintenance.undo import undo
 from tribal_mcp.services.results import ImportSummary, ReembedResult
 from tribal_mcp.stores.chroma.store import ChromaStore, open_store
@@ -108,7 +108,7 @@ async def store(empty: SearchableStore) -> SearchableStore:
 async def test_what_is_kept_beside_others_says_which_model_made_it(empty: SearchableStore) -> None:
     summary = await mix(empty)
     assert (summary.vectors_kept, summary.vectors_of_others) == (1, 1)
-    assert "found by words only" in " ".join(summary.notes)
+    assert "Only keyword search finds those memories" in " ".join(summary.notes)
     assert makers(await held(empty)) == {"memory-0": None, "memory-1": None, "memory-2": "two"}
     assert (await empty.state()).identity == ONE.identity
     again = await import_memories(
@@ -145,7 +145,7 @@ async def test_in_a_store_of_the_other_model_the_mix_is_the_other_way_round(
     await import_memories(bundle_of(TWO, fact(9, "old", TWO)), other)
     summary = await import_memories(bundle, other)
     assert (summary.vectors_kept, summary.vectors_dropped, summary.vectors_of_others) == (1, 2, 0)
-    assert "The bundle is a mix: 1 of its vectors" in " ".join(summary.notes)
+    assert "Kept 1 vector made by" in " ".join(summary.notes)
     found = await held(other)
     assert makers(found) == dict.fromkeys(found)
     assert same_vector(found["memory-2"].embedding, bundle.entries[2].embedding)
@@ -183,7 +183,7 @@ async def test_a_question_is_never_compared_with_the_vector_of_another_model(
     await import_memories(bundle_of(TWO, nearest), empty, embedding_strategy=KEEP)
     result = await asked(empty, question, ONE)
     assert ids(result) == ["memory-0"]
-    assert "1 memory with a vector of another model than one" in " ".join(result.notes)
+    assert "1 memory has a vector of another model than one" in " ".join(result.notes)
     by_words = await asked(empty, "zebras", ONE)
     assert [(hit.id, hit.found_by) for hit in by_words.hits if hit.id == "memory-5"] == [
         ("memory-5", "words")
@@ -205,7 +205,7 @@ async def test_all_anew_ends_the_mix_and_can_be_taken_back(store: SearchableStor
     assert points is not None
     point = points.begin("reembed", "to one", model=await store.identity())
     work = Work(ONE, ReembedResult(model="one"))
-    await move_all(store, work, point)
+    await change_model(store, work, point)
     point.finish({})
     assert work.result.embedded == 1
     found = await held(store)
@@ -221,7 +221,7 @@ async def test_a_move_to_a_third_model_leaves_no_trace_of_the_mix(tmp_path: Path
     await mix(store)
     points = RestorePoints.of(store)
     assert points is not None
-    await move_all(store, Work(THREE, ReembedResult(model="three")), points.begin("r", "x"))
+    await change_model(store, Work(THREE, ReembedResult(model="three")), points.begin("r", "x"))
     found = await held(store)
     assert makers(found) == dict.fromkeys(found)
     assert same_vector(found["memory-2"].embedding, THREE.vector(FISH))
@@ -275,7 +275,7 @@ async def test_the_stats_count_a_mix(tmp_path: Path) -> None:
         stats = await call(client, "tribal_stats")
         assert stats["other_models"] == {"two": 2}
         exported = await call(client, "tribal_export", output_path="out.json")
-    assert "The bundle is a mix" in " ".join(exported["notes"])
+    assert "Models other than one" in " ".join(exported["notes"])
     assert [entry.get("embedding_model") for entry in read_back(tmp_path).values()] == [
         None, "two", "two",
     ]  # fmt: skip

@@ -99,7 +99,7 @@ async def test_what_stays_forgotten_is_said_with_what_brings_it_back(tmp_path: P
         await call(client, "tribal_forget", ids=["memory-1"])
         again = await call(client, "tribal_import", input_path="some.json")
     assert (again["forgotten"], again["identical"]) == (1, 1)
-    assert "1 were forgotten here since" in again["next_step"]
+    assert "1 entry was not imported, because of a deletion here" in again["next_step"]
     assert "differ" not in again["next_step"]
 
 
@@ -228,7 +228,7 @@ async def test_any_difference_refuses_the_whole_import(
     other = () if deleted else (memory(699, content="other"),)
     bundle = bundle_of(memory(900), *memories(600)[2:], *other, deleted=deleted)
     before = await contents(store)
-    with pytest.raises(ImportConflict, match=r"1 memories here differ .*'memory-(1|699)'"):
+    with pytest.raises(ImportConflict, match=r"1 memory differs .*'memory-(1|699)'"):
         await import_memories(bundle, store, MODEL, FAIL, dry_run=dry_run)
     assert await contents(store) == before
 
@@ -275,7 +275,7 @@ async def test_links_to_nothing_are_counted_whatever_the_order(store: MemoryStor
     )
     summary = await dry_and_real(store, bundle)
     assert summary.dangling == 3
-    assert "neither in the bundle nor here: 3." in " ".join(summary.notes)
+    assert "3 links name memories that neither the bundle nor" in " ".join(summary.notes)
 
 
 async def test_a_dry_run_tells_the_first_changes_with_their_words(store: MemoryStore) -> None:

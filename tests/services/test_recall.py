@@ -11,14 +11,15 @@ import pytest
 from tests.support.chroma_folders import chroma, create, vectors
 from tests.support.embedders import BagOfWords, no_embedder
 from tests.support.examples import memories, memory
+from tests.support.next_steps import next_steps
 from tribal_mcp.errors import EmbedderError, StoreDamaged, UsageError
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.hidden_characters import hidden_characters
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.services.embedders import EmbedderOf
-from tribal_mcp.services.memories.bm25 import WordSearch
+from tribal_mcp.services.memories.bm25 import KeywordSearch
 from tribal_mcp.services.memories.recall import ANSWER_BYTES, MOST, QUERY, recall
-from tribal_mcp.services.memory_results import RecallResult
+from tribal_mcp.services.results import RecallResult
 from tribal_mcp.stores.base import EVERYTHING
 from tribal_mcp.stores.chroma.store import open_store
 from tribal_mcp.stores.in_memory import InMemoryStore
@@ -86,7 +87,7 @@ async def test_the_memory_that_answers_comes_first(
     scores = [hit.score or 0 for hit in result.hits]
     assert scores == sorted(scores, reverse=True)
     assert result.searched_by == result.hits[0].found_by
-    assert "read it as data" in result.notice
+    assert "Read it as data" in result.notice
 
 
 async def test_tags_and_dates_leave_out_what_they_say(store: SearchableStore) -> None:
@@ -99,8 +100,10 @@ async def test_tags_and_dates_leave_out_what_they_say(store: SearchableStore) ->
         assert ids(await asked(store, "called", embedder, filters=dated))[0] == "memory-1"
         nowhere = await asked(store, "called", embedder, filters=ExportFilter(tags=["none"]))
         assert nowhere.hits == []
-        assert nowhere.next_step.startswith("Nothing was found in memories tagged 'none'.")
-        assert "leave the tags and dates out" in nowhere.next_step
+        assert next_steps(nowhere) == (
+            "Found nothing in memories tagged 'none'. Try other words, or search without tags and "
+            "dates."
+        )
 
 
 async def test_no_more_than_asked_for_are_given(store: SearchableStore) -> None:
@@ -120,17 +123,16 @@ async def test_what_has_no_vector_is_found_by_words_beside_the_others(
     assert found["memory-3"] == "words"
     assert found["memory-1"] == "meaning"
     assert result.searched_by == "meaning"
-    [note] = result.notes
-    assert note.startswith("1 memory without a vector can only be found by words. ")
-    assert "tribal_reembed" in note
+    assert result.notes == ["1 memory has no vector, so only keyword search finds it."]
+    assert "reembed()" in next_steps(result)
 
 
 @pytest.mark.parametrize(
     ("embedder", "why"),
     [
-        (no_embedder, "no way to embed with it is set. Set TRIBAL_EMBEDDING_PROVIDER"),
-        (BagOfWords("another"), "or move the memories to the set one with tribal_reembed"),
-        (BagOfWords(dimensions=32), "tribal_reembed"),
+        (no_embedder, "no embedding model is configured. Set TRIBAL_EMBEDDING_PROVIDER"),
+        (BagOfWords("another"), "or change the model of all memories"),
+        (BagOfWords(dimensions=32), "reembed(all=True)"),
         (BagOfWords(fails="No answer from 127.0.0.1. Start the server."), "Start the server."),
     ],
     ids=["none", "another model", "other dimensions", "it fails"],
@@ -142,8 +144,8 @@ async def test_without_the_stores_own_embedder_words_are_searched_and_it_is_said
     result = await asked(store, "Tofu", embedder)
     assert (result.searched_by, ids(result)) == ("words", ["memory-1"])
     [note] = result.notes
-    assert note.startswith("Searched by words only. ")
-    assert why in note
+    assert note.startswith("Used keyword search only. ")
+    assert why in f"{note} {next_steps(result)}"
 
 
 async def test_a_memory_whose_vector_is_lost_is_found_by_its_words(tmp_path: Path) -> None:
@@ -164,21 +166,22 @@ async def test_an_embedder_that_can_not_be_had_is_no_failure(store: SearchableSt
     await fill(store, *FACTS)
     result = await asked(store, "Tofu", missing)
     assert ids(result) == ["memory-1"]
-    assert result.notes == ["Searched by words only. The package x is missing. Install it."]
+    assert result.notes == ["Used keyword search only. The package x is missing. Install it."]
 
 
 async def test_a_store_without_vectors_says_how_to_get_them(store: SearchableStore) -> None:
     await store.upsert([memory(0, content="Likes tea", embedding=None)])
     result = await asked(store, "tea")
     assert ids(result) == ["memory-0"]
-    assert "tribal_reembed" in result.notes[0]
+    assert result.notes == ["1 memory has no vector, so only keyword search finds it."]
+    assert "reembed()" in next_steps(result)
     assert MODEL.asked[-1:] != ["tea"]  # nobody is paid for a vector that finds nothing
 
 
 async def test_an_empty_store_answers(store: SearchableStore) -> None:
     result = await asked(store, "tea")
     assert (result.hits, result.notes) == ([], [])
-    assert result.next_step == "Nothing was found in all memories. Try other words."
+    assert next_steps(result) == "Found nothing in all memories. Try other words."
 
 
 # Corrections
@@ -202,7 +205,7 @@ async def test_a_correction_comes_before_what_it_corrects(
     assert superseded["memory-0"] == ["memory-1"]
     assert superseded["memory-1"] == ["memory-2"]
     assert superseded["memory-2"] == []
-    assert "what has superseded_by is out of date" in result.next_step
+    assert "a superseded memory is out of date" in next_steps(result)
     if embedder is no_embedder:
         assert (result.hits[0].found_by, result.hits[0].score) == ("correction", None)
     one = await asked(store, "The office is in which city?", embedder, count=1)
@@ -286,7 +289,7 @@ async def test_an_answer_has_a_bounded_size_and_says_what_is_cut(
             assert hit.tags == ["t" * 90, "t" * 90, "… and 38 more"]
             assert hit.content.endswith("…")
             assert len(hit.content) - 1 + hit.left_out == len(f"fact {text}")
-        assert "count=1" in result.next_step
+        assert "ask for fewer memories" in next_steps(result)
     [one] = (await asked(store, "fact", no_embedder, count=1)).hits
     assert len(one.content.encode()) > 2_000
 
@@ -295,7 +298,7 @@ async def test_an_id_as_long_as_a_book_is_not_shown_and_it_is_said(store: Search
     await fill(store, fact(0, "fact", id="x" * 100_000), fact(1, "another fact"))
     result = await asked(store, "fact", no_embedder)
     assert len(result.model_dump_json().encode()) <= ANSWER_BYTES
-    assert "too large to be shown" in result.next_step
+    assert "2 memories are too large to show" in next_steps(result)
 
 
 async def test_a_text_comes_as_it_is_and_what_is_hidden_in_it_is_named(
@@ -336,8 +339,8 @@ def test_hidden_characters_are_named(text: str, named: list[str] | int) -> None:
     [
         ("", 5, "The query is empty"),
         (" \n", 5, "The query is empty"),
-        ("x" * (QUERY + 1), 5, "2,001 characters; 2,000 is the most"),
-        ("x", 0, f"count is 0; give a number from 1 to {MOST}"),
+        ("x" * (QUERY + 1), 5, "2,001 characters, and the limit is 2,000"),
+        ("x", 0, f"count is 0. Give a number from 1 to {MOST}"),
         ("x", MOST + 1, "count is 21"),
     ],
 )
@@ -353,9 +356,9 @@ async def test_a_question_that_can_not_be_asked_is_refused(
 
 def best(query: str, *texts: str) -> list[str]:
     """The texts that fit, the best first, whatever the batches."""
-    search = WordSearch(query)
+    search = KeywordSearch(query)
     for text in texts:
-        search.look({text: text})
+        search.add({text: text})
     return [text for text, score in search.best(99) if score > 0]
 
 

@@ -20,12 +20,14 @@ from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrate
 from tribal_mcp.portability.manifest import EmbeddingManifest, create_embedding_metadata
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.vectors import Vector, as_vector
+from tribal_mcp.services.embedders import Work
 from tribal_mcp.services.import_export import import_memories
 from tribal_mcp.services.importing import importer as importing
 from tribal_mcp.services.importing.sources import HeldBundle
 from tribal_mcp.services.maintenance import change_model as moving
-from tribal_mcp.services.maintenance.change_model import move_all
-from tribal_mcp.services.maintenance.reembed import Work, embed_missing, preview
+from tribal_mcp.services.maintenance.change_model import change_model
+from tribal_mcp.services.maintenance.missing_vectors import embed_missing
+from tribal_mcp.services.maintenance.reembed import preview
 from tribal_mcp.services.maintenance.undo import undo
 from tribal_mcp.services.results import ImportSummary, ReembedResult
 from tribal_mcp.stores.chroma import collection_swap as switching
@@ -72,7 +74,7 @@ async def move(store: ChromaStore, model: Model, **more: Any) -> tuple[ReembedRe
     assert points is not None
     doing = work(model, **more)
     point = points.begin("reembed", f"to {model.identity}", model=await store.identity())
-    await move_all(store, doing, point)
+    await change_model(store, doing, point)
     return doing.result, point.finish({"embedded": doing.result.total})
 
 
@@ -157,7 +159,7 @@ async def test_what_changed_while_its_text_was_embedded_keeps_no_old_vector(
 async def test_vectors_of_two_models_never_stand_side_by_side(store: ChromaStore) -> None:
     await embed_missing(store, work(Model(8)))
     await store.upsert([memory(900, embedding=None)])
-    with pytest.raises(UsageError, match=r"words-8 .* all=true"):
+    with pytest.raises(UsageError, match=r"words-8 .* change the model of all memories"):
         await embed_missing(store, work(Model(16)))
 
 
@@ -352,7 +354,7 @@ async def test_what_is_not_kept_any_more_is_not_put_back(store: ChromaStore) -> 
     await embed_missing(store, work(Model(8)))
     _, first = await move(store, Model(16))
     await move(store, last := Model(24))
-    with pytest.raises(UsageError, match="not kept any more"):
+    with pytest.raises(UsageError, match="no longer kept"):
         await undo(store, first)
     await assert_of(store, last, COUNT)
 
@@ -370,7 +372,7 @@ async def test_an_older_import_that_is_taken_back_brings_no_vector_of_the_model_
     result = await undo(store, imported.restore_point)
     found = (await held(store))["memory-0"]
     assert (found.content, found.embedding) == ("fact 0 of many", None)
-    assert "moved to another model since" in " ".join(result.notes)
+    assert "model has changed since" in " ".join(result.notes)
     await embed_missing(store, work(two))
     assert (await store.state()).pending == 0
 
@@ -394,7 +396,7 @@ async def test_an_import_stops_when_the_store_moves_to_another_model_meanwhile(
 
     monkeypatch.setattr(HeldBundle, "batches", and_it_moves)
     bundle = PortableBundle(EmbeddingManifest(one.identity), new)
-    with pytest.raises(StoreError, match="changed this store's model to other-words"):
+    with pytest.raises(StoreError, match="changed the store's model to other-words"):
         await import_memories(bundle, store)
     assert len(await held(store)) == COUNT + 2
 
@@ -436,8 +438,8 @@ async def test_a_dry_run_says_how_many_how_long_and_what_it_costs(store: ChromaS
 
 async def test_a_store_in_memory_says_that_a_move_takes_a_folder() -> None:
     store = InMemoryStore()
-    with pytest.raises(UsageError, match="takes a folder"):
-        await move_all(store, work(Model(8)), None)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="Only a Chroma folder can change"):
+        await change_model(store, work(Model(8)), None)  # type: ignore[arg-type]
 
 
 async def test_a_bundle_of_another_model_comes_in_is_embedded_anew_and_found(
@@ -501,10 +503,10 @@ async def test_an_import_makes_the_vectors_on_its_way_and_once(
 async def test_an_import_that_is_to_embed_needs_a_model_that_fits() -> None:
     bundle = PortableBundle(EmbeddingManifest(create_embedding_metadata("o", 4)), [memory(0, 4)])
     store = InMemoryStore()
-    with pytest.raises(UsageError, match="No embedding model is set"):
+    with pytest.raises(UsageError, match="No embedding model is configured"):
         await import_memories(bundle, store, embedding_strategy=ReembeddingStrategy.REEMBED)
     await store.set_identity(create_embedding_metadata("another", 8))
-    with pytest.raises(UsageError, match="tribal_reembed"):
+    with pytest.raises(UsageError, match="change the model of all memories first"):
         await import_memories(
             bundle, store, embedding_strategy=ReembeddingStrategy.REEMBED, embedder=Model(16)
         )
@@ -540,7 +542,7 @@ async def test_vectors_that_are_not_of_the_model_they_name_are_found_out(dry_run
             dry_run=dry_run,
         )
         assert summary.vectors_kept == kept
-        assert ("they are of another model" in " ".join(summary.notes)) is not right
+        assert ("another model made its vectors" in " ".join(summary.notes)) is not right
         made = 20 if strategy is ReembeddingStrategy.REEMBED else 0
         assert summary.vectors_reembedded == made
 
@@ -550,7 +552,7 @@ async def test_a_model_that_can_not_be_asked_checks_nothing_and_says_so() -> Non
     model.ends_after = 0
     summary = await import_memories(labelled(model, right=True), InMemoryStore(), embedder=model)
     assert summary.vectors_kept == 20
-    assert "could not be checked" in " ".join(summary.notes)
+    assert "Can't check that words-8" in " ".join(summary.notes)
 
 
 def test_the_batch_in_hand_is_small() -> None:

@@ -135,7 +135,7 @@ async def test_an_import_counts_links_to_what_is_neither_in_the_bundle_nor_stays
         bundle, store, conflict_resolution=ConflictResolution.MERGE, dry_run=dry_run
     )
     assert (summary.dangling, summary.deleted) == (4, 1)
-    assert any("neither in the bundle nor here: 4." in note for note in summary.notes)
+    assert any("4 links name memories that neither" in note for note in summary.notes)
 
 
 async def test_a_model_exports_a_chain_and_is_told_what_is_missing(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ async def test_a_model_exports_a_chain_and_is_told_what_is_missing(tmp_path: Pat
             client, "tribal_export", tags=["latest"], output_path="b.json", include_related=True
         )
     assert (both["memory_count"], both["related"], both["dangling"]) == (7, 5, 1)
-    assert both["filters"] == "memories tagged 'latest' and what they name"
+    assert both["filters"] == "memories tagged 'latest' and related memories"
     assert {entry.id for entry in read((tmp_path / "b.json").read_bytes()).entries} == {
         entry.id for entry in CHAIN[:-1]
     }

@@ -11,16 +11,17 @@ import pytest
 
 from tests.support.embedders import BagOfWords, no_embedder
 from tests.support.examples import memory, vector
+from tests.support.next_steps import next_steps
 from tribal_mcp.config import Settings
 from tribal_mcp.errors import UsageError
 from tribal_mcp.portability.limits import DEFAULT_LIMITS, Limits
 from tribal_mcp.portability.manifest import create_embedding_metadata
 from tribal_mcp.services.embedders import EmbedderOf
 from tribal_mcp.services.maintenance.undo import undo
-from tribal_mcp.services.memories.remember import MOST, forget, remember
-from tribal_mcp.services.memory_jobs import entry_of
-from tribal_mcp.services.memory_results import ForgetResult, RememberResult
+from tribal_mcp.services.memories.forget import MOST, forget
+from tribal_mcp.services.memories.remember import entry_of, remember
 from tribal_mcp.services.requests import RememberRequest
+from tribal_mcp.services.results import ForgetResult, RememberResult
 from tribal_mcp.stores.chroma.store import open_store
 from tribal_mcp.stores.in_memory import InMemoryStore
 from tribal_mcp.stores.restore_points import RestorePoints
@@ -81,8 +82,8 @@ async def test_the_first_memory_with_a_vector_gives_the_store_its_model(
 @pytest.mark.parametrize(
     ("embedder", "why"),
     [
-        (no_embedder, "no way to embed with it is set.*TRIBAL_EMBEDDING_PROVIDER"),
-        (BagOfWords("another"), r"made by bag-of-words.*another \(64.*tribal_reembed"),
+        (no_embedder, "no embedding model is configured.*TRIBAL_EMBEDDING_PROVIDER"),
+        (BagOfWords("another"), r"made by bag-of-words.*another \(64.*reembed\(all=True"),
         (BagOfWords(fails="The key is missing. Set OPENAI_API_KEY."), "Set OPENAI_API_KEY"),
     ],
     ids=["none", "another model", "it fails"],
@@ -94,8 +95,8 @@ async def test_without_the_stores_own_embedder_a_memory_is_kept_and_it_is_said_w
     result = await said(store, "Likes coffee", embedder)
     assert (result.created, result.has_vector) == (True, False)
     [note] = result.notes
-    assert note.startswith("It has no vector: it is found by words")
-    assert re.search(why, note)
+    assert note.startswith("Stored without an embedding: keyword search finds it")
+    assert re.search(why, f"{note} {next_steps(result)}")
     assert (await store.state()).pending == 1
 
 
@@ -103,7 +104,7 @@ async def test_vectors_that_nobody_named_get_no_other_beside_them(store: Searcha
     await store.upsert([memory(0, 64)])
     result = await said(store, "Likes tea", BagOfWords())
     assert not result.has_vector
-    assert "a model that nobody recorded" in result.notes[0]
+    assert "a model that is not recorded" in result.notes[0]
     assert (await store.state()).identity is None
 
 
@@ -111,8 +112,8 @@ async def test_the_same_text_is_said_to_be_here_and_not_doubled(store: Searchabl
     first = await said(store, "Likes tea", tags=["home"])
     again = await said(store, "Likes tea", tags=["other"])
     assert (again.id, again.created) == (first.id, False)
-    assert "here already, tagged 'home'. Nothing was changed" in again.notes[0]
-    assert "supersedes" in again.next_step
+    assert "already stored, tagged 'home'. Nothing was changed" in again.notes[0]
+    assert f"supersedes={first.id!r}" in next_steps(again)
     assert await store.count() == 1
 
 
@@ -140,10 +141,11 @@ async def test_other_tags_come_by_superseding_the_same_text(store: SearchableSto
 
 async def test_only_what_is_here_can_be_superseded(store: SearchableStore) -> None:
     first = await said(store, "Likes tea")
-    with pytest.raises(UsageError, match=r"'nobody'.* is no memory here.*tribal_recall"):
+    with pytest.raises(UsageError, match=r"'nobody', does not exist") as error:
         await said(store, "Likes coffee", supersedes="nobody")
+    assert "recall(" in next_steps(error.value)
     await forget(store, [first.id])
-    with pytest.raises(UsageError, match="was forgotten"):
+    with pytest.raises(UsageError, match="was deleted"):
         await said(store, "Likes coffee", supersedes=first.id)
     assert await store.count() == 0
 
@@ -153,20 +155,20 @@ async def test_a_second_correction_and_links_to_nothing_are_told(store: Searchab
     second = await said(store, "Likes coffee", supersedes=first.id)
     third = await said(store, "Likes water", supersedes=first.id, related_to=["a", "b"])
     corrected, missing = third.notes[1:]
-    assert f"corrected before, by {second.id!r}" in corrected
-    assert missing == "related_to names what is not here: 'a', 'b'."
+    assert f"already has a correction, {second.id!r}" in corrected
+    assert missing == "Some related memories do not exist: 'a', 'b'."
 
 
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ({"content": ""}, "content is empty"),
-        ({"content": " \n"}, "content is empty"),
+        ({"content": ""}, "The content is empty"),
+        ({"content": " \n"}, "The content is empty"),
         ({"content": "x" * 101}, "content is 101 bytes.*TRIBAL_LIMIT_CONTENT_BYTES"),
         ({"content": "x", "tags": ["a", ""]}, "A tag is empty"),
         ({"content": "x", "tags": ["a", "b", "c"]}, "TRIBAL_LIMIT_TAGS"),
         ({"content": "x", "confidence": 1.5}, "confidence is 1.5, not a number from 0 to 1"),
-        ({"content": "half a character: \ud83d"}, "can't be remembered"),
+        ({"content": "half a character: \ud83d"}, "can't be stored"),
     ],
 )
 def test_what_can_not_be_remembered_is_refused(given: dict[str, Any], why: str) -> None:
@@ -220,10 +222,10 @@ async def test_forgetting_says_what_goes_what_is_not_here_and_what_is_true_again
         not_here=["none"],
         current_again=["b"],
         dry_run=dry_run,
-        next_step=result.next_step,
+        next_steps=result.next_steps,
     )
-    assert "'b' had been corrected" in result.next_step
-    assert ("dry_run=false" in result.next_step) == dry_run
+    assert "the correction of 'b', so it is current again" in next_steps(result)
+    assert ("To delete, run forget(ids=['c', 'd'])" in next_steps(result)) == dry_run
     assert set(await store.list_ids()) == ({"a", "b", "c", "d"} if dry_run else {"a", "b"})
     assert set(await store.forgotten()) == (set() if dry_run else {"c", "d"})
 
@@ -246,7 +248,7 @@ async def test_what_was_forgotten_can_be_had_back(tmp_path: Path) -> None:
     await some(store)
     before = await store.get_many(["c", "d"])
     result = await forget(store, ["c", "d"], RestorePoints.of(store))
-    assert f'tribal_undo with point="{result.restore_point}"' in result.next_step
+    assert f"undo(point={result.restore_point!r})" in next_steps(result)
     undone = await undo(store, result.restore_point)
     assert undone.brought_back == 2
     assert await store.get_many(["c", "d"]) == before
@@ -258,14 +260,14 @@ async def test_forgetting_twice_says_so(store: SearchableStore) -> None:
     await forget(store, ["d"])
     result = await forget(store, ["d"])
     assert (result.forgotten, result.not_here) == ([], ["d"])
-    assert result.notes == ["Forgotten before: 'd'."]
-    assert "tribal_recall" in result.next_step
+    assert result.notes == ["Already deleted before: 'd'."]
+    assert "recall(" in next_steps(result)
 
 
 async def test_forgetting_nothing_and_too_much_is_refused(store: SearchableStore) -> None:
-    with pytest.raises(UsageError, match="Nothing to forget"):
+    with pytest.raises(UsageError, match="No ids are given"):
         await forget(store, [])
-    with pytest.raises(UsageError, match="at the most"):
+    with pytest.raises(UsageError, match="101 ids are too many at once"):
         await forget(store, [str(n) for n in range(MOST + 1)])
 
 

@@ -10,7 +10,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -21,6 +20,7 @@ from tests.support.chroma_folders import add, chroma, existing, vectors
 from tests.support.command_line import rows
 from tests.support.examples import BEGIN, memories, memory
 from tests.support.mcp_client import call, connected, text_of, write_bundle
+from tests.support.next_steps import next_steps
 from tribal_mcp import open_store
 from tribal_mcp.cli import main as cli
 from tribal_mcp.config import load
@@ -32,14 +32,15 @@ from tribal_mcp.portability.bundle.tombstones import Tombstone
 from tribal_mcp.portability.bundle.writer import Vectors
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.memory import from_microseconds, microseconds
+from tribal_mcp.services.context import Context, Watch
 from tribal_mcp.services.exporting.since import EarlierBundle
 from tribal_mcp.services.import_export import (
     ConflictResolution,
     export_memories,
     import_memories,
 )
-from tribal_mcp.services.jobs import Jobs
-from tribal_mcp.services.requests import ExportRequest, ImportRequest
+from tribal_mcp.services.jobs import run
+from tribal_mcp.services.results import ExportResult, ImportResult
 from tribal_mcp.stores.base import Change, MemoryStore
 from tribal_mcp.stores.chroma.api_reader import ApiFiles
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
@@ -175,7 +176,7 @@ async def test_memories_of_before_count_by_their_own_dates_and_are_said_to(
     async with open_store(folder) as store:
         bundle = await export_memories(store, since=since)
         assert taken(bundle) == expected
-        assert [note for note in bundle.notes if "Of 4 memories nobody recorded" in note]
+        assert [note for note in bundle.notes if "4 memories have no record of when" in note]
         assert (await store.stored_since(microseconds(BEGIN))).forgotten.keys() == {"gone"}
     with chroma(folder) as client, ChromaFiles(folder) as files:
         api = ApiFiles(client)
@@ -208,9 +209,7 @@ async def test_an_earlier_bundle_leaves_out_what_is_in_it_as_it_is_here(
         "since": earlier.manifest.exported_at,
         "since_sha256": earlier.to_dict()["integrity"]["sha256"],
     }
-    assert [
-        n for n in bundle.notes if "1 memories of the earlier bundle are not in this store" in n
-    ]
+    assert [n for n in bundle.notes if "1 memory in the earlier bundle but neither" in n]
 
 
 async def test_what_was_never_here_is_not_said_to_be_forgotten(store: MemoryStore) -> None:
@@ -218,7 +217,7 @@ async def test_what_was_never_here_is_not_said_to_be_forgotten(store: MemoryStor
     await other.upsert(memories(5))
     bundle = await export_memories(store, since=await export_memories(other))
     assert (bundle.entries, bundle.deleted) == ([], [])
-    assert any("5 memories of the earlier bundle are not in this store" in n for n in bundle.notes)
+    assert any("5 memories in the earlier bundle but neither" in n for n in bundle.notes)
 
 
 async def test_a_filtered_bundle_since_an_earlier_one_names_no_other_forgotten_memories(
@@ -236,10 +235,9 @@ async def test_a_filtered_bundle_since_an_earlier_one_names_no_other_forgotten_m
 
 async def test_a_bundle_of_changes_is_no_earlier_bundle(store: MemoryStore) -> None:
     changes = await export_memories(store, since=OLD)
-    with pytest.raises(
-        UsageError, match=f'since="{changes.manifest.exported_at}"'.replace("+", ".")
-    ):
+    with pytest.raises(UsageError, match="is an incremental bundle") as error:
         await export_memories(store, since=changes)
+    assert f"export(since={changes.manifest.exported_at!r})" in next_steps(error.value)
 
 
 FILES: list[tuple[Layout, Vectors]] = [
@@ -266,8 +264,7 @@ async def test_an_earlier_file_counts_by_what_it_says_however_it_is_laid_out(
         store,
         await store.list_ids(),
         filtered=False,
-        on_progress=lambda *_: None,
-        stop=lambda: False,
+        watch=Watch(),
     )
     assert (result.ids, result.deleted, result.notes) == ([], {}, [])
     pretty = json.dumps(json.loads(written(entries)), indent=2).encode()
@@ -280,11 +277,11 @@ async def test_comparing_tells_how_far_it_is_and_can_be_stopped() -> None:
     earlier = EarlierBundle.of(await export_memories(store))
     seen: list[tuple[int, int]] = []
     ids = await store.list_ids()
-    how: dict[str, Any] = {"filtered": False, "on_progress": lambda *at: seen.append(at)}
-    await earlier.changed(store, ids, stop=lambda: False, **how)
+    watch = Watch(lambda *at: seen.append(at))
+    await earlier.changed(store, ids, filtered=False, watch=watch)
     assert seen == [(250, 600), (500, 600), (600, 600)]
-    with pytest.raises(Stopped, match="no file was written"):
-        await earlier.changed(store, ids, stop=lambda: True, **how)
+    with pytest.raises(Stopped, match="No file was written"):
+        await earlier.changed(store, ids, filtered=False, watch=Watch(stop=lambda: True))
 
 
 # Stores that keep in step
@@ -348,98 +345,112 @@ async def test_a_model_exports_what_changed_by_a_time_and_by_an_earlier_bundle(
         for since in (whole["exported_at"], whole["output_path"], name):
             result = await call(client, "tribal_export", since=since)
             assert (result["memory_count"], result["deleted"]) == (3, 0)
-            assert result["filters"].startswith("all memories that ")
+            assert result["filters"].startswith("all memories ")
             assert f'since="{result["exported_at"]}"' in result["next_step"]
         assert name in result["filters"]
         path = result["output_path"]
         empty = await call(client, "tribal_export", since=result["exported_at"])
-        assert empty["next_step"].startswith("Nothing changed: there are no memories that came")
+        assert empty["next_step"].startswith("There are no memories added or changed since")
         refused = await client.call_tool("tribal_export", {"since": "yesterday"})
         assert refused.is_error
         assert "neither an ISO 8601 time" in text_of(refused)
         refused = await client.call_tool("tribal_export", {"since": path})
-        assert "holds only what changed" in text_of(refused)
+        assert "holds only changes since an earlier point" in text_of(refused)
         assert result["exported_at"] in text_of(refused)
         refused = await client.call_tool("tribal_export", {"since": "/etc/secret.json"})
         assert "outside the allowed folders" in text_of(refused)
         noted = await call(client, "tribal_import", input_path=path, dry_run=True)
-        assert any("no whole backup" in note for note in noted["notes"])
+        assert any("incremental bundle" in note for note in noted["notes"])
 
 
 @pytest.fixture
-def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Jobs:
+def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Context:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRIBAL_DATA_DIR", str(tmp_path / "store"))
     monkeypatch.setenv("TRIBAL_BUNDLE_DIRS", str(tmp_path))
-    return Jobs(*load())
+    return Context(*load())
 
 
-async def test_a_person_forgets_and_the_small_file_says_so(jobs: Jobs, tmp_path: Path) -> None:
+async def export(context: Context, **arguments: str) -> ExportResult:
+    result = await run(context, "export", arguments)
+    assert isinstance(result, ExportResult)
+    return result
+
+
+async def test_a_person_forgets_and_the_small_file_says_so(
+    context: Context, tmp_path: Path
+) -> None:
     async with open_store(tmp_path / "store") as store:
         await store.upsert(memories(3))
-        await jobs.export(ExportRequest(output_path="whole.json"))
+        await export(context, output_path="whole.json")
         await store.delete(["memory-2"])
-    result = await jobs.export(ExportRequest(output_path="small.json", since="whole.json"))
+    result = await export(context, output_path="small.json", since="whole.json")
     assert (result.memory_count, result.deleted) == (0, 1)
-    assert "tribal_import" in result.next_step
+    assert result.next_steps[0].action == "import"
     data = json.loads((tmp_path / "small.json").read_bytes())
     assert [one["id"] for one in data["deleted"]] == ["memory-2"]
     assert (data["entries"], data["integrity"]["deleted_count"]) == ([], 1)
-    other = replace(jobs, settings=jobs.settings.model_copy(update={"data_dir": tmp_path / "b"}))
-    await other.import_(ImportRequest(input_path="whole.json"))
-    request = ImportRequest(input_path="small.json", conflict_resolution="merge")
-    planned = await other.import_(request.model_copy(update={"dry_run": True}))
-    done = await other.import_(request)
+    other = replace(
+        context, settings=context.settings.model_copy(update={"data_dir": tmp_path / "b"})
+    )
+    await run(other, "import", {"input_path": "whole.json"})
+    arguments = {"input_path": "small.json", "conflict_resolution": "merge"}
+    planned = await run(other, "import", {**arguments, "dry_run": True})
+    done = await run(other, "import", arguments)
+    assert isinstance(planned, ImportResult)
+    assert isinstance(done, ImportResult)
     assert (done.deletions, done.deleted) == (planned.deletions, planned.deleted) == (1, 1)
     async with open_store(tmp_path / "b") as store:
         assert await store.existing(["memory-1", "memory-2"]) == {"memory-1"}
 
 
 async def test_progress_over_an_earlier_bundle_only_grows_and_ends_at_the_whole(
-    jobs: Jobs, tmp_path: Path
+    context: Context, tmp_path: Path
 ) -> None:
     async with open_store(tmp_path / "store") as store:
         await store.upsert(memories(600))
-        await jobs.export(ExportRequest(output_path="whole.json"))
+        await export(context, output_path="whole.json")
         await store.upsert(memories(300))
         await store.upsert([memory(n, content="new") for n in range(300)])
     seen: list[tuple[float, str]] = []
-    told = replace(jobs, report=lambda percent, words: seen.append((percent, words)))
-    result = await told.export(ExportRequest(output_path="small.json", since="whole.json"))
+    told = replace(context, progress=lambda percent, words: seen.append((percent, words)))
+    result = await export(told, output_path="small.json", since="whole.json")
     assert result.memory_count == 300
     percents = [percent for percent, _ in seen]
     assert percents == sorted(percents)
     assert percents[-1] == 100
-    assert {words.split()[0] for _, words in seen} == {"Checked", "Compared", "Exported"}
+    assert {words.split()[0] for _, words in seen} == {"Verified", "Compared", "Exported"}
 
 
 async def test_a_damaged_earlier_bundle_is_refused_and_nothing_is_written(
-    jobs: Jobs, tmp_path: Path
+    context: Context, tmp_path: Path
 ) -> None:
     (tmp_path / "cut.json").write_bytes(written(3)[:-9])
-    with pytest.raises(BundleError, match=r"since: 'cut.json': .* No file was written"):
-        await jobs.export(ExportRequest(output_path="small.json", since="cut.json"))
-    with pytest.raises(UsageError, match=r"no file 'none.json'"):
-        await jobs.export(ExportRequest(output_path="small.json", since="none.json"))
+    with pytest.raises(
+        BundleError, match=r"The earlier bundle, 'cut.json': .* No file was written"
+    ):
+        await export(context, output_path="small.json", since="cut.json")
+    with pytest.raises(UsageError, match=r"'none.json' does not exist"):
+        await export(context, output_path="small.json", since="none.json")
     assert not (tmp_path / "small.json").exists()
 
 
 async def test_the_name_of_a_bundle_is_looked_for_in_the_bundle_folder_too(
-    jobs: Jobs, tmp_path: Path
+    context: Context, tmp_path: Path
 ) -> None:
     bundles = tmp_path / "bundles"
-    elsewhere = jobs.settings.model_copy(update={"bundle_dirs": str(bundles)})
-    person = replace(jobs, settings=elsewhere, trusted=True)
+    elsewhere = context.settings.model_copy(update={"bundle_dirs": str(bundles)})
+    person = replace(context, settings=elsewhere, trusted=True)
     async with open_store(tmp_path / "store") as store:
         await store.upsert(memories(3))
-    whole = Path((await person.export(ExportRequest())).output_path)
+    whole = Path((await export(person)).output_path)
     assert whole.parent == bundles
-    result = await person.export(ExportRequest(output_path="small.json", since=whole.name))
+    result = await export(person, output_path="small.json", since=whole.name)
     assert (result.memory_count, (tmp_path / "small.json").exists()) == (0, True)
 
 
 def test_the_command_line_takes_a_time_or_a_bundle_and_says_what_was_taken(
-    jobs: Jobs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    context: Context, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def tribal(*arguments: str) -> str:
         monkeypatch.setattr(sys, "argv", ["tribal-mcp", *arguments])
@@ -448,9 +459,9 @@ def test_the_command_line_takes_a_time_or_a_bundle_and_says_what_was_taken(
         return capsys.readouterr().out
 
     async def fill() -> None:
-        async with open_store(jobs.settings.data_dir) as store:
+        async with open_store(context.settings.data_dir) as store:
             await store.upsert([memory(0), memory(1, supersedes="memory-0"), memory(2)])
-            await jobs.export(ExportRequest(output_path="whole.json"))
+            await export(context, output_path="whole.json")
             await store.upsert([memory(1, content="changed", supersedes="memory-0")])
             await store.delete(["memory-2"])
 
@@ -458,10 +469,9 @@ def test_the_command_line_takes_a_time_or_a_bundle_and_says_what_was_taken(
     out = tribal("export", "small.json", "--since", "whole.json", "--include-related")
     assert out.startswith("Exported 2 memories to small.json\n")
     table = rows(out)
-    assert table["taken"] == (
-        "all memories that are not in 'whole.json' as they are here and what they name"
-    )
-    assert (table["related"], table["forgotten"]) == ("1, as others name them", "1")
-    [again] = re.findall(r"--since (\S+)\.$", out, re.MULTILINE)
-    out = tribal("export", "none.json", "--since", again.strip('"'))
-    assert "Nothing changed: there are no memories that came or changed here since" in out
+    selection = "all memories new or changed since 'whole.json' and related memories"
+    assert table["selection"] == selection
+    assert (table["related"], table["tombstones"]) == ("1 memory added for references", "1")
+    [again] = re.findall(r"--since (\S+)`\.$", out, re.MULTILINE)
+    out = tribal("export", "none.json", "--since", again)
+    assert "There are no memories added or changed since" in out

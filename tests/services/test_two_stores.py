@@ -31,13 +31,14 @@ from tests.campaigns.processes import times
 from tests.support.examples import BEGIN, vector
 from tribal_mcp.errors import ImportConflict, Stopped
 from tribal_mcp.portability.bundle.portable import PortableBundle
-from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
+from tribal_mcp.portability.choices import ConflictResolution
 from tribal_mcp.portability.manifest import create_embedding_metadata
 from tribal_mcp.portability.memory import MemoryEntry, microseconds
 from tribal_mcp.portability.memory_json import dump_entry
+from tribal_mcp.services.context import Watch
 from tribal_mcp.services.import_export import export_memories
 from tribal_mcp.services.importing import importer as importing
-from tribal_mcp.services.importing.importer import import_entries
+from tribal_mcp.services.importing.importer import Options, import_entries
 from tribal_mcp.services.importing.sources import HeldBundle
 from tribal_mcp.services.maintenance.undo import undo
 from tribal_mcp.services.results import ImportSummary
@@ -295,8 +296,9 @@ class TwoStores(RuleBasedStateMachine):
         )
         return self.run(
             import_entries(
-                HeldBundle(bundle), store, None, strategy, ReembeddingStrategy.AUTO,
-                dry_run=dry_run, restore_deleted=restore, stop=stop,
+                HeldBundle(bundle), store, None,
+                Options(strategy, dry_run=dry_run, restore_deleted=restore),
+                watch=Watch(stop=stop),
                 point=None if dry_run else point,
             )
         )  # fmt: skip

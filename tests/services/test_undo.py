@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.examples import BEGIN, memories, memory
+from tests.support.next_steps import next_steps
 from tribal_mcp.errors import NoSpace, UsageError
 from tribal_mcp.files.atomic import write_atomically
 from tribal_mcp.portability.bundle.portable import PortableBundle
@@ -23,9 +24,10 @@ from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.memory_json import dump_entry
 from tribal_mcp.services.import_export import import_memories
 from tribal_mcp.services.importing import importer as importing
-from tribal_mcp.services.importing.importer import import_entries
+from tribal_mcp.services.importing.importer import Options, import_entries
 from tribal_mcp.services.importing.sources import HeldBundle
-from tribal_mcp.services.maintenance.undo import history, undo
+from tribal_mcp.services.maintenance.history import history
+from tribal_mcp.services.maintenance.undo import undo
 from tribal_mcp.stores import restore_points
 from tribal_mcp.stores.base import Change, MemoryStore
 from tribal_mcp.stores.chroma.store import open_store
@@ -127,7 +129,7 @@ async def test_undoing_twice_changes_nothing_more(store: MemoryStore) -> None:
     repeated = await undo(store)
     assert await state_of(store) == before
     assert (repeated.removed, repeated.unchanged, repeated.restore_point) == (0, 1, "")
-    assert "as it was before" in repeated.next_step
+    assert "everything is already as it was" in next_steps(repeated)
 
 
 async def test_an_older_import_is_taken_back_by_its_name(store: MemoryStore) -> None:
@@ -218,12 +220,13 @@ async def test_an_import_that_was_stopped_and_completed_is_taken_back_in_one_cal
             "import", "some.json", "a hash", model=await store.identity()
         )
         return await import_entries(
-            HeldBundle(bundle), store, None, OVERWRITE, ReembeddingStrategy.AUTO,
+            HeldBundle(bundle), store, None, Options(OVERWRITE),
             point=point,
         )  # fmt: skip
 
-    with pytest.raises(NoSpace, match="tribal_undo takes it back"):
+    with pytest.raises(NoSpace, match="2 of 6 entries had been processed") as error:
         await run()
+    assert "undo(point=" in next_steps(error.value)
     fail()
     [interrupted] = history(points_of(store)).operations
     assert interrupted.state == "interrupted"
@@ -245,9 +248,7 @@ async def test_an_import_that_was_killed_after_its_last_batch_is_completed_by_th
     await store.apply(Change(bundle.entries))
     killed.close()
     point = points_of(store).begin("import", "some.json", "a hash")
-    summary = await import_entries(
-        HeldBundle(bundle), store, None, OVERWRITE, ReembeddingStrategy.AUTO, point=point
-    )
+    summary = await import_entries(HeldBundle(bundle), store, None, Options(OVERWRITE), point=point)
     [complete] = history(points_of(store)).operations
     assert (complete.state, complete.counts) == ("complete", {"changed": 3})
     assert summary.restore_point == complete.point == killed.name
@@ -279,7 +280,7 @@ async def test_an_undoing_that_was_stopped_is_completed_by_the_same_again(
     await import_memories(bundle_of(*memories(6)), store, MODEL, OVERWRITE)
     imported = await state_of(store)
     fail = _fails_at(store, 2, monkeypatch)
-    with pytest.raises(NoSpace, match="2 of 6 memories were done"):
+    with pytest.raises(NoSpace, match="2 of 6 memories had been processed"):
         await undo(store)
     fail()
     result = await undo(store)

@@ -67,7 +67,7 @@ def test_a_mix_of_models_is_said_to_be_one() -> None:
     assert "BAAI/bge-small-en-v1.5" in mix.note
     assert mix.named == "BAAI/bge-small-en-v1.5"
     assert plan_vectors(SAME, 384, HOLDS_MINI, None, KEEP) == VectorPlan(
-        keep=True, here=MINI, mix=True
+        keep=True, here=MINI, keep_others=True
     )
 
 

@@ -18,8 +18,9 @@ from tribal_mcp.config import Settings
 from tribal_mcp.errors import NoSpace, Stopped, StoreError, StoreLocked
 from tribal_mcp.portability.bundle.portable import PortableBundle
 from tribal_mcp.portability.limits import Limits
+from tribal_mcp.services.context import Context
 from tribal_mcp.services.import_export import export_memories, import_memories
-from tribal_mcp.services.jobs import Jobs
+from tribal_mcp.services.jobs import run
 from tribal_mcp.stores.chroma import folder as chroma_folder
 from tribal_mcp.stores.chroma.api_reader import ApiFiles
 from tribal_mcp.stores.chroma.files import schema as chroma_layout
@@ -231,15 +232,15 @@ async def test_waiting_for_another_process_can_be_stopped(
     async with ChromaStore(folder) as store:
         await store.upsert(memories(1))
     told: list[str] = []
-    jobs = Jobs(
+    context = Context(
         Settings(data_dir=folder),
         Limits(),
-        report=lambda _, message: told.append(message),
+        progress=lambda _, message: told.append(message),
         stop=lambda: bool(told),
         trusted=True,
     )
     with held(folder) as pid, pytest.raises(Stopped, match=f"process {pid}"):
-        await jobs.run("export", {"output_path": str(tmp_path / "out.json")})
+        await run(context, "export", {"output_path": str(tmp_path / "out.json")})
     assert len(told) == 1
     assert not (tmp_path / "out.json").exists()
 

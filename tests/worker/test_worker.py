@@ -81,8 +81,8 @@ def test_a_worker_that_is_told_to_end_finishes_its_batch_and_says_how_far_it_cam
             worker.stdin.close()
         error = answer(worker)["error"]
         assert error["type"] == "Stopped"
-        assert "of 4,000 entries were done" in error["message"]
-        assert "The same import again completes it" in error["message"]
+        assert "of 4,000 entries had been processed" in error["message"]
+        assert "To continue, repeat the import" in error["message"]
         assert worker.wait(30) == 0
 
 

@@ -9,7 +9,7 @@ from tribal_mcp.cli.usage import Argument, Choice, Command, Number
 from tribal_mcp.text import memories
 
 if TYPE_CHECKING:
-    from tribal_mcp.services.memory_results import ForgetResult, RecallResult, RememberResult
+    from tribal_mcp.services.results import ForgetResult, RecallResult, RememberResult
 
 
 @click.command("remember", cls=Command, short_help="Store a memory.")

@@ -39,12 +39,13 @@ def run(name: str, arguments: dict[str, Any]) -> "Result":
 
     from tribal_mcp.cli.output import Progress, in_options, stopping  # noqa: PLC0415
     from tribal_mcp.config import load  # noqa: PLC0415
-    from tribal_mcp.services.jobs import Jobs  # noqa: PLC0415
+    from tribal_mcp.services.context import Context  # noqa: PLC0415
+    from tribal_mcp.services.jobs import run as run_job  # noqa: PLC0415
 
     settings, limits = load()
     with Progress() as progress, stopping(progress) as stop:
-        jobs = Jobs(settings, limits, report=progress, stop=stop, trusted=True)
-        result = anyio.run(jobs.run, name, arguments)
+        context = Context(settings, limits, progress, stop, trusted=True)
+        result = anyio.run(run_job, context, name, arguments)
     result.notes = [in_options(note) for note in result.notes]
     return result
 

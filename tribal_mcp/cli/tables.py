@@ -4,16 +4,19 @@ from functools import singledispatch
 
 from pydantic import BaseModel
 
-from tribal_mcp.services.memory_results import ForgetResult, Hit, RecallResult, RememberResult
 from tribal_mcp.services.results import (
     CheckResult,
     CopyResult,
     EmbeddingResult,
     ExportResult,
+    ForgetResult,
     HistoryEntry,
     HistoryResult,
+    Hit,
     ImportResult,
+    RecallResult,
     ReembedResult,
+    RememberResult,
     RescueResult,
     StatsResult,
     UndoResult,

@@ -21,8 +21,7 @@ from tribal_mcp.mcp_server.arguments import (
     Tags,
 )
 from tribal_mcp.mcp_server.tool import Ctx, PlainTool, answer, ask
-from tribal_mcp.services.memory_results import ForgetResult, RecallResult, RememberResult
-from tribal_mcp.services.results import StatsResult
+from tribal_mcp.services.results import ForgetResult, RecallResult, RememberResult, StatsResult
 
 INSTRUCTIONS = """
 tribal_recall finds memories by their text: call it before you answer from memory, and when the \

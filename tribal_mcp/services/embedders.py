@@ -1,73 +1,190 @@
-"""Whether a store can be searched by meaning: an embedder can be had, and it is the store's own."""
+"""The embedder of a store: whether there is one, whether it fits, and texts given to it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
-from tribal_mcp.embedding.base import Embedder
-from tribal_mcp.errors import EmbedderError
+from tribal_mcp.config import Settings
+from tribal_mcp.embedding.base import Embedder, TextRefused
+from tribal_mcp.errors import EmbedderError, Stopped
+from tribal_mcp.next_steps import NextStep
+from tribal_mcp.portability.manifest import EmbeddingMetadata
+from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.vectors import Vector
+from tribal_mcp.services.results import DETAILS, ReembedResult
 from tribal_mcp.stores.base import StoreState
+from tribal_mcp.text import counted, memories
 
 EmbedderOf = Callable[[StoreState], Embedder | None]
-"""The embedder for a store in that state; raises EmbedderError if the one set can't be had."""
+"""The embedder for a store in that state; raises EmbedderError if the configured one fails."""
+
+_MINUTE_S = 60
+
+UNRECORDED = "a model that is not recorded"
+
+CHANGE_MODEL = NextStep(
+    "To change the model of all memories, run {call}.", "reembed", {"all": True}
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Meaning:
-    """The embedder of a store, or why there is none, in sentences that say what to do."""
+class Reason:
+    """Why there is no vector, and what to do about it."""
+
+    sentence: str = ""
+    next_steps: Sequence[NextStep] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.sentence)
+
+
+MODEL_CHANGED = Reason("Another process has just changed the store's model.")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreEmbedder:
+    """The embedder of a store, or why there is none."""
 
     embedder: Embedder | None
-    why_not: str = ""
+    why_not: Reason = Reason()
 
-    async def vector(self, text: str, *, query: bool = False) -> tuple[Vector | None, str]:
+    async def vector(self, text: str, *, query: bool = False) -> tuple[Vector | None, Reason]:
         """The vector of a text, or None and why there is none."""
         if self.embedder is None:
             return None, self.why_not
         try:
             [vector] = await self.embedder.embed([text], query=query)
         except EmbedderError as error:
-            return None, str(error)
-        return vector, ""
+            return None, Reason(str(error), error.next_steps)
+        return vector, Reason()
 
 
-def meaning_of(state: StoreState, embedder_of: EmbedderOf) -> Meaning:
-    """The embedder that makes vectors which may stand beside those of the store."""
+def embedder_for(state: StoreState, embedder_of: EmbedderOf) -> StoreEmbedder:
+    """The embedder whose vectors can be compared with those of the store."""
     try:
         embedder = embedder_of(state)
     except EmbedderError as error:
-        return Meaning(None, str(error))
+        return StoreEmbedder(None, Reason(str(error), error.next_steps))
     if embedder is None:
-        return Meaning(None, _nothing_set(state))
+        return StoreEmbedder(None, _not_configured(state))
     if fits(embedder, state):
-        return Meaning(embedder)
-    made_by = state.identity or "a model that nobody recorded"
-    return Meaning(
-        None,
-        f"The vectors here were made by {made_by}, and {embedder.identity} is set. Set that model "
-        "in TRIBAL_EMBEDDING_MODEL, or move the memories to the set one with tribal_reembed "
-        "(all=true).",
-    )
+        return StoreEmbedder(embedder)
+    return StoreEmbedder(None, other_model(embedder, state))
 
 
 def fits(embedder: Embedder, state: StoreState) -> bool:
-    """Whether its vectors may stand beside those of the store."""
+    """Whether its vectors can be compared with those of the store."""
     if state.identity is None:
         return not state.has_vectors
     return embedder.identity.is_compatible_with(state.identity)
 
 
-def _nothing_set(state: StoreState) -> str:
+def other_model(embedder: Embedder, state: StoreState) -> Reason:
+    """Why an embedder that does not `fit` is not used."""
+    return Reason(
+        f"The stored vectors were made by {state.identity or UNRECORDED}, and the configured model "
+        f"is {embedder.identity}. Set TRIBAL_EMBEDDING_MODEL to the stored model, or change the "
+        "model of all memories.",
+        [CHANGE_MODEL],
+    )
+
+
+def without_vector(count: int) -> str:
+    """A sentence about memories that have no vector."""
+    return counted(
+        count,
+        "memory has no vector, so only keyword search finds it.",
+        "memories have no vector, so only keyword search finds them.",
+    )
+
+
+def configured_model(settings: Settings) -> EmbeddingMetadata | None:
+    """The model that the settings name, for a store that has not recorded one."""
+    if not settings.embedding_model:
+        return None
+    return EmbeddingMetadata(
+        settings.embedding_model,
+        settings.embedding_dimensions,
+        settings.embedding_provider or "unknown",
+        datetime.now(UTC).isoformat(),
+    )
+
+
+def _not_configured(state: StoreState) -> Reason:
     if state.identity is not None:
-        return (
-            f"The vectors here are of {state.identity}, and no way to embed with it is set. Set "
-            "TRIBAL_EMBEDDING_PROVIDER and TRIBAL_EMBEDDING_MODEL."
+        return Reason(
+            f"The stored vectors were made by {state.identity}, and no embedding model is "
+            "configured. Set TRIBAL_EMBEDDING_PROVIDER and TRIBAL_EMBEDDING_MODEL."
         )
     if state.has_vectors:
-        return (
-            "Nobody recorded which model made the vectors here. Set TRIBAL_EMBEDDING_PROVIDER and "
-            "TRIBAL_EMBEDDING_MODEL, and embed all anew with tribal_reembed (all=true)."
+        return Reason(
+            "No model is recorded for the stored vectors, and none is configured. Set "
+            "TRIBAL_EMBEDDING_PROVIDER and TRIBAL_EMBEDDING_MODEL.",
+            [NextStep("Then embed all memories again with {call}.", "reembed", {"all": True})],
         )
-    return (
-        "No embedding model is set. Set TRIBAL_EMBEDDING_PROVIDER and TRIBAL_EMBEDDING_MODEL to "
-        "find memories by meaning, too."
+    return Reason(
+        "No embedding model is configured. For semantic search, set TRIBAL_EMBEDDING_PROVIDER and "
+        "TRIBAL_EMBEDDING_MODEL."
     )
+
+
+@dataclass(slots=True)
+class Work:
+    """One run of embedding many memories: who embeds them, the counts, the progress.
+
+    Attributes:
+        embedder: makes the vectors.
+        result: counts.
+        on_progress: receives (memories done, in all, the time left as text).
+        stop: says after each batch whether to stop there.
+        refused: the ids of the memories whose text the model refuses.
+    """
+
+    embedder: Embedder
+    result: ReembedResult
+    on_progress: Callable[[int, int, str], None] = lambda _done, _total, _left: None
+    stop: Callable[[], bool] = lambda: False
+    refused: set[str] = field(default_factory=set)
+    _begin: float = field(default_factory=time.monotonic)
+
+    def done(self, done: int, total: int) -> None:
+        """Report that this many memories have been processed.
+
+        Raises:
+            Stopped: `stop` says so, and there are more.
+        """
+        left = (time.monotonic() - self._begin) / done * (total - done) if done else 0.0
+        self.on_progress(done, total, duration_text(left))
+        if self.stop() and done < total:
+            raise Stopped(
+                f"Stopped after {done:,} of {memories(total)}. To continue, repeat the call."
+            )
+
+    async def vectors(self, entries: Sequence[MemoryEntry]) -> list[Vector | None]:
+        """The vector of each; None where the model refuses its text."""
+        texts = [entry.content for entry in entries]
+        try:
+            return list(await self.embedder.embed(texts))
+        except TextRefused:
+            return [await self._one(entry) for entry in entries]
+
+    async def _one(self, entry: MemoryEntry) -> Vector | None:
+        try:
+            [vector] = await self.embedder.embed([entry.content])
+        except TextRefused as error:
+            self.refused.add(entry.id)
+            self.result.failed += 1
+            if len(self.result.failures) < DETAILS:
+                self.result.failures.append(f"{entry.id}: {error}")
+            return None
+        return vector
+
+
+def duration_text(seconds: float) -> str:
+    """A rough duration: `5 s`, `12 min`, `1.5 h`."""
+    if seconds < _MINUTE_S:
+        return f"{max(1, round(seconds))} s"
+    if seconds < _MINUTE_S**2:
+        return f"{round(seconds / _MINUTE_S)} min"
+    return f"{seconds / _MINUTE_S**2:.1f} h"

@@ -1,7 +1,6 @@
-"""Export and import between a store and a bundle that is held in memory.
+"""Export and import between a store and a bundle in memory: the documented Python API.
 
-The documented door for Python callers; files of any size go through `exporting` and `importing`,
-which do the work for both.
+The work is done in `exporting` and `importing`, which also handle files of any size.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -14,9 +13,10 @@ from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.memory_json import entry_from_dict, entry_to_dict
-from tribal_mcp.services.exporting.export import DEFAULT_LIMIT, Export
+from tribal_mcp.services.context import Watch
+from tribal_mcp.services.exporting.export import DEFAULT_LIMIT, Export, Selection
 from tribal_mcp.services.exporting.since import EarlierBundle, Since, SinceTime
-from tribal_mcp.services.importing.importer import import_entries
+from tribal_mcp.services.importing.importer import Options, import_entries
 from tribal_mcp.services.importing.sources import HeldBundle
 from tribal_mcp.services.maintenance.undo import undo
 from tribal_mcp.services.results import ImportSummary
@@ -46,26 +46,26 @@ async def export_memories(
     since: datetime | PortableBundle | None = None,
     include_related: bool = False,
 ) -> PortableBundle:
-    """Take memories out of a store, as one snapshot, and what was forgotten there.
+    """Read memories and tombstones from a store, as one snapshot.
 
-    A filter is over what tombstones do not have, so a filtered bundle has none of them, unless
-    `since` says which.
+    Filters are over fields that tombstones do not have, so a filtered bundle has no tombstones,
+    unless `since` selects some.
 
     Args:
-        store: where they are.
-        embedding_metadata: the model of the store's vectors, if the store does not know it. What
-            the store knows comes first: vectors are never given another model's name.
+        store: where the memories are.
+        embedding_metadata: the model of the store's vectors, if the store has not recorded it. A
+            recorded model takes precedence: vectors are never given another model's name.
         filters: which memories; all by default.
         limit: how many at most; None for no limit. If more match, the bundle's `notes` say so
             and a warning is logged.
-        since: only what came, changed or was forgotten in this store from this time on; or what
-            is not in this earlier, whole bundle as it is in the store.
-        include_related: take along what the taken memories name in `supersedes` and `related_to`,
-            directly or by way of others.
+        since: only what was added, changed or deleted in this store since this time; or only what
+            this earlier, full bundle lacks or has in another version.
+        include_related: also include the memories that the selected ones link to in `supersedes`
+            and `related_to`, directly or through others.
 
     Raises:
         UsageError: `embedding_metadata` has other dimensions than the store's vectors, or `since`
-            is a bundle of changes itself.
+            is an incremental bundle.
         StoreError: the store can't be read.
     """
     point: Since | None = None
@@ -77,10 +77,7 @@ async def export_memories(
         export = await Export.plan(
             store,
             embedding_metadata,
-            filters or EVERYTHING,
-            limit,
-            since=point,
-            include_related=include_related,
+            Selection(filters or EVERYTHING, point, limit, include_related),
         )
         bundle = PortableBundle(export.manifest, notes=export.notes, deleted=export.tombstones)
         async for batch in store.read(export.ids):
@@ -96,14 +93,14 @@ async def export_memories_streaming(
 ) -> AsyncIterator[MemoryEntry]:
     """Memories one by one, in flat memory and without a limit.
 
-    The ids are fixed when the first is asked for; a memory that is deleted before its turn is
-    left out. Others may write between batches.
+    The ids are fixed when the first memory is requested; one that is deleted before its turn is
+    left out. Others may write to the store between batches.
 
     Raises:
         UsageError: `embedding_metadata` has other dimensions than the store's vectors.
         StoreError: the store can't be read.
     """
-    export = await Export.plan(store, embedding_metadata, filters or EVERYTHING, None)
+    export = await Export.plan(store, embedding_metadata, Selection(filters or EVERYTHING))
     async for batch in store.read(export.ids, batch_size):
         for entry in batch:
             yield entry
@@ -121,31 +118,31 @@ async def import_memories(
     embedder: Embedder | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ImportSummary:
-    """Bring a bundle into a store.
+    """Import a bundle into a store.
 
-    What it changes is first saved in a restore point, where the store has a folder for one;
-    `undoing.undo` takes it back.
+    What it changes is first saved in a restore point, if the store has a folder for one; `undo`
+    restores it.
 
     Args:
         bundle: the memories, and the model of their vectors.
         store: where they go.
-        target_metadata: the model that `store` embeds with, if the store does not know it; an
-            empty store that has none takes over the bundle's.
-        conflict_resolution: what happens where an id is in both.
-        embedding_strategy: what happens to the bundle's vectors.
+        target_metadata: the model that `store` embeds with, if the store has not recorded it; an
+            empty store without a model takes over the bundle's.
+        conflict_resolution: what to do with an id that both sides have.
+        embedding_strategy: what to do with the bundle's vectors.
         dry_run: plan only, write nothing.
-        restore_deleted: bring back what was forgotten in the store; else only what is newer than
-            its forgetting comes back.
-        embedder: makes the vectors with REEMBED; what it makes is `target_metadata` then. It also
-            checks whether a bundle's vectors are of the model that it names, if that is its own.
+        restore_deleted: import memories that were deleted in the store; by default only those that
+            were updated after the deletion.
+        embedder: makes the vectors with REEMBED; its model is then `target_metadata`. It also
+            checks that the model which a bundle names made its vectors, if that model is its own.
         on_progress: called with (entries done, entries in all) after each batch.
 
     Returns:
-        The counts. Entries that could not be taken are counted in `errors` and named in
-        `error_details`; the others went in.
+        The counts. Rejected entries are counted in `errors` and named in `error_details`; the
+        others were imported.
 
     Raises:
-        UsageError: vectors are to be kept that the store can't hold.
+        UsageError: vectors should be kept that the store can't hold.
         ImportConflict: a memory differs, and the resolution is FAIL; nothing was written.
         StoreError: the store can't be used.
         NoSpace: the disk is full.
@@ -157,13 +154,15 @@ async def import_memories(
         embedder.identity
         if embedder and embedding_strategy == ReembeddingStrategy.REEMBED
         else target_metadata,
-        ConflictResolution(conflict_resolution),
-        ReembeddingStrategy(embedding_strategy),
-        dry_run=dry_run,
-        restore_deleted=restore_deleted,
+        Options(
+            ConflictResolution(conflict_resolution),
+            ReembeddingStrategy(embedding_strategy),
+            dry_run=dry_run,
+            restore_deleted=restore_deleted,
+        ),
         embedder=embedder,
         point=points.begin("import", "a bundle in memory", model=await store.identity())
         if points
         else None,
-        on_progress=on_progress,
+        watch=Watch(on_progress),
     )

@@ -1,6 +1,6 @@
-"""What memories name of each other in `supersedes` and `related_to`: followed, and counted.
+"""Links between memories (`supersedes`, `related_to`): followed, and counted.
 
-Only ids are held, and of a bundle no more than a hash of each, and of each that is named.
+Only ids are kept in memory; of a bundle, only a hash of each id and of each link.
 """
 
 from array import array
@@ -17,7 +17,7 @@ from tribal_mcp.stores.base import BATCH, MemoryStore
 
 
 async def with_related(store: MemoryStore, ids: Sequence[str]) -> list[str]:
-    """These ids and all that they name, directly or by way of others, in the store's order."""
+    """These ids and all that they link to, directly or through others, in the store's order."""
     taken = set(ids)
     new = list(ids)
     while new:
@@ -30,39 +30,39 @@ async def with_related(store: MemoryStore, ids: Sequence[str]) -> list[str]:
 
 
 LINKS_BATCH = 100
-"""Entries in hand at once, each of which may have a thousand links."""
+"""Entries processed together; each may have a thousand links."""
 
 Hashes = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
 class Links:
-    """The links of a bundle's entries, which come in any order; of each id there is a hash."""
+    """The links of a bundle's entries, which come in any order; it keeps a hash of each id."""
 
     def __init__(self) -> None:
         self._ids = array("q")
         self._named = array("q")
-        self._gone = array("q")
+        self._removed = array("q")
 
     def add(self, entries: Iterable[MemoryEntry]) -> None:
-        """Take in the links of the next entries."""
+        """Add the links of the next entries."""
         for entry in entries:
             self._ids.append(hash(entry.id))
             self._named.extend(map(hash, _named_by(entry)))
 
     def remove(self, ids: Iterable[str]) -> None:
-        """Take in what the same bundle removes from the store, whether it is gone yet or not."""
-        self._gone.extend(map(hash, ids))
+        """Add ids that the same import deletes from the store, now or later."""
+        self._removed.extend(map(hash, ids))
 
     async def dangling(
         self, store: MemoryStore, batches: Iterable[Sequence[MemoryEntry | RejectedEntry]]
     ) -> int:
-        """How many of them name what is neither among the entries nor stays in the store.
+        """How many links name neither an entry of the bundle nor a memory that stays in the store.
 
         Args:
             store: as it is after the import.
-            batches: the same entries once more, for the ids behind the hashes.
+            batches: the same entries again, for the ids behind the hashes.
         """
-        ids, named, gone = map(_sorted, (self._ids, self._named, self._gone))
+        ids, named, removed = map(_sorted, (self._ids, self._named, self._removed))
         outside = named[~_among(named, ids)]
         if not outside.size:
             return 0
@@ -73,20 +73,20 @@ class Links:
             hashes = np.fromiter(map(hash, links), np.int64, len(links))
             outer = Counter(compress(links, _among(hashes, outside)))
             here = list(await _existing(store, outer))
-            goes = _among(np.fromiter(map(hash, here), np.int64, len(here)), gone)
+            goes = _among(np.fromiter(map(hash, here), np.int64, len(here)), removed)
             lost += outer.total() - sum(outer[i] for i in compress(here, ~goes))
         return lost
 
 
 def _sorted(hashes: "array[int]") -> Hashes:
-    """They, sorted in place: there may be many."""
+    """The hashes, sorted in place to save memory."""
     found = np.frombuffer(hashes, np.int64)
     found.sort()
     return found
 
 
 def _among(hashes: Hashes, others: Hashes) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Which of them are among the others, which are sorted."""
+    """Which of the hashes are among the others, which are sorted."""
     if not others.size:
         return np.zeros(hashes.size, np.bool_)
     at = np.searchsorted(others, hashes)

@@ -1,4 +1,4 @@
-"""What of a store is a mix: vectors of other models than the one that it records."""
+"""Vectors of other models: those that the store's recorded model did not make."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -8,11 +8,11 @@ from tribal_mcp.portability.manifest import EmbeddingMetadata, same_model
 from tribal_mcp.stores.base import MemoryStore
 
 OTHER_MODELS = "other_models"
-"""In the manifest of a mix: how many vectors each of the other models made."""
+"""The manifest field that counts the vectors of each other model."""
 
 
-async def others_in(store: MemoryStore, named: EmbeddingMetadata | None) -> dict[str, str]:
-    """The memories whose vectors are of other models than the named one: which, by id."""
+async def other_models_in(store: MemoryStore, named: EmbeddingMetadata | None) -> dict[str, str]:
+    """The memories whose vectors other models than the named one made: the model, by id."""
     models = await store.other_models()
     others = {
         model
@@ -22,22 +22,22 @@ async def others_in(store: MemoryStore, named: EmbeddingMetadata | None) -> dict
     return {memory_id: model for memory_id, model in models.items() if model in others}
 
 
-def counted(models: Iterable[str]) -> dict[str, int]:
-    """How often each stands there, by name."""
+def count_by_name(models: Iterable[str]) -> dict[str, int]:
+    """How often each name occurs, sorted by name."""
     return dict(sorted(Counter(models).items()))
 
 
-async def about_mix(
+async def describe_other_models(
     store: MemoryStore, ids: Sequence[str], named: EmbeddingMetadata
 ) -> tuple[dict[str, Any], list[str]]:
-    """What the manifest and the notes of an export say of it; nothing where it is no mix."""
-    others = await others_in(store, named)
-    counts = counted(others[i] for i in ids if i in others)
+    """The manifest fields and the notes about other models; empty if there are none."""
+    others = await other_models_in(store, named)
+    counts = count_by_name(others[i] for i in ids if i in others)
     if not counts:
         return {}, []
     which = ", ".join(f"{name:.80}: {count:,}" for name, count in counts.items())
     note = (
-        f"The bundle is a mix: other models than {named} made some of its vectors ({which}). "
-        "Each of those memories says so itself."
+        f"Models other than {named} made some of the vectors ({which}). Each of those memories "
+        "names its model."
     )
     return {OTHER_MODELS: counts}, [note]

@@ -1,6 +1,6 @@
-"""What a caller may do who may only read: decided here, so that every door gives the same answer.
+"""What a read-only caller may do, decided here for every interface.
 
-What is not known to only read counts as a change, so that a new job is refused until it is listed.
+A use case that is not listed as reading counts as a change, so a new one is refused by default.
 """
 
 from collections.abc import Mapping
@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from tribal_mcp.errors import NotPermitted
 
 READ_ONLY = "tribal.read_only"
-"""In the scope of a request over HTTP: whether its caller may only read."""
+"""The key in the scope of an HTTP request: whether its caller may only read."""
 
 READING = frozenset({"export", "stats", "check", "recall", "history"})
 _CHANGING = ("overwrite", "repair")
 
 
 def refuse_change(job: str, arguments: Mapping[str, object]) -> None:
-    """Refuse what would change the store, or write a file of a name or place of its own.
+    """Refuse a job that would change the store, or write a file of the caller's choice.
 
-    An export without a path goes into the server's own folder for bundles, under a new name.
+    An export without a path writes a new file in the server's bundle directory, and is allowed.
 
     Raises:
         NotPermitted: the job does more than read.
@@ -25,13 +25,13 @@ def refuse_change(job: str, arguments: Mapping[str, object]) -> None:
     names_file = arguments.get("output_path") and not arguments.get("passing")
     if names_file or arguments.get("write_plan"):
         raise NotPermitted(
-            "With this token you may only read, and this would write a file of its own. Nothing "
-            "was written. Leave output_path and write_plan out, or use a token that may write."
+            "This token is read-only, and the call would write a file of your choice. Nothing was "
+            "written. Leave out the output path and the plan file, or use a token that may write."
         )
     if arguments.get("dry_run") is True:
         return
     if job not in READING or any(arguments.get(flag) for flag in _CHANGING):
         raise NotPermitted(
-            f"With this token you may only read, and this {job} would change something. Nothing "
-            "was changed. Use a token that may write, or a dry run."
+            f"This token is read-only, and {job} would make a change. Nothing was changed. Use a "
+            "token that may write, or a dry run."
         )

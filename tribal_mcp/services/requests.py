@@ -1,8 +1,13 @@
-"""What each use case is asked, as every door asks it. Unknown arguments are refused."""
+"""The arguments of each use case, the same for every interface. Unknown ones are refused."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
+
+Switch = Annotated[bool, Field(strict=True)]
+"""True or false; no text or number that might mean one."""
 
 
 class Request(BaseModel):
@@ -23,7 +28,7 @@ class ExportRequest(Request):
     since: str = ""
     include_related: bool = False
     passing: str = ""
-    """The file of the spool that gets the bundle; `output_path` is then only its name."""
+    """The spool file to write the bundle to; `output_path` is then only its name."""
 
 
 class ImportRequest(Request):
@@ -31,32 +36,32 @@ class ImportRequest(Request):
 
     input_path: str = ""
     bundle_json: str = ""
-    conflict_resolution: Literal["skip", "overwrite", "merge", "keep_both", "fail"] = "skip"
-    embedding_strategy: Literal["auto", "keep", "drop", "reembed"] = "auto"
-    dry_run: bool = False
-    strict: bool = False
-    restore_deleted: bool = False
+    conflict_resolution: ConflictResolution = ConflictResolution.SKIP
+    embedding_strategy: ReembeddingStrategy = ReembeddingStrategy.AUTO
+    dry_run: Switch = False
+    strict: Switch = False
+    restore_deleted: Switch = False
     write_plan: bool = False
     passing: str = ""
-    """The file of the spool that holds the bundle, alone or wrapped."""
+    """The spool file that holds the bundle, alone or wrapped with options."""
 
 
 class UndoRequest(Request):
-    """Which operation to take back."""
+    """Which operation to undo."""
 
     point: str = ""
     dry_run: bool = False
 
 
 class ReembedRequest(Request):
-    """Which memories get a new vector: those without one, or all by the model that is set."""
+    """Which memories to embed: those without a vector, or all with the configured model."""
 
     all: bool = False
     dry_run: bool = False
 
 
 class CopyRequest(Request):
-    """From where to where; empty is the store of the settings."""
+    """From where to where; the default is the store of the settings."""
 
     source: str = ""
     target: str = ""
@@ -71,13 +76,16 @@ class HistoryRequest(Request):
 
 
 class CheckRequest(Request):
-    """Whether to mend what is found."""
+    """Whether to repair what is found."""
 
     repair: bool = False
 
 
 class RememberRequest(Request):
-    """What to remember; without a source type it is a correction, or what the user said."""
+    """What to remember.
+
+    The default source type is `correction` if the memory supersedes another, else `user_explicit`.
+    """
 
     content: str = ""
     tags: list[str] = []

@@ -1,4 +1,4 @@
-"""A documented import path of `undo`; see `services.maintenance.undo`."""
+"""The documented import path of `undo`."""
 
 from tribal_mcp.services.maintenance.undo import undo
 

@@ -1,4 +1,4 @@
-"""The process that does a server's work: it may be slow, freeze or die without its server.
+"""The store process: does the work of a server, which keeps running if this one hangs or dies.
 
 One JSON line in is a call, `{"call": name, "arguments": {…}, "read_only": false}`, or
 `{"stop": true}` for the running call. Lines out are `{"progress": [percent, message]}` and at the
@@ -25,10 +25,11 @@ import anyio.to_thread
 from tribal_mcp.config import load
 from tribal_mcp.errors import TribalError
 from tribal_mcp.next_steps import to_json
-from tribal_mcp.services.jobs import Jobs
+from tribal_mcp.services.context import Context
+from tribal_mcp.services.jobs import run
 
 LAST_BATCH_S = 20.0
-"""How long the batch in hand may take once the server is gone."""
+"""How long the batch in progress may take once the server has ended."""
 
 _PROGRESS_EVERY_S = 0.1
 _PERCENT_DIGITS = 2
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class _Calls:
-    """The calls that come in, read by a thread so that a stop is seen during a call."""
+    """The incoming calls, read by a thread so that a stop is seen during a call."""
 
     def __init__(self, source: Iterable[bytes], at_end: Callable[[], object]) -> None:
         self._stop = threading.Event()
@@ -52,7 +53,7 @@ class _Calls:
                 message = json.loads(line)
                 if "stop" in message:
                     self._stop.set()
-                else:  # the one before has been answered; a stop that came after that was its
+                else:  # the previous call has been answered, and a late stop was meant for it
                     self._stop.clear()
                     self._queue.put(message)
         finally:
@@ -60,21 +61,21 @@ class _Calls:
             self._at_end()
 
     def end(self) -> None:
-        """Take no more calls, and stop the one at work after the batch in hand."""
+        """Accept no more calls, and stop the running one after the batch in progress."""
         self._stop.set()
         self._queue.put(None)
 
     def stopped(self) -> bool:
-        """Whether the call at work is to stop."""
+        """Whether the running call should stop."""
         return self._stop.is_set()
 
     def next(self) -> dict[str, Any] | None:
-        """Wait for the next call; None when there are no more."""
+        """Wait for the next call; None if there are no more."""
         return self._queue.get()
 
 
 class _Progress:
-    """Writes progress that strictly rises, and not too often."""
+    """Writes progress that only increases, at a limited rate."""
 
     def __init__(self, out: BinaryIO) -> None:
         self._out = out
@@ -96,7 +97,7 @@ class _Progress:
 
 
 def _send(out: BinaryIO, message: dict[str, Any]) -> None:
-    with suppress(BrokenPipeError):  # the server is gone; the end of the input says so too
+    with suppress(BrokenPipeError):  # the server has ended, which the end of the input shows, too
         out.write(json.dumps(message).encode() + b"\n")
         out.flush()
 
@@ -106,12 +107,15 @@ async def _serve(calls: _Calls, out: BinaryIO) -> None:
         _send(out, await _answer(call, _Progress(out), calls))
 
 
-async def _answer(call: dict[str, Any], report: _Progress, calls: _Calls) -> dict[str, Any]:
+async def _answer(call: dict[str, Any], progress: _Progress, calls: _Calls) -> dict[str, Any]:
     try:
-        jobs = Jobs(
-            *load(), report=report, stop=calls.stopped, read_only=call.get("read_only", False)
+        context = Context(
+            *load(),
+            progress=progress,
+            stop=calls.stopped,
+            read_only=call.get("read_only", False),
         )
-        result = await jobs.run(call["call"], call["arguments"])
+        result = await run(context, call["call"], call["arguments"])
         return {
             "result": result.model_dump(mode="json"),
             "next_steps": to_json(result.next_steps),
@@ -126,21 +130,21 @@ async def _answer(call: dict[str, Any], report: _Progress, calls: _Calls) -> dic
         return {"error": {"type": "", "message": ""}}
 
 
-def _end_for_sure() -> None:
+def _exit_after_deadline() -> None:
     time.sleep(LAST_BATCH_S)
-    os._exit(1)  # Chroma can hang for good on a full disk
+    os._exit(1)  # Chroma can hang forever on a full disk
 
 
 def main() -> None:
-    """Serve calls until the input ends. Standard output is the server's; prints go to stderr."""
+    """Serve calls until the input ends. Standard output is the pipe; prints go to stderr."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    calls = _Calls(sys.stdin.buffer, _end_for_sure)
+    calls = _Calls(sys.stdin.buffer, _exit_after_deadline)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when to stop
     signal.signal(signal.SIGTERM, lambda *_: calls.end())
     anyio.run(_serve, calls, out)
-    os._exit(0)  # the reading thread may still sleep
+    os._exit(0)  # the reading thread may still be waiting
 
 
 if __name__ == "__main__":

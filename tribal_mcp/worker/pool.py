@@ -1,8 +1,8 @@
 """The server's side of its store processes: started when needed, replaced when they die.
 
-A call that comes while another is at work gets a process of its own, so that a long import keeps
-nobody from asking; the folder's lock keeps them apart. This module imports neither Chroma nor
-numpy, for a server must answer at once.
+A call that arrives while another is running gets a process of its own, so that a long import does
+not block other calls; the folder's lock keeps the processes apart. This module imports neither
+Chroma nor numpy, so that a server starts fast.
 """
 
 import json
@@ -20,13 +20,13 @@ from tribal_mcp.errors import StoreError, TribalError
 from tribal_mcp.next_steps import NextStep, from_json
 
 PROCESSES = 3
-"""Calls that may be at work at once; a further one waits."""
+"""Calls that may run at once; a further one waits."""
 
-# -P: a folder named as a module of ours, where the server happens to be started, is never run.
+# -P: never import a module from the working directory of the server.
 COMMAND = (sys.executable, "-P", "-m", "tribal_mcp.worker.main")
 
 STALLED_S = 900.0
-"""A call that shows no sign of life for so long is ended: far longer than any one step takes."""
+"""A call without any message for this long is ended; every step takes far less."""
 
 _LAST_BATCH_S = 25.0
 _LINE_BYTES = 64 * 1024 * 1024
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class _Worker:
-    """One store process: one call at a time, and each call is answered, a stopped one too."""
+    """One store process: one call at a time. Each call is answered, even if it is stopped."""
 
     def __init__(self, process: Process) -> None:
         assert process.stdin is not None  # noqa: S101 - both are pipes
@@ -51,15 +51,18 @@ class _Worker:
     async def start(cls) -> Self:
         """Start one, in a session of its own.
 
-        What is sent to the server's whole group (Ctrl-C, a host that kills it) leaves this process
-        to finish the batch in hand.
+        A signal to the server's whole group (Ctrl-C, a host that kills it) does not reach it, so
+        it can finish the batch in progress.
+
+        Raises:
+            StoreError: the process can't be started.
         """
         try:
             return cls(await anyio.open_process(COMMAND, stderr=None, start_new_session=True))
         except OSError as error:
             raise StoreError(
-                f"The store process can't be started: {error.strerror}. Free some memory, or "
-                "install tribal-mcp again."
+                f"Can't start the store process: {error.strerror}. Free some memory, or reinstall "
+                "tribal-mcp."
             ) from error
 
     @property
@@ -70,16 +73,20 @@ class _Worker:
         await self._in.send(json.dumps(message).encode() + b"\n")
 
     async def answer(self, on_progress: OnProgress | None = None) -> dict[str, Any]:
-        """Read up to the end of the call."""
+        """Read messages until the answer.
+
+        Raises:
+            StoreError: there was no message for `STALLED_S`.
+        """
         while True:
             try:
                 with anyio.fail_after(STALLED_S):
                     line = await self._out.receive_until(b"\n", _LINE_BYTES)
             except TimeoutError:
                 raise StoreError(
-                    f"The store process did nothing for {STALLED_S / 60:.0f} minutes and is ended; "
-                    "Chroma can hang, on a full disk for one. What was acknowledged is safe. Look "
-                    "at the disk, and run the same again."
+                    f"The store process did not respond for {STALLED_S / 60:.0f} minutes and was "
+                    "ended. Chroma can hang, for example on a full disk. Acknowledged changes are "
+                    "safe. Check the disk, and try again."
                 ) from None
             message: dict[str, Any] = json.loads(line)
             if "progress" not in message:
@@ -88,19 +95,19 @@ class _Worker:
                 await on_progress(*message["progress"])
 
     async def stop(self) -> bool:
-        """Have the call at work end after the batch in hand; whether it did so in time."""
+        """End the running call after the batch in progress; whether it ended in time."""
         with anyio.move_on_after(_LAST_BATCH_S):
             try:
                 await self.send({"stop": True})
                 answer = await self.answer()
             except _GONE:
                 return False
-            log.info("Stopped: %s", answer.get("error", {}).get("message", "it was done"))
+            log.info("Stopped: %s", answer.get("error", {}).get("message", "completed"))
             return True
         return False
 
     async def end(self) -> int | None:
-        """Let it finish the batch in hand; kill it if that takes too long."""
+        """Let it finish the batch in progress; kill it if that takes too long."""
         with anyio.move_on_after(_LAST_BATCH_S):
             await self._in.aclose()
             await self._process.wait()
@@ -121,7 +128,7 @@ class StoreProcesses:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """End them all. Calls have ended by now: whoever cancels one waits until it has stopped."""
+        """End them all. No call is running: cancelling one waits until it has stopped."""
         with anyio.CancelScope(shield=True):
             async with anyio.create_task_group() as group:
                 for worker in self._idle:
@@ -137,15 +144,15 @@ class StoreProcesses:
     ) -> dict[str, Any]:
         """Carry out a job of `services.jobs`: the fields of its result, `next_steps` among them.
 
-        Cancelled, it stops the job after the batch in hand before it returns. With `read_only`
-        the job is refused unless it only reads.
+        If cancelled, it stops the job after the batch in progress before it returns. With
+        `read_only` the job is refused unless it only reads.
 
         Raises:
-            TribalError: what kept the job from being done.
+            TribalError: what prevented the job.
             RuntimeError: a bug; the process has logged its traceback.
         """
         async with self._places:
-            with anyio.CancelScope(shield=True):  # half a message would spoil all that follow
+            with anyio.CancelScope(shield=True):  # half a message would break the pipe
                 worker = await self._take()
             usable = False
             try:
@@ -157,8 +164,9 @@ class StoreProcesses:
                 usable = True
             except _GONE:
                 raise StoreError(
-                    "The store process ended unexpectedly. What was acknowledged is safe. Run the "
-                    "same again; if it happens again, run `tribal-mcp check`."
+                    "The store process ended unexpectedly. Acknowledged changes are safe. Try "
+                    "again.",
+                    NextStep("If it happens again, check the store with {call}.", "check"),
                 ) from None
             except anyio.get_cancelled_exc_class():
                 with anyio.CancelScope(shield=True):
@@ -184,7 +192,7 @@ class StoreProcesses:
         if usable:
             self._idle.append(worker)
         else:
-            log.warning("A store process was given up; it ended with %s", await worker.end())
+            log.warning("Discarded a store process; it ended with %s", await worker.end())
 
 
 def _error(error: dict[str, str], next_steps: list[NextStep]) -> Exception:

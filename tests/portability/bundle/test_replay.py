@@ -20,7 +20,8 @@ from tribal_mcp.portability.bundle.entries import Item
 from tribal_mcp.portability.bundle.reader import BundleReader
 from tribal_mcp.portability.bundle.tombstones import Tombstone
 from tribal_mcp.portability.memory_json import dump_entry
-from tribal_mcp.services.jobs import Jobs
+from tribal_mcp.services.context import Context
+from tribal_mcp.services.jobs import run
 
 TOMBSTONES = [Tombstone("erased-0", 0), Tombstone("erased-1", 1)]
 
@@ -167,8 +168,8 @@ async def test_a_dry_run_of_a_large_bundle_creates_no_file(tmp_path: Path) -> No
     (blocked / "tribal-mcp").write_text("no folder")
     for data_dir in (tmp_path / "none", blocked):
         settings = Settings(data_dir=data_dir)
-        jobs = Jobs(settings, LimitSettings(), trusted=True)
-        result = (await jobs.run("import", arguments)).model_dump()
+        context = Context(settings, LimitSettings(), trusted=True)
+        result = (await run(context, "import", arguments)).model_dump()
         assert (result["imported"], result["errors"]) == (400, 1)
     assert not (tmp_path / "none").exists()
     assert {path.name for path in files_below(tmp_path)} == {"tribal-mcp", "many.jsonl"}

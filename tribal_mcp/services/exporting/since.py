@@ -1,8 +1,8 @@
-"""What an export since some point takes: by a time, or by an earlier bundle.
+"""What an incremental export contains: the changes since a time, or since an earlier bundle.
 
-By a time: what was written to this store from then on, whatever its own dates say, so that an old
-memory that came in yesterday is of yesterday. By a bundle: what is not in it as it is here now,
-which needs no clock. Tombstones likewise.
+Since a time: what was written to this store from then on, whatever its own dates say; an old
+memory that was imported yesterday counts as of yesterday. Since a bundle: what the bundle lacks or
+has in another version, which needs no clock. The same holds for tombstones.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,6 +18,7 @@ import anyio.to_thread
 from tribal_mcp.errors import Stopped, UsageError
 from tribal_mcp.files.bundles import SUFFIXES, BundleFolders
 from tribal_mcp.files.spool import Spool
+from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.bundle.portable import PortableBundle, integrity_of
 from tribal_mcp.portability.bundle.reader import BundleReader
 from tribal_mcp.portability.bundle.writer import WRITE_BATCH
@@ -26,21 +27,23 @@ from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.manifest import EmbeddingManifest
 from tribal_mcp.portability.memory import MemoryEntry, microseconds
 from tribal_mcp.portability.memory_json import dump_entry
+from tribal_mcp.services.context import Watch
 from tribal_mcp.stores.base import MemoryStore
+from tribal_mcp.text import counted
 
 SINCE = "since"
-"""The field of a manifest that says from when on a bundle holds what changed."""
+"""The manifest field with the starting point of an incremental bundle."""
 
 _DIGEST_BYTES = 16
 
 
 @dataclass(slots=True)
 class Changed:
-    """What an export takes.
+    """What changed since the starting point.
 
     Attributes:
         ids: memories, in the order in which they were given.
-        deleted: tombstones: when each was forgotten, in microseconds UTC.
+        deleted: tombstones: when each memory was deleted, in microseconds UTC.
         notes: sentences for the user.
     """
 
@@ -50,53 +53,46 @@ class Changed:
 
 
 class Since(Protocol):
-    """From when on an export takes what changed."""
+    """The starting point of an incremental export."""
 
     def about(self) -> dict[str, Any]:
-        """What the manifest says of it."""
+        """Its manifest fields."""
         ...
 
     def in_words(self) -> str:
-        """The end of a phrase that begins with the memories that are taken."""
+        """The end of a phrase that begins with the selected memories."""
         ...
 
     async def changed(
-        self,
-        store: MemoryStore,
-        ids: list[str],
-        *,
-        filtered: bool,
-        on_progress: Callable[[int, int], None],
-        stop: Callable[[], bool],
+        self, store: MemoryStore, ids: list[str], *, filtered: bool, watch: Watch
     ) -> Changed:
-        """What of the memories `ids`, and of the tombstones, is taken.
+        """Which of the memories `ids`, and which tombstones, have changed since.
 
         Args:
             store: where they are; within a session.
             ids: of the memories in question.
             filtered: these are not all memories of the store.
-            on_progress: told (memories looked at, memories in all).
-            stop: asked after each batch whether to stop there.
+            watch: follows the work.
 
         Raises:
-            Stopped: `stop` said so.
+            Stopped: `watch` stopped it.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class SinceTime:
-    """From a point in time on, which is included."""
+    """A point in time, which is included."""
 
     moment: datetime
 
     def about(self) -> dict[str, Any]:
-        """What the manifest says of it."""
+        """Its manifest fields."""
         return {SINCE: self.moment.isoformat()}
 
     def in_words(self) -> str:
-        """The end of a phrase that begins with the memories that are taken."""
-        return f" that came or changed here since {self.moment.isoformat()}"
+        """The end of a phrase that begins with the selected memories."""
+        return f" added or changed since {self.moment.isoformat()}"
 
     async def changed(
         self,
@@ -104,29 +100,29 @@ class SinceTime:
         ids: list[str],
         *,
         filtered: bool,  # noqa: ARG002 - a tombstone has no tags and no date of creation
-        on_progress: Callable[[int, int], None],  # noqa: ARG002 - one question to the store
-        stop: Callable[[], bool],  # noqa: ARG002
+        watch: Watch,  # noqa: ARG002 - one question to the store
     ) -> Changed:
         """What was written from then on."""
         stored = await store.stored_since(microseconds(self.moment))
         result = Changed([i for i in ids if i in stored.ids], stored.forgotten)
         if stored.unrecorded:
             result.notes.append(
-                f"Of {stored.unrecorded:,} memories nobody recorded when they came into this "
-                "store; they count by their own dates, and those without one were taken."
+                f"{counted(stored.unrecorded, 'memory has', 'memories have')} no record of when "
+                "this store received them. Their own dates decided; those without a date are "
+                "included."
             )
         return result
 
 
 @dataclass(slots=True)
 class EarlierBundle:
-    """What is not in an earlier bundle as it is here.
+    """An earlier bundle, to compare the store with.
 
     Attributes:
         manifest: its head.
         sha256: the hash of its entries.
         name: what messages call it.
-        entries: of each memory in it a digest of its line.
+        entries: a digest of the line of each memory in it.
         deleted: its tombstones.
     """
 
@@ -140,13 +136,13 @@ class EarlierBundle:
     def read(
         cls, reader: BundleReader, name: str, on_progress: Callable[[int, int], None] | None = None
     ) -> Self:
-        """Take in a bundle file, of which 16 bytes and the id of an entry are kept.
+        """Read a bundle file, keeping 16 bytes and the id of each entry.
 
         Raises:
-            UsageError: it holds only what changed since an earlier one.
+            UsageError: it is an incremental bundle.
             BundleError: it is damaged.
         """
-        _refuse_partial(reader.manifest, name)
+        _refuse_incremental(reader.manifest, name)
         earlier = cls(reader.manifest, reader.verify(on_progress).sha256, name)
         for batch in reader.batches(WRITE_BATCH):
             earlier._add(entry for entry in batch if isinstance(entry, MemoryEntry))
@@ -156,12 +152,12 @@ class EarlierBundle:
 
     @classmethod
     def of(cls, bundle: PortableBundle) -> Self:
-        """Take in a bundle in memory.
+        """Read a bundle in memory.
 
         Raises:
-            UsageError: it holds only what changed since an earlier one.
+            UsageError: it is an incremental bundle.
         """
-        _refuse_partial(bundle.manifest, "The earlier bundle")
+        _refuse_incremental(bundle.manifest, "The earlier bundle")
         earlier = cls(bundle.manifest, integrity_of(bundle.entries).sha256)
         earlier._add(bundle.entries)
         earlier.deleted.update((one.id, one.deleted_at_us) for one in bundle.deleted)
@@ -171,26 +167,20 @@ class EarlierBundle:
         self.entries.update((entry.id, _digest(dump_entry(entry))) for entry in entries)
 
     def about(self) -> dict[str, Any]:
-        """What the manifest says of it."""
+        """Its manifest fields."""
         return {SINCE: self.manifest.exported_at, "since_sha256": self.sha256}
 
     def in_words(self) -> str:
-        """The end of a phrase that begins with the memories that are taken."""
-        return f" that are not in {self.name} as they are here"
+        """The end of a phrase that begins with the selected memories."""
+        return f" new or changed since {self.name}"
 
     async def changed(
-        self,
-        store: MemoryStore,
-        ids: list[str],
-        *,
-        filtered: bool,
-        on_progress: Callable[[int, int], None],
-        stop: Callable[[], bool],
+        self, store: MemoryStore, ids: list[str], *, filtered: bool, watch: Watch
     ) -> Changed:
-        """What is not in the bundle, or is other than there.
+        """What the bundle lacks or has in another version.
 
-        What is in the bundle and no longer here was forgotten only if a tombstone says so: it may
-        as well never have been here.
+        A memory of the bundle that is not in this store counts as deleted only if there is a
+        tombstone: it may never have been here.
         """
         changed: set[str] = set()
         done = 0
@@ -202,9 +192,9 @@ class EarlierBundle:
                 if self.entries.get(i) != digest
             )
             done += len(batch.ids)
-            on_progress(done, len(ids))
-            if stop():
-                raise Stopped(f"Stopped while {self.name} was compared; no file was written.")
+            watch.report(done, len(ids))
+            if watch.stop():
+                raise Stopped(f"Stopped while comparing with {self.name}. No file was written.")
         forgotten = await store.forgotten()
         deleted = {
             i: moment
@@ -216,8 +206,8 @@ class EarlierBundle:
         absent = 0 if filtered else len(self.entries.keys() - set(ids) - forgotten.keys())
         if absent:
             result.notes.append(
-                f"{absent:,} memories of {self.name} are not in this store, and nothing says that "
-                "they were forgotten here; the bundle says nothing of them."
+                f"{counted(absent, 'memory', 'memories')} in {self.name} but neither in this store "
+                "nor recorded as deleted here: the new bundle does not mention this."
             )
         return result
 
@@ -229,18 +219,18 @@ async def read_since(
     on_progress: Callable[[int, int], None],
     spool: Spool,
 ) -> SinceTime | EarlierBundle:
-    """What a text names: a time, a date alone being its first instant, or a bundle.
+    """The starting point that a text names: a time, or a bundle; a date means its first instant.
 
     Args:
         text: an ISO 8601 time, the path of a bundle, or the name of one in the default folder.
-        folders: where bundles may lie.
+        folders: where bundles may be.
         limits: what a bundle may hold.
-        on_progress: told, in a thread, (bytes read, bytes in all) of a bundle.
-        spool: for what is kept of a large one.
+        on_progress: receives, in a thread, (bytes read, bytes in all) of a bundle.
+        spool: for the scratch files of a large one.
 
     Raises:
-        UsageError: it is neither, or a bundle that holds only what changed.
-        PathNotAllowed: the bundle lies where none may.
+        UsageError: it is neither, or an incremental bundle.
+        PathNotAllowed: the bundle is where none may be.
         BundleError: the bundle is damaged.
     """
     try:
@@ -251,24 +241,32 @@ async def read_since(
         return SinceTime(moment)
     if not text.lower().endswith(SUFFIXES):
         raise UsageError(
-            f"since is {text[:80]!r}, which is neither an ISO 8601 time, such as 2026-01-15 or "
+            f"The starting point {text[:80]!r} is neither an ISO 8601 time, such as 2026-01-15 or "
             "2026-01-15T10:30:00+00:00, nor the path of an earlier bundle."
         )
     name = f"{text!r:.80}"
     with folders.open_path_or_name(text, limits.file_bytes) as file, ExitStack() as stack:
         scratch = partial(stack.enter_context, spool.scratch(elsewhere=True))
         reader = BundleReader(
-            file, limits, name=f"since: {name}", outcome="No file was written.", scratch=scratch
+            file,
+            limits,
+            name=f"The earlier bundle, {name}",
+            outcome="No file was written.",
+            scratch=scratch,
         )
         return await anyio.to_thread.run_sync(EarlierBundle.read, reader, name, on_progress)
 
 
-def _refuse_partial(manifest: EmbeddingManifest, name: str) -> None:
+def _refuse_incremental(manifest: EmbeddingManifest, name: str) -> None:
     if SINCE in manifest.extra:
         raise UsageError(
-            f"{name} itself holds only what changed since an earlier point. If it was exported "
-            f'from this store, give since="{manifest.exported_at}", the time at which it was '
-            "made; else give a whole bundle."
+            f"{name} is an incremental bundle: it holds only changes since an earlier point. Use "
+            "a full bundle.",
+            NextStep(
+                "If it was exported from this store, use its time instead: {call}.",
+                "export",
+                {"since": manifest.exported_at},
+            ),
         )
 
 

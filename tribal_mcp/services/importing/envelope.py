@@ -1,4 +1,4 @@
-"""An import as it came through a door: a bundle alone, or one with options around it."""
+"""A request body: a bundle alone, or one wrapped with options."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,11 +19,11 @@ from tribal_mcp.services.requests import ImportRequest
 async def unwrapped(
     request: ImportRequest, spool: Spool, limits: Limits, still_wanted: Callable[[], None]
 ) -> AsyncIterator[ImportRequest]:
-    """The request with the options that stood around its bundle, and with the bundle alone.
+    """The request with the options of the wrapper, and a spool file with the bundle alone.
 
     Raises:
-        UsageError: an option is unknown, wrong, or given twice.
-        BundleError: it begins as a wrapped bundle does, and is not one.
+        UsageError: an option is unknown, invalid, or given twice.
+        BundleError: it begins like a wrapped bundle, and is not one.
     """
     if not request.passing:
         yield request
@@ -43,16 +43,19 @@ async def unwrapped(
 def _with_options(request: ImportRequest, options: dict[str, Any], name: str) -> ImportRequest:
     if unknown := sorted(options.keys() - set(OPTIONS)):
         raise UsageError(
-            f"Beside the bundle stands {unknown[0]!r:.80}; known are {', '.join(OPTIONS)}. "
-            "Nothing was imported."
+            f"Unknown option {unknown[0]!r:.80} beside the bundle. The options are "
+            f"{', '.join(OPTIONS)}. Nothing was imported."
         )
     given = request.model_dump(exclude_unset=True)
     if twice := sorted(given.keys() & options.keys()):
-        raise UsageError(f"{twice[0]} is given twice, beside the bundle too. Give it once.")
+        raise UsageError(f"{twice[0]} is given twice, once beside the bundle. Give it once.")
     try:
-        return type(request).model_validate(given | options | {"passing": name}, strict=True)
+        return type(request).model_validate(given | options | {"passing": name})
     except ValidationError as error:
         problem = error.errors()[0]
+        choices = problem.get("ctx", {}).get("expected")
+        allowed = f"one of {choices}".replace(" or ", ", ") if choices else "true or false"
         raise UsageError(
-            f"Beside the bundle, {problem['loc'][0]}: {problem['msg']}. Nothing was imported."
+            f"The option {problem['loc'][0]} beside the bundle must be {allowed}. Nothing was "
+            "imported."
         ) from None

@@ -1,185 +1,261 @@
-"""Bundle to store: what becomes of the vectors, and the plan of each batch carried out.
+"""Bundle to store: plans each batch of entries and carries the plan out.
 
-A dry run goes the same way and leaves out only the writing, so that its counts are those of the
-real run. A batch is planned and written in one session of the store: nobody changes in between
-what the plan was made on. What it changes is first saved in a restore point.
+A dry run takes the same way and leaves out only the writing, so that its counts are those of the
+real run. A batch is planned and written in one session of the store, so nobody changes in between
+what the plan was based on. What it changes is first saved in a restore point.
 """
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import closing, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 
 import anyio.to_thread
 
 from tribal_mcp.embedding.base import Embedder
 from tribal_mcp.errors import Stopped, StoreError, TribalError
+from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry
-from tribal_mcp.services.importing.model_check import wrong_label
+from tribal_mcp.services.context import Watch
+from tribal_mcp.services.embedders import Work
+from tribal_mcp.services.importing.model_check import check_model
 from tribal_mcp.services.importing.new_vectors import NewVectors
 from tribal_mcp.services.importing.planner import Planner, Step
+from tribal_mcp.services.importing.report import Report
 from tribal_mcp.services.importing.sources import EntrySource
-from tribal_mcp.services.importing.vectors import plan_vectors
+from tribal_mcp.services.importing.vectors import VectorPlan, plan_vectors
 from tribal_mcp.services.links import LINKS_BATCH, Links
-from tribal_mcp.services.maintenance.reembed import Work
 from tribal_mcp.services.results import ChangeResult, ImportSummary, ReembedResult
 from tribal_mcp.stores.base import STEP, MemoryStore
 from tribal_mcp.stores.restore_points import OpenPoint
+from tribal_mcp.text import counted
 
 _BY_MODEL = {ReembeddingStrategy.AUTO, ReembeddingStrategy.REEMBED}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to import.
+
+    Attributes:
+        conflict_resolution: what to do with an id that both sides have.
+        embedding_strategy: what to do with the bundle's vectors.
+        dry_run: plan only, write nothing.
+        restore_deleted: import memories that were deleted here.
+    """
+
+    conflict_resolution: ConflictResolution = ConflictResolution.SKIP
+    embedding_strategy: ReembeddingStrategy = ReembeddingStrategy.AUTO
+    dry_run: bool = False
+    restore_deleted: bool = False
 
 
 async def import_entries(
     source: EntrySource,
     store: MemoryStore,
     target_metadata: EmbeddingMetadata | None,
-    conflict_resolution: ConflictResolution,
-    embedding_strategy: ReembeddingStrategy,
+    options: Options,
     *,
-    dry_run: bool = False,
-    restore_deleted: bool = False,
     embedder: Embedder | None = None,
     point: OpenPoint | None = None,
-    tell: Callable[[ChangeResult], None] | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    on_change: Callable[[ChangeResult], None] | None = None,
+    watch: Watch = Watch(),  # noqa: B008 - immutable
 ) -> ImportSummary:
-    """Bring a verified bundle into a store; see `import_export.import_memories`.
+    """Import a verified bundle into a store; see `import_export.import_memories`.
 
-    What is changed is first saved in `point`; `tell` is told what becomes of every entry.
+    What it changes is first saved in `point`; `on_change` receives what becomes of every entry.
 
     Raises:
-        ImportConflict: it differs from what is here, and the strategy is FAIL.
-        Stopped: `stop` said so; the batch in hand is written and the message says what was done.
+        ImportConflict: a memory differs, and the resolution is FAIL.
+        Stopped: `watch` stopped it; the batch in progress is written, and the message says what
+            was done.
     """
     begin = time.monotonic()
     state = await store.state()
-    is_wrong, said = await wrong_label(source, embedder)
+    strategy = options.embedding_strategy
+    check = await check_model(source, embedder)
     vectors = plan_vectors(
-        None if is_wrong and embedding_strategy in _BY_MODEL else source.manifest.embedding,
+        None if check.differs and strategy in _BY_MODEL else source.manifest.embedding,
         source.dimensions,
         state,
-        target_metadata or (embedder.identity if embedder and is_wrong else None),
-        embedding_strategy,
+        target_metadata or (embedder.identity if embedder and check.differs else None),
+        strategy,
     )
     summary = ImportSummary(
-        total=source.total, dry_run=dry_run, notes=[*state.notes, *source.notes]
+        total=source.total,
+        dry_run=options.dry_run,
+        notes=[*state.notes, *source.notes, *filter(None, (check.note, vectors.note))],
     )
-    summary.notes += filter(None, (said, vectors.note))
-    planner = Planner(store, conflict_resolution, vectors.arriving, summary, restore_deleted, tell)
+    planner = Planner(
+        store,
+        options.conflict_resolution,
+        vectors.arriving,
+        Report(summary, on_change),
+        options.restore_deleted,
+    )
     if planner.looks_ahead:
         await planner.look_ahead(source.batches(STEP), source.tombstones(STEP))
     new: NewVectors | None = None
-    if embedding_strategy is ReembeddingStrategy.REEMBED and embedder is not None:
+    if strategy is ReembeddingStrategy.REEMBED and embedder is not None:
         work = Work(embedder, ReembedResult(model=str(embedder.identity)))
-        new = NewVectors(store, vectors, work, dry_run)
-        planner.arriving = _as_it_is
-    links = Links()
-    adopt = None if dry_run else vectors.adopt
-    expected = adopt or state.identity
-    total = source.total + source.deletions
-    done = 0
+        new = NewVectors(store, vectors, work, options.dry_run)
+        planner.arriving = _unchanged
+    run = _Import(source, store, planner, vectors, state.identity, new, point)
     with closing(point) if point else nullcontext():
-        try:
-            async for plan, size in _planned(source, planner, links, new):
-                async with store.session(writing=not dry_run):
-                    if not dry_run:
-                        # Another first import may bring the same model.
-                        allowed = [state.identity, adopt] if adopt else [expected]
-                        await _refuse_new_model(store, allowed)
-                    step = await plan()
-                    links.remove(step.change.forget)
-                    summary.vectors_of_others += sum(map(vectors.is_other, step.change.entries))
-                    if step.before and not dry_run:
-                        await _carry_out(step, store, point, adopt)
-                        adopt = None
-                done += size
-                if on_progress:
-                    on_progress(done, total)
-                if stop() and done < total:
-                    raise Stopped("Stopped.")
-            summary.dangling = await links.dangling(store, source.batches(LINKS_BATCH))
-        except TribalError as error:
-            raise error.extended(_so_far(summary, done, point)) from error
-        await _finish(summary, point, new)
-    summary.notes += filter(None, [vectors.afterthought(summary)])
+        await run.all(watch)
+        await run.finish()
+    summary.notes += filter(None, [vectors.summarize(summary)])
     summary.needs_reembedding = summary.without_vector > 0
     summary.duration_ms = round((time.monotonic() - begin) * 1000)
     return summary
 
 
-def _as_it_is(entry: MemoryEntry) -> MemoryEntry:
+def _unchanged(entry: MemoryEntry) -> MemoryEntry:
     return entry
 
 
-async def _refuse_new_model(
-    store: MemoryStore, allowed: Sequence[EmbeddingMetadata | None]
-) -> None:
-    """Hold the store's model against those that the vectors were planned for."""
-    now = await store.identity()
-    if not any(now == one or (now and one and now.is_compatible_with(one)) for one in allowed):
-        raise StoreError(
-            f"Another process has changed this store's model to {now or 'an unknown one'} since "
-            "this import began. Run the same import again: it will go by the new model."
+@dataclass(slots=True)
+class _Import:
+    """An import in progress.
+
+    Attributes:
+        source: the bundle.
+        store: where it goes.
+        planner: plans each batch, and counts.
+        vectors: what becomes of the bundle's vectors.
+        model: the store's model as the vectors were planned for it.
+        new: makes new vectors.
+        point: the restore point.
+    """
+
+    source: EntrySource
+    store: MemoryStore
+    planner: Planner
+    vectors: VectorPlan
+    model: EmbeddingMetadata | None
+    new: NewVectors | None
+    point: OpenPoint | None
+    _links: Links = field(default_factory=Links)
+    _adopt: EmbeddingMetadata | None = field(init=False)
+    """The model that the store takes over with the first batch."""
+
+    def __post_init__(self) -> None:
+        self._adopt = None if self.summary.dry_run else self.vectors.adopt
+
+    @property
+    def summary(self) -> ImportSummary:
+        """The counts."""
+        return self.planner.report.summary
+
+    async def all(self, watch: Watch) -> None:
+        """Import every batch.
+
+        Raises:
+            TribalError: extended by what was done before.
+        """
+        total = self.source.total + self.source.deletions
+        done = 0
+        try:
+            async for plan, size in self._planned():
+                await self._batch(plan)
+                done += size
+                if watch.stops_at(done, total):
+                    raise Stopped("Stopped.")
+            self.summary.dangling = await self._links.dangling(
+                self.store, self.source.batches(LINKS_BATCH)
+            )
+        except TribalError as error:
+            raise self._extended(error, done) from error
+
+    async def _planned(self) -> AsyncIterator[tuple[Callable[[], Awaitable[Step]], int]]:
+        """The batches of the bundle, tombstones first, each with the call that plans it."""
+        tombstones = self.source.tombstones(STEP)
+        while deleted := await anyio.to_thread.run_sync(next, tombstones, None):
+            yield partial(self.planner.tombstones, deleted), len(deleted)
+        batches = self.source.batches(STEP)
+        while batch := await anyio.to_thread.run_sync(next, batches, None):
+            self._links.add(entry for entry in batch if isinstance(entry, MemoryEntry))
+            if self.new is not None:
+                batch = await self.new.of(batch)
+                self.planner.report.made = self.new.made
+            yield partial(self.planner.entries, batch), len(batch)
+
+    async def _batch(self, plan: Callable[[], Awaitable[Step]]) -> None:
+        """Plan a batch and write it, in one session."""
+        dry_run = self.summary.dry_run
+        async with self.store.session(writing=not dry_run):
+            if not dry_run:
+                # Another first import may adopt the same model.
+                adopting = [self.model, self._adopt]
+                await self._refuse_other_model(
+                    adopting if self._adopt else [self.vectors.adopt or self.model]
+                )
+            step = await plan()
+            self._links.remove(step.change.forget)
+            self.summary.vectors_of_others += sum(map(self.vectors.is_other, step.change.entries))
+            if step.before and not dry_run:
+                await self._write(step)
+
+    async def _write(self, step: Step) -> None:
+        if self._adopt is not None:
+            if self.point:
+                self.point.note_identity((await self.store.state()).identity, self._adopt)
+            await self.store.set_identity(self._adopt)
+            # Two imports into a store without a lock may adopt a model at once.
+            await self._refuse_other_model([self._adopt])
+        if self.point:
+            await anyio.to_thread.run_sync(self.point.save, step.before, step.change)
+        await self.store.apply(step.change)
+        self._adopt = None
+
+    async def _refuse_other_model(self, allowed: Sequence[EmbeddingMetadata | None]) -> None:
+        """Refuse to go on if the store's model is none of those that the vectors were planned for.
+
+        Raises:
+            StoreError: it is not.
+        """
+        now = await self.store.identity()
+        if not any(now == one or (now and one and now.is_compatible_with(one)) for one in allowed):
+            raise StoreError(
+                f"Another process has changed the store's model to {now or 'an unknown one'} since "
+                "this import began. Repeat the import; it will use the new model."
+            )
+
+    def _extended(self, error: TribalError, done: int) -> TribalError:
+        """The error with what was done before it."""
+        summary, point = self.summary, self.point
+        if summary.dry_run or not done:
+            return error.extended("Nothing was imported.")
+        text = (
+            f"{done:,} of {counted(summary.total, 'entry', 'entries')} had been processed "
+            f"({summary.imported:,} imported, {summary.overwritten:,} overwritten, "
+            f"{summary.skipped:,} skipped). To continue, repeat the import."
         )
+        if not (point and point.name):
+            return error.extended(text)
+        undo = NextStep("To undo it, run {call}.", "undo", {"point": point.name})
+        return error.extended(text, undo)
 
-
-async def _carry_out(
-    step: Step, store: MemoryStore, point: OpenPoint | None, adopt: EmbeddingMetadata | None
-) -> None:
-    if adopt is not None:
-        if point:
-            point.note_identity((await store.state()).identity, adopt)
-        await store.set_identity(adopt)
-        await _refuse_new_model(store, [adopt])  # where no lock holds, two may adopt at once
-    if point:
-        await anyio.to_thread.run_sync(point.save, step.before, step.change)
-    await store.apply(step.change)
-
-
-async def _finish(summary: ImportSummary, point: OpenPoint | None, new: NewVectors | None) -> None:
-    if point:
-        counts = summary.model_dump(include={"imported", "overwritten", "deleted"})
-        summary.restore_point = await anyio.to_thread.run_sync(point.finish, counts)
-    if new is not None:
-        summary.vectors_failed = new.work.result.failed
-        summary.notes += new.work.result.failures
-    if summary.dangling:
-        summary.notes.append(
-            f"Links (supersedes, related_to) to memories that are neither in the bundle nor here: "
-            f"{summary.dangling:,}."
-        )
-    if summary.from_the_future:
-        summary.notes.append(
-            f"{summary.from_the_future:,} entries have an updated_at more than a day ahead of this "
-            "machine's clock: they win every merge. Look whether a clock is wrong."
-        )
-
-
-async def _planned(
-    source: EntrySource, planner: Planner, links: Links, new: NewVectors | None
-) -> AsyncIterator[tuple[Callable[[], Awaitable[Step]], int]]:
-    """The batches of the bundle with the call that plans each: what was forgotten comes first."""
-    tombstones = source.tombstones(STEP)
-    while deleted := await anyio.to_thread.run_sync(next, tombstones, None):
-        yield partial(planner.tombstones, deleted), len(deleted)
-    batches = source.batches(STEP)
-    while batch := await anyio.to_thread.run_sync(next, batches, None):
-        links.add(entry for entry in batch if isinstance(entry, MemoryEntry))
-        if new is not None:
-            batch = await new.of(batch)
-            planner.made = new.made
-        yield partial(planner.entries, batch), len(batch)
-
-
-def _so_far(summary: ImportSummary, done: int, point: OpenPoint | None) -> str:
-    if summary.dry_run or not done:
-        return "Nothing was imported."
-    undo = f" tribal_undo takes it back ({point.name})." if point and point.name else ""
-    return (
-        f"Before that {done:,} of {summary.total:,} entries were done "
-        f"({summary.imported:,} imported, {summary.overwritten:,} overwritten, "
-        f"{summary.skipped:,} skipped). The same import again completes it.{undo}"
-    )
+    async def finish(self) -> None:
+        """Complete the restore point, and note what the counts mean."""
+        summary = self.summary
+        if self.point:
+            counts = summary.model_dump(include={"imported", "overwritten", "deleted"})
+            summary.restore_point = await anyio.to_thread.run_sync(self.point.finish, counts)
+        if self.new is not None:
+            summary.vectors_failed = self.new.work.result.failed
+            summary.notes += self.new.work.result.failures
+        if summary.dangling:
+            links = counted(summary.dangling, "link names a memory", "links name memories")
+            summary.notes.append(
+                f"{links} that neither the bundle nor the store contains (supersedes, related_to)."
+            )
+        if summary.from_the_future:
+            entries = counted(summary.from_the_future, "entry has", "entries have")
+            summary.notes.append(
+                f"{entries} an updated_at more than a day ahead of this machine's clock, and would "
+                "win every merge. Check the clocks."
+            )

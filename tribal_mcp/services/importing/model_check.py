@@ -1,5 +1,6 @@
-"""Whether a bundle's vectors are of the model that it names: a few are made anew and compared."""
+"""Checks that the model a bundle names made its vectors: embeds a few texts and compares."""
 
+from dataclasses import dataclass
 from statistics import median
 
 import anyio.to_thread
@@ -10,25 +11,40 @@ from tribal_mcp.errors import EmbedderError
 from tribal_mcp.portability.memory import MemoryEntry, own_model
 from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.services.importing.sources import EntrySource
+from tribal_mcp.text import counted
 
 SAMPLES = 5
-"""Memories of which the vectors are compared."""
+"""Memories whose vectors are compared."""
 
 AGREES = 0.9
-"""The least cosine, in the middle, of vectors that one model made of the same texts: it gives the
-same ones but for rounding, and a few texts may be cut off elsewhere. Others are near nothing."""
+"""The least median cosine of vectors that one model made from the same texts. They are equal but
+for rounding, and for a few texts that may be truncated elsewhere; those of other models are near 0.
+"""
 
 _FIRST = 500
 
 
-async def wrong_label(source: EntrySource, embedder: Embedder | None) -> tuple[bool, str]:
-    """Whether the vectors are clearly not of the model that the bundle names; and what to know."""
+@dataclass(frozen=True, slots=True)
+class ModelCheck:
+    """The result of the check.
+
+    Attributes:
+        differs: another model than the named one clearly made the vectors.
+        note: a sentence for the user; empty if there is nothing to say.
+    """
+
+    differs: bool = False
+    note: str = ""
+
+
+async def check_model(source: EntrySource, embedder: Embedder | None) -> ModelCheck:
+    """Compare a few vectors with new ones, if the embedder has the model that the bundle names."""
     named = source.manifest.embedding
     if embedder is None or named is None or not named.is_compatible_with(embedder.identity):
-        return False, ""
+        return ModelCheck()
     batches = source.batches(_FIRST)
     first = await anyio.to_thread.run_sync(lambda: list(next(batches, [])))
-    able = [
+    usable = [
         entry
         for entry in first
         if isinstance(entry, MemoryEntry)
@@ -36,23 +52,24 @@ async def wrong_label(source: EntrySource, embedder: Embedder | None) -> tuple[b
         and entry.content.strip()
         and own_model(entry) is None
     ]
-    sample = able[:: max(1, len(able) // SAMPLES)][:SAMPLES]
+    sample = usable[:: max(1, len(usable) // SAMPLES)][:SAMPLES]
     if not sample:
-        return False, ""
+        return ModelCheck()
     try:
         made = await embedder.embed([entry.content for entry in sample])
     except EmbedderError as error:
-        return False, f"Whether the vectors are of {named} could not be checked. {error}"
+        return ModelCheck(note=f"Can't check that {named} made the vectors. {error}")
     middle = median(_cosine(e.embedding, v) for e, v in zip(sample, made, strict=True))
     if middle >= AGREES:
-        return False, ""
-    return True, (
-        f"The bundle names {named}, but that model makes other vectors of its texts (cosine "
-        f"{middle:.2f} in the middle of {len(sample)}): they are of another model."
+        return ModelCheck()
+    return ModelCheck(
+        differs=True,
+        note=f"The bundle names {named}, but another model made its vectors: the median cosine "
+        f"with new vectors of {counted(len(sample), 'text')} is {middle:.2f}.",
     )
 
 
 def _cosine(one: Vector | None, two: Vector) -> float:
-    assert one is not None  # noqa: S101 - only such were taken
+    assert one is not None  # noqa: S101 - the sample has vectors
     lengths = float(np.linalg.norm(one)) * float(np.linalg.norm(two))
     return float(np.dot(one, two)) / lengths if lengths and one.size == two.size else 0.0

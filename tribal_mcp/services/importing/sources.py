@@ -1,4 +1,4 @@
-"""Where an import reads from: a bundle in a file, or one in memory; either way verified."""
+"""Where an import reads from: a verified bundle in a file, or one in memory."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class EntrySource(Protocol):
 
     @property
     def notes(self) -> Sequence[str]:
-        """What reading it showed."""
+        """Sentences for the user about reading it."""
         ...
 
     @property
@@ -46,7 +46,7 @@ class EntrySource(Protocol):
         ...
 
     def tombstones(self, size: int) -> Iterator[dict[str, int]]:
-        """What was forgotten there: ids, and when in microseconds UTC."""
+        """Its tombstones: ids, and the time of deletion in microseconds UTC."""
         ...
 
 
@@ -73,7 +73,7 @@ class HeldBundle:
 
     @property
     def notes(self) -> Sequence[str]:
-        """What reading it showed."""
+        """Sentences for the user about reading it."""
         return self.bundle.notes
 
     def batches(self, size: int) -> Iterator[list[MemoryEntry | RejectedEntry]]:
@@ -87,7 +87,7 @@ class HeldBundle:
         return len(self.bundle.deleted)
 
     def tombstones(self, size: int) -> Iterator[dict[str, int]]:
-        """What was forgotten there: ids, and when in microseconds UTC."""
+        """Its tombstones: ids, and the time of deletion in microseconds UTC."""
         deleted = self.bundle.deleted
         return (_times(deleted[start : start + size]) for start in range(0, len(deleted), size))
 
@@ -116,7 +116,7 @@ class VerifiedBundle:
 
     @property
     def notes(self) -> Sequence[str]:
-        """What reading it showed."""
+        """Sentences for the user about reading it."""
         return self.verified.notes
 
     @property
@@ -129,7 +129,7 @@ class VerifiedBundle:
         return self.reader.batches(size)
 
     def tombstones(self, size: int) -> Iterator[dict[str, int]]:
-        """What was forgotten there: ids, and when in microseconds UTC."""
+        """Its tombstones: ids, and the time of deletion in microseconds UTC."""
         return map(_times, self.reader.deleted(size))
 
 

@@ -1,8 +1,9 @@
-"""Moves all memories to another model, and back.
+"""Changes the embedding model of all memories, and undoes that.
 
-Everything goes into a collection beside the old one, which takes its place once it is whole; the
-old one is kept, and undoing puts it back. The collections and the restore points that tell of them
-change in one step. Stopped or killed at any point, the same call goes on where it was.
+The memories are copied, with new vectors, into a second collection, which replaces the first once
+it is complete. The first is kept, and undoing swaps it back. The collections and the restore points
+that describe them change in one step. A change that was stopped or killed is continued by repeating
+it.
 """
 
 import hashlib
@@ -14,92 +15,99 @@ import anyio.to_thread
 
 from tribal_mcp.embedding.base import BATCH
 from tribal_mcp.errors import StoreError, UsageError
+from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry, own_model, with_vector
-from tribal_mcp.services.maintenance.reembed import Work, embed_missing
+from tribal_mcp.services.embedders import Work
+from tribal_mcp.services.maintenance.missing_vectors import embed_missing
 from tribal_mcp.services.results import UndoResult
 from tribal_mcp.stores.base import Change, MemoryStore
 from tribal_mcp.stores.chroma.store import ChromaStore
 from tribal_mcp.stores.restore_points import OpenPoint, Point, RestorePoints
 from tribal_mcp.stores.search import SearchableStore
+from tribal_mcp.text import memories
 
 _BESIDE = re.compile(r"\.reembedding-[0-9a-f]{8}|\.before-\d{8}-\d{6}-\d{6}")
-"""How the collections are named that a move makes, behind the name of the store's own."""
+"""The suffixes of the collections that a change of model makes."""
+
+_SAME_MODEL_AGAIN = NextStep("To embed all memories again, run {call}.", "reembed", {"all": True})
 
 
-async def move_all(store: SearchableStore, work: Work, point: OpenPoint) -> None:
-    """Give every memory a vector of another model, all at once in the end.
+async def change_model(store: SearchableStore, work: Work, point: OpenPoint) -> None:
+    """Give every memory a vector of another model; the change takes effect at the end, as a whole.
 
     Raises:
-        UsageError: the store is no folder, and its vectors are of another model.
-        EmbedderError: the model can't be asked any more; what is done is kept for the next time.
+        UsageError: the store is not a folder, and its vectors are of another model.
+        EmbedderError: the model fails; the vectors made so far are kept for the next run.
     """
     if not isinstance(store, ChromaStore):
-        if await _is_moved(store, work):
+        if await _has_model(store, work):
             await _complete(store, work, point)
             return
         raise UsageError(
-            "Moving all memories to another model takes a folder. Copy them into one with "
-            "`tribal-mcp copy`, move them there, and copy them back."
+            "Only a Chroma folder can change the model of all memories. Copy them into a folder, "
+            "change the model there, and copy them back.",
+            NextStep("To copy them, run {call}.", "copy", {"target": ...}),
         )
-    coming = store.beside(_name_of_move(store.name, work.embedder.identity))
-    ids, behind = await store.list_ids(), math.inf
+    second = store.beside(_second_name(store.name, work.embedder.identity))
+    ids, outdated = await store.list_ids(), math.inf
     work.result.total = total = len(ids)
-    while not await _is_moved(store, work):
+    while not await _has_model(store, work):
         for start in range(0, len(ids), BATCH):
-            if await _is_moved(store, work):
+            if await _has_model(store, work):
                 break
-            await _bring(ids[start : start + BATCH], store, coming, work)
+            await _copy(ids[start : start + BATCH], store, second, work)
             done = min(start + BATCH, len(ids))
             work.done(total - len(ids) + done, total)
         async with store.session(writing=True):
-            if await _is_moved(store, work):
+            if await _has_model(store, work):
                 break
-            ids = await _behind(store, coming, work)  # others may have written meanwhile
-            if BATCH < len(ids) < behind:
-                behind, total = len(ids), await store.count()
-                continue  # nobody is to wait for so many
-            await _bring(ids, store, coming, work)
-            await _end_move(store, coming, work, point)
+            ids = await _outdated(store, second, work)  # others may have written meanwhile
+            if BATCH < len(ids) < outdated:
+                outdated, total = len(ids), await store.count()
+                continue  # too many to embed while others wait for the lock
+            await _copy(ids, store, second, work)
+            await _finish(store, second, work, point)
             return
-    await coming.drop()  # what another process has brought while this one did
+    await second.drop()  # another process has completed the same change
     await _complete(store, work, point)
 
 
 async def _complete(store: SearchableStore, work: Work, point: OpenPoint) -> None:
-    """Make what is missing, or of another model, in a store that has the model already."""
+    """Embed what has no vector, or one of another model, in a store that has the model already."""
     work.result.notes.append(
-        f"The vectors are of {work.embedder.identity} already; missing ones were made, and those "
-        "of other models anew."
+        f"The store's model is {work.embedder.identity} already, so only missing vectors and those "
+        "of other models were made."
     )
-    await embed_missing(store, work, mixed=point)
+    await embed_missing(store, work, point)
 
 
-def _name_of_move(name: str, model: EmbeddingMetadata) -> str:
-    """The collection for a move to that model: two moves at once don't share it."""
+def _second_name(name: str, model: EmbeddingMetadata) -> str:
+    """The name of the second collection: changes to two models at once don't share it."""
     digest = hashlib.sha256(str(model).casefold().encode()).hexdigest()
     return f"{name}.reembedding-{digest[:8]}"
 
 
-async def _is_moved(store: MemoryStore, work: Work) -> bool:
+async def _has_model(store: MemoryStore, work: Work) -> bool:
     model = await store.identity()
     return model is not None and model.is_compatible_with(work.embedder.identity)
 
 
-async def _behind(store: ChromaStore, coming: ChromaStore, work: Work) -> list[str]:
+async def _outdated(store: ChromaStore, second: ChromaStore, work: Work) -> list[str]:
+    """The memories whose copies are missing or outdated."""
     ids = await store.list_ids()
     return [
         entry.id
         for start in range(0, len(ids), BATCH)
-        for entry, _ in await _to_bring(ids[start : start + BATCH], store, coming, work)
+        for entry, _ in await _to_copy(ids[start : start + BATCH], store, second, work)
     ]
 
 
-async def _to_bring(
-    ids: Sequence[str], store: ChromaStore, coming: ChromaStore, work: Work
+async def _to_copy(
+    ids: Sequence[str], store: ChromaStore, second: ChromaStore, work: Work
 ) -> list[tuple[MemoryEntry, MemoryEntry | None]]:
-    """Those that are not there yet as they are here, and what is there instead."""
-    here, there = await store.get_many(ids), await coming.get_many(ids)
+    """The memories whose copies are missing or outdated, each with the outdated copy."""
+    here, there = await store.get_many(ids), await second.get_many(ids)
     pairs = [(entry, there.get(entry.id)) for entry in here.values()]
     return [
         (entry, other)
@@ -110,44 +118,45 @@ async def _to_bring(
     ]
 
 
-async def _bring(ids: Sequence[str], store: ChromaStore, coming: ChromaStore, work: Work) -> None:
-    """Embed those that are not there yet as they are here; a text that is there is not again."""
-    pairs = await _to_bring(ids, store, coming, work)
-    known = [as_text_was(entry, other) for entry, other in pairs]
+async def _copy(ids: Sequence[str], store: ChromaStore, second: ChromaStore, work: Work) -> None:
+    """Embed and copy memories; the vector of a text that was copied before is used again."""
+    pairs = await _to_copy(ids, store, second, work)
+    known = [with_vector_of_text(entry, other) for entry, other in pairs]
     entries = [entry for entry in known if entry.embedding is None]
     vectors = await work.vectors(entries) if entries else []
     fresh = [with_vector(e, v) for e, v in zip(entries, vectors, strict=True)]
-    await coming.apply(Change([*(e for e in known if e.embedding is not None), *fresh]))
+    await second.apply(Change([*(e for e in known if e.embedding is not None), *fresh]))
     work.result.embedded += sum(vector is not None for vector in vectors)
 
 
-async def _end_move(store: ChromaStore, coming: ChromaStore, work: Work, point: OpenPoint) -> None:
-    """Count, and switch; the lock is in hand, and all is there."""
+async def _finish(store: ChromaStore, second: ChromaStore, work: Work, point: OpenPoint) -> None:
+    """Verify the count and swap the collections; within a writing session."""
     ids = await store.list_ids()
-    await coming.apply(Change(erase=sorted(set(await coming.list_ids()) - set(ids))))
-    if await coming.count() != len(ids):
+    await second.apply(Change(erase=sorted(set(await second.list_ids()) - set(ids))))
+    if (copied := await second.count()) != len(ids):
         raise StoreError(
-            f"{len(ids):,} memories were to be moved and {await coming.count():,} are there. "
-            "Nothing was switched. Run `tribal-mcp check`, and the same again."
+            f"{memories(len(ids))} should have been embedded, but the new collection has "
+            f"{copied:,}. Nothing was changed.",
+            NextStep("Check the store with {call}, then repeat this.", "check"),
         )
     work.result.total = len(ids)
     if ids:
-        await coming.set_identity(work.embedder.identity)
-        await _switch(store, coming, point)
+        await second.set_identity(work.embedder.identity)
+        await _swap(store, second, point)
         return
-    await coming.drop()
+    await second.drop()
     point.note_identity(await store.identity(), work.embedder.identity)
     await anyio.to_thread.run_sync(point.save, {}, Change())
     await store.set_identity(work.embedder.identity)
 
 
-async def _switch(
+async def _swap(
     store: ChromaStore, other: ChromaStore, point: OpenPoint, undone: Point | None = None
 ) -> None:
-    """Have one collection in the place of the other, and of those before only the last one kept.
+    """Replace the store's collection by another, and keep only the last one for undoing.
 
-    The names and what the restore points say change in one step; until then, all is as it was.
-    What is not kept any more is dropped last.
+    The names and the restore points change in one step; nothing has changed before that. The
+    collections that are no longer kept are dropped last.
     """
     about = point.about
     about.kept, about.complete = f"{store.name}.before-{about.id}", True
@@ -162,7 +171,7 @@ async def _switch(
         changed.append(undone)
         if undone.operation != "undo":
             break
-        in_effect = not in_effect  # taking back an undoing brings back what that had undone
+        in_effect = not in_effect  # undoing an undo puts back into effect what that had undone
         undone = others.get(undone.source)
     for each in others.values():
         if each.kept:
@@ -175,46 +184,35 @@ async def _switch(
             await store.beside(name).drop()
 
 
-async def switch_back(
+async def swap_back(
     store: MemoryStore, points: RestorePoints, about: Point, *, dry_run: bool = False
 ) -> UndoResult:
-    """Put the collection back that a move to another model had kept.
+    """Swap back the collection that was kept when the model was changed.
 
-    What has come in, changed or been forgotten since stays so. It has no vector of the old model,
-    unless its text is what it was.
+    Memories that were added, changed or deleted since stay so. They have no vector of the old
+    model, unless their text is the same as then.
 
     Raises:
-        UsageError: it is not kept any more.
+        UsageError: the collection is no longer kept.
     """
     result = UndoResult(
         point=about.id, operation=about.operation, source=about.source, dry_run=dry_run
     )
     if about.undone or not isinstance(store, ChromaStore):
-        result.next_step = "All is as it was before that operation."
+        result.next_steps = [NextStep("Everything is already as it was before that operation.")]
         return result
     old = store.beside(about.kept)
     async with store.session(writing=not dry_run):
-        if not about.kept or not {*about.kept_ids} <= {*await old.collection_ids()}:
-            raise UsageError(
-                f"What was here before {about.id} is not kept any more: another move has come "
-                "after it. Nothing was changed. Move to that model again with tribal_reembed "
-                "(all=true)."
-            )
-        if about.kept_count not in {None, count := await old.count()}:
-            raise UsageError(
-                f"{about.kept_count:,} memories were kept in the collection {about.kept!r}, and "
-                f"{count:,} are there: others have changed it. Nothing was changed. Move to that "
-                "model again with tribal_reembed (all=true)."
-            )
+        await _refuse_changed(old, about)
         if not dry_run:
-            about.kept_count = None  # stopped from here on, the same goes on
+            about.kept_count = None  # an undo that is stopped from here on can be repeated
             points.save(about)
         ids, before = await store.list_ids(), set(await old.list_ids())
         for start in range(0, len(ids), BATCH):
             part = ids[start : start + BATCH]
             now, then = await store.get_many(part), await old.get_many(part)
             newer = [
-                as_text_was(entry, then.get(entry.id))
+                with_vector_of_text(entry, then.get(entry.id))
                 for entry in now.values()
                 if entry.id not in then or not then[entry.id].same_but_for_vector(entry)
             ]
@@ -223,18 +221,46 @@ async def switch_back(
             if not dry_run:
                 await old.apply(Change(newer))
         if dry_run:
-            result.next_step = "Nothing was changed. Run it again with dry_run=false to do this."
+            step = "Nothing was changed. To undo the operation, run {call}."
+            result.next_steps = [NextStep(step, "undo", {"point": about.id})]
             return result
         await old.apply(Change(erase=sorted(before - set(ids))))
         point = points.begin("undo", about.id, model=await store.identity())
-        await _switch(store, old, point, about)
+        await _swap(store, old, point, about)
     result.restore_point = point.finish({"put_back": result.put_back})
-    result.next_step = f"Done. tribal_undo with point={result.restore_point!r} takes this back."
+    result.next_steps = [undone(result.restore_point)]
     return result
 
 
-def as_text_was(entry: MemoryEntry, then: MemoryEntry | None) -> MemoryEntry:
-    """The memory with the vector that its text had; without one if that has changed since."""
+async def _refuse_changed(old: ChromaStore, about: Point) -> None:
+    """Refuse to swap back a collection that is not as it was kept.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if not about.kept or not {*about.kept_ids} <= {*await old.collection_ids()}:
+        raise UsageError(
+            f"The vectors from before {about.id} are no longer kept, because the model was changed "
+            "again later. Nothing was changed. To return to that model, set it and embed all "
+            "memories again.",
+            _SAME_MODEL_AGAIN,
+        )
+    if about.kept_count not in {None, count := await old.count()}:
+        raise UsageError(
+            f"The kept collection {about.kept!r} should hold {memories(about.kept_count or 0)} and "
+            f"holds {count:,}, so another program has changed it. Nothing was changed. To return "
+            "to that model, set it and embed all memories again.",
+            _SAME_MODEL_AGAIN,
+        )
+
+
+def undone(restore_point: str) -> NextStep:
+    """What to do after an undo."""
+    return NextStep("Undone. To reverse this, run {call}.", "undo", {"point": restore_point})
+
+
+def with_vector_of_text(entry: MemoryEntry, then: MemoryEntry | None) -> MemoryEntry:
+    """The memory with the vector of its earlier version; without one if the text has changed."""
     if then is None or then.content != entry.content:
         return with_vector(entry, None)
     return with_vector(entry, then.embedding, own_model(then))

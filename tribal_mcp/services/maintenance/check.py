@@ -1,40 +1,78 @@
-"""Looking after the store's folder: check it, mend it, save what can be read of a damaged one."""
+"""The use cases for the store's folder: check it, repair it, rescue a damaged one."""
 
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 
+from tribal_mcp.next_steps import NextStep
+from tribal_mcp.portability.bundle.layout import layout_of
 from tribal_mcp.portability.bundle.tombstones import Tombstone
 from tribal_mcp.portability.bundle.writer import BundleWriter
 from tribal_mcp.portability.manifest import UNKNOWN_MODEL, EmbeddingManifest, EmbeddingMetadata
-from tribal_mcp.services.results import CheckResult, ProblemResult
+from tribal_mcp.services.context import Context
+from tribal_mcp.services.requests import CheckRequest, ExportRequest
+from tribal_mcp.services.results import CheckResult, FolderProblem, RescueResult
 from tribal_mcp.stores.chroma.salvage import Salvage
 from tribal_mcp.stores.chroma.store import ChromaStore
 
 
+async def run_check(context: Context, request: CheckRequest) -> CheckResult:
+    """Check the folder, after repairing it if that is requested."""
+    async with context.folder() as store:
+        return await check_store(store, repair=request.repair)
+
+
 async def check_store(store: ChromaStore, *, repair: bool = False) -> CheckResult:
-    """Say what is wrong with the folder; with `repair`, mend it first.
+    """List the problems of the folder; with `repair`, repair it first.
 
     Raises:
-        StoreDamaged: the database itself is damaged, so that it can't be mended.
+        StoreDamaged: the database itself is damaged, so it can't be repaired.
     """
     done = await store.repair() if repair else []
     problems = [
-        ProblemResult(**asdict(problem), harmless=problem.harmless)
+        FolderProblem(**asdict(problem), harmless=problem.harmless)
         for problem in await store.check()
     ]
     sound = all(problem.harmless for problem in problems)
     if sound:
-        step = "Back it up with tribal_export."
+        step = NextStep("To back it up, run {call}.", "export")
     elif repair:
-        step = "Not all could be mended. Save what can be read with `tribal-mcp rescue FILE`."
+        step = NextStep(
+            "Some problems remain. To save what is readable, run {call}.",
+            "rescue",
+        )
     else:
-        step = "Mend it with `tribal-mcp check --repair`."
-    return CheckResult(sound=sound, problems=problems, done=done, next_step=step)
+        step = NextStep("To repair it, run {call}.", "check", {"repair": True})
+    return CheckResult(sound=sound, problems=problems, done=done, next_steps=[step])
+
+
+async def run_rescue(context: Context, request: ExportRequest) -> RescueResult:
+    """Write what is readable of a damaged folder to a bundle."""
+    layout, compression = layout_of(request.output_path)
+    with context.publish(request.output_path, overwrite=request.overwrite) as file:
+        writer = partial(BundleWriter, file, layout=layout, compression=compression)
+        count, salvage = await rescue_store(context.folder(), writer)
+    return RescueResult(
+        memory_count=count,
+        output_path=request.output_path,
+        bytes=file.path.stat().st_size,
+        lost_rows=salvage.files.lost_rows,
+        lost_vectors=salvage.files.lost_vectors,
+        notes=salvage.files.damage,
+        next_step="",
+        next_steps=[
+            NextStep(
+                "Set TRIBAL_DATA_DIR to a new folder, run {call}, and check the memories before "
+                "you remove the damaged folder.",
+                "import",
+                {"input_path": request.output_path},
+            )
+        ],
+    )
 
 
 async def rescue_store(store: ChromaStore, writer: partial[BundleWriter]) -> tuple[int, Salvage]:
-    """Write what can be read to a bundle: how many memories, and what was lost.
+    """Write what is readable to a bundle; the count of memories, and what was lost.
 
     Args:
         store: the folder and the collection.
@@ -51,8 +89,8 @@ async def rescue_store(store: ChromaStore, writer: partial[BundleWriter]) -> tup
         )
         for batch in salvage.lines(ids):
             bundle.write_lines(batch.lines)
-        forgotten = salvage.forgotten(set(ids))
-        bundle.write_deleted(Tombstone(*one) for one in forgotten.items())
+        tombstones = salvage.forgotten(set(ids))
+        bundle.write_deleted(Tombstone(*one) for one in tombstones.items())
         return bundle.finish().memory_count, salvage
 
     return await store.rescue(write)

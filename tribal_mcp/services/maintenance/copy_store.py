@@ -1,7 +1,7 @@
-"""Copies a store into another: a folder, a server or the cloud, either way round.
+"""The use case: copy a store into another one, be they folders, servers or the cloud.
 
-What is there already is left alone, so a copy that was stopped is completed by the same again. At
-the end both sides are read, and compared by count and checksum.
+Memories that the target already has are left alone, so a copy that was stopped is completed by
+repeating it. At the end both sides are read, and compared by count and checksum.
 """
 
 import hashlib
@@ -9,15 +9,50 @@ import time
 from collections.abc import Callable, Sequence
 
 from tribal_mcp.errors import Stopped, StoreError, UsageError
+from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.memory_json import dump_entry
+from tribal_mcp.services.context import Context, Progress
+from tribal_mcp.services.embedders import UNRECORDED
+from tribal_mcp.services.requests import CopyRequest
 from tribal_mcp.services.results import CopyResult
 from tribal_mcp.stores.base import STEP, Change, MemoryStore, StoreState
+from tribal_mcp.stores.factory import location_of, settings_at, store_of
+from tribal_mcp.text import counted, memories
 
 _COPIED_PERCENT = 60.0
 _EXAMPLES = 5
 
-Report = Callable[[float, str], None]
+
+async def run_copy(context: Context, request: CopyRequest) -> CopyResult:
+    """Copy a store into another, or say what that would change."""
+    if not context.trusted:  # a place is any path, and any address
+        raise UsageError("Stores can only be copied from the command line.")
+    here, there = (settings_at(context.settings, p) for p in (request.source, request.target))
+    names = [location_of(here), location_of(there)]
+    if names[0] == names[1] and here.collection == there.collection:
+        raise UsageError("Source and target are the same store. Choose another target.")
+    result = CopyResult(source=names[0], target=names[1], dry_run=request.dry_run)
+    waiting = context.waiting()
+    async with store_of(here, waiting) as source, store_of(there, waiting) as target:
+        await copy_store(
+            source,
+            target,
+            result,
+            overwrite=request.overwrite,
+            progress=context.progress,
+            stop=context.stop,
+        )
+    given = request.model_dump(exclude_defaults=True) | {"dry_run": False}
+    result.next_steps = [
+        NextStep("Nothing was copied. To copy, run {call}.", "copy", given)
+        if request.dry_run
+        else NextStep(
+            "Both stores hold the same memories. To use the target, set TRIBAL_DATA_DIR or "
+            "TRIBAL_CHROMA_URL."
+        )
+    ]
+    return result
 
 
 async def copy_store(
@@ -26,40 +61,40 @@ async def copy_store(
     result: CopyResult,
     *,
     overwrite: bool = False,
-    report: Report = lambda _percent, _message: None,
+    progress: Progress = lambda _percent, _message: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Bring all memories and tombstones of one store into another; `result` counts.
+    """Copy all memories and tombstones of one store into another; `result` counts.
 
     Raises:
         UsageError: the target has vectors of another model; or it holds other memories, and
-            `overwrite` is not said.
+            `overwrite` is not set.
         StoreError: the two sides differ at the end.
-        Stopped: `stop` said so; the same again goes on there.
+        Stopped: `stop` said so; repeating the call continues the copy.
     """
     begin = time.monotonic()
     here, there = await source.state(), await target.state()
     _refuse_other_model(here, there)
     ids = await source.list_ids()
-    gone = await source.forgotten()
+    tombstones = await source.forgotten()
     result.total = len(ids)
-    await _compare(ids, gone, source, target, result, overwrite=overwrite)
+    await _compare(ids, tombstones, source, target, result, overwrite=overwrite)
     if not result.dry_run:
         if not there.has_vectors and there.identity != here.identity:
             await target.set_identity(here.identity)
         for start in range(0, len(ids), STEP):
-            await _bring(ids[start : start + STEP], source, target, result)
+            await _copy(ids[start : start + STEP], source, target, result)
             done = min(start + STEP, len(ids))
-            report(_COPIED_PERCENT * done / len(ids), f"Copied {done:,} of {len(ids):,} memories")
+            progress(_COPIED_PERCENT * done / len(ids), f"Copied {done:,} of {len(ids):,} memories")
             if stop():
                 raise Stopped(
-                    f"Stopped after {done:,} of {len(ids):,} memories. The same again goes on."
+                    f"Stopped after {done:,} of {memories(len(ids))}. To continue, repeat the copy."
                 )
-        known = await target.forgotten(list(gone))
-        late = {i: moment for i, moment in gone.items() if known.get(i, 0) < moment}
-        await target.apply(Change(forget=late))
-        result.forgotten = len(gone)
-        result.sha256 = await _checked(sorted(ids), source, target, report)
+        known = await target.forgotten(list(tombstones))
+        newer = {i: moment for i, moment in tombstones.items() if known.get(i, 0) < moment}
+        await target.apply(Change(forget=newer))
+        result.forgotten = len(tombstones)
+        result.sha256 = await _compared(sorted(ids), source, target, progress)
     result.duration_ms = round((time.monotonic() - begin) * 1000)
 
 
@@ -69,27 +104,31 @@ def _refuse_other_model(here: StoreState, there: StoreState) -> None:
         if one is not None and two is not None and one.is_compatible_with(two):
             return
         raise UsageError(
-            f"The vectors here are of {one or 'a model that nobody recorded'}, and the target's of "
-            f"{two or 'a model that nobody recorded'}. Nothing was copied. Copy into an empty "
-            "place, or export here and import there, which goes by the models."
+            f"The source's vectors were made by {one or UNRECORDED}, and the target's by "
+            f"{two or UNRECORDED}. Nothing was copied. Copy into an empty store, or export the "
+            "memories and import them there, which handles different models."
         )
 
 
 async def _compare(
     ids: Sequence[str],
-    gone: dict[str, int],
+    tombstones: dict[str, int],
     source: MemoryStore,
     target: MemoryStore,
     result: CopyResult,
     *,
     overwrite: bool,
 ) -> None:
-    """Look at what the target has of these memories, and of others."""
+    """Count what the target has of these memories, and what else it has.
+
+    Raises:
+        UsageError: it has others or other versions, and `overwrite` is not set.
+    """
     there = await target.list_ids()
     wanted = set(ids)
     others = [i for i in there if i not in wanted]
     common = [i for i in there if i in wanted]
-    result.others = len([i for i in others if i not in gone])
+    result.others = len([i for i in others if i not in tombstones])
     differing: list[str] = []
     for start in range(0, len(common), STEP):
         part = common[start : start + STEP]
@@ -101,13 +140,14 @@ async def _compare(
     if (others or differing) and not overwrite:
         examples = ", ".join(map(repr, [*differing, *others][:_EXAMPLES]))
         raise UsageError(
-            f"The target holds {len(others):,} other memories and {len(differing):,} other "
-            f"versions of these ({examples}, …). Nothing was copied. Copy into an empty place, "
-            "or say overwrite: what the source has replaces what the target has of it."
+            f"The target has {counted(len(others), 'other memory', 'other memories')} and "
+            f"{counted(len(differing), 'other version')} of those to copy ({examples}, …). Nothing "
+            "was copied. Copy into an empty store, or allow overwriting: then the source's "
+            "versions replace the target's, and its other memories stay."
         )
 
 
-async def _bring(
+async def _copy(
     ids: Sequence[str], source: MemoryStore, target: MemoryStore, result: CopyResult
 ) -> None:
     ours, theirs = await source.get_many(ids), await target.get_many(ids)
@@ -115,7 +155,8 @@ async def _bring(
     try:
         await target.apply(Change(missing))
     except UsageError as error:
-        raise UsageError(f"The target can't hold these memories: {error}") from None
+        message = f"The target can't hold these memories. {error}"
+        raise UsageError(message, *error.next_steps) from None
     result.written += len(missing)
 
 
@@ -123,10 +164,14 @@ def _same(one: MemoryEntry | None, two: MemoryEntry | None) -> bool:
     return one is not None and two is not None and dump_entry(one) == dump_entry(two)
 
 
-async def _checked(
-    ids: Sequence[str], source: MemoryStore, target: MemoryStore, report: Report
+async def _compared(
+    ids: Sequence[str], source: MemoryStore, target: MemoryStore, progress: Progress
 ) -> str:
-    """The checksum of the memories, in the order of their ids, the same on both sides."""
+    """The checksum of the memories, in the order of their ids.
+
+    Raises:
+        StoreError: it is not the same on both sides.
+    """
     sums = hashlib.sha256(), hashlib.sha256()
     counts = [0, 0]
     for start in range(0, len(ids), STEP):
@@ -139,11 +184,12 @@ async def _checked(
                     sums[side].update(dump_entry(found[memory_id]) + b"\n")
         done = start + len(part)
         percent = _COPIED_PERCENT + (100 - _COPIED_PERCENT) * done / len(ids)
-        report(percent, f"Compared {done:,} of {len(ids):,} memories")
+        progress(percent, f"Compared {done:,} of {len(ids):,} memories")
     one, two = (checksum.hexdigest() for checksum in sums)
     if counts[0] != counts[1] or one != two:
         raise StoreError(
-            f"The two sides differ: {counts[0]:,} memories here, {counts[1]:,} there, or other "
-            "contents. Somebody may have changed them meanwhile. Run the same again."
+            f"After the copy the stores differ: {memories(counts[0])} in the source, "
+            f"{counts[1]:,} in the target, or different contents. Another program may have changed "
+            "them meanwhile. Repeat the copy."
         )
     return one

@@ -1,11 +1,15 @@
-"""What is in a store, in counts: quick for 100,000 memories, and while another process writes."""
+"""The use case: count what is in a store. Fast for 100,000 memories, even while others write."""
 
 from collections import Counter
 
 from pydantic import ValidationError
 
 from tribal_mcp.config import Settings
-from tribal_mcp.services.other_models import counted, others_in
+from tribal_mcp.next_steps import NextStep
+from tribal_mcp.services.context import Context
+from tribal_mcp.services.embedders import without_vector
+from tribal_mcp.services.other_models import count_by_name, other_models_in
+from tribal_mcp.services.requests import Request
 from tribal_mcp.services.results import EmbeddingResult, LastExport, StatsResult
 from tribal_mcp.stores.base import StoreState
 from tribal_mcp.stores.factory import location_of
@@ -18,8 +22,13 @@ _MONTHS = 24
 EARLIER = "earlier"
 
 
-async def stats_of(store: SearchableStore, settings: Settings) -> StatsResult:
-    """Say what is in the store that the settings name."""
+async def run_stats(context: Context, _request: Request) -> StatsResult:
+    """Count what is in the store."""
+    async with context.store() as store:
+        return await _stats(store, context.settings)
+
+
+async def _stats(store: SearchableStore, settings: Settings) -> StatsResult:
     state = await store.state()
     tally = await store.tally()
     identity = state.identity
@@ -36,7 +45,7 @@ async def stats_of(store: SearchableStore, settings: Settings) -> StatsResult:
         )
         if identity
         else None,
-        other_models=_most(counted((await others_in(store, identity)).values())),
+        other_models=_most(count_by_name((await other_models_in(store, identity)).values())),
         tags=_most(tally.tags),
         other_tags=max(0, len(tally.tags) - _NAMES),
         sources=_most(tally.sources),
@@ -44,12 +53,13 @@ async def stats_of(store: SearchableStore, settings: Settings) -> StatsResult:
         bytes=tally.bytes,
         last_export=_last_export(store, settings.collection),
         notes=state.notes,
-        next_step=_next_step(state),
+        next_steps=_next_steps(state),
+        next_step="",
     )
 
 
 def _most(counts: dict[str, int]) -> dict[str, int]:
-    """The first counts, by names that are no longer than what anybody reads."""
+    """The first counts, with long names cut."""
     shown = Counter[str]()
     for name, count in list(counts.items())[:_NAMES]:
         shown[name if len(name) <= _NAME else f"{name[:_NAME]}…"] += count
@@ -72,15 +82,16 @@ def _last_export(store: SearchableStore, collection: str) -> LastExport | None:
         return None
 
 
-def _next_step(state: StoreState) -> str:
+def _next_steps(state: StoreState) -> list[NextStep]:
     if not state.count:
-        return (
-            "The store is empty. Remember something with tribal_remember, or bring memories in "
-            "with tribal_import."
-        )
+        return [
+            NextStep(
+                "The store is empty. To add a memory, run {call}.", "remember", {"content": ...}
+            ),
+            NextStep("To import a bundle, run {call}.", "import", {"input_path": ...}),
+        ]
+    steps = [NextStep("To back it up, run {call}.", "export")]
     if state.pending:
-        return (
-            f"Back it up with tribal_export. {state.pending:,} memories have no vector and are "
-            "found by words only; tribal_reembed gives them one."
-        )
-    return "Find memories with tribal_recall; back them up with tribal_export."
+        step = f"{without_vector(state.pending)} To add vectors, run {{call}}."
+        return [NextStep(step, "reembed"), *steps]
+    return [NextStep("To find memories, run {call}.", "recall", {"query": ...}), *steps]

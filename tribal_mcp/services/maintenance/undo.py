@@ -1,24 +1,47 @@
-"""Takes back what an operation changed, from its restore point; and lists those that there are.
+"""The use case: undo an operation from its restore point.
 
-Undoing looks at what is there now: what is as before already is left alone. So it can be stopped,
-killed and repeated, and it has a restore point of its own.
+Undoing compares with what the store holds now: memories that are already as before are left alone.
+So it can be stopped, killed and repeated, and it has a restore point of its own.
 """
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
+from dataclasses import dataclass
 from itertools import islice
 
 import anyio.to_thread
 
 from tribal_mcp.errors import Stopped, TribalError, UsageError
+from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.memory_json import dump_entry
-from tribal_mcp.services.maintenance.change_model import as_text_was, switch_back
-from tribal_mcp.services.results import HistoryEntry, HistoryResult, UndoResult
+from tribal_mcp.services.context import Context, Watch
+from tribal_mcp.services.maintenance.change_model import (
+    swap_back,
+    undone,
+    with_vector_of_text,
+)
+from tribal_mcp.services.requests import UndoRequest
+from tribal_mcp.services.results import UndoResult
 from tribal_mcp.stores.base import STEP, Change, MemoryStore
 from tribal_mcp.stores.restore_points import Held, OpenPoint, Point, RestorePoints, Saved, stamp
+from tribal_mcp.text import memories
+
+
+async def run_undo(context: Context, request: UndoRequest) -> UndoResult:
+    """Undo an operation, or say what that would change."""
+    watch = context.watch("Compared")
+    async with context.store() as store:
+        return await undo(
+            store,
+            request.point,
+            RestorePoints.of(store, context.settings.restore_points),
+            dry_run=request.dry_run,
+            on_progress=watch.on_progress,
+            stop=watch.stop,
+        )
 
 
 async def undo(
@@ -30,105 +53,155 @@ async def undo(
     on_progress: Callable[[int, int], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> UndoResult:
-    """Bring the memories that an operation changed back to what they were before it.
+    """Restore the memories that an operation changed to what they were before it.
 
     Args:
         store: where they are.
-        name: the point; "" for the newest that is not itself an undoing.
+        name: the restore point; "" for the newest operation that is not itself an undo.
         points: the store's restore points, if a setting of theirs is not the default.
-        dry_run: say what would change, change nothing.
+        dry_run: report what would change, change nothing.
         on_progress: called with (memories done, memories in all) after each batch.
-        stop: asked after each batch whether to stop there.
+        stop: called after each batch; true to stop there.
 
     Raises:
-        UsageError: there is no such point, or its contents were removed.
-        Stopped: `stop` said so; the same call again completes it.
+        UsageError: there is no such restore point, or its contents were removed.
+        Stopped: `stop` said so; repeating the call completes the undo.
     """
     begin = time.monotonic()
     points = points or RestorePoints.of(store)
     if points is None:
         raise UsageError("This store has no folder for restore points, so nothing can be undone.")
-    async with store.session():  # a move that was killed in its last step is completed first
+    async with store.session():  # completes a change of model that was killed in its last step
         about = await anyio.to_thread.run_sync(points.find, name)
     result = UndoResult(
         point=about.id, operation=about.operation, source=about.source, dry_run=dry_run
     )
     if about.kept_ids:
-        return await switch_back(store, points, about, dry_run=dry_run)
+        return await swap_back(store, points, about, dry_run=dry_run)
     total = await anyio.to_thread.run_sync(lambda: sum(1 for _ in points.before(about)))
     model = await store.identity()
     point = None if dry_run else points.begin("undo", about.id, about.id, model=model)
-    saved = points.before(about)
-    done = 0
+    run = _Undo(store, points, about, point, result)
     with closing(point) if point else nullcontext():
-        await _identity_back(store, about, point)  # that of vectors that are put back
-        try:
-            while batch := await anyio.to_thread.run_sync(_next, saved):
-                async with store.session(writing=not dry_run):
-                    fits = about.is_of(await store.identity())
-                    change, before = await _plan(batch, store, result, vectors=fits)
-                    if before and point:
-                        await anyio.to_thread.run_sync(point.save, before, change)
-                        await store.apply(change)
-                done += len(batch)
-                if on_progress:
-                    on_progress(done, total)
-                if stop() and done < total:
-                    raise Stopped("Stopped.")
-        except TribalError as error:
-            so_far = (
-                "Nothing was changed." if dry_run else f"{done:,} of {total:,} memories were done."
-            )
-            raise error.extended(f"{so_far} The same again completes it.") from error
+        await run.restore_model()  # that of the vectors to restore
+        await run.restore(total, Watch(on_progress, stop))
         if point:
-            await _identity_back(store, about, point)  # that of before vectors came in
-            result.restore_point = await anyio.to_thread.run_sync(
-                _finish, points, about, point, result
-            )
+            await run.restore_model()  # that from before the first vector
+            result.restore_point = await anyio.to_thread.run_sync(run.finish, point)
+    result.next_steps = _next_steps(result)
     if not about.is_of(model):
         result.notes.append(
-            "The store has moved to another model since, so what is put back has no vector. "
-            "tribal_reembed gives it one."
+            "The store's model has changed since then, so the restored memories have no vector."
         )
+        result.next_steps.append(NextStep("To embed them, run {call}.", "reembed"))
     result.duration_ms = round((time.monotonic() - begin) * 1000)
-    result.next_step = _next_step(result)
     return result
+
+
+@dataclass(slots=True)
+class _Undo:
+    """An undo in progress.
+
+    Attributes:
+        store: where the memories are.
+        points: its restore points.
+        about: that of the operation to undo.
+        point: that of the undo itself; None in a dry run.
+        result: counts.
+    """
+
+    store: MemoryStore
+    points: RestorePoints
+    about: Point
+    point: OpenPoint | None
+    result: UndoResult
+
+    async def restore(self, total: int, watch: Watch) -> None:
+        """Restore the memories, batch by batch; a dry run only counts them.
+
+        Raises:
+            TribalError: extended by what was done before.
+        """
+        saved = self.points.before(self.about)
+        done = 0
+        try:
+            while batch := await anyio.to_thread.run_sync(_next, saved):
+                async with self.store.session(writing=self.point is not None):
+                    fits = self.about.is_of(await self.store.identity())
+                    change, before = await self._plan(batch, vectors=fits)
+                    if before and self.point:
+                        await anyio.to_thread.run_sync(self.point.save, before, change)
+                        await self.store.apply(change)
+                done += len(batch)
+                if watch.stops_at(done, total):
+                    raise Stopped("Stopped.")
+        except TribalError as error:
+            so_far = f"{done:,} of {memories(total)} had been processed."
+            raise error.extended(
+                f"{so_far if self.point else 'Nothing was changed.'} To complete the undo, repeat "
+                "it."
+            ) from error
+
+    async def _plan(
+        self, batch: Sequence[Saved], *, vectors: bool
+    ) -> tuple[Change, dict[str, Held]]:
+        """The change that restores a batch, and what the store holds before it."""
+        result = self.result
+        ids = [saved.id for saved in batch]
+        here: dict[str, Held] = {**await self.store.forgotten(ids)}
+        here.update(await self.store.get_many(ids))
+        entries: list[MemoryEntry] = []
+        tombstones: dict[str, int] = {}
+        erase: list[str] = []
+        before: dict[str, Held] = {}
+        for saved in batch:
+            now, was = here.get(saved.id), saved.was
+            if not vectors and isinstance(was, MemoryEntry):
+                was = with_vector_of_text(was, now if isinstance(now, MemoryEntry) else None)
+            if _same(now, was):
+                result.unchanged += 1
+                continue
+            before[saved.id] = now
+            result.changed_since += stamp(now) != saved.now
+            if isinstance(was, MemoryEntry):
+                entries.append(was)
+                result.put_back += isinstance(now, MemoryEntry)
+                result.brought_back += not isinstance(now, MemoryEntry)
+            elif was is not None:
+                tombstones[saved.id] = was
+                result.forgotten += 1
+            else:
+                erase.append(saved.id)
+                result.removed += 1
+        return Change(entries, tombstones, erase), before
+
+    async def restore_model(self) -> None:
+        """Restore the model that the store had recorded, unless it holds vectors of another."""
+        if self.about.identity is None or self.point is None:
+            return
+        before, after = (data and EmbeddingMetadata.from_dict(data) for data in self.about.identity)
+        state = await self.store.state()
+        if state.identity == after and not state.has_vectors:
+            self.point.note_identity(after or None, before or None)
+            await anyio.to_thread.run_sync(self.point.save, {}, Change())
+            await self.store.set_identity(before or None)
+
+    def finish(self, point: OpenPoint) -> str:
+        """Mark the operation as undone; the name of the restore point of the undo."""
+        self.about.undone = True
+        self.points.save(self.about)
+        if self.about.operation == "undo":  # the operation that it had undone is in effect again
+            for other in self.points.all():
+                if other.id == self.about.source:
+                    other.undone = False
+                    self.points.save(other)
+        return point.finish(
+            self.result.model_dump(include={"removed", "put_back", "brought_back", "forgotten"})
+        )
 
 
 def _next(saved: Iterator[Saved]) -> list[Saved]:
     return list(islice(saved, STEP))
-
-
-async def _plan(
-    batch: Sequence[Saved], store: MemoryStore, result: UndoResult, *, vectors: bool
-) -> tuple[Change, dict[str, Held]]:
-    ids = [saved.id for saved in batch]
-    here: dict[str, Held] = {**await store.forgotten(ids)}
-    here.update(await store.get_many(ids))
-    entries: list[MemoryEntry] = []
-    forget: dict[str, int] = {}
-    erase: list[str] = []
-    before: dict[str, Held] = {}
-    for saved in batch:
-        now, was = here.get(saved.id), saved.was
-        if not vectors and isinstance(was, MemoryEntry):
-            was = as_text_was(was, now if isinstance(now, MemoryEntry) else None)
-        if _same(now, was):
-            result.unchanged += 1
-            continue
-        before[saved.id] = now
-        result.changed_since += stamp(now) != saved.now
-        if isinstance(was, MemoryEntry):
-            entries.append(was)
-            result.put_back += isinstance(now, MemoryEntry)
-            result.brought_back += not isinstance(now, MemoryEntry)
-        elif was is not None:
-            forget[saved.id] = was
-            result.forgotten += 1
-        else:
-            erase.append(saved.id)
-            result.removed += 1
-    return Change(entries, forget, erase), before
 
 
 def _same(now: Held, was: Held) -> bool:
@@ -137,73 +210,17 @@ def _same(now: Held, was: Held) -> bool:
     return now == was
 
 
-async def _identity_back(store: MemoryStore, about: Point, point: OpenPoint | None) -> None:
-    """Give the store the model again that it had, unless it holds vectors of the present one."""
-    if about.identity is None or point is None:
-        return
-    before, after = (data and EmbeddingMetadata.from_dict(data) for data in about.identity)
-    state = await store.state()
-    if state.identity == after and not state.has_vectors:
-        point.note_identity(after or None, before or None)
-        await anyio.to_thread.run_sync(point.save, {}, Change())
-        await store.set_identity(before or None)
-
-
-def _finish(points: RestorePoints, about: Point, point: OpenPoint, result: UndoResult) -> str:
-    about.undone = True
-    points.save(about)
-    if about.operation == "undo":  # what it had taken back is there again
-        for other in points.all():
-            if other.id == about.source:
-                other.undone = False
-                points.save(other)
-    return point.finish(
-        result.model_dump(include={"removed", "put_back", "brought_back", "forgotten"})
-    )
-
-
-def _next_step(result: UndoResult) -> str:
+def _next_steps(result: UndoResult) -> list[NextStep]:
     changes = result.removed + result.put_back + result.brought_back + result.forgotten
     if not changes:
-        return (
-            "All is as it was before that operation. To take back an older one, name its restore "
-            "point; `tribal-mcp history` lists them."
-        )
-    if result.dry_run:
-        return "Nothing was changed. Run it again with dry_run=false to do this."
-    return f"Done. tribal_undo with point={result.restore_point!r} takes this back."
-
-
-def history(points: RestorePoints | None, memory_id: str = "") -> HistoryResult:
-    """The operations that changed memories, the newest first.
-
-    Args:
-        points: the store's restore points.
-        memory_id: only the operations that changed this memory.
-    """
-    found = [
-        point
-        for point in (points.all() if points else [])
-        if points and (not memory_id or memory_id in points.ids(point))
-    ]
-    return HistoryResult(
-        operations=[
-            HistoryEntry(
-                point=point.id,
-                at=point.made_at.isoformat(timespec="seconds"),
-                operation=point.operation,
-                source=point.source,
-                sha256=point.sha256,
-                how=point.how,
-                counts=point.counts,
-                state=(
-                    "undone" if point.undone else "complete" if point.complete else "interrupted"
-                ),
-                can_undo=not point.emptied,
+        return [
+            NextStep(
+                "Nothing to undo: everything is already as it was before that operation. To list "
+                "older operations, run {call}.",
+                "history",
             )
-            for point in found
-        ],
-        next_step="tribal_undo takes one of them back; try that with dry_run=true first."
-        if found
-        else "No operation has changed memories yet.",
-    )
+        ]
+    if result.dry_run:
+        step = "Nothing was changed. To undo the operation, run {call}."
+        return [NextStep(step, "undo", {"point": result.point})]
+    return [undone(result.restore_point)]

@@ -1,8 +1,8 @@
-"""Finds texts by words, without an index: reads them once and ranks those that fit (BM25).
+"""Keyword search without an index: reads all texts once and ranks the matches (BM25).
 
-Words are compared without case, accents and width. A word that only begins with the word looked
-for counts half, which finds plurals and endings. Scripts that write no spaces are looked through
-in pairs of characters. A few numbers are kept of each text that fits, and nothing of the others.
+Words are compared without case, accents and width. A word that starts with the keyword counts half,
+which finds plurals and other endings. Scripts without spaces are searched by pairs of characters.
+Only a few numbers are kept for each match, and nothing of other texts.
 """
 
 import math
@@ -18,21 +18,21 @@ _WITHOUT_SPACES = (
 _RUNS = re.compile(rf"[{_WITHOUT_SPACES}]+|[^\W{_WITHOUT_SPACES}]+")
 _SPACELESS = re.compile(rf"[{_WITHOUT_SPACES}]")
 
-_BEGUN = 0.5
-_BEGUN_LENGTH = 3
-"""A shorter word is the beginning of too many; and 100 is no beginning of 1000."""
+_PREFIX_WEIGHT = 0.5
+_PREFIX_LENGTH = 3
+"""A shorter keyword would start too many words. A number is no prefix either: 100 of 1000."""
 _SATURATION, _LENGTH = 1.2, 0.75  # the usual k1 and b
 
 
 def fold(text: str) -> str:
-    """The text without case, accents and forms of width."""
+    """The text without case, accents and width variants."""
     if text.isascii():
         return text.lower()
     return normalize("NFC", _MARKS.sub("", normalize("NFKD", text).casefold()))
 
 
 def terms_of(query: str) -> list[str]:
-    """What to look for: each word once, and pairs of characters where words are not told apart."""
+    """The keywords: each word once, and pairs of characters in scripts without spaces."""
     terms: list[str] = []
     for run in _RUNS.findall(fold(query)):
         if _SPACELESS.match(run) and len(run) > 1:
@@ -43,57 +43,59 @@ def terms_of(query: str) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Fit:
-    """A text that has some of the terms: how often each stands in it."""
+class _Match:
+    """A text with some of the terms, and how often it has each."""
 
     id: str
     length: int
     counts: tuple[float, ...]
 
 
-class WordSearch:
-    """Ranks texts by how well they fit a query; all of them have to be shown to it.
+class KeywordSearch:
+    """Ranks texts by how well they match a query; it has to see all of them.
 
     Args:
-        query: words, in any order.
+        query: keywords, in any order.
     """
 
     def __init__(self, query: str) -> None:
         self.terms = terms_of(query)
-        self._fits: list[_Fit] = []
+        self._matches: list[_Match] = []
         self._texts = 0
         self._length = 0
 
-    def look(self, texts: dict[str, str]) -> None:
-        """Take a batch of texts in, by their ids."""
+    def add(self, texts: dict[str, str]) -> None:
+        """Add a batch of texts, by id."""
         for memory_id, text in texts.items():
             folded = fold(text)
             self._texts += 1
             self._length += len(folded)
             counts = tuple(_count(folded, term) if term in folded else 0.0 for term in self.terms)
             if any(counts):
-                self._fits.append(_Fit(memory_id, len(folded), counts))
+                self._matches.append(_Match(memory_id, len(folded), counts))
 
     def best(self, count: int) -> list[tuple[str, float]]:
-        """The ids of the best, with scores above 0; equal ones in the order they came in."""
-        columns = zip(*(fit.counts for fit in self._fits), strict=True)
+        """The ids of the best matches with their scores above 0; ties keep the order of adding."""
+        columns = zip(*(match.counts for match in self._matches), strict=True)
         having = [sum(count > 0 for count in column) for column in columns]
         rarity = [math.log(1 + (self._texts - n + 0.5) / (n + 0.5)) for n in having]
         average = max(1.0, self._length / max(1, self._texts))
 
-        def score(fit: _Fit) -> float:
-            damping = _SATURATION * (1 - _LENGTH + _LENGTH * fit.length / average)
+        def score(match: _Match) -> float:
+            damping = _SATURATION * (1 - _LENGTH + _LENGTH * match.length / average)
             return sum(
                 weight * count * (_SATURATION + 1) / (count + damping)
-                for weight, count in zip(rarity, fit.counts, strict=True)
+                for weight, count in zip(rarity, match.counts, strict=True)
             )
 
-        scored = sorted(((fit.id, score(fit)) for fit in self._fits), key=lambda hit: -hit[1])
+        scored = sorted(
+            ((match.id, score(match)) for match in self._matches), key=lambda hit: -hit[1]
+        )
         return scored[:count]
 
 
 def _count(text: str, term: str) -> float:
-    """How often the term stands in the text as a word; as the beginning of one it counts half."""
+    """How often the text has the term as a word; as the prefix of a word it counts half."""
     if _SPACELESS.match(term):
         return float(text.count(term))
     found = 0.0
@@ -103,8 +105,8 @@ def _count(text: str, term: str) -> float:
         if at == 0 or not _in_word(text[at - 1]):
             if end == len(text) or not _in_word(text[end]):
                 found += 1
-            elif len(term) >= _BEGUN_LENGTH and not term[-1].isdigit():
-                found += _BEGUN
+            elif len(term) >= _PREFIX_LENGTH and not term[-1].isdigit():
+                found += _PREFIX_WEIGHT
         at = text.find(term, end)
     return found
 

@@ -75,7 +75,7 @@ async def test_a_process_that_died_while_nobody_called_is_replaced() -> None:
 @pytest.mark.usefixtures("scripted")
 async def test_a_process_that_dies_at_work_is_an_error_and_the_next_call_works() -> None:
     async with StoreProcesses() as processes:
-        with pytest.raises(StoreError, match=r"ended unexpectedly.*Run the same again"):
+        with pytest.raises(StoreError, match=r"ended unexpectedly.*Try again"):
             await processes.call("die", {})
         assert (await processes.call("echo", {}))["pid"]
 
@@ -149,7 +149,7 @@ async def test_a_process_that_can_not_be_started_is_an_error_in_words(
 ) -> None:
     monkeypatch.setattr(process, "COMMAND", ("/nowhere/python",))
     async with StoreProcesses() as processes:
-        with pytest.raises(StoreError, match=r"can't be started.*install tribal-mcp again\."):
+        with pytest.raises(StoreError, match=r"Can't start .*reinstall tribal-mcp\."):
             await processes.call("stats", {})
 
 
@@ -191,12 +191,12 @@ async def test_prints_and_logs_do_not_break_the_protocol(
 import logging, os, subprocess, sys
 from tribal_mcp.services import jobs
 from tribal_mcp.worker import main as worker
-stats = jobs.Jobs.stats
-async def noisy(self, request):
+request_of_stats, stats = jobs.JOBS["stats"]
+async def noisy(context, request):
     print("printed"); sys.stdout.flush(); os.write(1, b"written\\n")
     subprocess.run(["echo", "from a child"]); logging.getLogger("x").error("logged")
-    return await stats(self, request)
-jobs.Jobs.stats = noisy
+    return await stats(context, request)
+jobs.JOBS["stats"] = (request_of_stats, noisy)
 worker.main()
 """
     monkeypatch.setattr(process, "COMMAND", (sys.executable, "-c", noisy))

@@ -1,0 +1,171 @@
+"""What every use case works with: the settings, where its files are, and who is told and asked."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, BinaryIO
+
+import anyio.from_thread
+
+from tribal_mcp.config import Settings
+from tribal_mcp.errors import BundleError, Stopped
+from tribal_mcp.files.bundles import BundleFolders
+from tribal_mcp.files.spool import Spool
+from tribal_mcp.portability.bundle.reader import BundleReader
+from tribal_mcp.portability.limits import Limits
+from tribal_mcp.stores.chroma.store import ChromaStore
+from tribal_mcp.stores.factory import Store, folder_of, store_of
+
+if TYPE_CHECKING:
+    from tribal_mcp.files.directory import Draft
+
+Progress = Callable[[float, str], None]
+"""Receives the progress in percent, and what is being done; in the event loop's thread only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Follows an operation that works in batches, and may stop it.
+
+    Attributes:
+        on_progress: receives (done, total) after each batch.
+        stop: says after each batch whether to stop there.
+    """
+
+    on_progress: Callable[[int, int], None] | None = None
+    stop: Callable[[], bool] = lambda: False
+
+    def report(self, done: int, total: int) -> None:
+        """Report that a batch is done."""
+        if self.on_progress:
+            self.on_progress(done, total)
+
+    def stops_at(self, done: int, total: int) -> bool:
+        """Report that a batch is done; whether to stop before the rest."""
+        self.report(done, total)
+        return self.stop() and done < total
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The surroundings of one call.
+
+    Attributes:
+        settings: which store, and which model.
+        limits: what a bundle may hold.
+        progress: receives the progress.
+        stop: says after each batch whether to stop there.
+        trusted: paths come from the user's own command line; every directory is allowed.
+        read_only: the caller may change nothing.
+    """
+
+    settings: Settings
+    limits: Limits
+    progress: Progress = lambda _percent, _message: None
+    stop: Callable[[], bool] = lambda: False
+    trusted: bool = False
+    read_only: bool = False
+
+    @property
+    def directories(self) -> BundleFolders:
+        """Where bundles may be."""
+        if self.trusted:
+            return BundleFolders.anywhere(self.settings.bundle_dir)
+        return BundleFolders(self.settings.allowed_dirs, self.settings.bundle_dir)
+
+    @property
+    def spool(self) -> Spool:
+        """Where spool files are."""
+        return Spool(self.settings.data_dir)
+
+    def store(self) -> Store:
+        """The store that the settings name."""
+        return store_of(self.settings, self.waiting())
+
+    def folder(self) -> ChromaStore:
+        """The same, for what only a folder can do.
+
+        Raises:
+            UsageError: the settings name a server.
+        """
+        return folder_of(self.settings, self.waiting())
+
+    def publish(
+        self, path: str, *, overwrite: bool = False, numbered: bool = False
+    ) -> AbstractContextManager["Draft"]:
+        """A file that takes its name once it is complete; see `BundleFolders.publish`.
+
+        With `overwrite` it replaces an existing file only if that is a bundle.
+        """
+        return self.directories.publish(
+            path,
+            overwrite=overwrite,
+            is_bundle=partial(_is_bundle, limits=self.limits),
+            numbered=numbered,
+        )
+
+    def waiting(self) -> Callable[[str], None]:
+        """Called while a store has to wait: reports each reason once, and stops if asked to."""
+        reported: set[str] = set()
+
+        def waiting(reason: str) -> None:
+            if self.stop():
+                raise Stopped(f"Stopped. {reason}.")
+            if reason not in reported:
+                reported.add(reason)
+                self.progress(0.0, reason)
+
+        return waiting
+
+    def watch(
+        self, verb: str, noun: str = "memories", begin: float = 0.0, end: float = 100.0
+    ) -> Watch:
+        """For a part of the work: its progress, as `verb 500 of 2,000 memories`.
+
+        Args:
+            verb: what is done, in the past tense.
+            noun: to what.
+            begin: the progress before it, in percent.
+            end: the progress after it.
+        """
+
+        def on_progress(done: int, total: int) -> None:
+            percent = begin + (end - begin) * done / total
+            self.progress(percent, f"{verb} {done:,} of {total:,} {noun}")
+
+        return Watch(on_progress, self.stop)
+
+    def verifying(self, end: float, outcome: str) -> Callable[[int, int], None]:
+        """For the verification of a bundle, in a thread: receives (bytes read, bytes in all).
+
+        Args:
+            end: the progress after it, in percent.
+            outcome: a sentence for when it is stopped: what has not been done.
+        """
+
+        def on_progress(done: int, total: int) -> None:
+            self.refuse_if_stopped(outcome)
+            anyio.from_thread.run_sync(
+                self.progress,
+                end * min(1.0, done / total),
+                f"Verified {done / 2**20:,.1f} of {total / 2**20:,.1f} MiB",
+            )
+
+        return on_progress
+
+    def refuse_if_stopped(self, outcome: str) -> None:
+        """End the verification of a bundle if `stop` says so.
+
+        Raises:
+            Stopped: it does.
+        """
+        if self.stop():
+            raise Stopped(f"Stopped while verifying the bundle. {outcome}")
+
+
+def _is_bundle(file: BinaryIO, limits: Limits) -> bool:
+    try:
+        return BundleReader(file, limits).manifest.embedding is not None
+    except BundleError:
+        return False

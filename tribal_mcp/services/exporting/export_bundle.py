@@ -1,0 +1,132 @@
+"""The use case: export memories to a bundle file."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tribal_mcp.files.bundles import dated_name
+from tribal_mcp.next_steps import NextStep
+from tribal_mcp.portability.bundle.integrity import Integrity
+from tribal_mcp.portability.bundle.layout import layout_of
+from tribal_mcp.portability.bundle.writer import BundleWriter
+from tribal_mcp.portability.filters import read_filter
+from tribal_mcp.portability.manifest import EmbeddingMetadata
+from tribal_mcp.services.context import Context
+from tribal_mcp.services.embedders import configured_model
+from tribal_mcp.services.exporting.export import Export, Selection
+from tribal_mcp.services.exporting.since import EarlierBundle, SinceTime, read_since
+from tribal_mcp.services.requests import ExportRequest
+from tribal_mcp.services.results import EmbeddingResult, ExportResult, LastExport
+from tribal_mcp.stores.base import MemoryStore
+from tribal_mcp.stores.last_export import record_export
+
+_VERIFIED_PERCENT = 10.0
+_COMPARED_PERCENT = 50.0
+
+
+async def run_export(context: Context, request: ExportRequest) -> ExportResult:
+    """Write the selected memories to a bundle."""
+    filters = read_filter(request.tags, request.date_from, request.date_to)
+    path = request.output_path or os.fspath(
+        context.settings.bundle_dir / dated_name("memories", datetime.now(UTC))
+    )
+    layout_of(path)  # refuses an unknown suffix before anything is read
+    selection = Selection(
+        filters, await _since(context, request), include_related=request.include_related
+    )
+    async with context.store() as store, store.session():
+        export = await Export.plan(
+            store,
+            configured_model(context.settings),
+            selection,
+            context.watch("Compared", begin=_VERIFIED_PERCENT, end=_COMPARED_PERCENT),
+        )
+        written, integrity = await _write(context, request, path, store, export)
+        last = LastExport(
+            at=datetime.now(UTC).isoformat(timespec="seconds"),
+            path="over HTTP" if request.passing else os.fspath(written.absolute()),
+            memory_count=integrity.memory_count,
+            filters=selection.in_words(),
+        )
+        record_export(store.own_folder, context.settings.collection, last.model_dump())
+    shown = request.output_path or os.fspath(written)
+    return ExportResult(
+        memory_count=integrity.memory_count,
+        output_path=shown,
+        bytes=written.stat().st_size,
+        sha256=integrity.sha256,
+        embedding=_embedding(export.manifest.embedding),
+        filters=selection.in_words() + (" and related memories" if request.include_related else ""),
+        truncated=export.truncated,
+        without_vector=export.without_vector,
+        dangling=export.dangling,
+        notes=export.notes,
+        next_step="",
+        deleted=integrity.deleted_count,
+        related=export.related,
+        exported_at=export.manifest.exported_at,
+        next_steps=_next_steps(selection, export, shown),
+    )
+
+
+async def _since(context: Context, request: ExportRequest) -> SinceTime | EarlierBundle | None:
+    if not request.since:
+        return None
+    verifying = context.verifying(_VERIFIED_PERCENT, "No file was written.")
+    return await read_since(
+        request.since, context.directories, context.limits, verifying, context.spool
+    )
+
+
+async def _write(
+    context: Context, request: ExportRequest, path: str, store: MemoryStore, export: Export
+) -> tuple[Path, Integrity]:
+    """Write the bundle; its path, and what is in it."""
+    layout, compression = layout_of(path)
+    compared = isinstance(export.selection.since, EarlierBundle)
+    watch = context.watch("Exported", begin=_COMPARED_PERCENT if compared else 0.0)
+    with (
+        context.spool.writing(request.passing)
+        if request.passing
+        else context.publish(path, overwrite=request.overwrite, numbered=not request.output_path)
+    ) as file:
+        writer = BundleWriter(
+            file,
+            export.manifest,
+            layout,
+            compression,
+            vectors="base64" if request.compact_vectors else "numbers",
+        )
+        integrity = await export.write(store, writer, watch)
+    return file.path, integrity
+
+
+def _embedding(identity: EmbeddingMetadata | None) -> EmbeddingResult:
+    identity = identity or EmbeddingMetadata("unknown", 0)
+    return EmbeddingResult(
+        model_name=identity.model_name,
+        dimensions=identity.dimensions,
+        provider=identity.provider,
+    )
+
+
+def _next_steps(selection: Selection, export: Export, path: str) -> list[NextStep]:
+    if export.ids or export.tombstones:
+        steps = [
+            NextStep(
+                "To see what this bundle would change in another store, run {call} there.",
+                "import",
+                {"input_path": path, "dry_run": True},
+            )
+        ]
+        if selection.since:
+            later = {"since": export.manifest.exported_at}
+            steps.append(
+                NextStep("To export what changes from now on, run {call}.", "export", later)
+            )
+        return steps
+    if selection.since:
+        return [NextStep(f"There are no {selection.in_words().removeprefix('all ')}.")]
+    if selection.filters:
+        return [NextStep(f"Nothing matches ({selection.in_words()}). Check the tags and dates.")]
+    return [NextStep("The store is empty. Check TRIBAL_DATA_DIR and TRIBAL_COLLECTION.")]

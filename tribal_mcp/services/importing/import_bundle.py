@@ -1,0 +1,217 @@
+"""The use case: import a bundle from a file, from text, or from the body of a request."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import anyio.to_thread
+
+from tribal_mcp.embedding.base import Embedder
+from tribal_mcp.embedding.providers import embedder_of
+from tribal_mcp.errors import EmbedderError, UsageError
+from tribal_mcp.files.bundles import dated_name
+from tribal_mcp.next_steps import NextStep
+from tribal_mcp.portability.bundle.reader import BundleReader, inline_reader
+from tribal_mcp.portability.bundle.verification import Verified
+from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
+from tribal_mcp.services.context import Context
+from tribal_mcp.services.embedders import configured_model, without_vector
+from tribal_mcp.services.importing.envelope import unwrapped
+from tribal_mcp.services.importing.importer import Options, import_entries
+from tribal_mcp.services.importing.sources import VerifiedBundle
+from tribal_mcp.services.permissions import refuse_change
+from tribal_mcp.services.requests import ImportRequest
+from tribal_mcp.services.results import ChangeResult, ImportResult
+from tribal_mcp.stores.base import MemoryStore
+from tribal_mcp.stores.restore_points import OpenPoint, RestorePoints
+from tribal_mcp.text import counted
+
+if TYPE_CHECKING:
+    from tribal_mcp.files.directory import Draft
+
+_VERIFIED_PERCENT = 10.0
+_NOT_IMPORTED = "Nothing was imported."
+
+
+async def run_import(context: Context, request: ImportRequest) -> ImportResult:
+    """Import a bundle, or say what that would change.
+
+    A request body may wrap the bundle with options, `dry_run` among them, so the permission is
+    checked once those are known.
+    """
+    still_wanted = partial(context.refuse_if_stopped, _NOT_IMPORTED)
+    async with unwrapped(request, context.spool, context.limits, still_wanted) as bare:
+        if context.read_only:
+            refuse_change("import", bare.model_dump())
+        return await _import(context, bare)
+
+
+async def _import(context: Context, request: ImportRequest) -> ImportResult:
+    if sum(map(bool, (request.input_path, request.bundle_json, request.passing))) != 1:
+        raise UsageError("Give either the path of a bundle or the bundle itself, and not both.")
+    strategy = request.embedding_strategy
+    with _bundle(context, request) as reader:
+        verifying = context.verifying(_VERIFIED_PERCENT, _NOT_IMPORTED)
+        verified = await anyio.to_thread.run_sync(
+            partial(reader.verify, verifying, strict=request.strict)
+        )
+        async with context.store() as store, _plan_file(context, request) as plan:
+            point = await _restore_point(context, request, verified, store)
+            embedder = await _embedder(context, store, strategy)
+            reembeds = embedder and strategy is ReembeddingStrategy.REEMBED
+            summary = await import_entries(
+                VerifiedBundle(reader, verified),
+                store,
+                embedder.identity if embedder and reembeds else configured_model(context.settings),
+                Options(
+                    request.conflict_resolution,
+                    strategy,
+                    dry_run=request.dry_run,
+                    restore_deleted=request.restore_deleted,
+                ),
+                embedder=embedder,
+                point=point,
+                on_change=partial(_write_line, plan) if plan else None,
+                watch=context.watch(
+                    "Planned" if request.dry_run else "Imported",
+                    "entries",
+                    begin=_VERIFIED_PERCENT,
+                ),
+            )
+    result = ImportResult(**summary.model_dump())
+    result.plan_path = os.fspath(plan.path) if plan else ""
+    result.next_steps = next_steps(request, result)
+    return result
+
+
+@contextmanager
+def _bundle(context: Context, request: ImportRequest) -> Iterator[BundleReader]:
+    if request.bundle_json:
+        yield inline_reader(request.bundle_json, context.limits)
+        return
+    with (
+        context.spool.reading(request.passing)
+        if request.passing
+        else context.directories.open_input(request.input_path, context.limits.file_bytes) as file,
+        ExitStack() as stack,
+    ):
+        scratch = partial(stack.enter_context, context.spool.scratch(elsewhere=request.dry_run))
+        yield BundleReader(file, context.limits, scratch=scratch)
+
+
+@asynccontextmanager
+async def _plan_file(context: Context, request: ImportRequest) -> AsyncIterator["Draft | None"]:
+    if not request.write_plan:
+        yield None
+        return
+    name = dated_name("import-plan", datetime.now(UTC), ".jsonl")
+    path = os.fspath(context.settings.bundle_dir / name)
+    with context.publish(path, numbered=True) as draft:
+        yield draft
+
+
+def _write_line(file: BinaryIO, change: ChangeResult) -> None:
+    file.write(change.model_dump_json(exclude_defaults=True).encode() + b"\n")
+
+
+async def _restore_point(
+    context: Context, request: ImportRequest, verified: Verified, store: MemoryStore
+) -> OpenPoint | None:
+    points = RestorePoints.of(store, context.settings.restore_points)
+    if request.dry_run or points is None:
+        return None
+    how = f"{request.conflict_resolution}, {request.embedding_strategy}"
+    source = os.path.basename(request.input_path) or "inline bundle"  # noqa: PTH119 - text only
+    model = await store.identity()
+    return points.begin("import", source, verified.sha256, how, model=model)
+
+
+async def _embedder(
+    context: Context, store: MemoryStore, strategy: ReembeddingStrategy
+) -> Embedder | None:
+    """The embedder for new vectors, or to check which model made the bundle's."""
+    try:
+        return embedder_of(context.settings, await store.state())
+    except EmbedderError:
+        if strategy is ReembeddingStrategy.REEMBED:
+            raise
+        return None  # the bundle's vectors need none
+
+
+def next_steps(request: ImportRequest, result: ImportResult) -> list[NextStep]:
+    """What to do after an import."""
+    given: dict[str, Any] = request.model_dump(exclude_defaults=True, exclude={"passing"})
+    if request.bundle_json:
+        given["bundle_json"] = ...
+
+    def again(text: str, **changed: Any) -> NextStep:  # noqa: ANN401 - arguments of a request
+        return NextStep(text, "import", given | changed)
+
+    if result.total and result.errors == result.total:
+        return [NextStep("Every entry was rejected. Correct the bundle as the errors say.")]
+    if result.dry_run:
+        return [again("Nothing was written. To import, run {call}.", dry_run=False)]
+    kept = result.skipped - result.identical - result.older - result.conflicts - result.forgotten
+    steps: list[tuple[object, NextStep]] = [
+        (
+            result.errors,
+            again(
+                "The other entries are imported. To add the rejected ones, correct them as the "
+                "errors say, and run {call}."
+            ),
+        ),
+        (
+            result.needs_reembedding,
+            NextStep(
+                f"{without_vector(result.without_vector)} To add vectors, run {{call}}.",
+                "reembed",
+            ),
+        ),
+        (
+            result.conflicts,
+            NextStep(
+                f"{counted(result.conflicts, 'memory differs', 'memories differ')} from the bundle "
+                "at the same updated_at, and stayed unchanged. Compare the versions by hand."
+            ),
+        ),
+        (
+            result.forgotten,
+            again(
+                f"{counted(result.forgotten, 'entry was', 'entries were')} not imported, because "
+                "of a deletion here. To restore deleted memories, run {call}.",
+                restore_deleted=True,
+            ),
+        ),
+        (
+            kept,
+            again(
+                f"{counted(kept, 'memory differs', 'memories differ')} from the bundle and stayed "
+                "unchanged. To take newer versions from the bundle, run {call}.",
+                conflict_resolution=ConflictResolution.MERGE,
+            ),
+        ),
+        (
+            kept,
+            again(
+                "To take every version from the bundle, run {call}.",
+                conflict_resolution=ConflictResolution.OVERWRITE,
+            ),
+        ),
+        (
+            result.restore_point,
+            NextStep("To undo this import, run {call}.", "undo", {"point": result.restore_point}),
+        ),
+    ]
+    found = [step for applies, step in steps if applies]
+    return found or [NextStep(_nothing_to_import(result))]
+
+
+def _nothing_to_import(result: ImportResult) -> str:
+    if not result.total:
+        return "Nothing to import: the bundle has no entries."
+    if result.older:
+        return "Nothing to import: every entry is already here, in the same or a newer version."
+    return "Nothing to import: every entry is already here."
