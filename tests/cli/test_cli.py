@@ -14,7 +14,6 @@ from tests.support.examples import memories, memory
 from tests.support.mcp_client import write_bundle
 from tribal_mcp import errors
 from tribal_mcp.cli import main as cli
-from tribal_mcp.cli.output import in_options
 from tribal_mcp.services.jobs import JOBS
 from tribal_mcp.services.requests import Request
 from tribal_mcp.services.results import ExportResult, ImportResult, StatsResult
@@ -224,19 +223,6 @@ def test_commands_named_in_messages_and_docs_exist() -> None:
     }
     assert named
     assert named <= COMMANDS.keys()
-
-
-@pytest.mark.parametrize(
-    ("sentence", "here"),
-    [
-        ("Bring it in with tribal_import.", "Bring it in with `tribal-mcp import`."),
-        ("Run it with dry_run=false.", "Run it without --dry-run."),
-        ("date_to: '2026' is bad", "--to: '2026' is bad"),
-        ("It can't be 'date_to.json'; it's in date_to", "It can't be 'date_to.json'; it's in --to"),
-    ],
-)
-def test_names_of_arguments_become_options_but_not_in_quoted_text(sentence: str, here: str) -> None:
-    assert in_options(sentence) == here
 
 
 def test_unprintable_characters_are_escaped(tribal: Tribal) -> None:

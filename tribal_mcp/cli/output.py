@@ -4,7 +4,6 @@ Text from a bundle may hold anything, so nothing unprintable is printed.
 """
 
 import os
-import re
 import signal
 import sys
 import threading
@@ -26,45 +25,6 @@ from tribal_mcp.services.results import ChangeResult, ImportResult, Result
 _BAR = 24
 _DRAW_EVERY_S = 0.1
 _STOPPING = "Stopping after this batch; press Ctrl-C again to stop at once"
-_OPTIONS = {
-    "tribal_export": "`tribal-mcp export`",
-    "tribal_import": "`tribal-mcp import`",
-    "tribal_reembed (all=true)": "`tribal-mcp reembed --all`",
-    "tribal_reembed": "`tribal-mcp reembed`",
-    "all=true": "--all",
-    "tribal_undo with point=": "`tribal-mcp undo` with ",
-    "tribal_undo": "`tribal-mcp undo`",
-    "tribal_recall": "`tribal-mcp recall`",
-    "tribal_remember and supersedes=its id": "`tribal-mcp remember --supersedes ID`",
-    "tribal_remember": "`tribal-mcp remember`",
-    "tribal_forget": "`tribal-mcp forget`",
-    "with supersedes=this id": "with --supersedes and this id",
-    "what has superseded_by is": "those that are superseded are",
-    "count=1": "--count 1",
-    "leave supersedes out": "leave --supersedes out",
-    "restore_deleted=true": "--restore-deleted",
-    "restore_deleted": "--restore-deleted",
-    "conflict_resolution is": "--on-conflict is",
-    "with dry_run=false": "without --dry-run",
-    "dry_run=true": "--dry-run",
-    "date_from": "--from",
-    "date_to": "--to",
-    "with since=": "--since ",
-    "since=": "--since ",
-    "embedding_strategy": "--embeddings",
-    'Use "merge" or "overwrite"': "Use --on-conflict merge or overwrite",
-    "ask to overwrite": "use --overwrite",
-    "or say overwrite": "or say --overwrite",
-    "in error_details": "above",
-    "as error_details says": "as said above",
-}
-# What stands in quotes is somebody's text and stays; an apostrophe in a word is no quote.
-_NAMES = re.compile(rf"""(?<!\w)'[^']*'|\b(?:{"|".join(map(re.escape, _OPTIONS))})""")
-
-
-def in_options(sentence: str) -> str:
-    """A sentence of the services in the words of the command line."""
-    return _NAMES.sub(lambda match: _OPTIONS.get(match[0], match[0]), sentence)
 
 
 def show(result: Result, title: str, steps: list[str]) -> None:
@@ -118,7 +78,7 @@ def _show_errors(result: ImportResult) -> None:
 
 def show_failure(error: TribalError, steps: list[str]) -> None:
     """Print why a command could not be carried out, and what to do about it."""
-    _print(" ".join([f"tribal-mcp: {in_options(str(error))}", *steps]), to=sys.stderr)
+    _print(" ".join([f"tribal-mcp: {error}", *steps]), to=sys.stderr)
 
 
 def _print(text: str, start: str = "", margin: str = "", to: TextIO | None = None) -> None:

@@ -37,7 +37,7 @@ def run(name: str, arguments: dict[str, Any]) -> "Result":
     """
     import anyio  # noqa: PLC0415 - a help page needs none of these
 
-    from tribal_mcp.cli.output import Progress, in_options, stopping  # noqa: PLC0415
+    from tribal_mcp.cli.output import Progress, stopping  # noqa: PLC0415
     from tribal_mcp.config import load  # noqa: PLC0415
     from tribal_mcp.services.context import Context  # noqa: PLC0415
     from tribal_mcp.services.jobs import run as run_job  # noqa: PLC0415
@@ -45,9 +45,7 @@ def run(name: str, arguments: dict[str, Any]) -> "Result":
     settings, limits = load()
     with Progress() as progress, stopping(progress) as stop:
         context = Context(settings, limits, progress, stop, trusted=True)
-        result = anyio.run(run_job, context, name, arguments)
-    result.notes = [in_options(note) for note in result.notes]
-    return result
+        return anyio.run(run_job, context, name, arguments)
 
 
 def show(result: "Result", title: str, *, as_json: bool) -> None:
@@ -55,10 +53,6 @@ def show(result: "Result", title: str, *, as_json: bool) -> None:
     app = click.get_current_context().find_root().command
     assert isinstance(app, click.Group)  # noqa: S101 - all commands are in one
     steps = in_commands(result.next_steps, app.commands)
-    if not steps and result.next_step:
-        from tribal_mcp.cli.output import in_options  # noqa: PLC0415
-
-        steps = [in_options(result.next_step)]
     if as_json:
         result.next_step = " ".join(steps)
         click.echo(result.model_dump_json(indent=2))
