@@ -1,4 +1,4 @@
-"""What every use case works with: the settings, where its files are, and who is told and asked."""
+"""What every use case needs: the settings, the files and directories, progress and cancellation."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager

@@ -30,7 +30,7 @@ STALLED_S = 900.0
 
 _LAST_BATCH_S = 25.0
 _LINE_BYTES = 64 * 1024 * 1024
-_GONE = (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError)
+_ENDED = (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError)
 
 OnProgress = Callable[[float, str], Awaitable[None]]
 
@@ -100,7 +100,7 @@ class _Worker:
             try:
                 await self.send({"stop": True})
                 answer = await self.answer()
-            except _GONE:
+            except _ENDED:
                 return False
             log.info("Stopped: %s", answer.get("error", {}).get("message", "completed"))
             return True
@@ -162,7 +162,7 @@ class StoreProcesses:
                     )
                 answer = await worker.answer(on_progress)
                 usable = True
-            except _GONE:
+            except _ENDED:
                 raise StoreError(
                     "The store process ended unexpectedly. Acknowledged changes are safe. Try "
                     "again.",
