@@ -266,7 +266,7 @@ def test_a_folder_takes_new_memories(tribal: Tribal, tmp_path: Path, name: str) 
 # Restore points
 
 
-def test_all_operations_are_taken_back_one_after_another(tribal: Tribal, tmp_path: Path) -> None:
+def test_all_operations_are_undone_one_after_another(tribal: Tribal, tmp_path: Path) -> None:
     store = unpack("store", tmp_path)
     for step in FOLDERS["store"]["undone"]:
         ask(tribal, "undo", step["point"])
@@ -285,7 +285,7 @@ def test_the_history_of_one_memory_is_known(tribal: Tribal, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["moved", "switching"])
-def test_a_move_to_another_model_is_taken_back_to_the_bit_and_made_again(
+def test_a_change_of_model_is_undone_bit_for_bit_and_repeated(
     tribal: Tribal, tmp_path: Path, name: str
 ) -> None:
     about = FOLDERS[name]
@@ -309,9 +309,7 @@ def test_a_point_whose_contents_were_removed_stays_in_the_history_only(
 # What a killed writer left
 
 
-def test_an_import_that_was_killed_goes_on_and_is_taken_back_as_one(
-    tribal: Tribal, tmp_path: Path
-) -> None:
+def test_a_killed_import_is_continued_and_undone_as_one(tribal: Tribal, tmp_path: Path) -> None:
     about = FOLDERS["stopped-import"]
     store = unpack("stopped-import", tmp_path)
     name = bring("arriving.json", tmp_path)
@@ -323,9 +321,7 @@ def test_an_import_that_was_killed_goes_on_and_is_taken_back_as_one(
     assert held(store) == expected(about["undone"])
 
 
-def test_an_import_that_was_killed_is_taken_back_as_far_as_it_came(
-    tribal: Tribal, tmp_path: Path
-) -> None:
+def test_the_written_part_of_a_killed_import_is_undone(tribal: Tribal, tmp_path: Path) -> None:
     about = FOLDERS["stopped-import"]
     store = unpack("stopped-import", tmp_path)
     ask(tribal, "undo", about["point"])
@@ -348,9 +344,7 @@ def test_a_move_that_was_killed_embeds_only_what_was_not_embedded(
     assert held(store) == expected(about["holds"])
 
 
-def test_a_batch_that_was_killed_is_completed_and_its_import_taken_back(
-    tribal: Tribal, tmp_path: Path
-) -> None:
+def test_a_killed_batch_is_completed_and_its_import_undone(tribal: Tribal, tmp_path: Path) -> None:
     about = FOLDERS["mid-batch"]
     store = unpack("mid-batch", tmp_path)
     assert held(store) == expected(about["holds"])
@@ -358,7 +352,7 @@ def test_a_batch_that_was_killed_is_completed_and_its_import_taken_back(
     assert held(store) == expected(about["undone"])
 
 
-def test_an_undo_that_was_killed_goes_on_and_is_itself_taken_back(
+def test_a_killed_undo_is_continued_and_can_itself_be_undone(
     tribal: Tribal, tmp_path: Path
 ) -> None:
     about = FOLDERS["mid-undo"]

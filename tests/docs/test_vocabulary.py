@@ -76,3 +76,9 @@ def test_no_retired_term_is_in_a_document(page: Path) -> None:
 def test_no_retired_term_is_in_a_module(module: Path) -> None:
     found = [f"line {line}: {term}" for line, text in parts_of(module) for term in retired_in(text)]
     assert found == []
+
+
+def test_no_retired_term_is_in_the_name_of_a_test() -> None:
+    files = (ROOT / "tests").rglob("test_*.py")
+    names = [name for file in files for name in re.findall(r"def (test_\w+)", file.read_text())]
+    assert [f"{name}: {term}" for name in names for term in retired_in(name)] == []

@@ -98,7 +98,7 @@ async def test_taking_a_move_back_that_is_killed_at_any_step_loses_nothing(
     assert step > 10
 
 
-async def test_a_move_that_was_killed_in_its_last_step_is_what_undo_takes_back(
+async def test_undo_reverses_a_change_of_model_that_was_killed_in_its_last_step(
     store: ChromaStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await move(store, Model(16))
@@ -118,7 +118,9 @@ async def test_a_move_that_was_killed_in_its_last_step_is_what_undo_takes_back(
     await assert_nothing_is_lost(store, COUNT)
 
 
-async def test_a_move_whose_undoing_was_undone_can_be_taken_back_again(store: ChromaStore) -> None:
+async def test_a_change_of_model_can_be_undone_again_after_its_undo_was_undone(
+    store: ChromaStore,
+) -> None:
     two = Model(16)
     _, point = await move(store, two)
     first = (await undo(store)).restore_point
@@ -136,7 +138,7 @@ async def test_a_move_whose_undoing_was_undone_can_be_taken_back_again(store: Ch
     assert (await store.state()).pending == 0
 
 
-async def test_what_is_taken_back_in_one_collection_touches_no_other_of_the_folder(
+async def test_an_undo_in_one_collection_leaves_the_others_of_the_folder_unchanged(
     store: ChromaStore, tmp_path: Path
 ) -> None:
     _, point = await move(store, Model(16))

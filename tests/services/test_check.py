@@ -70,7 +70,9 @@ def test_a_sound_folder_is_called_sound(folder: Path) -> None:
     assert result["problems"] == []
 
 
-def test_a_cut_off_index_is_found_and_mended_as_far_as_vectors_are_left(folder: Path) -> None:
+def test_a_truncated_index_is_found_and_repaired_with_the_vectors_that_are_left(
+    folder: Path,
+) -> None:
     data = index_of(folder) / "data_level0.bin"
     data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
     code, result = run(folder, "check")

@@ -117,7 +117,7 @@ async def test_what_is_kept_beside_others_says_which_model_made_it(empty: Search
     assert (again.skipped, again.identical) == (1, 1)
 
 
-async def test_a_mix_is_exported_as_one_and_comes_back_as_it_was(
+async def test_vectors_of_other_models_survive_an_export_and_an_import(
     store: SearchableStore, tmp_path: Path
 ) -> None:
     data = await written(store)
@@ -132,12 +132,14 @@ async def test_a_mix_is_exported_as_one_and_comes_back_as_it_was(
     assert again.identical == 3
 
 
-async def test_a_bundle_that_is_no_mix_names_no_other_models(empty: SearchableStore) -> None:
+async def test_a_bundle_with_vectors_of_one_model_names_no_other_models(
+    empty: SearchableStore,
+) -> None:
     await import_memories(bundle_of(ONE, fact(0, CAT, ONE)), empty)
     assert "other_models" not in (await export_memories(empty)).manifest.extra
 
 
-async def test_in_a_store_of_the_other_model_the_mix_is_the_other_way_round(
+async def test_a_store_of_the_other_model_counts_the_bundles_own_model_as_other(
     store: SearchableStore,
 ) -> None:
     bundle = await export_memories(store)
@@ -157,7 +159,7 @@ async def test_in_a_store_of_the_other_model_the_mix_is_the_other_way_round(
     }  # fmt: skip
 
 
-async def test_vectors_of_a_third_model_are_made_anew_or_dropped(store: SearchableStore) -> None:
+async def test_vectors_of_a_third_model_are_made_again_or_dropped(store: SearchableStore) -> None:
     bundle = await export_memories(store)
     dropped, anew = InMemoryStore(), InMemoryStore()
     for other in (dropped, anew):
@@ -190,7 +192,7 @@ async def test_a_question_is_never_compared_with_the_vector_of_another_model(
     ]
 
 
-async def test_a_mix_is_taken_back_to_the_byte(empty: SearchableStore) -> None:
+async def test_undo_restores_vectors_of_other_models_byte_for_byte(empty: SearchableStore) -> None:
     await import_memories(bundle_of(ONE, fact(0, CAT, ONE)), empty)
     before = await state_of(empty)
     await import_memories(bundle_of(TWO, fact(2, FISH, TWO)), empty, embedding_strategy=KEEP)
@@ -199,7 +201,9 @@ async def test_a_mix_is_taken_back_to_the_byte(empty: SearchableStore) -> None:
     assert await state_of(empty) == before
 
 
-async def test_all_anew_ends_the_mix_and_can_be_taken_back(store: SearchableStore) -> None:
+async def test_reembedding_all_replaces_vectors_of_other_models_and_can_be_undone(
+    store: SearchableStore,
+) -> None:
     before = await state_of(store)
     points = RestorePoints.of(store)
     assert points is not None
@@ -216,7 +220,9 @@ async def test_all_anew_ends_the_mix_and_can_be_taken_back(store: SearchableStor
     assert await state_of(store) == before
 
 
-async def test_a_move_to_a_third_model_leaves_no_trace_of_the_mix(tmp_path: Path) -> None:
+async def test_a_change_to_a_third_model_replaces_vectors_of_all_other_models(
+    tmp_path: Path,
+) -> None:
     store = ChromaStore(tmp_path / "store")
     await mix(store)
     points = RestorePoints.of(store)
@@ -263,7 +269,7 @@ async def test_a_vector_of_another_model_here_is_not_taken_for_a_new_one(
     assert same_vector(found["memory-2"].embedding, ONE.vector(FISH))
 
 
-async def test_the_stats_count_a_mix(tmp_path: Path) -> None:
+async def test_stats_count_vectors_of_other_models(tmp_path: Path) -> None:
     write_bundle(tmp_path / "one.json", [memory(0)], "one")
     write_bundle(tmp_path / "two.json", [memory(1), memory(2)], "two")
     async with connected(tmp_path) as client:

@@ -75,7 +75,7 @@ NEWER = memory(1, updated_at=BEGIN + 11 * DAY)
     ],
     ids=["older", "the same time", "newer", "restored"],
 )
-async def test_a_memory_that_was_forgotten_here_comes_back_only_if_it_is_newer_or_wanted(
+async def test_a_memory_deleted_here_is_imported_only_if_it_is_newer_or_restore_deleted_is_set(
     store: MemoryStore,
     strategy: ConflictResolution,
     incoming: MemoryEntry,
@@ -92,7 +92,9 @@ async def test_a_memory_that_was_forgotten_here_comes_back_only_if_it_is_newer_o
     assert (summary.skipped, summary.forgotten) == (not comes, not comes)
 
 
-async def test_what_stays_forgotten_is_said_with_what_brings_it_back(tmp_path: Path) -> None:
+async def test_memories_that_stay_deleted_are_reported_with_the_step_that_restores_them(
+    tmp_path: Path,
+) -> None:
     write_bundle(tmp_path / "some.json", [memory(1), memory(2)])
     async with connected(tmp_path) as client:
         await call(client, "tribal_import", input_path="some.json")
@@ -133,7 +135,7 @@ async def test_a_tombstone_deletes_only_in_merge_and_overwrite(
 
 
 @pytest.mark.parametrize("strategy", [SKIP, OVERWRITE, MERGE])
-async def test_what_was_forgotten_there_is_remembered_here_and_the_latest_time_counts(
+async def test_tombstones_of_the_bundle_are_stored_and_the_latest_time_counts(
     store: MemoryStore, strategy: ConflictResolution
 ) -> None:
     for time in (5, 9, 7):
@@ -182,7 +184,7 @@ async def test_both_are_kept_and_links_to_the_copy_follow_it(store: MemoryStore)
     assert await store.get_many(await store.list_ids()) == found
 
 
-async def test_a_copy_that_was_changed_or_forgotten_here_stays_so(store: MemoryStore) -> None:
+async def test_a_copy_that_was_changed_or_deleted_here_stays_so(store: MemoryStore) -> None:
     await store.upsert([memory(0, content="mine"), memory(1, content="mine")])
     bundle = bundle_of(memory(0), memory(1))
     await import_memories(bundle, store, MODEL, KEEP_BOTH)

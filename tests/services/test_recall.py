@@ -113,7 +113,7 @@ async def test_no_more_than_asked_for_are_given(store: SearchableStore) -> None:
             assert len((await asked(store, "Fact", embedder, count=count)).hits) == count
 
 
-async def test_what_has_no_vector_is_found_by_words_beside_the_others(
+async def test_memories_without_a_vector_are_found_by_keyword_search_beside_the_others(
     store: SearchableStore,
 ) -> None:
     await fill(store, *FACTS, *(fact(n, f"Filling {n}") for n in range(10, 30)))

@@ -163,7 +163,7 @@ async def test_vectors_of_two_models_never_stand_side_by_side(store: ChromaStore
         await embed_missing(store, work(Model(16)))
 
 
-async def test_all_memories_move_to_another_model_and_back(store: ChromaStore) -> None:
+async def test_all_memories_change_to_another_model_and_back(store: ChromaStore) -> None:
     one, two = Model(8), Model(16)
     await embed_missing(store, work(one))
     await store.delete(["memory-5"])
@@ -359,7 +359,7 @@ async def test_what_is_not_kept_any_more_is_not_put_back(store: ChromaStore) -> 
     await assert_of(store, last, COUNT)
 
 
-async def test_an_older_import_that_is_taken_back_brings_no_vector_of_the_model_before(
+async def test_undoing_an_import_from_before_a_change_of_model_restores_no_old_vectors(
     store: ChromaStore,
 ) -> None:
     one, two = Model(16), Model(16)
@@ -377,7 +377,7 @@ async def test_an_older_import_that_is_taken_back_brings_no_vector_of_the_model_
     assert (await store.state()).pending == 0
 
 
-async def test_an_import_stops_when_the_store_moves_to_another_model_meanwhile(
+async def test_an_import_stops_if_the_model_of_the_store_changes_meanwhile(
     store: ChromaStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importing, "STEP", 2)
@@ -442,7 +442,7 @@ async def test_a_store_in_memory_says_that_a_move_takes_a_folder() -> None:
         await change_model(store, work(Model(8)), None)  # type: ignore[arg-type]
 
 
-async def test_a_bundle_of_another_model_comes_in_is_embedded_anew_and_found(
+async def test_an_imported_bundle_of_another_model_is_reembedded_and_found(
     tmp_path: Path,
 ) -> None:
     write_bundle(
@@ -467,7 +467,7 @@ async def test_a_bundle_of_another_model_comes_in_is_embedded_anew_and_found(
 
 @pytest.mark.parametrize("strategy", list(ConflictResolution)[:4])
 @pytest.mark.parametrize("kind", ["in memory", "chroma folder"])
-async def test_an_import_makes_the_vectors_on_its_way_and_once(
+async def test_an_import_makes_each_vector_once(
     tmp_path: Path, kind: str, strategy: ConflictResolution
 ) -> None:
     here = InMemoryStore() if kind == "in memory" else open_store(tmp_path / "s")
@@ -555,5 +555,5 @@ async def test_a_model_that_can_not_be_asked_checks_nothing_and_says_so() -> Non
     assert "Can't check that words-8" in " ".join(summary.notes)
 
 
-def test_the_batch_in_hand_is_small() -> None:
+def test_the_batch_in_progress_is_small() -> None:
     assert BATCH <= 64

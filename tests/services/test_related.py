@@ -138,7 +138,7 @@ async def test_an_import_counts_links_to_what_is_neither_in_the_bundle_nor_stays
     assert any("4 links name memories that neither" in note for note in summary.notes)
 
 
-async def test_a_model_exports_a_chain_and_is_told_what_is_missing(tmp_path: Path) -> None:
+async def test_an_export_of_a_chain_reports_missing_links(tmp_path: Path) -> None:
     write_bundle(tmp_path / "chain.json", CHAIN)
     async with connected(tmp_path) as client:
         await call(client, "tribal_import", input_path="chain.json")

@@ -243,7 +243,7 @@ async def test_a_memory_with_another_correction_is_not_true_again(store: Searcha
     assert (await forget(store, ["e"])).current_again == ["b"]
 
 
-async def test_what_was_forgotten_can_be_had_back(tmp_path: Path) -> None:
+async def test_deleted_memories_can_be_restored(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     await some(store)
     before = await store.get_many(["c", "d"])
@@ -271,7 +271,7 @@ async def test_forgetting_nothing_and_too_much_is_refused(store: SearchableStore
         await forget(store, [str(n) for n in range(MOST + 1)])
 
 
-async def test_a_forgotten_text_can_be_remembered_again(store: SearchableStore) -> None:
+async def test_a_deleted_text_can_be_remembered_again(store: SearchableStore) -> None:
     first = await said(store, "Likes tea")
     await forget(store, [first.id])
     again = await said(store, "Likes tea")

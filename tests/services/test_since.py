@@ -107,7 +107,7 @@ async def test_the_time_of_an_export_continues_it_without_a_gap(store: MemorySto
     assert len(seen) == 5
 
 
-async def test_a_filter_and_a_time_must_both_fit_and_all_that_was_forgotten_since_is_told(
+async def test_a_filtered_export_since_a_time_has_all_tombstones_since_then(
     store: MemoryStore,
 ) -> None:
     await store.upsert(memories(4))
@@ -131,7 +131,7 @@ async def test_a_filtered_export_carries_no_tombstones_and_a_whole_one_all(
     assert (await export_memories(store, filters=ExportFilter(tags=["home"]))).deleted == []
 
 
-async def test_a_memory_that_is_forgotten_while_an_export_begins_is_in_it_once() -> None:
+async def test_a_memory_deleted_while_an_export_begins_is_in_it_once() -> None:
     class Busy(InMemoryStore):
         async def forgotten(self, ids: Sequence[str] | None = None) -> dict[str, int]:
             return {"memory-1": 1, **await super().forgotten(ids)}
@@ -212,7 +212,7 @@ async def test_an_earlier_bundle_leaves_out_what_is_in_it_as_it_is_here(
     assert [n for n in bundle.notes if "1 memory in the earlier bundle but neither" in n]
 
 
-async def test_what_was_never_here_is_not_said_to_be_forgotten(store: MemoryStore) -> None:
+async def test_a_memory_that_was_never_here_is_not_reported_as_deleted(store: MemoryStore) -> None:
     other = InMemoryStore()
     await other.upsert(memories(5))
     bundle = await export_memories(store, since=await export_memories(other))
@@ -220,7 +220,7 @@ async def test_what_was_never_here_is_not_said_to_be_forgotten(store: MemoryStor
     assert any("5 memories in the earlier bundle but neither" in n for n in bundle.notes)
 
 
-async def test_a_filtered_bundle_since_an_earlier_one_names_no_other_forgotten_memories(
+async def test_a_filtered_export_since_a_bundle_has_only_tombstones_of_its_memories(
     store: MemoryStore,
 ) -> None:
     home = ExportFilter(tags=["home"])

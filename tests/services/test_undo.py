@@ -92,7 +92,7 @@ MIXED = bundle_of(
 
 
 @pytest.mark.parametrize("strategy", [OVERWRITE, MERGE])
-async def test_an_import_is_taken_back_to_the_byte(
+async def test_undo_restores_the_store_byte_for_byte(
     store: MemoryStore, strategy: ConflictResolution
 ) -> None:
     await store.set_identity(MODEL)
@@ -132,7 +132,7 @@ async def test_undoing_twice_changes_nothing_more(store: MemoryStore) -> None:
     assert "everything is already as it was" in next_steps(repeated)
 
 
-async def test_an_older_import_is_taken_back_by_its_name(store: MemoryStore) -> None:
+async def test_an_older_import_is_undone_by_its_restore_point(store: MemoryStore) -> None:
     first = await import_memories(bundle_of(memory(1)), store)
     await import_memories(bundle_of(memory(2)), store)
     await undo(store, first.restore_point)
@@ -205,7 +205,7 @@ async def test_nothing_is_kept_of_an_import_that_changed_nothing(store: MemorySt
     assert len(points_of(store).all()) == 1
 
 
-async def test_an_import_that_was_stopped_and_completed_is_taken_back_in_one_call(
+async def test_one_undo_reverses_an_import_that_was_stopped_and_completed(
     store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importing, "STEP", 2)
@@ -308,7 +308,9 @@ async def test_a_line_that_was_cut_off_by_a_kill_was_not_acted_on(store: MemoryS
     assert await store.get_many(["memory-0", "memory-1"]) == {"memory-0": memory(0)}
 
 
-def test_a_point_whose_operation_failed_is_gone_on_with_by_the_next(tmp_path: Path) -> None:
+def test_the_restore_point_of_a_failed_operation_is_continued_by_the_next_one(
+    tmp_path: Path,
+) -> None:
     points = RestorePoints(tmp_path)
     failed = points.begin("import", "some.json", "a hash")
     failed.save({"memory-0": None}, Change([memory(0)]))

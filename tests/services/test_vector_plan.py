@@ -62,7 +62,7 @@ def test_a_drop_nobody_asked_for_is_explained() -> None:
     assert "all-MiniLM-L6-v2" in note
 
 
-def test_a_mix_of_models_is_said_to_be_one() -> None:
+def test_vectors_of_other_models_are_reported() -> None:
     mix = plan_vectors(BGE, 384, HOLDS_MINI, None, KEEP)
     assert "BAAI/bge-small-en-v1.5" in mix.note
     assert mix.named == "BAAI/bge-small-en-v1.5"

@@ -73,7 +73,7 @@ async def test_a_process_that_died_while_nobody_called_is_replaced() -> None:
 
 
 @pytest.mark.usefixtures("scripted")
-async def test_a_process_that_dies_at_work_is_an_error_and_the_next_call_works() -> None:
+async def test_a_process_that_dies_during_a_call_is_an_error_and_the_next_call_works() -> None:
     async with StoreProcesses() as processes:
         with pytest.raises(StoreError, match=r"ended unexpectedly.*Try again"):
             await processes.call("die", {})
@@ -88,7 +88,7 @@ async def test_a_large_call_arrives_whole() -> None:
 
 
 @pytest.mark.usefixtures("scripted")
-async def test_a_call_that_is_cancelled_at_work_stops_its_job_and_spares_its_process() -> None:
+async def test_a_cancelled_call_stops_its_use_case_and_keeps_its_process() -> None:
     begun = anyio.Event()
 
     async def on_progress(_percent: float, _message: str) -> None:

@@ -55,7 +55,7 @@ def answer(worker: subprocess.Popen[bytes], until: str = "") -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_stop_ends_the_call_at_work_and_not_the_one_after() -> None:
+def test_a_stop_ends_the_running_call_and_not_the_next_one() -> None:
     with real_worker() as worker:
         ask(worker, {"stop": True}, {"call": "stats", "arguments": {}})
         assert answer(worker)["result"]["count"] == 0
@@ -66,7 +66,7 @@ def test_a_stop_ends_the_call_at_work_and_not_the_one_after() -> None:
 
 
 @pytest.mark.parametrize("end", ["end of input", "SIGTERM"])
-def test_a_worker_that_is_told_to_end_finishes_its_batch_and_says_how_far_it_came(
+def test_a_terminated_worker_finishes_its_batch_and_reports_its_progress(
     folder: Path, end: str
 ) -> None:
     write_many(folder / "many.json", 4000)
