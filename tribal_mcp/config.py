@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
@@ -62,6 +62,10 @@ class Settings(BaseSettings):
     )
     lock_timeout_s: float = Field(
         60.0, gt=0, description="seconds to wait for another process or for a server"
+    )
+    durability: Literal["full", "process"] = Field(
+        "full",
+        description="what acknowledged changes survive: a power cut (full), or a killed process",
     )
     restore_points: int = Field(20, ge=1, description="how many past operations can be undone")
     chroma_url: str = Field(

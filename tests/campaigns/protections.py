@@ -1,10 +1,10 @@
 """Disables mechanisms: a campaign that still passes then proves nothing about them."""
 
+import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
@@ -15,6 +15,7 @@ from tribal_mcp.stores.chroma import write as batches
 from tribal_mcp.stores.chroma.files.index_backup import IndexBackup
 from tribal_mcp.stores.chroma.folder import ChromaFolder
 from tribal_mcp.stores.chroma.journal import Journal
+from tribal_mcp.stores.chroma.lock import Writer
 
 
 def switch_off(names: Collection[str]) -> None:
@@ -23,7 +24,7 @@ def switch_off(names: Collection[str]) -> None:
         _SWITCHES[name]()
 
 
-def _put(where: object, name: str, what: Callable[..., Any]) -> None:
+def _put(where: object, name: str, what: object) -> None:
     setattr(where, name, what)
 
 
@@ -40,6 +41,9 @@ _SWITCHES: dict[str, Callable[[], None]] = {
     "reopen": lambda: _put(ChromaFolder, "_data_version", lambda _: 0),
     "journal": lambda: _put(Journal, "write", lambda *_: None),
     "recovery": lambda: _put(sessions, "recover", lambda folder: folder.end_writing()),
+    "sync": lambda: _put(os, "fsync", lambda _: None),
+    "log": lambda: _put(ChromaFolder, "own_log", lambda folder: folder.client()),
+    "restart": lambda: _put(Writer, "before_restart", property(lambda _: False)),
     "guard": lambda: _put(IndexBackup, "save", lambda *_: None),
     "publish": lambda: _put(BundleFolders, "publish", _in_place),
     "schema": lambda: _put(batches, "check_embedding_function", lambda _: None),

@@ -20,11 +20,12 @@ import pytest
 from tests.campaigns import disk, power, trace
 from tests.campaigns.processes import ask, report, times
 
+_INDEX = ("data_level0.bin", "index_metadata.pickle")
+
 pytestmark = [
     pytest.mark.campaign,
     pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed"),
 ]
-ATOMIC = {"upsert", "forget"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +94,8 @@ def judged(
     chance = random.Random(cuts.seed)  # noqa: S311
     outcomes: Counter[str] = Counter()
     examples: list[str] = []
-    first = next(n for n, o in enumerate(found.trace.operations) if o.kind == "mark")
     for number in range(cuts.count):
-        at = chance.randint(first + 1, len(found.trace.operations))
+        at = _moment(found.trace, chance)
         fate = chance.choice(disk.FATES)
         state = disk.cut(found.trace, at, cuts.rules, fate, chance)
         done = sum(mark != "end" for mark in state.marks) - 1
@@ -110,13 +110,25 @@ def judged(
     return outcomes, examples
 
 
+def _moment(traced: trace.Trace, chance: random.Random) -> int:
+    """Where to cut: anywhere, or, more often, soon after a write to an index."""
+    operations = traced.operations
+    first = next(n for n, o in enumerate(operations) if o.kind == "mark") + 1
+    indexes = {o.file for o in operations if o.kind == "create" and o.path.endswith(_INDEX)}
+    indexes |= {file for path, file in traced.names.items() if path.endswith(_INDEX)}
+    written = [n for n, o in enumerate(operations) if n >= first and o.file in indexes]
+    if written and chance.random() < 2 / 3:
+        return min(chance.choice(written) + chance.randint(1, 40), len(operations))
+    return chance.randint(first, len(operations))
+
+
 @pytest.mark.parametrize("program", power.PROGRAMS)
 def test_a_power_cut_loses_nothing_that_was_acknowledged(program: str, tmp_path: Path) -> None:
-    found = run(program, tmp_path, lambda store: ask(power.prepared, store))
+    found = run(program, tmp_path, lambda store: ask(power.prepared, store, program))
     outcomes: Counter[str] = Counter()
     examples: list[str] = []
     for seed, rules in enumerate(disk.RULES):
-        cuts = Cuts(times(4, 110), seed, rules, program in ATOMIC)
+        cuts = Cuts(times(4, 110), seed, rules, power.PROGRAMS[program].atomic)
         some, those = ask(judged, found, tmp_path, cuts, timeout_s=3000)
         outcomes += some
         examples += those

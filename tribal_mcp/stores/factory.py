@@ -68,6 +68,7 @@ def folder_of(settings: Settings, on_wait: OnWait = lambda _why: None) -> Chroma
         settings.collection,
         lock_timeout_s=settings.lock_timeout_s,
         on_wait=on_wait,
+        durable=settings.durability == "full",
     )
 
 

@@ -65,7 +65,6 @@ class ChromaFolder:
         open_steps: how many steps were started and not completed. A failed step stays open; then
             the writer marker stays, too, and the next session recovers the folder.
         thread_lock: held by the thread that uses the folder.
-        durable: whether what is acknowledged has to survive a power cut.
     """
 
     _open: dict[Path, "ChromaFolder"] = {}  # noqa: RUF012 - all folders of this process
@@ -76,7 +75,6 @@ class ChromaFolder:
         self.own = path / OWN_FOLDER
         self.lock = FolderLock(path)
         self.journal = Journal(self.own / "journal.jsonl")
-        self.durable = True
         self.index_backup = IndexBackup(path)
         self.notes: list[str] = []
         self.open_steps = 0
@@ -101,6 +99,11 @@ class ChromaFolder:
         """Close everything that this process has open, before it exits."""
         for folder in cls._open.values():
             folder.close()
+
+    @property
+    def durable(self) -> bool:
+        """Whether acknowledged changes survive a power cut, or only a killed process."""
+        return self.index_backup.sync
 
     @property
     def database(self) -> Path:

@@ -56,15 +56,18 @@ def recover(folder: ChromaFolder) -> None:
     in_progress = any(path.exists() for path in (folder.own / REBUILD, folder.own / SWAP))
     if writer is None and not in_progress and not folder.journal.exists():
         return
+    power_cut = writer is not None and writer.before_restart
     with folder.step():
-        power_cut = writer is not None and writer.before_restart
         done = _recover_collections(folder, power_cut=power_cut) if folder.exists else []
         done += finish_swap(folder)
         done += finish_batch(folder)
     folder.end_writing()
     if done:
-        who = f"A writer ({writer})" if writer else "A writer"
-        folder.note(f"{who} was killed. The folder was recovered: {' '.join(done)}")
+        if power_cut:
+            why = f"This computer restarted while {writer} was writing."
+        else:
+            why = f"A writer ({writer}) was killed." if writer else "A writer was killed."
+        folder.note(f"{why} The folder was recovered: {' '.join(done)}")
         log.warning(folder.notes[-1])
 
 

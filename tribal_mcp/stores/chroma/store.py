@@ -63,6 +63,8 @@ class ChromaStore:
         lock_timeout_s: how long to wait while another process holds the folder.
         on_wait: called repeatedly during the wait with a sentence that names the process; an
             exception from it ends the wait.
+        durable: whether acknowledged changes survive a power cut, or only a killed process. It
+            applies to all stores of this process in the same folder.
     """
 
     def __init__(
@@ -72,8 +74,10 @@ class ChromaStore:
         *,
         lock_timeout_s: float = 60.0,
         on_wait: Callable[[str], None] | None = None,
+        durable: bool = True,
     ) -> None:
         self._folder = ChromaFolder.at(path)
+        self._folder.index_backup.sync = durable
         self._sessions = Sessions(self._folder, lock_timeout_s, on_wait)
         self._name = collection
 
@@ -298,7 +302,11 @@ class ChromaStore:
         """The store on another collection of the same folder."""
         sessions = self._sessions
         return type(self)(
-            self._folder.path, name, lock_timeout_s=sessions.timeout_s, on_wait=sessions.on_wait
+            self._folder.path,
+            name,
+            lock_timeout_s=sessions.timeout_s,
+            on_wait=sessions.on_wait,
+            durable=self._folder.durable,
         )
 
     async def collection_ids(self) -> list[str]:

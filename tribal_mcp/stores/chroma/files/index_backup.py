@@ -40,13 +40,15 @@ class IndexBackup:
 
     Args:
         folder: the Chroma folder.
+
+    Attributes:
         sync: whether to have the disk store the index first.
     """
 
-    def __init__(self, folder: Path, *, sync: bool = True) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._place = folder / OWN_FOLDER / "guard"
-        self._sync = sync
+        self.sync = True
         self._saved: dict[str, tuple[int, Stamps]] = {}
 
     def save(self, segment: str, applied: int | None) -> bool:
@@ -64,15 +66,15 @@ class IndexBackup:
         if applied is None or self._saved.get(segment) == (applied, now):
             return False
         before = self.read(segment, labels=False)
-        changed = before is None or before[:3] != (applied, now, self._sync)
+        changed = before is None or before[:3] != (applied, now, self.sync)
         if changed:
-            if self._sync:
+            if self.sync:
                 for name in FILES:
                     fsync_path(index / name)
                 fsync_directory(index)
             make_private(self._place)
             labels = b"" if now[-1] is None else (index / LABELS).read_bytes()
-            head = orjson.dumps([applied, now, self._sync]) + b"\n"
+            head = orjson.dumps([applied, now, self.sync]) + b"\n"
             write_atomically(self._place / segment, [head, labels])
         self._saved[segment] = (applied, now)
         return changed
