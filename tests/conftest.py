@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures for all tests."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting and no file of the person who runs the tests is reached."""
+    """Hide the settings and files of the person who runs the tests."""
     for name in list(os.environ):
         if name.startswith(("TRIBAL_", "CHROMA_", "CLAUDE_")):
             monkeypatch.delenv(name)
@@ -31,7 +31,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def tribal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Tribal:
-    """Runs `tribal-mcp …` in a folder of its own."""
+    """Run `tribal-mcp …` in its own folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRIBAL_DATA_DIR", str(tmp_path / "store"))
 

@@ -75,7 +75,7 @@ async def test_what_changed_takes_along_what_it_names_though_that_is_old(
 LINKS = st.dictionaries(st.integers(0, 12), st.lists(st.integers(0, 15), max_size=3), max_size=12)
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(LINKS, st.sets(st.integers(0, 12)), st.randoms(use_true_random=False))
 def test_related_are_those_that_a_walk_over_all_links_reaches(
     links: dict[int, list[int]], start: set[int], dice: random.Random

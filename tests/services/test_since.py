@@ -294,7 +294,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(STEPS, st.booleans(), st.randoms(use_true_random=False))
 def test_a_chain_of_changes_ends_in_the_same_store_in_any_order(
     steps: list[list[tuple[bool, int]]], by_bundle: bool, dice: random.Random
