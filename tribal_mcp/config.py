@@ -68,6 +68,9 @@ class Settings(BaseSettings):
         description="what acknowledged changes survive: a power cut (full), or a killed process",
     )
     restore_points: int = Field(20, ge=1, description="how many past operations can be undone")
+    migrate_folder: bool = Field(
+        False, description="whether a write may convert the folder of an older Chroma"
+    )
     chroma_url: str = Field(
         "", description="a Chroma server's URL, or `cloud`, instead of a folder"
     )

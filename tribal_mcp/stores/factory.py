@@ -69,6 +69,7 @@ def folder_of(settings: Settings, on_wait: OnWait = lambda _why: None) -> Chroma
         lock_timeout_s=settings.lock_timeout_s,
         on_wait=on_wait,
         durable=settings.durability == "full",
+        may_convert=settings.migrate_folder,
     )
 
 

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 from tribal_mcp.errors import StoreDamaged
 from tribal_mcp.portability.vectors import Vector
 
+HARMLESS_EMBEDDERS = frozenset({"default"})
+"""Embedding functions that a stored schema may name: Chroma constructs them on each write."""
+
 
 class UnknownLayout(StoreDamaged):
     """The files have a layout that this version does not read."""
@@ -45,9 +48,7 @@ class RawCollection:
         try:
             found = {*_spaces(self.settings), self.legacy_space} - {None} or {"l2"}
         except (KeyError, TypeError, AttributeError) as error:
-            raise UnknownLayout(
-                f"The stored settings of the collection {self.name!r} can't be read."
-            ) from error
+            raise self._unreadable() from error
         if len(found) > 1 or not found <= {"l2", "cosine", "ip"}:
             names = ", ".join(sorted(map(str, found)))
             raise UnknownLayout(
@@ -55,8 +56,17 @@ class RawCollection:
             )
         return str(found.pop())
 
+    def _unreadable(self) -> UnknownLayout:
+        return UnknownLayout(f"The stored settings of the collection {self.name!r} can't be read.")
+
     def embedding_functions(self) -> set[str]:
-        """The embedding functions that the stored settings name, which Chroma constructs."""
+        """The embedding functions that the stored settings name, which Chroma constructs.
+
+        Raises:
+            UnknownLayout: the settings can't be read.
+        """
+        if any(not isinstance(value, dict) for value in self.settings.values()):
+            raise self._unreadable()
         return {
             str(function.get("name"))
             for node in _nodes(self.settings)
@@ -76,7 +86,9 @@ def _spaces(settings: dict[str, Any]) -> list[str | None]:
 
 
 def _nodes(value: object) -> Iterator[dict[str, Any]]:
-    if isinstance(value, dict):
-        yield value
-        for child in value.values():
-            yield from _nodes(child)
+    left = [value]
+    while left:
+        node = left.pop()
+        if isinstance(node, dict):
+            yield node
+            left += node.values()

@@ -43,7 +43,10 @@ async def check_store(store: ChromaStore, *, repair: bool = False) -> CheckResul
         )
     else:
         step = NextStep("To repair it, run {call}.", "check", {"repair": True})
-    return CheckResult(sound=sound, problems=problems, done=done, next_steps=[step])
+    steps = [step]
+    if sound and any(problem.kind == "leftover" for problem in problems) and not repair:
+        steps.append(NextStep("To remove leftovers, run {call}.", "check", {"repair": True}))
+    return CheckResult(sound=sound, problems=problems, done=done, next_steps=steps)
 
 
 async def run_rescue(context: Context, request: ExportRequest) -> RescueResult:

@@ -39,7 +39,7 @@ class Problem:
     @property
     def harmless(self) -> bool:
         """Whether it is for information only: nothing is lost or wrong."""
-        return self.kind == "foreign"
+        return self.kind in ("foreign", "leftover")
 
 
 def check(folder: ChromaFolder, collection: str) -> list[Problem]:
@@ -59,13 +59,7 @@ def check(folder: ChromaFolder, collection: str) -> list[Problem]:
                 "memory is a duplicate, stored with a vector and without",
                 "memories are duplicates, stored with a vector and without",
             )
-            names = [path.name for path in ownerless(folder.path, files)]
-            problems += _some(
-                "leftover",
-                names,
-                "index directory belongs to no collection",
-                "index directories belong to no collection",
-            )
+            problems += _leftover(ownerless(folder.path, files))
     except UnknownLayout as error:
         problems.append(Problem("layout", str(error)))
     except StoreDamaged as error:
@@ -94,6 +88,17 @@ def _unfinished(folder: ChromaFolder) -> Iterator[Problem]:
         yield Problem(
             "leftover", f"A batch that Chroma refused is kept in {refused.name}.", 1, [refused.name]
         )
+
+
+def _leftover(paths: list[Path]) -> Iterator[Problem]:
+    """Index directories without a collection: Chroma leaves them when it deletes one."""
+    size = sum(file.stat().st_blocks * 512 for path in paths for file in path.iterdir())
+    yield from _some(
+        "leftover",
+        [path.name for path in paths],
+        f"index directory belongs to no collection ({size / 2**20:,.1f} MiB)",
+        f"index directories belong to no collection ({size / 2**20:,.1f} MiB)",
+    )
 
 
 def check_collection(files: ChromaFiles, raw: RawCollection) -> Iterator[Problem]:

@@ -7,7 +7,6 @@ written since. `recovery` deals with what a killed writer leaves behind.
 
 import atexit
 import os
-import re
 import shutil
 import sqlite3
 import threading
@@ -24,8 +23,17 @@ from tribal_mcp.files.atomic import fsync_directory
 from tribal_mcp.stores.chroma.api_reader import ApiFiles
 from tribal_mcp.stores.chroma.files.index_backup import IndexBackup
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
+from tribal_mcp.stores.chroma.files.tables import NotRolledBack
 from tribal_mcp.stores.chroma.journal import Journal
 from tribal_mcp.stores.chroma.lock import OWN_FOLDER, FolderLock
+from tribal_mcp.stores.chroma.migration import (
+    DATABASE,
+    STORE_FILES,
+    PrivateCopy,
+    keep_copy,
+    open_client,
+    try_conversion,
+)
 from tribal_mcp.stores.errors import explained
 from tribal_mcp.stores.raw import RawCollection, UnknownLayout
 
@@ -39,11 +47,6 @@ FREE_BYTES = 32 * 1024 * 1024
 """Free space without which nothing is written."""
 _SPACE_FACTOR = 6
 """Free bytes needed for each byte of a batch: the journal, the log, the rows and the index."""
-_STORE_FILES = re.compile(
-    rf"chroma\.sqlite3.*|{OWN_FOLDER}|[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}"
-)
-"""The store's own files; other files, such as bundles, may be in the same folder."""
-
 _BUSY_S = 30.0
 _PURGING = "SELECT config_json_str FROM embeddings_queue_config WHERE id = 1"
 _SET_PURGING = "INSERT OR REPLACE INTO embeddings_queue_config (id, config_json_str) VALUES (1, ?)"
@@ -65,6 +68,7 @@ class ChromaFolder:
         open_steps: how many steps were started and not completed. A failed step stays open; then
             the writer marker stays, too, and the next session recovers the folder.
         thread_lock: held by the thread that uses the folder.
+        may_convert: whether Chroma may convert the folder of an older version.
     """
 
     _open: dict[Path, "ChromaFolder"] = {}  # noqa: RUF012 - all folders of this process
@@ -75,12 +79,14 @@ class ChromaFolder:
         self.own = path / OWN_FOLDER
         self.lock = FolderLock(path)
         self.journal = Journal(self.own / "journal.jsonl")
+        self.may_convert = False
         self.index_backup = IndexBackup(path)
         self.notes: list[str] = []
         self.open_steps = 0
         self.thread_lock = threading.Lock()
         self._client: ClientAPI | None = None
         self._files: Files | None = None
+        self._copy: PrivateCopy | None = None
         self._inode: tuple[int, int] | None = None
         self._writing = False
         self._versions: sqlite3.Connection | None = None
@@ -108,7 +114,7 @@ class ChromaFolder:
     @property
     def database(self) -> Path:
         """Chroma's database."""
-        return self.path / "chroma.sqlite3"
+        return self.path / DATABASE
 
     @property
     def exists(self) -> bool:
@@ -130,6 +136,8 @@ class ChromaFolder:
         if inode != self._inode:  # the folder was replaced by another one
             self.close()
             self._inode = inode
+        elif self._copy is not None and not self._copy.is_current():
+            self._close_files()
 
     def end_session(self) -> None:
         """Called at the end of a session."""
@@ -157,18 +165,54 @@ class ChromaFolder:
         self.open_steps -= 1
 
     def files(self) -> Files:
-        """The folder's files, for reading."""
+        """The folder's files, for reading, which changes nothing in the folder.
+
+        A transaction is rolled back if this program was killed in it.
+        """
         if self._files is None:
             try:
-                self._files = ChromaFiles(self.path)
-            except UnknownLayout as error:
-                client = self.client()  # which migrates an older layout to its own
-                try:
-                    self._files = ChromaFiles(self.path)
-                except UnknownLayout:
-                    self._files = ApiFiles(client)
-                    self.note(f"{error} It is read through Chroma itself, which is slower.")
+                self._files = ChromaFiles(self.path, rollback=self.lock.writer() is not None)
+            except (UnknownLayout, NotRolledBack) as error:
+                self._copy = self._copy or PrivateCopy(self.path)
+                self._files = self._copy.files()
+                self.note(f"{error} It is read from a temporary copy, which is slower.")
         return self._files
+
+    def check_writable(self) -> None:
+        """Refuse to write to a folder that Chroma would convert, unless that is allowed.
+
+        Raises:
+            StoreError: it is not allowed, or not possible.
+        """
+        if self._client is not None or not self.exists or not self._needs_conversion():
+            return
+        if not self.may_convert:
+            raise StoreError(
+                "An older version of Chroma made this folder. A write would convert it, for good: "
+                "programs with the older version may not be able to open it any more. Nothing was "
+                "changed. To allow it, set TRIBAL_MIGRATE_FOLDER=true; a copy of the folder is "
+                "kept. To leave the folder as it is, export its memories and import them into "
+                "another folder (TRIBAL_DATA_DIR)."
+            )
+
+    def _needs_conversion(self) -> bool:
+        files = self.files()
+        if self._copy is not None:
+            return self._copy.needs_conversion
+        return isinstance(files, ChromaFiles) and files.older
+
+    def _convert(self) -> None:
+        """Convert the folder of an older Chroma if that is allowed, and keep a copy of it."""
+        self.check_writable()
+        if not self._needs_conversion():
+            return
+        try_conversion(self.path)
+        kept = keep_copy(self.path)
+        self.close()
+        self.note(
+            "An older version of Chroma made this folder. It was converted; a copy of the folder "
+            f"as it was is kept in {kept}."
+        )
 
     def note(self, sentence: str) -> None:
         """Add a note for the user, once."""
@@ -178,17 +222,17 @@ class ChromaFolder:
     def client(self) -> "ClientAPI":
         """A client that has seen every write so far. From now on the session is a writing one."""
         if not self._writing:
+            if self._client is None and self.exists:
+                self._convert()
             self.check_free_space(0)
             self.lock.set_marker()
             self._writing = True
             if self._client is not None and self._data_version() != self._version:
                 self.close_client()
         if self._client is None:
-            import chromadb  # noqa: PLC0415 - takes seconds
-            from chromadb.config import Settings  # noqa: PLC0415
-
-            settings = Settings(_env_file=None, anonymized_telemetry=False)
-            self._client = chromadb.PersistentClient(self.path, settings=settings)
+            if self._copy is not None:
+                self._close_files()
+            self._client = open_client(self.path)
             self._inode = _inode_of(self.database)
         return self._client
 
@@ -243,16 +287,20 @@ class ChromaFolder:
         if self._client is not None:
             self._client.close()  # type: ignore[attr-defined]
             self._client = None
-        if isinstance(self._files, ApiFiles):
-            self._files = None
 
     def close(self) -> None:
         """Close everything; it reopens when needed."""
         self.close_client()
-        for open_one in (self._versions, self._files):
+        self._close_files()
+        if self._versions is not None:
+            self._versions.close()
+            self._versions = None
+
+    def _close_files(self) -> None:
+        for open_one in (self._files, self._copy):
             if open_one is not None:
                 open_one.close()
-        self._versions = self._files = None
+        self._files = self._copy = None
 
     def _data_version(self) -> int:
         """Changes whenever another connection commits, if asked on the same connection."""
@@ -281,8 +329,8 @@ class ChromaFolder:
         total = 0
         for parent, folders, files in os.walk(self.path):
             if Path(parent) == self.path:
-                folders[:] = filter(_STORE_FILES.fullmatch, folders)
-                files[:] = filter(_STORE_FILES.fullmatch, files)
+                folders[:] = filter(STORE_FILES.fullmatch, folders)
+                files[:] = filter(STORE_FILES.fullmatch, files)
             for name in files:
                 with suppress(FileNotFoundError):
                     total += os.lstat(Path(parent, name)).st_size

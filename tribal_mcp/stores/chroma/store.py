@@ -9,7 +9,7 @@ is approximate and has to be loaded first. (Over 300 lines: the store protocols 
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
@@ -65,6 +65,7 @@ class ChromaStore:
             exception from it ends the wait.
         durable: whether acknowledged changes survive a power cut, or only a killed process. It
             applies to all stores of this process in the same folder.
+        may_convert: whether a write may have Chroma convert the folder of an older version.
     """
 
     def __init__(
@@ -75,9 +76,11 @@ class ChromaStore:
         lock_timeout_s: float = 60.0,
         on_wait: Callable[[str], None] | None = None,
         durable: bool = True,
+        may_convert: bool = False,
     ) -> None:
         self._folder = ChromaFolder.at(path)
         self._folder.index_backup.sync = durable
+        self._folder.may_convert |= may_convert
         self._sessions = Sessions(self._folder, lock_timeout_s, on_wait)
         self._name = collection
 
@@ -101,13 +104,20 @@ class ChromaStore:
         """Close the files; the store reopens when it is used."""
         await in_thread(self._folder, self._folder.close)
 
-    def session(self, *, writing: bool = False) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def session(self, *, writing: bool = False) -> AsyncIterator[None]:
         """No other process changes the folder within the block; sessions nest.
 
         Args:
             writing: whether the block writes. If not, a missing folder is not created.
+
+        Raises:
+            StoreError: a write would convert the folder of an older Chroma, and may not.
         """
-        return self._sessions.session(writing=writing)
+        async with self._sessions.session(writing=writing):
+            if writing:
+                await in_thread(self._folder, self._folder.check_writable)
+            yield
 
     async def _write(self, work: Callable[[], T]) -> T:
         async with self.session(writing=True):

@@ -18,7 +18,7 @@ from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.stores.chroma.checksums import checksum
 from tribal_mcp.stores.chroma.folder import OURS, ChromaFolder
 from tribal_mcp.stores.chroma.journal import Batch
-from tribal_mcp.stores.raw import RawCollection
+from tribal_mcp.stores.raw import HARMLESS_EMBEDDERS, RawCollection
 from tribal_mcp.stores.record import (
     CHECKSUM,
     pending_name,
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 HNSW: "CreateCollectionConfiguration" = {"hnsw": {"space": "l2"}}
 """Under l2 a vector comes back bit by bit; under cosine it does not."""
-HARMLESS_EMBEDDERS = frozenset({"default"})
-"""Embedding functions that a stored schema may name: Chroma constructs them on each write."""
 
 _NO_VECTOR = np.ones(1, dtype=np.float32)
 

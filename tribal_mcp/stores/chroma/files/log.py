@@ -7,7 +7,10 @@ next time it opens the folder. Until then, temporary views over the tables give 
 
 import json
 import sqlite3
+from collections.abc import Iterable
 from typing import Any, Final
+
+from tribal_mcp.stores.chroma.files.schema import LISTS, NO_LISTS, SHOW_NO_LISTS
 
 ADD: Final = 0
 UPDATE: Final = 1
@@ -19,8 +22,15 @@ _UNAPPLIED = """
     FROM segments AS rows LEFT JOIN max_seq_id AS applied ON applied.segment_id = rows.id
     CROSS JOIN embeddings_queue AS log
     WHERE rows.scope = 'METADATA' AND log.topic LIKE '%/' || rows.collection
-    AND log.seq_id > coalesce(applied.seq_id, 0) ORDER BY log.seq_id
+    AND log.seq_id > CASE
+        WHEN applied.seq_id IS NULL THEN 0
+        WHEN applied.seq_id <= (SELECT max(seq_id) FROM embeddings_queue) THEN applied.seq_id
+        ELSE coalesce((SELECT max(log_number(seq_id)) FROM main.embeddings
+            WHERE segment_id = rows.id
+            AND log_number(seq_id) <= (SELECT max(seq_id) FROM embeddings_queue)), 0)
+    END ORDER BY log.seq_id
 """
+"""A segment can't have applied more than the log's last entry. If it says so, its rows tell."""
 _NO_OVERLAY = """
     DROP VIEW IF EXISTS temp.embeddings;
     DROP VIEW IF EXISTS temp.embedding_metadata;
@@ -44,7 +54,7 @@ _OVERLAY = """
     CREATE TEMP VIEW embedding_metadata AS SELECT * FROM main.embedding_metadata
         WHERE id NOT IN (SELECT id FROM replaced) UNION ALL SELECT * FROM late_values;
     CREATE TEMP VIEW embedding_metadata_array AS
-        SELECT *, rowid AS rowid FROM main.embedding_metadata_array
+        SELECT *, rowid AS rowid FROM {lists}
         WHERE id NOT IN (SELECT id FROM replaced) UNION ALL SELECT *, rowid FROM late_lists;
 """
 _FIND = "SELECT id FROM embeddings WHERE segment_id = ? AND embedding_id = ?"
@@ -58,7 +68,7 @@ _COPY = (
         SELECT id, segment_id, embedding_id, seq_id FROM main.embeddings WHERE id = ?""",
     "INSERT INTO late_values SELECT * FROM main.embedding_metadata WHERE id = ?",
     """INSERT INTO late_lists
-        SELECT * FROM main.embedding_metadata_array WHERE id = ? ORDER BY rowid""",
+        SELECT * FROM {lists} WHERE id = ? ORDER BY rowid""",
 )
 _DELETE = (
     "DELETE FROM late_rows WHERE id = ?",
@@ -81,8 +91,13 @@ def replay_rows(sql: sqlite3.Connection) -> int:
     """
     sql.executescript(_NO_OVERLAY)
     unapplied = sql.execute(_UNAPPLIED).fetchall()
+    lists = f"main.{LISTS}"
+    if sql.execute("SELECT 1 FROM temp.sqlite_master WHERE name = ?", (NO_LISTS,)).fetchone():
+        lists = NO_LISTS
     if unapplied:
-        sql.executescript(_OVERLAY)
+        sql.executescript(_OVERLAY.format(lists=lists))
+    elif lists == NO_LISTS:
+        sql.execute(SHOW_NO_LISTS)
     for seq_id, segment, operation, record_id, metadata in unapplied:
         row = sql.execute(_FIND, (segment, record_id)).fetchone()
         if row is None and operation in (ADD, UPSERT):
@@ -90,13 +105,30 @@ def replay_rows(sql: sqlite3.Connection) -> int:
         elif row is None or operation == ADD:
             continue
         elif sql.execute(_REPLACE, row).rowcount:
-            _each(sql, _COPY, row)
+            _each(sql, [statement.format(lists=lists) for statement in _COPY], row)
         if operation == DELETE:
             _each(sql, _DELETE, row)
         else:
-            for key, value in json.loads(metadata or "{}").items():
+            for key, value in _changes(metadata).items():
                 _set(sql, row[0], key, value)
     return len(unapplied)
+
+
+def _changes(metadata: object) -> dict[str, Any]:
+    """The metadata that an entry of the log sets.
+
+    Raises:
+        sqlite3.DatabaseError: it can't be read.
+    """
+    if not metadata:
+        return {}
+    try:
+        found = json.loads(metadata)  # type: ignore[arg-type]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise sqlite3.DatabaseError("the metadata of an entry is not valid JSON") from error
+    if not isinstance(found, dict):
+        raise sqlite3.DatabaseError("the metadata of an entry is not a JSON object")
+    return found
 
 
 def _set(sql: sqlite3.Connection, row: int, key: str, value: Any) -> None:  # noqa: ANN401 - any JSON value
@@ -107,6 +139,6 @@ def _set(sql: sqlite3.Connection, row: int, key: str, value: Any) -> None:  # no
             sql.execute(_SET_LIST if isinstance(value, list) else _SET_VALUE, (row, key, *columns))
 
 
-def _each(sql: sqlite3.Connection, statements: tuple[str, ...], values: tuple[Any, ...]) -> None:
+def _each(sql: sqlite3.Connection, statements: Iterable[str], values: tuple[Any, ...]) -> None:
     for statement in statements:
         sql.execute(statement, values)

@@ -57,6 +57,7 @@ class ChromaFiles(ChromaTables):
     Args:
         folder: the Chroma folder.
         locked: whether the caller holds the folder's lock.
+        rollback: whether to roll back the transaction of a killed writer, which writes.
         on_log_damage: what to do if the log can't be read; by default, raise the error.
         on_index_damage: what to do if an index can't be opened; by default, raise the error.
     """
@@ -66,6 +67,7 @@ class ChromaFiles(ChromaTables):
         folder: Path,
         *,
         locked: bool = True,
+        rollback: bool = True,
         on_log_damage: OnLogDamage = raise_error,
         on_index_damage: OnIndexDamage | None = None,
     ) -> None:
@@ -73,7 +75,7 @@ class ChromaFiles(ChromaTables):
         self._indexes: dict[str, _Index] = {}
         self._from_backup: set[str] = set()
         self._on_index_damage = on_index_damage
-        super().__init__(folder, locked=locked, on_log_damage=on_log_damage)
+        super().__init__(folder, locked=locked, rollback=rollback, on_log_damage=on_log_damage)
 
     def close(self) -> None:
         """Close the database and the index files."""
@@ -162,7 +164,8 @@ class ChromaFiles(ChromaTables):
             index = None
         if index is None:
             files = self._open_index(collection, segment, applied)
-            index = self._indexes[segment] = _Index(files, applied or -1, applied or -1)
+            start = self.replayed_from(applied)
+            index = self._indexes[segment] = _Index(files, applied or -1, start)
         if index.version != version:
             self._replay(collection, index)
             index.version = version
@@ -204,7 +207,8 @@ class ChromaFiles(ChromaTables):
 
     def _all_in_log(self, collection: RawCollection, folder: Path, applied: int) -> bool:
         """Whether no index is needed: a rebuilt one may not have been written yet."""
-        index = _Index(HnswFiles(folder, normalized=False, labels=None), applied, applied)
+        start = self.replayed_from(applied)
+        index = _Index(HnswFiles(folder, normalized=False, labels=None), applied, start)
         self._replay(collection, index)
         return all(index.in_log.get(i) is not None for i in self.ids(collection))
 

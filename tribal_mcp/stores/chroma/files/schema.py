@@ -1,7 +1,8 @@
-"""The one layout of a Chroma database that this version reads, and the collections in it.
+"""The layouts of a Chroma database that this version reads, and the collections in it.
 
-The database is checked migration by migration and column by column. Any other layout is refused,
-because a wrong guess would return wrong memories.
+The database is checked migration by migration and column by column. Chroma 0.4 to 1.0 wrote fewer
+tables and columns, and some numbers as bytes; temporary views show these as the current layout.
+Any other layout is refused, because a wrong guess would return wrong memories.
 """
 
 import json
@@ -12,6 +13,8 @@ from tribal_mcp.stores.raw import RawCollection, UnknownLayout
 
 MIGRATIONS = {"sysdb": 10, "metadb": 6, "embeddings_queue": 2}
 """The last migration of each part of the database, as of Chroma 1.5.9."""
+_OLDEST = {"sysdb": 4, "metadb": 3, "embeddings_queue": 1}
+"""The same as of Chroma 0.4.15, the first that has databases and tenants."""
 
 _VALUES = "string_value int_value float_value bool_value"
 COLUMNS = {
@@ -27,6 +30,27 @@ COLUMNS = {
     "max_seq_id": "segment_id seq_id",
 }
 """The tables that are read, with all their columns."""
+_ADDED = {
+    "collections": {"config_json_str", "schema_str"},
+    "collection_metadata": {"bool_value"},
+    "segment_metadata": {"bool_value"},
+}
+"""The columns that older versions lack."""
+_DROPPED = {"collections": {"topic"}, "segments": {"topic"}}
+"""The columns that only older versions have."""
+LISTS = "embedding_metadata_array"
+"""The table that versions before 1.1 lack."""
+NO_LISTS = "no_lists"
+"""An empty temporary table in its place."""
+SHOW_NO_LISTS = (
+    f"CREATE TEMP VIEW IF NOT EXISTS {LISTS} AS SELECT *, rowid AS rowid FROM {NO_LISTS}"  # noqa: S608
+)
+_WITH_LISTS = 6
+"""The migration of `metadb` that adds it."""
+NO_NUMBER = 1 << 62
+"""What is read for a number of the log that is none."""
+FULL_TEXT = "embedding_fulltext_search"
+"""The table without which Chroma fails on each write."""
 
 _COLLECTIONS = """
     SELECT c.id, c.name, dimension, config_json_str, schema_str, m.str_value
@@ -41,8 +65,11 @@ _COLLECTION_METADATA = """
 """
 
 
-def check_layout(sql: sqlite3.Connection) -> None:
-    """Compare the database with the layout that this version reads.
+def adapt_layout(sql: sqlite3.Connection) -> bool:
+    """Compare the database with the layouts that this version reads, and show it as the current.
+
+    Returns:
+        Whether an older version of Chroma wrote it, so that a newer one has to convert it.
 
     Raises:
         UnknownLayout: the layout is different.
@@ -50,19 +77,71 @@ def check_layout(sql: sqlite3.Connection) -> None:
     columns: dict[str, set[str]] = {}
     for table, column in sql.execute(
         "SELECT t.name, c.name FROM sqlite_master AS t JOIN pragma_table_info(t.name) AS c "
-        "WHERE t.sql NOT LIKE 'CREATE VIRTUAL%'"
+        "WHERE t.type = 'table' AND t.sql NOT LIKE 'CREATE VIRTUAL%'"
     ):
         columns.setdefault(table, set()).add(column)
-    wrong = [table for table, names in COLUMNS.items() if columns.get(table) != set(names.split())]
-    found = {}
+    found: dict[str, int] = {}
     if "migrations" in columns:
         found = dict(sql.execute("SELECT dir, max(version) FROM migrations GROUP BY dir"))
-    if found != MIGRATIONS or wrong:
+    older = _is_older(found)
+    known = COLUMNS.keys() - ({LISTS} if found.get("metadb", 0) < _WITH_LISTS else set())
+    wrong = [t for t in COLUMNS if (t in columns) != (t in known)]
+    wrong += [t for t in known & columns.keys() if not _is_known(t, columns[t], older=older)]
+    if (found != MIGRATIONS and not older) or wrong:
         tables = f", different columns in {', '.join(wrong)}" if wrong else ""
         raise UnknownLayout(
             f"Another version of Chroma wrote this folder, in an unknown layout: migrations {found}"
             f"{tables}. This version reads {MIGRATIONS}."
         )
+    sql.create_function("log_number", 1, log_number, deterministic=True)
+    sql.execute(
+        "CREATE TEMP VIEW max_seq_id AS "
+        "SELECT segment_id, log_number(seq_id) AS seq_id FROM main.max_seq_id"
+    )
+    for table, added in _ADDED.items():
+        if missing := added - columns[table]:
+            names = ", ".join(f"NULL AS {c}" if c in missing else c for c in COLUMNS[table].split())
+            sql.execute(f"CREATE TEMP VIEW {table} AS SELECT {names} FROM main.{table}")  # noqa: S608
+    if LISTS not in columns:
+        sql.execute(f"CREATE TEMP TABLE {NO_LISTS} ({', '.join(COLUMNS[LISTS].split())})")
+        sql.execute(SHOW_NO_LISTS)
+    return older
+
+
+def _is_older(found: dict[str, int]) -> bool:
+    """Whether a Chroma from 0.4.15 to 1.4 wrote the database, given its last migrations."""
+    return (
+        found.keys() == MIGRATIONS.keys()
+        and found != MIGRATIONS
+        and all(
+            type(last) is int and _OLDEST[part] <= last <= MIGRATIONS[part]
+            for part, last in found.items()
+        )
+    )
+
+
+def _is_known(table: str, columns: set[str], *, older: bool) -> bool:
+    expected = set(COLUMNS[table].split())
+    if not older:
+        return columns == expected
+    needed = expected - _ADDED.get(table, set())
+    return needed <= columns <= expected | _DROPPED.get(table, set())
+
+
+def log_number(value: object) -> int:
+    """A number of the log; Chroma before 1.0 stored some of them as 8 bytes, big-endian."""
+    if isinstance(value, int):
+        return value
+    if isinstance(value, bytes) and len(value) == 8:  # noqa: PLR2004 - an int64
+        return int.from_bytes(value, "big", signed=True)
+    if isinstance(value, float) and value.is_integer() and abs(value) < NO_NUMBER:
+        return int(value)
+    if isinstance(value, str | bytes):
+        try:
+            return min(int(value), NO_NUMBER)
+        except ValueError:
+            pass
+    return NO_NUMBER
 
 
 def read_collections(sql: sqlite3.Connection) -> list[RawCollection]:
@@ -85,8 +164,14 @@ def read_collections(sql: sqlite3.Connection) -> list[RawCollection]:
     ]
 
 
-def _json(text: str | None) -> Any:  # noqa: ANN401 - any JSON value
-    return json.loads(text) if text else {}
+def _json(text: object) -> Any:  # noqa: ANN401 - any JSON value
+    """The value of a JSON text; the text itself, which is no valid setting, if it is no JSON."""
+    if not text:
+        return {}
+    try:
+        return json.loads(text)  # type: ignore[arg-type]
+    except (ValueError, TypeError, RecursionError):
+        return "unreadable"
 
 
 def _value(

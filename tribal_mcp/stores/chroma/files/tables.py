@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from tribal_mcp.errors import StoreDamaged, StoreLocked
 from tribal_mcp.stores.chroma.files.log import replay_rows
-from tribal_mcp.stores.chroma.files.schema import check_layout, read_collections
+from tribal_mcp.stores.chroma.files.schema import NO_NUMBER, adapt_layout, read_collections
 from tribal_mcp.stores.errors import RESCUE
 from tribal_mcp.stores.raw import RawCollection, UnknownLayout
 from tribal_mcp.stores.record import AS_JSON, OTHER_MODEL, OTHER_TIMES, STORED, named_models
@@ -50,6 +50,16 @@ _OTHER_MODELS = """
     WHERE m.key = ? AND m.int_value = 1 AND e.segment_id = ? ORDER BY e.id
 """
 
+_NOT_ROLLED_BACK = {
+    sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLITE_READONLY_RECOVERY,
+    sqlite3.SQLITE_READONLY_CANTLOCK, sqlite3.SQLITE_READONLY_CANTINIT,
+}  # fmt: skip
+
+
+class NotRolledBack(StoreDamaged):
+    """A killed writer left a transaction that has to be rolled back before the database is read."""
+
+
 OnLogDamage = Callable[[str, sqlite3.DatabaseError], None]
 """Called with the name of the damaged part of the log; returns to go on without that part."""
 
@@ -64,38 +74,51 @@ class ChromaTables:
 
     Args:
         folder: the Chroma folder.
-        locked: whether the caller holds the folder's lock. If not, nothing is rolled back, and
-            only rows that are in the database, not in its log, are seen.
+        locked: whether the caller holds the folder's lock. If not, only rows that are in the
+            database, not in its log, are seen.
+        rollback: whether to roll back the transaction of a killed writer, which writes.
         on_log_damage: what to do if the log can't be read; by default, raise the error.
 
     Raises:
         UnknownLayout: another version of Chroma wrote the database.
+        NotRolledBack: a killed writer left a transaction, and it was not to be rolled back.
         StoreLocked: another program, without our lock, has been writing for 30 seconds.
         StoreDamaged: the database can't be read.
     """
 
     def __init__(
-        self, folder: Path, *, locked: bool = True, on_log_damage: OnLogDamage = raise_error
+        self,
+        folder: Path,
+        *,
+        locked: bool = True,
+        rollback: bool = True,
+        on_log_damage: OnLogDamage = raise_error,
     ) -> None:
         self.folder = folder
         self._locked = locked
         self._on_log_damage = on_log_damage
         self._collections: tuple[int, list[RawCollection]] = (-1, [])
-        # A killed writer may have left a transaction to roll back, which needs write access.
-        uri = f"{(folder / 'chroma.sqlite3').absolute().as_uri()}?mode={'rw' if locked else 'ro'}"
+        mode = "rw" if locked and rollback else "ro"
+        uri = f"{(folder / 'chroma.sqlite3').absolute().as_uri()}?mode={mode}"
         try:
             self.sql = sqlite3.connect(
                 uri, uri=True, check_same_thread=False, timeout=_BUSY_S, isolation_level=None
             )
             self.sql.execute("PRAGMA temp_store = MEMORY")
+            self.older = adapt_layout(self.sql)
             self.sql.execute("PRAGMA query_only = 1")
-            check_layout(self.sql)
         except UnknownLayout:
             self.close()
             raise
         except sqlite3.DatabaseError as error:
             self.close()
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+            code = getattr(error, "sqlite_errorcode", 0)
+            if code in _NOT_ROLLED_BACK:
+                raise NotRolledBack(
+                    "A program was killed while it wrote to the Chroma database, and left an "
+                    "unfinished transaction."
+                ) from error
+            if code & 0xFF == sqlite3.SQLITE_BUSY:
                 raise StoreLocked(
                     "Another program is writing to the Chroma folder. Try again later."
                 ) from error
@@ -163,6 +186,23 @@ class ChromaTables:
         ).fetchone()
         return int(row[0]) if row else None
 
+    def replayed_from(self, applied: int | None) -> int:
+        """The last log entry that need not be replayed on the index; -1 if all have to be.
+
+        A number beyond the end of the log can't be true. Then the log is replayed from its start.
+        """
+        return -1 if applied is None or self.is_beyond_log(applied) else applied
+
+    def is_beyond_log(self, applied: int) -> bool:
+        """Whether the log, unless it is empty, ends before this entry."""
+        last = self.last_logged()
+        return applied == NO_NUMBER or (last is not None and applied > last)
+
+    def last_logged(self) -> int | None:
+        """The last entry of the log, of all collections; None if it is empty."""
+        row = self.sql.execute("SELECT max(seq_id) FROM embeddings_queue").fetchone()
+        return int(row[0]) if row[0] is not None else None
+
     def first_logged(self, collection: RawCollection) -> int | None:
         """The first entry of the collection that the log still has."""
         row = self.sql.execute(
@@ -172,12 +212,35 @@ class ChromaTables:
 
     def unapplied(self, collection: RawCollection) -> int:
         """How many log entries are not in the rows yet, because their writer was killed."""
-        applied = self._applied(self.segment(collection))
+        segment = self.segment(collection)
+        applied = self._applied(segment)
+        if applied is not None and self.is_beyond_log(applied):
+            applied = self.last_written(segment)
         row = self.sql.execute(
             "SELECT count(*) FROM embeddings_queue WHERE seq_id > ? AND topic LIKE ?",
             (-1 if applied is None else applied, f"%/{collection.id}"),
         ).fetchone()
         return int(row[0])
+
+    def last_written(self, segment: str) -> int:
+        """The last log entry that is known to be in the rows of the segment."""
+        row = self.sql.execute(
+            "SELECT max(log_number(seq_id)) FROM main.embeddings WHERE segment_id = ? "
+            "AND log_number(seq_id) <= coalesce((SELECT max(seq_id) FROM embeddings_queue), ?)",
+            (segment, NO_NUMBER - 1),
+        ).fetchone()
+        return int(row[0] or 0)
+
+    def wrong_marks(self) -> list[tuple[str, str]]:
+        """The segments, with their scope, that claim to have applied what the log does not have."""
+        return [
+            (segment, scope)
+            for segment, scope, applied in self.sql.execute(
+                "SELECT s.id, s.scope, m.seq_id FROM segments s "
+                "JOIN max_seq_id m ON m.segment_id = s.id ORDER BY s.id"
+            ).fetchall()
+            if self.is_beyond_log(applied)
+        ]
 
     def segment(self, collection: RawCollection, scope: str = "METADATA") -> str:
         """The id of the collection's segment for its rows (METADATA) or its index (VECTOR)."""
