@@ -24,7 +24,7 @@ from tribal_mcp.files.atomic import (
     write_atomically,
 )
 from tribal_mcp.next_steps import NextStep
-from tribal_mcp.stores.base import BATCH, Change
+from tribal_mcp.stores.base import BATCH, Change, OnWait
 from tribal_mcp.stores.chroma.collection_swap import FILE as SWAP
 from tribal_mcp.stores.chroma.collection_swap import finish_swap
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles, log_only
@@ -45,8 +45,13 @@ _REFUSALS = {"InvalidArgumentError", "DuplicateIDError", "ValueError", "TypeErro
 log = logging.getLogger(__name__)
 
 
-def recover(folder: ChromaFolder) -> None:
+def recover(folder: ChromaFolder, on_wait: OnWait = lambda _: None) -> None:
     """Called at the start of each session, with the lock held.
+
+    Args:
+        folder: the Chroma folder.
+        on_wait: told how far a rebuild is; an exception from it ends the recovery, and the next
+            session starts it again.
 
     Raises:
         NoSpace: there is too little free space.
@@ -58,7 +63,7 @@ def recover(folder: ChromaFolder) -> None:
         return
     power_cut = writer is not None and writer.before_restart
     with folder.step():
-        done = _recover_collections(folder, power_cut=power_cut) if folder.exists else []
+        done = _recover_collections(folder, on_wait, power_cut=power_cut) if folder.exists else []
         done += finish_swap(folder)
         done += finish_batch(folder)
     folder.end_writing()
@@ -71,7 +76,7 @@ def recover(folder: ChromaFolder) -> None:
         log.warning(folder.notes[-1])
 
 
-def _recover_collections(folder: ChromaFolder, *, power_cut: bool) -> list[str]:
+def _recover_collections(folder: ChromaFolder, on_wait: OnWait, *, power_cut: bool) -> list[str]:
     done: list[str] = []
     if not isinstance(files := folder.files(), ChromaFiles):
         return done
@@ -83,7 +88,7 @@ def _recover_collections(folder: ChromaFolder, *, power_cut: bool) -> list[str]:
             or (power_cut and _may_be_torn(folder, files, raw))
         )
         if suspect:
-            done += rebuild(folder, raw, power_cut=power_cut)
+            done += rebuild(folder, raw, on_wait, power_cut=power_cut)
             files = folder.chroma_files()
         if files.unapplied(raw):
             folder.apply_log(raw.name)
@@ -129,7 +134,13 @@ def finish_batch(folder: ChromaFolder) -> list[str]:
     return [f"A batch of {size} in progress was completed."]
 
 
-def rebuild(folder: ChromaFolder, raw: RawCollection, *, power_cut: bool = False) -> list[str]:
+def rebuild(
+    folder: ChromaFolder,
+    raw: RawCollection,
+    on_wait: OnWait = lambda _: None,
+    *,
+    power_cut: bool = False,
+) -> list[str]:
     """Rebuild the collection's index from the vectors that provably belong to their ids.
 
     Chroma never opens the present index. Its files are set aside and removed once the new index is
@@ -138,6 +149,7 @@ def rebuild(folder: ChromaFolder, raw: RawCollection, *, power_cut: bool = False
     Args:
         folder: the Chroma folder.
         raw: the collection.
+        on_wait: told how far the rebuild is.
         power_cut: whether the folder may be as a power cut left it.
 
     Returns:
@@ -163,6 +175,9 @@ def rebuild(folder: ChromaFolder, raw: RawCollection, *, power_cut: bool = False
         missing = [i for i in files.without_vector(raw) if i in saved.places]
     for start in range(0, len(missing), BATCH):
         part = missing[start : start + BATCH]
+        on_wait(
+            f"Rebuilding the vector index of {raw.name!r}: {start:,} of {len(missing):,} vectors"
+        )
         collection.upsert(ids=part, embeddings=saved.read(part))  # type: ignore[arg-type]
         folder.back_up_index(raw.name)
     with ChromaFiles(folder.path, on_index_damage=log_only) as files:

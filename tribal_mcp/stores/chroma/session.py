@@ -13,6 +13,7 @@ from functools import partial
 from typing import TypeVar
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 
 from tribal_mcp.errors import StoreLocked
@@ -98,7 +99,11 @@ class Sessions:
         session.locked = True
         await in_thread(session.folder, session.folder.begin_session)
         if recovering:
-            await in_thread(session.folder, partial(recover, session.folder))
+            await in_thread(session.folder, partial(recover, session.folder, self._report))
+
+    def _report(self, sentence: str) -> None:
+        if self.on_wait is not None:
+            anyio.from_thread.run_sync(self.on_wait, sentence)
 
 
 def session_on(folder: ChromaFolder) -> _Session | None:
