@@ -11,6 +11,22 @@ from tests.support.chroma_servers import RealServer, real_server
 from tests.support.command_line import Ran, Tribal
 from tribal_mcp.cli import main as cli
 
+SLOW = {
+    *("http_api", "mcp_server", "worker"),
+    *("test_bombs", "test_change_model", "test_chroma_server", "test_chroma_server_failures"),
+    *("test_contract", "test_copy_between_servers", "test_copy_store", "test_demo", "test_guide"),
+    *("test_path_races", "test_publishing", "test_readme", "test_recall", "test_reembed"),
+    *("test_search", "test_since", "test_two_stores"),
+}
+"""Packages and modules of tests that start many processes or take long; see `make quick`."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark slow tests."""
+    for item in items:
+        if SLOW & {part.removesuffix(".py") for part in item.path.parts}:
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture
 def anyio_backend() -> str:
