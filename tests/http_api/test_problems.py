@@ -18,7 +18,7 @@ BUNDLE = {"manifest": {"schema_version": "1.0", "memory_count": 0}, "entries": [
         ("/v1/export", {"tag": ["work"]}, {}, (422, "invalid_request")),
         ("/v1/export?tag=work", None, {}, (422, "invalid_request")),
         ("/v1/export", {"output_path": "x.json"}, {}, (422, "invalid_request")),
-        ("/v1/export", {"passing": "x"}, {}, (422, "invalid_request")),
+        ("/v1/export", {"spool_file": "x"}, {}, (422, "invalid_request")),
         ("/v1/export", {"tags": "work"}, {}, (422, "invalid_request")),
         ("/v1/export", "{", {"Content_Type": "application/json"}, (400, "not_json")),
         ("/v1/export", "{}", {"Content_Type": "text/plain"}, (415, "wrong_type")),

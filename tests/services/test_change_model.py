@@ -1,4 +1,4 @@
-"""A move to another model that is taken back, killed, doubled or looked at on the way."""
+"""Changes of the embedding model: undone, killed, concurrent, and observed in progress."""
 
 import shutil
 import subprocess
@@ -13,9 +13,9 @@ from tests.services.test_reembed import (
     Model,
     assert_nothing_is_lost,
     assert_of,
+    change_to,
     held,
     killed_at,
-    move,
     texts,
     work,
 )
@@ -23,7 +23,7 @@ from tests.support.examples import memory
 from tests.support.next_steps import next_steps
 from tribal_mcp.errors import Stopped, UsageError
 from tribal_mcp.portability.vectors import Vector
-from tribal_mcp.services.maintenance import change_model as moving
+from tribal_mcp.services.maintenance import change_model as changing
 from tribal_mcp.services.maintenance.history import history
 from tribal_mcp.services.maintenance.missing_vectors import embed_missing
 from tribal_mcp.services.maintenance.reembed import preview
@@ -41,7 +41,7 @@ COUNT = 150
 
 @pytest.fixture
 async def store(tmp_path: Path) -> ChromaStore:
-    """All memories have a vector of 8 numbers."""
+    """A store whose memories all have a vector of 8 numbers."""
     store = open_store(tmp_path / "store")
     await store.upsert(texts(COUNT))
     await embed_missing(store, work(Model(8)))
@@ -58,16 +58,16 @@ def names(store: ChromaStore) -> list[str]:
 
 
 @pytest.mark.parametrize(("when", "again"), [("before", False), ("after", True)])
-async def test_taking_a_move_back_that_is_killed_at_any_step_loses_nothing(
+async def test_undoing_a_change_of_model_that_is_killed_at_any_step_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, again: bool
 ) -> None:
-    monkeypatch.setattr(moving, "BATCH", 4)
+    monkeypatch.setattr(changing, "BATCH", 4)
     before, after = Model(8), Model(16)
     prepared = open_store(tmp_path / "prepared")
     await prepared.upsert(texts(6))
     await embed_missing(prepared, work(before))
-    _, point = await move(prepared, after)
-    if again:  # it is an undoing that is undone
+    _, point = await change_to(prepared, after)
+    if again:  # the operation to undo is itself an undo
         point = (await undo(prepared)).restore_point
         before, after = after, before
     await prepared.upsert([memory(50, content="since", embedding=None)])
@@ -98,10 +98,10 @@ async def test_taking_a_move_back_that_is_killed_at_any_step_loses_nothing(
     assert step > 10
 
 
-async def test_undo_reverses_a_change_of_model_that_was_killed_in_its_last_step(
+async def test_undo_without_a_name_undoes_a_change_of_model_that_was_killed_in_its_last_step(
     store: ChromaStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await move(store, Model(16))
+    await change_to(store, Model(16))
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -109,7 +109,7 @@ async def test_undo_reverses_a_change_of_model_that_was_killed_in_its_last_step(
     with monkeypatch.context() as patch:
         patch.setattr(switching, "_rename", killed)
         with pytest.raises(KeyboardInterrupt):
-            await move(store, Model(24))
+            await change_to(store, Model(24))
     await store.close()
     assert "unfinished" in {problem.kind for problem in await store.check()}
     await undo(store)
@@ -118,11 +118,11 @@ async def test_undo_reverses_a_change_of_model_that_was_killed_in_its_last_step(
     await assert_nothing_is_lost(store, COUNT)
 
 
-async def test_a_change_of_model_can_be_undone_again_after_its_undo_was_undone(
+async def test_a_change_of_model_can_be_undone_again_after_the_undo_was_undone(
     store: ChromaStore,
 ) -> None:
     two = Model(16)
-    _, point = await move(store, two)
+    _, point = await change_to(store, two)
     first = (await undo(store)).restore_point
     second = (await undo(store, first)).restore_point
     await assert_of(store, two, COUNT)
@@ -138,16 +138,16 @@ async def test_a_change_of_model_can_be_undone_again_after_its_undo_was_undone(
     assert (await store.state()).pending == 0
 
 
-async def test_an_undo_in_one_collection_leaves_the_others_of_the_folder_unchanged(
+async def test_undo_in_one_collection_changes_no_other_collection_of_the_folder(
     store: ChromaStore, tmp_path: Path
 ) -> None:
-    _, point = await move(store, Model(16))
+    _, point = await change_to(store, Model(16))
     other = open_store(tmp_path / "store", "others")
     await other.upsert([memory(n, content=f"mine {n}", embedding=None) for n in range(20)])
     await embed_missing(other, work(three := Model(24)))
     with pytest.raises(UsageError, match="nothing to undo"):
         await undo(other)
-    _, its = await move(other, Model(8))
+    _, its = await change_to(other, Model(8))
     with pytest.raises(UsageError, match="no restore point"):
         await undo(store, its)
     await undo(store, point)
@@ -157,10 +157,10 @@ async def test_an_undo_in_one_collection_leaves_the_others_of_the_folder_unchang
     await assert_of(other, three, 20)
 
 
-async def test_a_kept_collection_that_others_have_changed_is_not_put_back(
+async def test_undo_refuses_a_kept_collection_that_another_program_changed(
     store: ChromaStore,
 ) -> None:
-    _, point = await move(store, two := Model(16))
+    _, point = await change_to(store, two := Model(16))
     await store.beside(f"memories.before-{point}").delete(["memory-3"])
     for dry_run in (True, False):
         with pytest.raises(UsageError, match=r"should hold 150 memories and holds 149"):
@@ -168,7 +168,7 @@ async def test_a_kept_collection_that_others_have_changed_is_not_put_back(
     await assert_of(store, two, COUNT)
 
 
-async def test_other_tags_take_no_vector_away_and_cost_no_new_one(
+async def test_changing_only_tags_keeps_the_vector_and_embeds_nothing(
     store: ChromaStore, tmp_path: Path
 ) -> None:
     other = open_store(tmp_path / "store")
@@ -179,7 +179,7 @@ async def test_other_tags_take_no_vector_away_and_cost_no_new_one(
                 await other.upsert([replace((await held(other))["memory-1"], tags=["new"])])
             return await super().embed(texts, query=query)
 
-    await move(store, two := Tagged(16))
+    await change_to(store, two := Tagged(16))
     await assert_of(store, two, COUNT)
     assert max(two.embedded.values()) == 1
     await store.upsert([replace((await held(store))["memory-0"], tags=["other"])])
@@ -190,7 +190,7 @@ async def test_other_tags_take_no_vector_away_and_cost_no_new_one(
     assert (await store.state()).pending == 0
 
 
-async def test_a_dry_run_counts_what_the_move_would_embed_and_bears_a_refused_text(
+async def test_a_dry_run_counts_the_memories_to_embed_and_tolerates_a_refused_text(
     store: ChromaStore, tmp_path: Path
 ) -> None:
     await preview(store, doing := work(Model(8)), everything=True, paid=False)
@@ -202,27 +202,29 @@ async def test_a_dry_run_counts_what_the_move_would_embed_and_bears_a_refused_te
         assert (doing.result.total, doing.result.failed) == (1, 0)
 
 
-async def test_an_empty_store_takes_the_model_and_gives_it_back(tmp_path: Path) -> None:
+async def test_an_empty_store_records_the_model_and_undo_restores_the_earlier_one(
+    tmp_path: Path,
+) -> None:
     store = open_store(tmp_path / "empty")
-    _, point = await move(store, one := Model(8))
+    _, point = await change_to(store, one := Model(8))
     assert await store.identity() == one.identity
     await undo(store, point)
     assert await store.identity() is None
     assert names(store) == ["memories"]
 
 
-async def test_a_text_that_was_refused_is_tried_again_by_the_same_move(tmp_path: Path) -> None:
+async def test_repeating_a_change_of_model_tries_refused_texts_again(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store")
     await store.upsert([memory(900, content="refuse this", embedding=None), *texts(COUNT)])
     model = Model(16)
     with pytest.raises(Stopped):
-        await move(store, model, stop=lambda: True)
-    result, _ = await move(store, model)
+        await change_to(store, model, stop=lambda: True)
+    result, _ = await change_to(store, model)
     assert (result.failed, result.failures) == (1, ["memory-900: too long"])
     assert max(model.embedded.values()) == 1
 
 
-async def test_much_that_comes_in_during_a_move_is_embedded_while_nobody_waits(
+async def test_many_memories_added_during_a_change_of_model_are_embedded_without_holding_the_lock(
     store: ChromaStore, tmp_path: Path
 ) -> None:
     other = open_store(tmp_path / "store")
@@ -238,7 +240,7 @@ async def test_much_that_comes_in_during_a_move_is_embedded_while_nobody_waits(
                 await other.upsert(new)
             return await super().embed(texts, query=query)
 
-    await move(store, model := Watched(16))
+    await change_to(store, model := Watched(16))
     await assert_of(store, model, COUNT + 300)
     assert alone == 0
 
@@ -256,14 +258,14 @@ anyio.run(count)
 """
 
 
-async def test_nobody_counts_while_two_collections_change_names(
+async def test_a_count_waits_while_two_collections_swap_names(
     store: ChromaStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
     rename, get = switching._rename, ChromaFolder.chroma_collection
 
     def counting(folder: ChromaFolder, name: str) -> object:
-        if ".reembedding-" in name:  # the old one has given its name up
+        if ".reembedding-" in name:  # the old collection has been renamed
             command = [sys.executable, "-c", _COUNT, str(tmp_path / "store")]
             seen.append(subprocess.check_output(command, text=True).strip())
         return get(folder, name)
@@ -274,5 +276,5 @@ async def test_nobody_counts_while_two_collections_change_names(
         monkeypatch.setattr(ChromaFolder, "chroma_collection", get)
 
     monkeypatch.setattr(switching, "_rename", renaming)
-    await move(store, Model(16))
+    await change_to(store, Model(16))
     assert seen == ["locked"]

@@ -1,4 +1,4 @@
-"""check, check --repair and rescue, as a person runs them on a damaged folder."""
+"""Check, repair and rescue on damaged folders, from the command line."""
 
 import json
 import subprocess
@@ -63,14 +63,14 @@ def index_of(folder: Path) -> Path:
     return index
 
 
-def test_a_sound_folder_is_called_sound(folder: Path) -> None:
+def test_check_reports_a_healthy_folder_as_sound(folder: Path) -> None:
     code, result = run(folder, "check")
     assert code == 0
     assert result["sound"]
     assert result["problems"] == []
 
 
-def test_a_truncated_index_is_found_and_repaired_with_the_vectors_that_are_left(
+def test_check_finds_a_truncated_index_and_repairs_it_from_the_vectors_that_are_left(
     folder: Path,
 ) -> None:
     data = index_of(folder) / "data_level0.bin"
@@ -88,9 +88,7 @@ def test_a_truncated_index_is_found_and_repaired_with_the_vectors_that_are_left(
     assert all(entry == memory(int(entry.id.split("-")[1])) for entry in kept)
 
 
-def test_an_export_of_lost_vectors_is_refused_and_says_where_to_go(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_export_refuses_lost_vectors_and_recommends_a_check(folder: Path, tmp_path: Path) -> None:
     data = index_of(folder) / "data_level0.bin"
     data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
     done = subprocess.run(
@@ -105,7 +103,7 @@ def test_an_export_of_lost_vectors_is_refused_and_says_where_to_go(
     assert not (tmp_path / "out.json").exists()
 
 
-def test_a_folder_without_its_index_is_rescued_with_every_text(
+def test_rescue_saves_every_text_of_a_folder_without_its_index(
     folder: Path, tmp_path: Path
 ) -> None:
     for path in index_of(folder).iterdir():
@@ -123,7 +121,7 @@ def test_a_folder_without_its_index_is_rescued_with_every_text(
     assert all(a.same_but_for_vector(b) for a, b in zip(rescued.entries, expected, strict=True))
 
 
-def test_a_whole_folder_is_rescued_whole(folder: Path, tmp_path: Path) -> None:
+def test_rescue_saves_everything_of_a_healthy_folder(folder: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "rescued.json"
     _, result = run(folder, "rescue", str(bundle))
     assert (result["memory_count"], result["lost_rows"], result["lost_vectors"]) == (1501, 0, 0)
@@ -136,10 +134,10 @@ async def test_rescue_saves_tombstones_from_a_damaged_folder(tmp_path: Path) -> 
     folder = tmp_path / "store"
     async with open_store(folder) as store:
         await store.upsert(memories(3))
-        await store.apply(Change(forget={"memory-1": 5, "gone": 6, "erased": 7, "back": 8}))
+        await store.apply(Change(forget={"memory-1": 5, "missing": 6, "erased": 7, "back": 8}))
     for data in folder.glob("*/data_level0.bin"):
         data.write_bytes(b"rubbish")
-    # A batch was written down, and its process killed before the first step.
+    # The journal has a batch whose process was killed before the first step.
     begun = Change([memory(0, id="back")], {"memory-2": 9}, ["erased"])
     ChromaFolder.at(folder).journal.write(Batch("memories", begun))
     settings = Settings(data_dir=folder, bundle_dirs=str(tmp_path))
@@ -148,5 +146,5 @@ async def test_rescue_saves_tombstones_from_a_damaged_folder(tmp_path: Path) -> 
     rescued = PortableBundle.from_dict(json.loads(path.read_bytes()))
     assert {entry.id for entry in rescued.entries} == {"memory-0", "back"}
     assert {one.id: one.deleted_at_us for one in rescued.deleted} == {
-        "memory-1": 5, "gone": 6, "memory-2": 9,
+        "memory-1": 5, "missing": 6, "memory-2": 9,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Copies from and to real Chroma servers that are interrupted at one exact request, and resumed."""
+"""Copies from and to real Chroma servers, interrupted at one exact request and continued."""
 
 import json
 from collections.abc import Callable
@@ -19,7 +19,7 @@ COUNT = 60
 @pytest.mark.parametrize(
     "sides", [("server", "server"), ("server", "folder"), ("folder", "server")]
 )
-def test_a_copy_that_was_cut_off_goes_on(
+def test_repeating_a_copy_continues_after_the_connection_failed(
     tribal: Tribal,
     chroma_server: RealServer,
     tmp_path: Path,
@@ -40,7 +40,7 @@ def test_a_copy_that_was_cut_off_goes_on(
         }
         if source == "server":
             assert tribal("copy", "--to", places["from"]).code == 0
-        # What goes to a server is written there; what goes to a folder is read from one.
+        # A copy to a server writes to it; a copy to a folder reads from one.
         cut = b'"ids"' if target == "server" else b'"embeddings"'
         verb = "upsert" if target == "server" else "get"
         left = [4]
@@ -59,7 +59,7 @@ def test_a_copy_that_was_cut_off_goes_on(
         assert rest.code == 0, rest.err
         again = tribal(*command, "--json")
         there = json.loads(rest.out), json.loads(again.out)
-    assert 0 < there[0]["identical"] < COUNT - 1  # it was cut in the middle
+    assert 0 < there[0]["identical"] < COUNT - 1  # it was interrupted in the middle
     assert there[0]["written"] == COUNT - 1 - there[0]["identical"]
     assert (there[1]["identical"], there[1]["written"]) == (COUNT - 1, 0)
     assert there[1]["forgotten"] == 1

@@ -1,4 +1,4 @@
-"""A store goes from a folder to a real Chroma server and on to a folder, and stays the same."""
+"""Copies between folders, and to and from a real Chroma server."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def result() -> CopyResult:
     return CopyResult(source="one", target="two")
 
 
-async def test_all_is_there_afterwards_and_again_writes_nothing() -> None:
+async def test_a_copy_transfers_everything_and_repeating_it_writes_nothing() -> None:
     source, target = await filled(), InMemoryStore()
     await copy_store(source, target, first := result())
     assert await state_of(target) == await state_of(source)
@@ -48,7 +48,7 @@ async def test_all_is_there_afterwards_and_again_writes_nothing() -> None:
     assert (again.identical, again.written, again.sha256) == (7, 0, first.sha256)
 
 
-async def test_a_copy_that_was_stopped_goes_on_where_it_was(
+async def test_repeating_a_copy_that_was_stopped_continues_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(copying, "STEP", 2)
@@ -60,7 +60,7 @@ async def test_a_copy_that_was_stopped_goes_on_where_it_was(
     assert await state_of(target) == await state_of(source)
 
 
-async def test_a_target_with_other_memories_is_refused_unless_told() -> None:
+async def test_copy_refuses_a_target_with_other_memories_unless_overwriting_is_allowed() -> None:
     source, target = await filled(), InMemoryStore()
     await target.upsert([memory(0, content="other"), memory(3), memory(50)])
     before = await state_of(target)
@@ -68,14 +68,14 @@ async def test_a_target_with_other_memories_is_refused_unless_told() -> None:
         await copy_store(source, target, result())
     assert await state_of(target) == before
     await copy_store(source, target, done := result(), overwrite=True)
-    held, gone = await state_of(target)
+    held, deleted = await state_of(target)
     expected, forgotten = await state_of(source)
     assert held == expected | {"memory-50": before[0]["memory-50"]}
-    assert gone == forgotten
+    assert deleted == forgotten
     assert (done.copied, done.replaced, done.others) == (6, 1, 1)
 
 
-async def test_a_dry_run_counts_and_writes_nothing() -> None:
+async def test_a_dry_run_of_a_copy_counts_and_writes_nothing() -> None:
     source, target = await filled(), InMemoryStore()
     dry = CopyResult(source="one", target="two", dry_run=True)
     await copy_store(source, target, dry)
@@ -83,7 +83,7 @@ async def test_a_dry_run_counts_and_writes_nothing() -> None:
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
-async def test_vectors_of_two_models_are_not_copied_together(dry_run: bool) -> None:
+async def test_copy_refuses_to_combine_vectors_of_two_models(dry_run: bool) -> None:
     source, target = await filled(), InMemoryStore()
     await source.set_identity(create_embedding_metadata("one", 8))
     await target.upsert([memory(0)])
@@ -97,7 +97,7 @@ async def test_vectors_of_two_models_are_not_copied_together(dry_run: bool) -> N
         assert await state_of(target) == before
 
 
-async def test_a_place_without_vectors_gets_the_model_with_the_memories() -> None:
+async def test_a_target_without_vectors_gets_the_model_of_the_source() -> None:
     source, target = await filled(), InMemoryStore()
     await source.set_identity(one := create_embedding_metadata("one", 8))
     await target.set_identity(create_embedding_metadata("two", 16))
@@ -105,7 +105,7 @@ async def test_a_place_without_vectors_gets_the_model_with_the_memories() -> Non
     assert (await target.state()).identity == one
 
 
-async def test_vectors_that_nobody_named_come_under_no_name_that_was_there() -> None:
+async def test_vectors_without_a_recorded_model_replace_the_model_of_an_empty_target() -> None:
     source, target = await filled(), InMemoryStore()
     await target.set_identity(create_embedding_metadata("two", 8))
     await copy_store(source, target, result())
@@ -132,7 +132,7 @@ HOME = Settings(
         ("https://home.example.evil:8443", {"Authorization": "Bearer oth3r"}),
     ],
 )
-def test_what_opens_one_server_is_not_sent_to_another(
+def test_credentials_of_one_server_are_not_sent_to_another(
     place: str, sent: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRIBAL_CHROMA_TOKEN", "s3cret")
@@ -152,14 +152,14 @@ def test_what_opens_one_server_is_not_sent_to_another(
         "a#",
     ],
 )
-def test_a_place_that_is_none_is_refused_without_its_password(place: str) -> None:
+def test_an_invalid_location_is_refused_without_showing_its_password(place: str) -> None:
     with pytest.raises(UsageError) as refused:
         settings_at(HOME, place)
     assert "s3cret" not in str(refused.value)
     assert "k3y" not in str(refused.value)
 
 
-def test_a_folder_goes_to_a_server_and_on_to_another_folder(
+def test_copy_works_from_folder_to_server_to_folder(
     tribal: Tribal, chroma_server: RealServer, tmp_path: Path
 ) -> None:
     write_bundle(tmp_path / "some.json", [*memories(40), memory(40, embedding=None)])

@@ -1,4 +1,4 @@
-"""Export and import as Python callers use them, on a real Chroma folder and in memory."""
+"""The Python API for export and import, on a Chroma folder and in memory."""
 
 import json
 import logging
@@ -49,7 +49,9 @@ async def contents(store: MemoryStore) -> dict[str, MemoryEntry]:
 # Export
 
 
-async def test_a_bundle_goes_through_a_file_and_comes_back_the_same(store: MemoryStore) -> None:
+async def test_a_bundle_is_the_same_after_export_and_import_through_a_file(
+    store: MemoryStore,
+) -> None:
     await store.upsert([*memories(5), memory(5, embedding=None)])
     bundle = await export_memories(store, MODEL)
     read = PortableBundle.from_dict(json.loads(json.dumps(bundle.to_dict(), default=str)))
@@ -58,7 +60,9 @@ async def test_a_bundle_goes_through_a_file_and_comes_back_the_same(store: Memor
     assert read.manifest.memory_count == 6
 
 
-async def test_what_the_store_knows_of_its_model_wins_over_the_caller(store: MemoryStore) -> None:
+async def test_the_model_that_the_store_recorded_takes_precedence_over_the_given_one(
+    store: MemoryStore,
+) -> None:
     await store.set_identity(MODEL)
     await store.upsert(memories(2))
     bundle = await export_memories(store, OTHER)
@@ -66,7 +70,7 @@ async def test_what_the_store_knows_of_its_model_wins_over_the_caller(store: Mem
     assert "were made by all-MiniLM-L6-v2" in " ".join(bundle.notes)
 
 
-async def test_vectors_are_never_described_with_dimensions_they_dont_have(
+async def test_export_refuses_a_model_with_other_dimensions_than_the_vectors(
     store: MemoryStore,
 ) -> None:
     await store.upsert(memories(2))
@@ -74,7 +78,7 @@ async def test_vectors_are_never_described_with_dimensions_they_dont_have(
         await export_memories(store, create_embedding_metadata("large", 1536))
 
 
-async def test_a_store_that_nobody_described_exports_as_unknown_and_says_so(
+async def test_export_names_an_unrecorded_model_as_unknown(
     store: MemoryStore,
 ) -> None:
     await store.upsert(memories(2))
@@ -83,7 +87,7 @@ async def test_a_store_that_nobody_described_exports_as_unknown_and_says_so(
     assert "unknown" in " ".join(bundle.notes)
 
 
-async def test_a_limit_cuts_what_matches_and_says_so(
+async def test_a_limit_truncates_the_export_and_says_so(
     store: MemoryStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     await store.upsert(memories(10))
@@ -100,19 +104,19 @@ async def test_a_limit_that_is_not_reached_is_not_mentioned(store: MemoryStore) 
     assert (await export_memories(store, MODEL, limit=3)).notes == []
 
 
-async def test_a_limit_of_nothing_is_refused(store: MemoryStore) -> None:
+async def test_a_limit_below_one_is_refused(store: MemoryStore) -> None:
     with pytest.raises(UsageError, match="limit is 0"):
         await export_memories(store, MODEL, limit=0)
 
 
-async def test_tags_and_dates_must_both_fit(store: MemoryStore) -> None:
+async def test_tags_and_dates_must_both_match(store: MemoryStore) -> None:
     await store.upsert(memories(6))
     filters = ExportFilter(tags=["work"], date_from=BEGIN + timedelta(hours=2))
     bundle = await export_memories(store, MODEL, filters)
     assert [entry.id for entry in bundle.entries] == ["memory-3", "memory-5"]
 
 
-async def test_a_stream_gives_every_memory_once_past_pages_without_a_match(
+async def test_a_stream_yields_every_match_once_and_continues_after_pages_without_one(
     store: MemoryStore,
 ) -> None:
     await store.upsert([memory(n, tags=["rare"] if n == 49 else []) for n in range(50)])
@@ -122,7 +126,7 @@ async def test_a_stream_gives_every_memory_once_past_pages_without_a_match(
     assert [entry.id async for entry in rare] == ["memory-49"]
 
 
-async def test_a_stream_goes_on_while_others_delete_and_add(store: MemoryStore) -> None:
+async def test_a_stream_continues_while_others_delete_and_add(store: MemoryStore) -> None:
     await store.upsert(memories(30))
     seen: list[str] = []
     async for entry in export_memories_streaming(store, MODEL, batch_size=5):
@@ -149,7 +153,7 @@ async def test_consecutive_ranges_cover_every_memory_exactly_once(store: MemoryS
     assert sorted(found) == sorted(entry.id for entry in entries)
 
 
-def test_an_entry_survives_its_dict_form() -> None:
+def test_an_entry_is_the_same_after_conversion_to_a_dict_and_back() -> None:
     entry = memory(1, metadata={"k": [1, None]}, extra={"x": 1}, source_type="odd")
     assert entry_from_dict(json.loads(json.dumps(entry_to_dict(entry)))) == entry
 
@@ -164,7 +168,7 @@ SAME_TIME = memory(1, content="other", updated_at=BEGIN + timedelta(days=2))
 SKIP, OVERWRITE, MERGE, KEEP_BOTH, FAIL = ConflictResolution
 
 CONFLICTS = {
-    # incoming, strategy -> what stays, (imported, skipped, overwritten)
+    # incoming, strategy -> the result, (imported, skipped, overwritten)
     "skip keeps the memory here": (NEWER, SKIP, HERE, (0, 1, 0)),
     "overwrite takes the bundle's": (OLDER, OVERWRITE, OLDER, (0, 0, 1)),
     "merge takes the newer": (NEWER, MERGE, NEWER, (0, 0, 1)),
@@ -178,7 +182,7 @@ CONFLICTS = {
 
 @pytest.mark.parametrize("dry_run", [True, False], ids=["dry run", "for real"])
 @pytest.mark.parametrize("case", CONFLICTS)
-async def test_what_stays_where_an_id_is_on_both_sides(
+async def test_each_strategy_decides_which_side_stays_for_a_common_id(
     store: MemoryStore, case: str, dry_run: bool
 ) -> None:
     incoming, strategy, stays, counts = CONFLICTS[case]
@@ -198,7 +202,7 @@ async def test_what_stays_where_an_id_is_on_both_sides(
     "embeddings", [ReembeddingStrategy.AUTO, ReembeddingStrategy.KEEP, ReembeddingStrategy.DROP]
 )
 @pytest.mark.parametrize("conflicts", [SKIP, OVERWRITE, MERGE, KEEP_BOTH])
-async def test_a_dry_run_writes_nothing_and_promises_what_the_real_run_then_does(
+async def test_a_dry_run_writes_nothing_and_predicts_the_real_run(
     store: MemoryStore, conflicts: ConflictResolution, embeddings: ReembeddingStrategy
 ) -> None:
     await store.set_identity(MODEL)
@@ -216,7 +220,7 @@ async def test_a_dry_run_writes_nothing_and_promises_what_the_real_run_then_does
     assert await store.count() == 3 + real.imported
 
 
-async def test_the_reasons_for_skipping_are_counted(store: MemoryStore) -> None:
+async def test_import_counts_the_reasons_for_skipping(store: MemoryStore) -> None:
     await store.set_identity(MODEL)
     await store.upsert([HERE, memory(2), memory(3)])
     entries = [SAME_TIME, memory(2), memory(3, content="old", updated_at=BEGIN)]
@@ -224,7 +228,7 @@ async def test_the_reasons_for_skipping_are_counted(store: MemoryStore) -> None:
     assert (summary.skipped, summary.identical, summary.older, summary.conflicts) == (3, 1, 1, 1)
 
 
-async def test_a_merge_takes_a_vector_that_is_missing_here(store: MemoryStore) -> None:
+async def test_merge_adds_a_vector_that_the_stored_memory_lacks(store: MemoryStore) -> None:
     await store.set_identity(MODEL)
     await store.upsert([memory(1, embedding=None)])
     summary = await import_memories(bundle_of([memory(1)]), store, conflict_resolution=MERGE)
@@ -232,7 +236,7 @@ async def test_a_merge_takes_a_vector_that_is_missing_here(store: MemoryStore) -
     assert await store.get("memory-1") == memory(1)
 
 
-async def test_the_same_import_again_changes_nothing(store: MemoryStore) -> None:
+async def test_repeating_an_import_changes_nothing(store: MemoryStore) -> None:
     bundle = bundle_of([*memories(5), memory(5, embedding=None)])
     await import_memories(bundle, store)
     before = await contents(store)
@@ -252,7 +256,7 @@ async def test_the_same_import_again_changes_nothing(store: MemoryStore) -> None
     ],
     ids=["auto, same model", "keep, same model", "auto, another", "drop"],
 )
-async def test_vectors_are_kept_or_dropped_as_asked(
+async def test_each_embedding_strategy_keeps_or_drops_vectors(
     store: MemoryStore, model: object, strategy: ReembeddingStrategy, kept: bool
 ) -> None:
     await store.set_identity(MODEL)
@@ -269,11 +273,11 @@ async def test_vectors_are_kept_or_dropped_as_asked(
     assert (await store.state()).identity == MODEL
 
 
-async def test_no_vector_missing_means_no_need_to_embed_again(store: MemoryStore) -> None:
+async def test_needs_reembedding_is_false_if_no_vector_is_missing(store: MemoryStore) -> None:
     assert not (await import_memories(bundle_of(memories(2)), store)).needs_reembedding
 
 
-async def test_an_empty_store_takes_over_the_bundles_model(store: MemoryStore) -> None:
+async def test_an_empty_store_takes_over_the_model_of_the_bundle(store: MemoryStore) -> None:
     preview = await import_memories(bundle_of(memories(2)), store, dry_run=True)
     assert (await store.state()).identity is None
     summary = await import_memories(bundle_of(memories(2)), store)
@@ -281,12 +285,12 @@ async def test_an_empty_store_takes_over_the_bundles_model(store: MemoryStore) -
     assert (await store.state()).identity == MODEL
 
 
-async def test_a_bundle_without_vectors_names_no_model_for_the_store(store: MemoryStore) -> None:
+async def test_a_bundle_without_vectors_sets_no_model(store: MemoryStore) -> None:
     await import_memories(bundle_of([memory(1, embedding=None)]), store)
     assert (await store.state()).identity is None
 
 
-async def test_rejected_entries_are_errors_and_the_rest_goes_in(store: MemoryStore) -> None:
+async def test_rejected_entries_are_errors_and_the_others_are_imported(store: MemoryStore) -> None:
     bundle = bundle_of(memories(2))
     bundle.rejected = [RejectedEntry(f"entry {n}", "content is missing") for n in range(150)]
     summary = await import_memories(bundle, store)
@@ -295,7 +299,7 @@ async def test_rejected_entries_are_errors_and_the_rest_goes_in(store: MemorySto
     assert summary.error_details[0] == "entry 0: content is missing"
 
 
-async def test_progress_rises_to_the_total(store: MemoryStore) -> None:
+async def test_import_reports_progress_up_to_the_total(store: MemoryStore) -> None:
     calls: list[tuple[int, int]] = []
     await import_memories(
         bundle_of(memories(1200)), store, on_progress=lambda *call: calls.append(call)
@@ -303,7 +307,7 @@ async def test_progress_rises_to_the_total(store: MemoryStore) -> None:
     assert calls == [(500, 1200), (1000, 1200), (1200, 1200)]
 
 
-async def test_a_failure_on_the_way_says_what_was_done_and_the_same_again_completes_it(
+async def test_a_failed_import_says_what_was_done_and_repeating_it_completes_it(
     store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     apply = store.apply
@@ -326,7 +330,7 @@ async def test_a_failure_on_the_way_says_what_was_done_and_the_same_again_comple
     assert list((await contents(store)).values()) == memories(1100)
 
 
-async def test_a_dry_run_leaves_no_trace_on_disk(tmp_path: Path) -> None:
+async def test_a_dry_run_leaves_no_files(tmp_path: Path) -> None:
     folder = tmp_path / "chroma"
     async with open_store(folder) as store:
         summary = await import_memories(bundle_of(memories(2)), store, dry_run=True)

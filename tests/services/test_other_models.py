@@ -1,4 +1,4 @@
-"""A mix: vectors of several models in one store, each known for what it is."""
+"""Stores with vectors of several models, where each memory names its own."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -51,7 +51,7 @@ def bundle_of(by: BagOfWords, *entries: MemoryEntry) -> PortableBundle:
 
 
 def makers(entries: dict[str, MemoryEntry]) -> dict[str, object]:
-    """The model that each memory itself names, by id."""
+    """The model that each memory names, by id."""
     return {i: entry.extra.get("embedding_model") for i, entry in entries.items()}
 
 
@@ -60,7 +60,7 @@ async def held(store: SearchableStore) -> dict[str, MemoryEntry]:
 
 
 async def written(store: SearchableStore) -> bytes:
-    """A bundle of all, as a file."""
+    """A bundle of all memories, as a file."""
     bundle = await export_memories(store)
     out = BytesIO()
     writer = BundleWriter(out, replace(bundle.manifest, exported_at="2026-02-01T00:00:00+00:00"))
@@ -88,8 +88,8 @@ def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Searchable
         yield InMemoryStore(tmp_path / "own") if in_memory else open_store(tmp_path / "chroma")
 
 
-async def mix(store: SearchableStore) -> ImportSummary:
-    """A store of one model, and beside its two memories one of another's."""
+async def mixed(store: SearchableStore) -> ImportSummary:
+    """A store with two memories of its model and one of another model."""
     await import_memories(bundle_of(ONE, fact(0, CAT, ONE), fact(1, DOG, ONE)), store)
     other = bundle_of(TWO, fact(2, FISH, TWO))
     dry = await import_memories(other, store, embedding_strategy=KEEP, dry_run=True)
@@ -101,12 +101,14 @@ async def mix(store: SearchableStore) -> ImportSummary:
 
 @pytest.fixture
 async def store(empty: SearchableStore) -> SearchableStore:
-    await mix(empty)
+    await mixed(empty)
     return empty
 
 
-async def test_what_is_kept_beside_others_says_which_model_made_it(empty: SearchableStore) -> None:
-    summary = await mix(empty)
+async def test_vectors_of_another_model_that_are_kept_name_their_model(
+    empty: SearchableStore,
+) -> None:
+    summary = await mixed(empty)
     assert (summary.vectors_kept, summary.vectors_of_others) == (1, 1)
     assert "Only keyword search finds those memories" in " ".join(summary.notes)
     assert makers(await held(empty)) == {"memory-0": None, "memory-1": None, "memory-2": "two"}
@@ -117,7 +119,7 @@ async def test_what_is_kept_beside_others_says_which_model_made_it(empty: Search
     assert (again.skipped, again.identical) == (1, 1)
 
 
-async def test_vectors_of_other_models_survive_an_export_and_an_import(
+async def test_a_store_with_vectors_of_several_models_is_the_same_after_export_and_import(
     store: SearchableStore, tmp_path: Path
 ) -> None:
     data = await written(store)
@@ -132,14 +134,12 @@ async def test_vectors_of_other_models_survive_an_export_and_an_import(
     assert again.identical == 3
 
 
-async def test_a_bundle_with_vectors_of_one_model_names_no_other_models(
-    empty: SearchableStore,
-) -> None:
+async def test_the_manifest_names_no_other_models_if_there_are_none(empty: SearchableStore) -> None:
     await import_memories(bundle_of(ONE, fact(0, CAT, ONE)), empty)
     assert "other_models" not in (await export_memories(empty)).manifest.extra
 
 
-async def test_a_store_of_the_other_model_counts_the_bundles_own_model_as_other(
+async def test_in_a_store_of_the_other_model_the_roles_of_the_models_are_swapped(
     store: SearchableStore,
 ) -> None:
     bundle = await export_memories(store)
@@ -159,24 +159,26 @@ async def test_a_store_of_the_other_model_counts_the_bundles_own_model_as_other(
     }  # fmt: skip
 
 
-async def test_vectors_of_a_third_model_are_made_again_or_dropped(store: SearchableStore) -> None:
+async def test_vectors_of_a_third_model_are_embedded_again_or_dropped(
+    store: SearchableStore,
+) -> None:
     bundle = await export_memories(store)
-    dropped, anew = InMemoryStore(), InMemoryStore()
-    for other in (dropped, anew):
+    dropped, again = InMemoryStore(), InMemoryStore()
+    for other in (dropped, again):
         await import_memories(bundle_of(THREE, fact(9, "old", THREE)), other)
     summary = await import_memories(bundle, dropped)
     assert (summary.vectors_kept, summary.vectors_dropped) == (0, 3)
     assert makers(await held(dropped)) == dict.fromkeys(await held(dropped))
     summary = await import_memories(
-        bundle, anew, THREE.identity, embedding_strategy=REEMBED, embedder=THREE
+        bundle, again, THREE.identity, embedding_strategy=REEMBED, embedder=THREE
     )
     assert summary.vectors_reembedded == 3
-    found = await held(anew)
+    found = await held(again)
     assert makers(found) == dict.fromkeys(found)
     assert same_vector(found["memory-2"].embedding, THREE.vector(FISH))
 
 
-async def test_a_question_is_never_compared_with_the_vector_of_another_model(
+async def test_semantic_search_ignores_vectors_of_other_models(
     empty: SearchableStore,
 ) -> None:
     question = "What is the cat called?"
@@ -186,13 +188,15 @@ async def test_a_question_is_never_compared_with_the_vector_of_another_model(
     result = await asked(empty, question, ONE)
     assert ids(result) == ["memory-0"]
     assert "1 memory has a vector of another model than one" in " ".join(result.notes)
-    by_words = await asked(empty, "zebras", ONE)
-    assert [(hit.id, hit.found_by) for hit in by_words.hits if hit.id == "memory-5"] == [
+    found = await asked(empty, "zebras", ONE)
+    assert [(hit.id, hit.found_by) for hit in found.hits if hit.id == "memory-5"] == [
         ("memory-5", "words")
     ]
 
 
-async def test_undo_restores_vectors_of_other_models_byte_for_byte(empty: SearchableStore) -> None:
+async def test_undoing_an_import_with_several_models_restores_every_byte(
+    empty: SearchableStore,
+) -> None:
     await import_memories(bundle_of(ONE, fact(0, CAT, ONE)), empty)
     before = await state_of(empty)
     await import_memories(bundle_of(TWO, fact(2, FISH, TWO)), empty, embedding_strategy=KEEP)
@@ -201,7 +205,7 @@ async def test_undo_restores_vectors_of_other_models_byte_for_byte(empty: Search
     assert await state_of(empty) == before
 
 
-async def test_reembedding_all_replaces_vectors_of_other_models_and_can_be_undone(
+async def test_embedding_all_memories_again_replaces_other_models_and_can_be_undone(
     store: SearchableStore,
 ) -> None:
     before = await state_of(store)
@@ -220,11 +224,11 @@ async def test_reembedding_all_replaces_vectors_of_other_models_and_can_be_undon
     assert await state_of(store) == before
 
 
-async def test_a_change_to_a_third_model_replaces_vectors_of_all_other_models(
+async def test_after_a_change_to_a_third_model_no_memory_names_another_model(
     tmp_path: Path,
 ) -> None:
     store = ChromaStore(tmp_path / "store")
-    await mix(store)
+    await mixed(store)
     points = RestorePoints.of(store)
     assert points is not None
     await change_model(store, Work(THREE, ReembedResult(model="three")), points.begin("r", "x"))
@@ -233,7 +237,7 @@ async def test_a_change_to_a_third_model_replaces_vectors_of_all_other_models(
     assert same_vector(found["memory-2"].embedding, THREE.vector(FISH))
 
 
-async def test_a_model_named_where_there_is_no_vector_is_a_field_like_all_others(
+async def test_a_model_named_without_a_vector_is_an_ordinary_field(
     empty: SearchableStore,
 ) -> None:
     named = memory(0, embedding=None, extra={"embedding_model": "ada", "pinned": True})
@@ -247,7 +251,7 @@ async def test_a_model_named_where_there_is_no_vector_is_a_field_like_all_others
     assert (merged.overwritten, merged.identical) == (0, 1)
 
 
-async def test_a_field_of_that_name_that_is_no_name_comes_back_as_it_was(
+async def test_a_field_of_that_name_with_another_type_is_preserved(
     empty: SearchableStore,
 ) -> None:
     entry = replace(fact(0, CAT, ONE), extra={"embedding_model": {"n": 1}})
@@ -256,7 +260,7 @@ async def test_a_field_of_that_name_that_is_no_name_comes_back_as_it_was(
     assert await empty.other_models() == {}
 
 
-async def test_a_vector_of_another_model_here_is_not_taken_for_a_new_one(
+async def test_import_with_reembed_does_not_reuse_a_stored_vector_of_another_model(
     store: SearchableStore,
 ) -> None:
     summary = await import_memories(
@@ -269,7 +273,7 @@ async def test_a_vector_of_another_model_here_is_not_taken_for_a_new_one(
     assert same_vector(found["memory-2"].embedding, ONE.vector(FISH))
 
 
-async def test_stats_count_vectors_of_other_models(tmp_path: Path) -> None:
+async def test_stats_count_the_vectors_of_other_models(tmp_path: Path) -> None:
     write_bundle(tmp_path / "one.json", [memory(0)], "one")
     write_bundle(tmp_path / "two.json", [memory(1), memory(2)], "two")
     async with connected(tmp_path) as client:

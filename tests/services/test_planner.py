@@ -1,7 +1,7 @@
-"""What an import does with each entry and each tombstone: told by a dry run, then done just so."""
+"""What an import does with each entry and each tombstone; a dry run predicts it exactly."""
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,12 @@ from tribal_mcp.portability.choices import ConflictResolution
 from tribal_mcp.portability.manifest import EmbeddingManifest, create_embedding_metadata
 from tribal_mcp.portability.memory import MemoryEntry, microseconds
 from tribal_mcp.services.import_export import import_memories
+from tribal_mcp.services.importing import importer as importing
+from tribal_mcp.services.importing.importer import Options, import_entries
 from tribal_mcp.services.importing.planner import Planner
-from tribal_mcp.services.results import ImportSummary
+from tribal_mcp.services.importing.sources import HeldBundle
+from tribal_mcp.services.results import ChangeResult, ImportSummary
 from tribal_mcp.stores.base import Change, MemoryStore
-from tribal_mcp.stores.chroma.store import open_store
 from tribal_mcp.stores.in_memory import InMemoryStore
 
 pytestmark = pytest.mark.anyio
@@ -29,9 +31,10 @@ DAY = timedelta(days=1)
 SKIP, OVERWRITE, MERGE, KEEP_BOTH, FAIL = ConflictResolution
 
 
-@pytest.fixture(params=["in memory", "chroma folder"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> MemoryStore:
-    return InMemoryStore() if request.param == "in memory" else open_store(tmp_path / "chroma")
+@pytest.fixture
+def store() -> MemoryStore:
+    """Stores hold the same contract, so the rules are tested on the fastest one."""
+    return InMemoryStore()
 
 
 def bundle_of(*entries: MemoryEntry, deleted: dict[str, int] | None = None) -> PortableBundle:
@@ -45,7 +48,7 @@ async def contents(store: MemoryStore) -> dict[str, str]:
 
 
 async def dry_and_real(store: MemoryStore, bundle: PortableBundle, **how: Any) -> ImportSummary:  # noqa: ANN401
-    """A dry run, which changes nothing, and the import itself, which does just that."""
+    """A dry run, which changes nothing, and the import, which does what it predicts."""
     before = (await contents(store), await store.forgotten())
     dry = await import_memories(bundle, store, MODEL, dry_run=True, **how)
     assert (await contents(store), await store.forgotten()) == before
@@ -55,10 +58,10 @@ async def dry_and_real(store: MemoryStore, bundle: PortableBundle, **how: Any) -
     return real
 
 
-# Forgotten here
+# Deleted here
 
 
-FORGOTTEN = microseconds(BEGIN + 10 * DAY)
+DELETED = microseconds(BEGIN + 10 * DAY)
 OLDER = memory(1, updated_at=BEGIN + 9 * DAY)
 SAME_TIME = memory(1, updated_at=BEGIN + 10 * DAY)
 NEWER = memory(1, updated_at=BEGIN + 11 * DAY)
@@ -75,26 +78,24 @@ NEWER = memory(1, updated_at=BEGIN + 11 * DAY)
     ],
     ids=["older", "the same time", "newer", "restored"],
 )
-async def test_a_memory_deleted_here_is_imported_only_if_it_is_newer_or_restore_deleted_is_set(
+async def test_a_deleted_memory_is_imported_only_if_it_is_newer_or_restore_deleted_is_set(
     store: MemoryStore,
     strategy: ConflictResolution,
     incoming: MemoryEntry,
     restore: bool,
     comes: bool,
 ) -> None:
-    await store.apply(Change(forget={"memory-1": FORGOTTEN}))
+    await store.apply(Change(forget={"memory-1": DELETED}))
     summary = await dry_and_real(
         store, bundle_of(incoming), conflict_resolution=strategy, restore_deleted=restore
     )
     assert await store.get("memory-1") == (incoming if comes else None)
-    assert await store.forgotten() == ({} if comes else {"memory-1": FORGOTTEN})
+    assert await store.forgotten() == ({} if comes else {"memory-1": DELETED})
     assert (summary.imported, summary.brought_back) == (comes, comes)
     assert (summary.skipped, summary.forgotten) == (not comes, not comes)
 
 
-async def test_memories_that_stay_deleted_are_reported_with_the_step_that_restores_them(
-    tmp_path: Path,
-) -> None:
+async def test_import_names_deleted_memories_and_how_to_restore_them(tmp_path: Path) -> None:
     write_bundle(tmp_path / "some.json", [memory(1), memory(2)])
     async with connected(tmp_path) as client:
         await call(client, "tribal_import", input_path="some.json")
@@ -105,7 +106,7 @@ async def test_memories_that_stay_deleted_are_reported_with_the_step_that_restor
     assert "differ" not in again["next_step"]
 
 
-# Forgotten there
+# Deleted there
 
 
 @pytest.mark.parametrize(
@@ -121,21 +122,21 @@ async def test_memories_that_stay_deleted_are_reported_with_the_step_that_restor
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-async def test_a_tombstone_deletes_only_in_merge_and_overwrite(
+async def test_tombstones_delete_only_with_merge_and_overwrite(
     store: MemoryStore, strategy: ConflictResolution, updated: MemoryEntry, stays: bool
 ) -> None:
     await store.set_identity(MODEL)
     await store.upsert([updated, memory(2)])
-    bundle = bundle_of(memory(3), deleted={"memory-1": FORGOTTEN})
+    bundle = bundle_of(memory(3), deleted={"memory-1": DELETED})
     summary = await dry_and_real(store, bundle, conflict_resolution=strategy)
     assert await store.get("memory-1") == (updated if stays else None)
-    assert await store.forgotten() == ({} if stays else {"memory-1": FORGOTTEN})
+    assert await store.forgotten() == ({} if stays else {"memory-1": DELETED})
     assert (summary.deletions, summary.deleted) == (1, not stays)
     assert (summary.total, summary.imported) == (1, 1)
 
 
 @pytest.mark.parametrize("strategy", [SKIP, OVERWRITE, MERGE])
-async def test_tombstones_of_the_bundle_are_stored_and_the_latest_time_counts(
+async def test_tombstones_of_unknown_memories_are_stored_with_the_latest_time(
     store: MemoryStore, strategy: ConflictResolution
 ) -> None:
     for time in (5, 9, 7):
@@ -145,7 +146,9 @@ async def test_tombstones_of_the_bundle_are_stored_and_the_latest_time_counts(
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (1, 2, 0)])
-async def test_merging_in_any_order_ends_alike(store: MemoryStore, order: tuple[int, ...]) -> None:
+async def test_merging_bundles_in_any_order_gives_the_same_result(
+    store: MemoryStore, order: tuple[int, ...]
+) -> None:
     bundles = [
         bundle_of(memory(0, updated_at=BEGIN), memory(1)),
         bundle_of(deleted={"memory-0": microseconds(BEGIN + DAY)}),
@@ -160,14 +163,14 @@ async def test_merging_in_any_order_ends_alike(store: MemoryStore, order: tuple[
 # Kept both
 
 
-async def test_both_are_kept_and_links_to_the_copy_follow_it(store: MemoryStore) -> None:
+async def test_keep_both_adds_a_copy_and_links_to_the_entry_follow_it(store: MemoryStore) -> None:
     await store.set_identity(MODEL)
     await store.upsert([memory(0, content="mine"), memory(1), memory(2, related_to=["memory-0"])])
     bundle = bundle_of(
-        memory(3, supersedes="memory-0"),  # names what comes after it
+        memory(3, supersedes="memory-0"),  # links to a later entry
         memory(0, content="theirs", related_to=["memory-0", "memory-1"]),
         memory(1),
-        memory(2, related_to=["memory-0"]),  # the same here: no copy of it
+        memory(2, related_to=["memory-0"]),  # identical here, so not copied
     )
     summary = await dry_and_real(store, bundle, conflict_resolution=KEEP_BOTH)
     assert (summary.imported, summary.kept_both, summary.identical) == (2, 1, 2)
@@ -184,7 +187,24 @@ async def test_both_are_kept_and_links_to_the_copy_follow_it(store: MemoryStore)
     assert await store.get_many(await store.list_ids()) == found
 
 
-async def test_a_copy_that_was_changed_or_deleted_here_stays_so(store: MemoryStore) -> None:
+async def test_links_to_a_copy_that_differs_only_in_links_follow_it_from_an_earlier_batch(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "STEP", 1)
+    await store.upsert([memory(0), memory(2, related_to=["memory-0"])])
+    bundle = bundle_of(memory(3, supersedes="memory-2"), memory(2, related_to=["memory-1"]))
+    summary = await dry_and_real(store, bundle, conflict_resolution=KEEP_BOTH)
+    assert (summary.imported, summary.kept_both) == (2, 1)
+    found = await store.get_many(await store.list_ids())
+    [copy] = found.keys() - {"memory-0", "memory-2", "memory-3"}
+    assert found["memory-2"].related_to == ["memory-0"]
+    assert found[copy].related_to == ["memory-1"]
+    assert found["memory-3"].supersedes == copy
+
+
+async def test_repeating_keep_both_leaves_changed_and_deleted_copies_alone(
+    store: MemoryStore,
+) -> None:
     await store.upsert([memory(0, content="mine"), memory(1, content="mine")])
     bundle = bundle_of(memory(0), memory(1))
     await import_memories(bundle, store, MODEL, KEEP_BOTH)
@@ -197,7 +217,7 @@ async def test_a_copy_that_was_changed_or_deleted_here_stays_so(store: MemorySto
     assert await contents(store) == before
 
 
-async def test_a_vector_alone_is_no_reason_for_a_copy(store: MemoryStore) -> None:
+async def test_a_different_vector_alone_makes_no_copy(store: MemoryStore) -> None:
     await store.set_identity(MODEL)
     await store.upsert([memory(0, embedding=None), memory(1)])
     bundle = bundle_of(memory(0), memory(1, embedding=vector(7)))
@@ -209,7 +229,7 @@ async def test_a_vector_alone_is_no_reason_for_a_copy(store: MemoryStore) -> Non
     }  # fmt: skip
 
 
-async def test_a_vector_that_is_added_leaves_the_links_here_as_they_are(store: MemoryStore) -> None:
+async def test_adding_a_vector_leaves_the_stored_links_unchanged(store: MemoryStore) -> None:
     await store.set_identity(MODEL)
     mine = memory(2, embedding=None, related_to=["memory-0"])
     await store.upsert([memory(0, content="mine"), mine])
@@ -222,8 +242,8 @@ async def test_a_vector_that_is_added_leaves_the_links_here_as_they_are(store: M
 
 
 @pytest.mark.parametrize("dry_run", [True, False], ids=["dry run", "for real"])
-@pytest.mark.parametrize("deleted", [None, {"memory-1": FORGOTTEN}], ids=["entry", "tombstone"])
-async def test_any_difference_refuses_the_whole_import(
+@pytest.mark.parametrize("deleted", [None, {"memory-1": DELETED}], ids=["entry", "tombstone"])
+async def test_fail_refuses_the_whole_import_on_any_difference(
     store: MemoryStore, deleted: dict[str, int] | None, dry_run: bool
 ) -> None:
     await store.upsert(memories(700))
@@ -235,7 +255,7 @@ async def test_any_difference_refuses_the_whole_import(
     assert await contents(store) == before
 
 
-async def test_what_is_changed_here_while_it_is_imported_refuses_the_rest(
+async def test_fail_stops_if_a_memory_changes_during_the_import(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store = InMemoryStore()
@@ -252,27 +272,51 @@ async def test_what_is_changed_here_while_it_is_imported_refuses_the_rest(
     assert (await contents(store))["memory-1"] == "changed meanwhile"
 
 
-async def test_no_difference_is_no_reason_to_refuse(store: MemoryStore) -> None:
+async def test_fail_accepts_a_bundle_without_differences(store: MemoryStore) -> None:
     await store.set_identity(MODEL)
     await store.upsert(memories(2))
     summary = await dry_and_real(store, bundle_of(*memories(3)), conflict_resolution=FAIL)
     assert (summary.imported, summary.identical) == (1, 2)
 
 
-# What is told
+# Counts and descriptions
 
 
-async def test_an_entry_from_the_future_is_counted_and_said(store: MemoryStore) -> None:
-    far = memory(1, updated_at=BEGIN + 365_00 * DAY)
-    summary = await dry_and_real(store, bundle_of(far, memory(2)))
-    assert summary.from_the_future == 1
-    assert "ahead of this machine's clock" in " ".join(summary.notes)
+@pytest.mark.parametrize(
+    ("ahead", "counted"),
+    [(timedelta(hours=23), 0), (timedelta(hours=25), 1), (timedelta(days=36_500), 1)],
+    ids=["23 hours", "25 hours", "a century"],
+)
+async def test_an_entry_more_than_a_day_ahead_of_the_clock_is_counted(
+    store: MemoryStore, ahead: timedelta, counted: int
+) -> None:
+    entry = memory(1, updated_at=datetime.now(UTC) + ahead)
+    summary = await dry_and_real(store, bundle_of(entry, memory(2)))
+    assert summary.from_the_future == counted
+    notes = " ".join(summary.notes)
+    assert ("1 entry has an updated_at more than a day ahead" in notes) == bool(counted)
 
 
-async def test_links_to_nothing_are_counted_whatever_the_order(store: MemoryStore) -> None:
+async def test_a_plan_of_skipped_entries_says_whether_their_vectors_differ(
+    store: MemoryStore,
+) -> None:
+    await store.set_identity(MODEL)
+    await store.upsert([memory(n, content="mine") for n in range(2)])
+    changes: list[ChangeResult] = []
+    await import_entries(
+        HeldBundle(bundle_of(memory(0), memory(1, embedding=vector(7)))),
+        store,
+        MODEL,
+        Options(SKIP, dry_run=True),
+        on_change=changes.append,
+    )
+    assert [change.fields for change in changes] == [["content"], ["content", "embedding"]]
+
+
+async def test_dangling_links_are_counted_in_any_order(store: MemoryStore) -> None:
     await store.upsert([memory(0)])
     bundle = bundle_of(
-        memory(1, supersedes="memory-2", related_to=["memory-0", "gone", "gone"]),
+        memory(1, supersedes="memory-2", related_to=["memory-0", "missing", "missing"]),
         memory(2, supersedes="nothing"),
     )
     summary = await dry_and_real(store, bundle)
@@ -280,14 +324,14 @@ async def test_links_to_nothing_are_counted_whatever_the_order(store: MemoryStor
     assert "3 links name memories that neither the bundle nor" in " ".join(summary.notes)
 
 
-async def test_a_dry_run_tells_the_first_changes_with_their_words(store: MemoryStore) -> None:
+async def test_a_dry_run_lists_the_first_changes_with_excerpts(store: MemoryStore) -> None:
     await store.set_identity(MODEL)
     await store.upsert([memory(0, content="Lives in  Bern\nsince 2020"), memory(1), memory(2)])
     bundle = bundle_of(
         memory(0, content="Lives in Basel " + "x" * 90, tags=["new"], updated_at=BEGIN + DAY),
         memory(1),
         memory(9),
-        deleted={"memory-2": FORGOTTEN},
+        deleted={"memory-2": DELETED},
     )
     dry = await import_memories(bundle, store, MODEL, MERGE, dry_run=True)
     told = {change.id: change for change in dry.changes}
@@ -301,7 +345,7 @@ async def test_a_dry_run_tells_the_first_changes_with_their_words(store: MemoryS
     assert set(replaced.fields) == {"content", "tags", "updated_at"}
 
 
-async def test_only_the_first_changes_are_told_and_a_file_has_all(tmp_path: Path) -> None:
+async def test_the_result_lists_the_first_changes_and_the_plan_file_all(tmp_path: Path) -> None:
     write_bundle(tmp_path / "here.json", [memory(n, content="before") for n in range(3)])
     bad = json.loads((tmp_path / "here.json").read_text())
     bad["entries"].append({"id": "bad"})
@@ -336,7 +380,7 @@ async def test_only_the_first_changes_are_told_and_a_file_has_all(tmp_path: Path
     assert (actions["memory-0"], actions["memory-1"]) == ("skip", "overwrite")
     assert actions["bad"] == "reject"
     assert [step["action"] for step in plan].count("insert") == 38
-    assert plan[:10] != dry["changes"]  # the plan has what is skipped too
+    assert plan[:10] != dry["changes"]  # the plan has skipped entries, too
     assert read_back(tmp_path).keys() == {f"memory-{n}" for n in range(40)}
 
 

@@ -1,4 +1,4 @@
-"""Vectors made anew: the missing ones, or all by another model, stopped and killed on the way."""
+"""New vectors for some or all memories, with runs that are stopped, killed and repeated."""
 
 import shutil
 from collections import Counter
@@ -24,7 +24,7 @@ from tribal_mcp.services.embedders import Work
 from tribal_mcp.services.import_export import import_memories
 from tribal_mcp.services.importing import importer as importing
 from tribal_mcp.services.importing.sources import HeldBundle
-from tribal_mcp.services.maintenance import change_model as moving
+from tribal_mcp.services.maintenance import change_model as changing
 from tribal_mcp.services.maintenance.change_model import change_model
 from tribal_mcp.services.maintenance.missing_vectors import embed_missing
 from tribal_mcp.services.maintenance.reembed import preview
@@ -44,7 +44,7 @@ COUNT = 150
 
 
 class Model:
-    """An embedder of a number of dimensions, which notes what it embeds."""
+    """An embedder with any number of dimensions that records what it embeds."""
 
     def __init__(self, dimensions: int) -> None:
         self.identity = create_embedding_metadata(f"words-{dimensions}", dimensions, "tests")
@@ -69,7 +69,7 @@ def work(model: Model, **more: Any) -> Work:  # noqa: ANN401
     return Work(model, ReembedResult(model=str(model.identity)), **more)
 
 
-async def move(store: ChromaStore, model: Model, **more: Any) -> tuple[ReembedResult, str]:  # noqa: ANN401
+async def change_to(store: ChromaStore, model: Model, **more: Any) -> tuple[ReembedResult, str]:  # noqa: ANN401
     points = RestorePoints.of(store)
     assert points is not None
     doing = work(model, **more)
@@ -83,7 +83,7 @@ async def held(store: ChromaStore) -> dict[str, MemoryEntry]:
 
 
 async def assert_of(store: ChromaStore, model: Model, count: int) -> None:
-    """All are there, each with the vector that the model gives its text."""
+    """All memories are there, each with the vector of its text."""
     state = await store.state()
     assert state.identity == model.identity
     assert (state.count, state.pending) == (count, 0)
@@ -100,7 +100,7 @@ async def store(tmp_path: Path) -> ChromaStore:
     return store
 
 
-async def test_what_has_no_vector_gets_one_and_an_empty_store_the_model(store: ChromaStore) -> None:
+async def test_reembed_adds_missing_vectors_and_records_the_model(store: ChromaStore) -> None:
     model = Model(8)
     told: list[tuple[int, int, str]] = []
     doing = work(model, on_progress=lambda *how: told.append(how))
@@ -112,7 +112,7 @@ async def test_what_has_no_vector_gets_one_and_an_empty_store_the_model(store: C
     assert (again.result.total, max(model.embedded.values())) == (0, 1)
 
 
-async def test_a_model_that_goes_away_leaves_what_is_done_and_the_same_goes_on(
+async def test_repeating_reembed_continues_after_the_model_failed(
     store: ChromaStore,
 ) -> None:
     model = Model(8)
@@ -126,7 +126,7 @@ async def test_a_model_that_goes_away_leaves_what_is_done_and_the_same_goes_on(
     assert max(model.embedded.values()) == 1
 
 
-async def test_a_text_that_the_model_refuses_is_named_and_the_rest_goes_on(
+async def test_a_text_that_the_model_refuses_is_reported_and_the_others_are_embedded(
     store: ChromaStore,
 ) -> None:
     await store.upsert([memory(3, content="refuse this", embedding=None)])
@@ -138,7 +138,7 @@ async def test_a_text_that_the_model_refuses_is_named_and_the_rest_goes_on(
     assert (await store.state()).pending == 1
 
 
-async def test_what_changed_while_its_text_was_embedded_keeps_no_old_vector(
+async def test_a_memory_that_changes_while_it_is_embedded_gets_no_outdated_vector(
     store: ChromaStore, tmp_path: Path
 ) -> None:
     other = open_store(tmp_path / "store")
@@ -156,19 +156,21 @@ async def test_what_changed_while_its_text_was_embedded_keeps_no_old_vector(
     assert "memory-1" not in found
 
 
-async def test_vectors_of_two_models_never_stand_side_by_side(store: ChromaStore) -> None:
+async def test_reembed_refuses_to_add_vectors_of_a_second_model(store: ChromaStore) -> None:
     await embed_missing(store, work(Model(8)))
     await store.upsert([memory(900, embedding=None)])
     with pytest.raises(UsageError, match=r"words-8 .* change the model of all memories"):
         await embed_missing(store, work(Model(16)))
 
 
-async def test_all_memories_change_to_another_model_and_back(store: ChromaStore) -> None:
+async def test_the_model_of_all_memories_can_be_changed_and_changed_back(
+    store: ChromaStore,
+) -> None:
     one, two = Model(8), Model(16)
     await embed_missing(store, work(one))
     await store.delete(["memory-5"])
     before, forgotten = await held(store), await store.forgotten()
-    result, point = await move(store, two)
+    result, point = await change_to(store, two)
     assert (result.embedded, result.total) == (COUNT - 1, COUNT - 1)
     await assert_of(store, two, COUNT - 1)
     assert await store.forgotten() == forgotten
@@ -189,15 +191,17 @@ async def test_all_memories_change_to_another_model_and_back(store: ChromaStore)
     assert await store.check() == []
 
 
-async def test_moving_to_the_same_model_embeds_nothing_twice(store: ChromaStore) -> None:
+async def test_changing_to_the_same_model_embeds_nothing_twice(store: ChromaStore) -> None:
     model = Model(8)
-    await move(store, model)
-    await move(store, model)
+    await change_to(store, model)
+    await change_to(store, model)
     assert max(model.embedded.values()) == 1
 
 
-async def test_only_the_collection_before_is_kept(store: ChromaStore, tmp_path: Path) -> None:
-    points = [(await move(store, Model(dimensions)))[1] for dimensions in (8, 16, 24)]
+async def test_only_the_latest_earlier_collection_is_kept(
+    store: ChromaStore, tmp_path: Path
+) -> None:
+    points = [(await change_to(store, Model(dimensions)))[1] for dimensions in (8, 16, 24)]
     with ChromaFolder.at(tmp_path / "store").files() as files:  # type: ignore[union-attr]
         names = [c.name for c in files.collections()]
     assert [name for name in names if ".before-" in name and "pending" not in name] == [
@@ -206,17 +210,19 @@ async def test_only_the_collection_before_is_kept(store: ChromaStore, tmp_path: 
     assert not [name for name in names if ".reembedding-" in name]
 
 
-async def test_a_move_that_was_stopped_goes_on_where_it_was(store: ChromaStore) -> None:
+async def test_repeating_a_change_of_model_that_was_stopped_continues_it(
+    store: ChromaStore,
+) -> None:
     model = Model(16)
     with pytest.raises(Stopped, match="64 of 150"):
-        await move(store, model, stop=lambda: True)
+        await change_to(store, model, stop=lambda: True)
     assert (await store.state()).identity is None
-    await move(store, model)
+    await change_to(store, model)
     await assert_of(store, model, COUNT)
     assert max(model.embedded.values()) == 1
 
 
-async def test_what_changes_during_a_move_is_caught_up_before_the_switch(
+async def test_changes_during_a_change_of_model_are_applied_before_the_swap(
     store: ChromaStore, tmp_path: Path
 ) -> None:
     other = open_store(tmp_path / "store")
@@ -233,7 +239,7 @@ async def test_what_changes_during_a_move_is_caught_up_before_the_switch(
                 await meanwhile()
             return await super().embed(texts, query=query)
 
-    await move(store, model := Once(16))
+    await change_to(store, model := Once(16))
     await assert_of(store, model, COUNT)
     found = await held(store)
     assert found["memory-0"].content == "changed"
@@ -242,12 +248,12 @@ async def test_what_changes_during_a_move_is_caught_up_before_the_switch(
 
 
 @pytest.mark.parametrize("renamed", [0, 1, 2, 3])
-async def test_a_switch_that_is_killed_is_completed_by_whoever_comes_next(
+async def test_a_swap_that_was_killed_is_completed_by_the_next_process(
     store: ChromaStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renamed: int
 ) -> None:
     one, two = Model(8), Model(16)
     await embed_missing(store, work(one))
-    await store.upsert([memory(700, content="refuse this", embedding=None)])  # pending stays, too
+    await store.upsert([memory(700, content="refuse this", embedding=None)])
     rename = switching._rename
 
     def killed(folder: ChromaFolder, names: dict[str, str]) -> None:
@@ -256,7 +262,7 @@ async def test_a_switch_that_is_killed_is_completed_by_whoever_comes_next(
 
     monkeypatch.setattr(switching, "_rename", killed)
     with pytest.raises(KeyboardInterrupt):
-        await move(store, two)
+        await change_to(store, two)
     monkeypatch.undo()
     await store.close()
     found = open_store(tmp_path / "store")
@@ -276,7 +282,7 @@ STEPS = [
 
 
 def killed_at(step: int, when: str, patch: pytest.MonkeyPatch) -> None:
-    """Have the process end before or after that step of all that change something."""
+    """End the process before or after the n-th step that changes something."""
     left = step
 
     def ending(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -298,7 +304,7 @@ def killed_at(step: int, when: str, patch: pytest.MonkeyPatch) -> None:
 
 
 async def assert_nothing_is_lost(store: ChromaStore, count: int) -> None:
-    """All are there, and no vector is of another model than the store says."""
+    """All memories are there, and every vector is of the recorded model."""
     model = await store.identity()
     found = await held(store)
     assert len(found) == count
@@ -310,15 +316,15 @@ async def assert_nothing_is_lost(store: ChromaStore, count: int) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_a_move_that_is_killed_at_any_step_loses_nothing(
+async def test_a_change_of_model_that_is_killed_at_any_step_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    monkeypatch.setattr(moving, "BATCH", 4)
+    monkeypatch.setattr(changing, "BATCH", 4)
     one, two, three = Model(8), Model(16), Model(24)
     prepared = open_store(tmp_path / "prepared")
     await prepared.upsert(texts(6))
     await embed_missing(prepared, work(three))
-    await move(prepared, one)  # so that a collection is kept already
+    await change_to(prepared, one)  # so that an earlier collection is already kept
     await prepared.close()
     step = 0
     while True:
@@ -328,38 +334,38 @@ async def test_a_move_that_is_killed_at_any_step_loses_nothing(
         with monkeypatch.context() as patch:
             killed_at(step, when, patch)
             try:
-                await move(store, two)
+                await change_to(store, two)
                 break
             except KeyboardInterrupt:
                 await store.close()
         shutil.copytree(paths[0], paths[1])
         await assert_nothing_is_lost(store, 6)
-        await move(store, two)
+        await change_to(store, two)
         await assert_of(store, two, 6)
         await undo(store)
-        taken_back = open_store(paths[1])
-        moved = await taken_back.identity() == two.identity
-        result = await undo(taken_back)
-        await assert_nothing_is_lost(taken_back, 6)
-        assert (await taken_back.state()).pending == 0, (step, result)
-        if moved:
-            await assert_of(taken_back, one, 6)
+        undone = open_store(paths[1])
+        changed = await undone.identity() == two.identity
+        result = await undo(undone)
+        await assert_nothing_is_lost(undone, 6)
+        assert (await undone.state()).pending == 0, (step, result)
+        if changed:
+            await assert_of(undone, one, 6)
         await assert_of(store, one, 6)
-        for each in (store, taken_back):
+        for each in (store, undone):
             await each.close()
     assert step > 10
 
 
-async def test_what_is_not_kept_any_more_is_not_put_back(store: ChromaStore) -> None:
+async def test_undo_refuses_a_collection_that_is_no_longer_kept(store: ChromaStore) -> None:
     await embed_missing(store, work(Model(8)))
-    _, first = await move(store, Model(16))
-    await move(store, last := Model(24))
+    _, first = await change_to(store, Model(16))
+    await change_to(store, last := Model(24))
     with pytest.raises(UsageError, match="no longer kept"):
         await undo(store, first)
     await assert_of(store, last, COUNT)
 
 
-async def test_undoing_an_import_from_before_a_change_of_model_restores_no_old_vectors(
+async def test_undoing_an_older_import_restores_no_vector_of_the_earlier_model(
     store: ChromaStore,
 ) -> None:
     one, two = Model(16), Model(16)
@@ -368,7 +374,7 @@ async def test_undoing_an_import_from_before_a_change_of_model_restores_no_old_v
     over = memory(0, content="over", embedding=as_vector(words_vector("over", 16)))
     bundle = PortableBundle(EmbeddingManifest(one.identity), [over])
     imported = await import_memories(bundle, store, None, ConflictResolution.OVERWRITE)
-    await move(store, two)
+    await change_to(store, two)
     result = await undo(store, imported.restore_point)
     found = (await held(store))["memory-0"]
     assert (found.content, found.embedding) == ("fact 0 of many", None)
@@ -391,7 +397,7 @@ async def test_an_import_stops_if_the_model_of_the_store_changes_meanwhile(
     def and_it_moves(*arguments: Any) -> Iterator[Any]:  # noqa: ANN401 - passed on
         for number, batch in enumerate(batches_of(*arguments)):
             if number == 1:
-                anyio.from_thread.run(move, open_store(store.own_folder.parent), two)
+                anyio.from_thread.run(change_to, open_store(store.own_folder.parent), two)
             yield batch
 
     monkeypatch.setattr(HeldBundle, "batches", and_it_moves)
@@ -401,7 +407,7 @@ async def test_an_import_stops_if_the_model_of_the_store_changes_meanwhile(
     assert len(await held(store)) == COUNT + 2
 
 
-async def test_two_that_move_a_store_at_once_end_with_one_of_the_models(
+async def test_two_concurrent_changes_of_model_end_with_one_of_the_models(
     store: ChromaStore, tmp_path: Path
 ) -> None:
     await embed_missing(store, work(Model(8)))
@@ -412,18 +418,18 @@ async def test_two_that_move_a_store_at_once_end_with_one_of_the_models(
         async def embed(self, texts: Sequence[str], *, query: bool = False) -> list[Vector]:
             if not self.embedded:
                 self.embedded.update(texts)
-                await move(other, two)
+                await change_to(other, two)
             return await super().embed(texts, query=query)
 
-    await move(store, same := Meanwhile(16))
+    await change_to(store, same := Meanwhile(16))
     await assert_of(store, two, COUNT)
     assert sum(same.embedded.values()) < COUNT
-    await move(store, Meanwhile(24))
+    await change_to(store, Meanwhile(24))
     assert (await store.state()).dimensions == 24
     await assert_nothing_is_lost(store, COUNT)
 
 
-async def test_a_dry_run_says_how_many_how_long_and_what_it_costs(store: ChromaStore) -> None:
+async def test_a_dry_run_estimates_count_duration_and_tokens(store: ChromaStore) -> None:
     before = await held(store)
     for everything in (False, True):
         for paid in (False, True):
@@ -436,13 +442,13 @@ async def test_a_dry_run_says_how_many_how_long_and_what_it_costs(store: ChromaS
     assert await held(store) == before
 
 
-async def test_a_store_in_memory_says_that_a_move_takes_a_folder() -> None:
+async def test_a_change_of_model_requires_a_folder() -> None:
     store = InMemoryStore()
     with pytest.raises(UsageError, match="Only a Chroma folder can change"):
         await change_model(store, work(Model(8)), None)  # type: ignore[arg-type]
 
 
-async def test_an_imported_bundle_of_another_model_is_reembedded_and_found(
+async def test_a_bundle_of_another_model_is_imported_embedded_and_found(
     tmp_path: Path,
 ) -> None:
     write_bundle(
@@ -467,7 +473,7 @@ async def test_an_imported_bundle_of_another_model_is_reembedded_and_found(
 
 @pytest.mark.parametrize("strategy", list(ConflictResolution)[:4])
 @pytest.mark.parametrize("kind", ["in memory", "chroma folder"])
-async def test_an_import_makes_each_vector_once(
+async def test_import_with_reembed_embeds_each_text_once(
     tmp_path: Path, kind: str, strategy: ConflictResolution
 ) -> None:
     here = InMemoryStore() if kind == "in memory" else open_store(tmp_path / "s")
@@ -500,7 +506,7 @@ async def test_an_import_makes_each_vector_once(
     assert set(model.embedded - before) <= {"Memory number 0", "Memory number 1"}
 
 
-async def test_an_import_that_is_to_embed_needs_a_model_that_fits() -> None:
+async def test_import_with_reembed_requires_the_model_of_the_store() -> None:
     bundle = PortableBundle(EmbeddingManifest(create_embedding_metadata("o", 4)), [memory(0, 4)])
     store = InMemoryStore()
     with pytest.raises(UsageError, match="No embedding model is configured"):
@@ -526,7 +532,7 @@ def labelled(model: Model, *, right: bool) -> PortableBundle:
 
 
 @pytest.mark.parametrize("dry_run", [True, False], ids=["dry run", "for real"])
-async def test_vectors_that_are_not_of_the_model_they_name_are_found_out(dry_run: bool) -> None:
+async def test_import_detects_vectors_of_another_model_than_the_bundle_names(dry_run: bool) -> None:
     model = Model(8)
     for strategy, right, kept in (
         (ReembeddingStrategy.AUTO, True, 20),
@@ -547,7 +553,7 @@ async def test_vectors_that_are_not_of_the_model_they_name_are_found_out(dry_run
         assert summary.vectors_reembedded == made
 
 
-async def test_a_model_that_can_not_be_asked_checks_nothing_and_says_so() -> None:
+async def test_import_says_if_the_model_of_the_vectors_cannot_be_checked() -> None:
     model = Model(8)
     model.ends_after = 0
     summary = await import_memories(labelled(model, right=True), InMemoryStore(), embedder=model)
@@ -555,5 +561,5 @@ async def test_a_model_that_can_not_be_asked_checks_nothing_and_says_so() -> Non
     assert "Can't check that words-8" in " ".join(summary.notes)
 
 
-def test_the_batch_in_progress_is_small() -> None:
+def test_few_texts_are_embedded_at_once() -> None:
     assert BATCH <= 64

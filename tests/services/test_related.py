@@ -1,4 +1,4 @@
-"""What memories name of each other: taken along by an export if asked, counted where missing."""
+"""Links between memories: followed by an export on request, counted where they dangle."""
 
 import asyncio
 import random
@@ -37,7 +37,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> MemoryStore:
 
 CHAIN = [
     memory(0),
-    memory(1, supersedes="memory-0", related_to=["memory-5", "gone"]),
+    memory(1, supersedes="memory-0", related_to=["memory-5", "missing"]),
     memory(2, supersedes="memory-1", tags=["latest"]),
     memory(3, embedding=None, related_to=["memory-3", "memory-6"]),
     memory(4, tags=["latest"], related_to=["memory-3", "memory-2"]),
@@ -47,7 +47,7 @@ CHAIN = [
 ]
 
 
-async def test_a_chain_of_corrections_comes_along_whole_in_the_order_of_the_store(
+async def test_related_memories_include_a_whole_chain_of_corrections_in_store_order(
     store: MemoryStore,
 ) -> None:
     await store.upsert(CHAIN)
@@ -60,7 +60,7 @@ async def test_a_chain_of_corrections_comes_along_whole_in_the_order_of_the_stor
     assert len((await export_memories(store, filters=CORRECTED)).entries) == 2
 
 
-async def test_what_changed_takes_along_what_it_names_though_that_is_old(
+async def test_an_incremental_export_includes_unchanged_related_memories(
     store: MemoryStore,
 ) -> None:
     await store.upsert(CHAIN)
@@ -77,7 +77,7 @@ LINKS = st.dictionaries(st.integers(0, 12), st.lists(st.integers(0, 15), max_siz
 
 @settings(max_examples=100, deadline=None)
 @given(LINKS, st.sets(st.integers(0, 12)), st.randoms(use_true_random=False))
-def test_related_are_those_that_a_walk_over_all_links_reaches(
+def test_related_memories_are_all_that_the_links_reach(
     links: dict[int, list[int]], start: set[int], dice: random.Random
 ) -> None:
     async def go() -> None:
@@ -111,7 +111,7 @@ def test_related_are_those_that_a_walk_over_all_links_reaches(
     asyncio.run(go())
 
 
-async def test_links_of_many_entries_are_looked_up_in_parts(store: MemoryStore) -> None:
+async def test_links_of_many_entries_are_looked_up_in_batches(store: MemoryStore) -> None:
     await store.upsert(memories(3))
     links = Links()
     entries = [memory(n, related_to=[f"memory-{n + 1}", "memory-0"]) for n in range(10, 2500)]
@@ -121,12 +121,12 @@ async def test_links_of_many_entries_are_looked_up_in_parts(store: MemoryStore) 
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
-async def test_an_import_counts_links_to_what_is_neither_in_the_bundle_nor_stays_here(
+async def test_import_counts_links_to_memories_neither_in_the_bundle_nor_in_the_store(
     store: MemoryStore, dry_run: bool
 ) -> None:
     await store.upsert([memory(0), memory(9)])
     entries = [
-        memory(1, supersedes="memory-0", related_to=["memory-2", "gone", "gone"]),
+        memory(1, supersedes="memory-0", related_to=["memory-2", "missing", "missing"]),
         memory(2, related_to=["memory-9", "memory-1"], supersedes="away"),
     ]
     now = time.time_ns() // 1000
@@ -138,7 +138,7 @@ async def test_an_import_counts_links_to_what_is_neither_in_the_bundle_nor_stays
     assert any("4 links name memories that neither" in note for note in summary.notes)
 
 
-async def test_an_export_of_a_chain_reports_missing_links(tmp_path: Path) -> None:
+async def test_an_export_with_related_memories_counts_dangling_links(tmp_path: Path) -> None:
     write_bundle(tmp_path / "chain.json", CHAIN)
     async with connected(tmp_path) as client:
         await call(client, "tribal_import", input_path="chain.json")

@@ -1,4 +1,4 @@
-"""Remembering and forgetting, in every store: what is stored, what is said, what is refused."""
+"""Remember and forget: what is stored, noted and refused."""
 
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -30,9 +30,21 @@ from tribal_mcp.stores.search import SearchableStore
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=["in memory", "chroma folder"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> SearchableStore:
-    return InMemoryStore() if request.param == "in memory" else open_store(tmp_path / "chroma")
+@pytest.fixture
+def store() -> SearchableStore:
+    """Stores hold the same contract, so most rules are tested on the fastest one."""
+    return InMemoryStore()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> SearchableStore:
+    return open_store(tmp_path / "chroma")
+
+
+@pytest.fixture(params=["store", "folder"])
+def each_store(request: pytest.FixtureRequest) -> SearchableStore:
+    store: SearchableStore = request.getfixturevalue(request.param)
+    return store
 
 
 async def said(
@@ -45,10 +57,10 @@ async def said(
     return await remember(store, embedder, entry)
 
 
-async def test_a_memory_is_stored_as_it_was_given(store: SearchableStore) -> None:
-    first = await said(store, "Likes tea")
+async def test_remember_stores_the_given_values(each_store: SearchableStore) -> None:
+    first = await said(each_store, "Likes tea")
     result = await said(
-        store,
+        each_store,
         " Takes tea\nwithout milk\u200b ",
         tags=["home", "tea", "home"],
         context="breakfast",
@@ -56,7 +68,7 @@ async def test_a_memory_is_stored_as_it_was_given(store: SearchableStore) -> Non
         related_to=[first.id],
     )
     assert (result.created, result.has_vector) == (True, False)
-    entry = await store.get(result.id)
+    entry = await each_store.get(result.id)
     assert entry is not None
     assert entry.content == " Takes tea\nwithout milk\u200b "
     assert (entry.tags, entry.context, entry.confidence) == (["home", "tea"], "breakfast", 0.5)
@@ -66,14 +78,14 @@ async def test_a_memory_is_stored_as_it_was_given(store: SearchableStore) -> Non
     assert entry.created_at.utcoffset() == timedelta(0)
 
 
-async def test_the_first_memory_with_a_vector_gives_the_store_its_model(
-    store: SearchableStore,
+async def test_the_first_memory_with_a_vector_records_the_model(
+    each_store: SearchableStore,
 ) -> None:
     embedder = BagOfWords()
-    result = await said(store, "Likes tea", embedder)
+    result = await said(each_store, "Likes tea", embedder)
     assert (result.has_vector, result.notes) == (True, [])
-    assert (await store.state()).identity == embedder.identity
-    entry = await store.get(result.id)
+    assert (await each_store.state()).identity == embedder.identity
+    entry = await each_store.get(result.id)
     assert entry is not None
     assert entry.embedding is not None
     assert entry.embedding.tobytes() == embedder.vector("Likes tea").tobytes()
@@ -88,7 +100,7 @@ async def test_the_first_memory_with_a_vector_gives_the_store_its_model(
     ],
     ids=["none", "another model", "it fails"],
 )
-async def test_without_the_stores_own_embedder_a_memory_is_kept_and_it_is_said_why(
+async def test_without_the_embedder_of_the_store_a_memory_is_stored_without_a_vector_and_says_why(
     store: SearchableStore, embedder: EmbedderOf, why: str
 ) -> None:
     await said(store, "Likes tea", BagOfWords())
@@ -100,7 +112,7 @@ async def test_without_the_stores_own_embedder_a_memory_is_kept_and_it_is_said_w
     assert (await store.state()).pending == 1
 
 
-async def test_vectors_that_nobody_named_get_no_other_beside_them(store: SearchableStore) -> None:
+async def test_a_store_with_an_unrecorded_model_gets_no_new_vectors(store: SearchableStore) -> None:
     await store.upsert([memory(0, 64)])
     result = await said(store, "Likes tea", BagOfWords())
     assert not result.has_vector
@@ -108,16 +120,16 @@ async def test_vectors_that_nobody_named_get_no_other_beside_them(store: Searcha
     assert (await store.state()).identity is None
 
 
-async def test_the_same_text_is_said_to_be_here_and_not_doubled(store: SearchableStore) -> None:
-    first = await said(store, "Likes tea", tags=["home"])
-    again = await said(store, "Likes tea", tags=["other"])
+async def test_the_same_text_is_not_stored_twice(each_store: SearchableStore) -> None:
+    first = await said(each_store, "Likes tea", tags=["home"])
+    again = await said(each_store, "Likes tea", tags=["other"])
     assert (again.id, again.created) == (first.id, False)
     assert "already stored, tagged 'home'. Nothing was changed" in again.notes[0]
     assert f"supersedes={first.id!r}" in next_steps(again)
-    assert await store.count() == 1
+    assert await each_store.count() == 1
 
 
-async def test_a_text_that_was_corrected_can_become_true_again(store: SearchableStore) -> None:
+async def test_a_corrected_text_can_be_stored_again(store: SearchableStore) -> None:
     tea = await said(store, "Likes tea")
     coffee = await said(store, "Likes coffee", supersedes=tea.id)
     assert coffee.created
@@ -132,14 +144,16 @@ async def test_a_text_that_was_corrected_can_become_true_again(store: Searchable
     assert (entry.supersedes, entry.source_type) == (coffee.id, "correction")
 
 
-async def test_other_tags_come_by_superseding_the_same_text(store: SearchableStore) -> None:
+async def test_the_same_text_with_other_tags_is_stored_if_it_supersedes_the_first(
+    store: SearchableStore,
+) -> None:
     first = await said(store, "Likes tea", tags=["home"])
     second = await said(store, "Likes tea", tags=["work"], supersedes=first.id)
     assert second.created
     assert await store.count() == 2
 
 
-async def test_only_what_is_here_can_be_superseded(store: SearchableStore) -> None:
+async def test_only_an_existing_memory_can_be_superseded(store: SearchableStore) -> None:
     first = await said(store, "Likes tea")
     with pytest.raises(UsageError, match=r"'nobody', does not exist") as error:
         await said(store, "Likes coffee", supersedes="nobody")
@@ -150,7 +164,7 @@ async def test_only_what_is_here_can_be_superseded(store: SearchableStore) -> No
     assert await store.count() == 0
 
 
-async def test_a_second_correction_and_links_to_nothing_are_told(store: SearchableStore) -> None:
+async def test_a_second_correction_and_dangling_links_are_noted(store: SearchableStore) -> None:
     first = await said(store, "Likes tea")
     second = await said(store, "Likes coffee", supersedes=first.id)
     third = await said(store, "Likes water", supersedes=first.id, related_to=["a", "b"])
@@ -171,13 +185,15 @@ async def test_a_second_correction_and_links_to_nothing_are_told(store: Searchab
         ({"content": "half a character: \ud83d"}, "can't be stored"),
     ],
 )
-def test_what_can_not_be_remembered_is_refused(given: dict[str, Any], why: str) -> None:
+def test_invalid_memories_are_refused(given: dict[str, Any], why: str) -> None:
     with pytest.raises(UsageError, match=why):
         entry_of(RememberRequest(**given), "tests", Limits(content_bytes=100, tags=2))
 
 
-async def test_an_embedder_is_not_asked_within_the_store_s_session(store: SearchableStore) -> None:
-    """A slow network keeps nobody else from the store."""
+async def test_texts_are_embedded_outside_of_the_session_of_the_store(
+    store: SearchableStore,
+) -> None:
+    """A slow network does not lock the store."""
     inside = False
 
     class Watching(BagOfWords):
@@ -200,7 +216,7 @@ async def test_an_embedder_is_not_asked_within_the_store_s_session(store: Search
 
 
 async def some(store: SearchableStore) -> None:
-    """a, corrected by b, corrected by c; and d."""
+    """Store a, corrected by b, corrected by c; and d."""
     await store.upsert(
         [
             memory(0, id="a"),
@@ -212,11 +228,11 @@ async def some(store: SearchableStore) -> None:
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
-async def test_forgetting_says_what_goes_what_is_not_here_and_what_is_true_again(
-    store: SearchableStore, dry_run: bool
+async def test_forget_reports_deleted_missing_and_current_memories(
+    each_store: SearchableStore, dry_run: bool
 ) -> None:
-    await some(store)
-    result = await forget(store, ["c", "none", "d", "c"], dry_run=dry_run)
+    await some(each_store)
+    result = await forget(each_store, ["c", "none", "d", "c"], dry_run=dry_run)
     assert result == ForgetResult(
         forgotten=["c", "d"],
         not_here=["none"],
@@ -226,24 +242,26 @@ async def test_forgetting_says_what_goes_what_is_not_here_and_what_is_true_again
     )
     assert "the correction of 'b', so it is current again" in next_steps(result)
     assert ("To delete, run forget(ids=['c', 'd'])" in next_steps(result)) == dry_run
-    assert set(await store.list_ids()) == ({"a", "b", "c", "d"} if dry_run else {"a", "b"})
-    assert set(await store.forgotten()) == (set() if dry_run else {"c", "d"})
+    assert set(await each_store.list_ids()) == ({"a", "b", "c", "d"} if dry_run else {"a", "b"})
+    assert set(await each_store.forgotten()) == (set() if dry_run else {"c", "d"})
 
 
-async def test_forgetting_says_which_corrections_stay(store: SearchableStore) -> None:
+async def test_forget_reports_the_corrections_that_stay(store: SearchableStore) -> None:
     await some(store)
     result = await forget(store, ["a", "b"])
     assert (result.corrected_by, result.current_again) == (["c"], [])
 
 
-async def test_a_memory_with_another_correction_is_not_true_again(store: SearchableStore) -> None:
+async def test_a_memory_with_another_correction_is_not_current_again(
+    store: SearchableStore,
+) -> None:
     await some(store)
     await store.upsert([memory(4, id="e", supersedes="b")])
     assert (await forget(store, ["c"])).current_again == []
     assert (await forget(store, ["e"])).current_again == ["b"]
 
 
-async def test_deleted_memories_can_be_restored(tmp_path: Path) -> None:
+async def test_undo_restores_deleted_memories(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     await some(store)
     before = await store.get_many(["c", "d"])
@@ -255,7 +273,7 @@ async def test_deleted_memories_can_be_restored(tmp_path: Path) -> None:
     assert await store.forgotten() == {}
 
 
-async def test_forgetting_twice_says_so(store: SearchableStore) -> None:
+async def test_deleting_a_memory_twice_is_noted(store: SearchableStore) -> None:
     await some(store)
     await forget(store, ["d"])
     result = await forget(store, ["d"])
@@ -264,14 +282,14 @@ async def test_forgetting_twice_says_so(store: SearchableStore) -> None:
     assert "recall(" in next_steps(result)
 
 
-async def test_forgetting_nothing_and_too_much_is_refused(store: SearchableStore) -> None:
+async def test_forget_refuses_no_ids_and_too_many(store: SearchableStore) -> None:
     with pytest.raises(UsageError, match="No ids are given"):
         await forget(store, [])
     with pytest.raises(UsageError, match="101 ids are too many at once"):
         await forget(store, [str(n) for n in range(MOST + 1)])
 
 
-async def test_a_deleted_text_can_be_remembered_again(store: SearchableStore) -> None:
+async def test_a_deleted_text_can_be_stored_again(store: SearchableStore) -> None:
     first = await said(store, "Likes tea")
     await forget(store, [first.id])
     again = await said(store, "Likes tea")
@@ -279,13 +297,13 @@ async def test_a_deleted_text_can_be_remembered_again(store: SearchableStore) ->
     assert again.id != first.id
 
 
-def test_the_one_who_remembers_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_name_of_the_instance_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings().instance == "tribal-mcp"
     monkeypatch.setenv("TRIBAL_INSTANCE", "desk")
     assert Settings().instance == "desk"
 
 
-async def test_a_model_of_the_first_bundle_is_kept_where_no_vector_came(
+async def test_a_recorded_model_without_vectors_is_not_replaced(
     store: SearchableStore,
 ) -> None:
     await store.set_identity(create_embedding_metadata("theirs", 8, "x"))

@@ -1,4 +1,4 @@
-"""Only what changed: by a time or by an earlier bundle, so that two stores stay in step."""
+"""Incremental exports: since a time and since an earlier bundle."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ pytestmark = pytest.mark.anyio
 
 NAMES = ("memories", "memories.pending", "memories.forgotten")
 NEWER = BEGIN + timedelta(days=100)
-"""Later than the dates of all memories, earlier than they are written."""
+"""A time after the dates of all memories and before they are written."""
 OLD = datetime(1999, 1, 1, tzinfo=UTC)
 
 
@@ -72,10 +72,10 @@ def forgotten(bundle: PortableBundle) -> dict[str, int]:
     return {one.id: one.deleted_at_us for one in bundle.deleted}
 
 
-# By a time
+# Since a time
 
 
-async def test_a_time_takes_what_was_written_here_since_whatever_its_own_dates(
+async def test_since_a_time_selects_by_the_time_of_writing_and_ignores_the_dates_of_memories(
     store: MemoryStore,
 ) -> None:
     await store.upsert([*memories(3), memory(3, embedding=None), memory(9)])
@@ -95,7 +95,7 @@ async def test_a_time_takes_what_was_written_here_since_whatever_its_own_dates(
     }  # fmt: skip
 
 
-async def test_the_time_of_an_export_continues_it_without_a_gap(store: MemoryStore) -> None:
+async def test_exporting_since_the_last_export_leaves_no_gap(store: MemoryStore) -> None:
     seen: set[str] = set()
     last = OLD
     for number in range(5):
@@ -107,7 +107,7 @@ async def test_the_time_of_an_export_continues_it_without_a_gap(store: MemorySto
     assert len(seen) == 5
 
 
-async def test_a_filtered_export_since_a_time_has_all_tombstones_since_then(
+async def test_filters_and_time_must_both_match_and_all_deletions_since_are_included(
     store: MemoryStore,
 ) -> None:
     await store.upsert(memories(4))
@@ -120,7 +120,7 @@ async def test_a_filtered_export_since_a_time_has_all_tombstones_since_then(
     assert forgotten(bundle).keys() == {"memory-2"}
 
 
-async def test_a_filtered_export_carries_no_tombstones_and_a_whole_one_all(
+async def test_a_filtered_export_has_no_tombstones_and_a_full_one_has_all(
     store: MemoryStore,
 ) -> None:
     await store.upsert(memories(4))
@@ -131,7 +131,7 @@ async def test_a_filtered_export_carries_no_tombstones_and_a_whole_one_all(
     assert (await export_memories(store, filters=ExportFilter(tags=["home"]))).deleted == []
 
 
-async def test_a_memory_deleted_while_an_export_begins_is_in_it_once() -> None:
+async def test_a_memory_deleted_while_an_export_starts_is_in_it_once() -> None:
     class Busy(InMemoryStore):
         async def forgotten(self, ids: Sequence[str] | None = None) -> dict[str, int]:
             return {"memory-1": 1, **await super().forgotten(ids)}
@@ -143,7 +143,7 @@ async def test_a_memory_deleted_while_an_export_begins_is_in_it_once() -> None:
     PortableBundle.from_dict(bundle.to_dict())
 
 
-async def test_when_a_memory_was_written_here_shows_in_no_export(tmp_path: Path) -> None:
+async def test_the_time_of_writing_is_not_exported(tmp_path: Path) -> None:
     async with open_store(tmp_path / "store") as store:
         await store.upsert([memory(0), memory(1, metadata={"own": 1, STORED: "theirs"})])
         bundle = await export_memories(store)
@@ -151,7 +151,7 @@ async def test_when_a_memory_was_written_here_shows_in_no_export(tmp_path: Path)
     assert STORED not in json.dumps(bundle.to_dict()["entries"][0])
 
 
-async def test_memories_of_before_count_by_their_own_dates_and_are_said_to(
+async def test_memories_without_a_recorded_time_of_writing_are_selected_by_their_own_dates(
     tmp_path: Path,
 ) -> None:
     folder = tmp_path / "store"
@@ -164,7 +164,7 @@ async def test_memories_of_before_count_by_their_own_dates_and_are_said_to(
                 memory(4),
             ]
         )
-        await store.apply(Change(forget={"gone": microseconds(BEGIN), "away": 1}))
+        await store.apply(Change(forget={"missing": microseconds(BEGIN), "away": 1}))
     with chroma(folder) as client:
         for name in NAMES:
             collection = existing(client, name)
@@ -177,7 +177,7 @@ async def test_memories_of_before_count_by_their_own_dates_and_are_said_to(
         bundle = await export_memories(store, since=since)
         assert taken(bundle) == expected
         assert [note for note in bundle.notes if "4 memories have no record of when" in note]
-        assert (await store.stored_since(microseconds(BEGIN))).forgotten.keys() == {"gone"}
+        assert (await store.stored_since(microseconds(BEGIN))).forgotten.keys() == {"missing"}
     with chroma(folder) as client, ChromaFiles(folder) as files:
         api = ApiFiles(client)
         for name in NAMES:
@@ -189,14 +189,14 @@ async def test_memories_of_before_count_by_their_own_dates_and_are_said_to(
             assert api.unrecorded(asked) == files.unrecorded(read) > 0
 
 
-# By an earlier bundle
+# Since an earlier bundle
 
 
-async def test_an_earlier_bundle_leaves_out_what_is_in_it_as_it_is_here(
+async def test_since_a_bundle_selects_new_and_changed_memories(
     store: MemoryStore,
 ) -> None:
     await store.upsert([*memories(3), memory(3, embedding=None), memory(7)])
-    await store.apply(Change(forget={"long-gone": 1}))
+    await store.apply(Change(forget={"long-deleted": 1}))
     earlier = await export_memories(store)
     assert taken(await export_memories(store, since=earlier)) == set()
     await store.upsert([memory(1), memory(3), memory(5), memory(2, confidence=0.5)])
@@ -212,7 +212,9 @@ async def test_an_earlier_bundle_leaves_out_what_is_in_it_as_it_is_here(
     assert [n for n in bundle.notes if "1 memory in the earlier bundle but neither" in n]
 
 
-async def test_a_memory_that_was_never_here_is_not_reported_as_deleted(store: MemoryStore) -> None:
+async def test_memories_that_were_never_in_the_store_are_not_exported_as_deleted(
+    store: MemoryStore,
+) -> None:
     other = InMemoryStore()
     await other.upsert(memories(5))
     bundle = await export_memories(store, since=await export_memories(other))
@@ -220,7 +222,7 @@ async def test_a_memory_that_was_never_here_is_not_reported_as_deleted(store: Me
     assert any("5 memories in the earlier bundle but neither" in n for n in bundle.notes)
 
 
-async def test_a_filtered_export_since_a_bundle_has_only_tombstones_of_its_memories(
+async def test_a_filtered_incremental_export_has_only_tombstones_of_the_earlier_bundle(
     store: MemoryStore,
 ) -> None:
     home = ExportFilter(tags=["home"])
@@ -233,7 +235,7 @@ async def test_a_filtered_export_since_a_bundle_has_only_tombstones_of_its_memor
     assert forgotten(bundle).keys() == {"memory-0"}
 
 
-async def test_a_bundle_of_changes_is_no_earlier_bundle(store: MemoryStore) -> None:
+async def test_an_incremental_bundle_is_refused_as_a_starting_point(store: MemoryStore) -> None:
     changes = await export_memories(store, since=OLD)
     with pytest.raises(UsageError, match="is an incremental bundle") as error:
         await export_memories(store, since=changes)
@@ -248,7 +250,7 @@ FILES: list[tuple[Layout, Vectors]] = [
 
 
 @pytest.mark.parametrize(("layout", "numbers"), FILES)
-async def test_an_earlier_file_counts_by_what_it_says_however_it_is_laid_out(
+async def test_an_earlier_bundle_is_compared_by_content_in_any_layout(
     store: MemoryStore, layout: Layout, numbers: Vectors
 ) -> None:
     entries = [
@@ -257,9 +259,9 @@ async def test_an_earlier_file_counts_by_what_it_says_however_it_is_laid_out(
         *memories(9)[2:],
     ]
     await store.upsert(entries)
-    data = written(entries, layout, "gzip", numbers, deleted=[Tombstone("gone", 1)])
+    data = written(entries, layout, "gzip", numbers, deleted=[Tombstone("missing", 1)])
     earlier = EarlierBundle.read(BundleReader(BytesIO(data)), "it")
-    assert earlier.deleted == {"gone": 1}
+    assert earlier.deleted == {"missing": 1}
     result = await earlier.changed(
         store,
         await store.list_ids(),
@@ -271,7 +273,7 @@ async def test_an_earlier_file_counts_by_what_it_says_however_it_is_laid_out(
     assert EarlierBundle.read(BundleReader(BytesIO(pretty)), "it").entries == earlier.entries
 
 
-async def test_comparing_tells_how_far_it_is_and_can_be_stopped() -> None:
+async def test_the_comparison_reports_progress_and_can_be_stopped() -> None:
     store = InMemoryStore()
     await store.upsert(memories(600))
     earlier = EarlierBundle.of(await export_memories(store))
@@ -284,7 +286,7 @@ async def test_comparing_tells_how_far_it_is_and_can_be_stopped() -> None:
         await earlier.changed(store, ids, filtered=False, watch=Watch(stop=lambda: True))
 
 
-# Stores that keep in step
+# Stores that are kept in sync
 
 
 STEPS = st.lists(
@@ -296,7 +298,7 @@ STEPS = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(STEPS, st.booleans(), st.randoms(use_true_random=False))
-def test_a_chain_of_changes_ends_in_the_same_store_in_any_order(
+def test_incremental_bundles_in_any_order_give_the_same_store(
     steps: list[list[tuple[bool, int]]], by_bundle: bool, dice: random.Random
 ) -> None:
     async def go() -> None:
@@ -329,10 +331,10 @@ def test_a_chain_of_changes_ends_in_the_same_store_in_any_order(
     asyncio.run(go())
 
 
-# Through the doors
+# Through the interfaces
 
 
-async def test_a_model_exports_what_changed_by_a_time_and_by_an_earlier_bundle(
+async def test_export_since_a_time_and_since_a_bundle_over_mcp(
     tmp_path: Path,
 ) -> None:
     write_bundle(tmp_path / "first.json", memories(3))
@@ -377,7 +379,7 @@ async def export(context: Context, **arguments: str) -> ExportResult:
     return result
 
 
-async def test_a_person_forgets_and_the_small_file_says_so(
+async def test_an_incremental_bundle_deletes_in_the_target(
     context: Context, tmp_path: Path
 ) -> None:
     async with open_store(tmp_path / "store") as store:
@@ -404,7 +406,7 @@ async def test_a_person_forgets_and_the_small_file_says_so(
         assert await store.existing(["memory-1", "memory-2"]) == {"memory-1"}
 
 
-async def test_progress_over_an_earlier_bundle_only_grows_and_ends_at_the_whole(
+async def test_progress_with_an_earlier_bundle_only_increases_and_ends_at_100(
     context: Context, tmp_path: Path
 ) -> None:
     async with open_store(tmp_path / "store") as store:
@@ -435,7 +437,7 @@ async def test_a_damaged_earlier_bundle_is_refused_and_nothing_is_written(
     assert not (tmp_path / "small.json").exists()
 
 
-async def test_the_name_of_a_bundle_is_looked_for_in_the_bundle_folder_too(
+async def test_an_earlier_bundle_is_also_found_by_name_in_the_bundle_directory(
     context: Context, tmp_path: Path
 ) -> None:
     bundles = tmp_path / "bundles"
@@ -449,7 +451,7 @@ async def test_the_name_of_a_bundle_is_looked_for_in_the_bundle_folder_too(
     assert (result.memory_count, (tmp_path / "small.json").exists()) == (0, True)
 
 
-def test_the_command_line_takes_a_time_or_a_bundle_and_says_what_was_taken(
+def test_the_command_line_exports_since_a_bundle_and_since_a_time(
     context: Context, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def tribal(*arguments: str) -> str:

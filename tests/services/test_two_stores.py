@@ -1,8 +1,8 @@
-"""Two stores that exchange bundles in any order, held against plain dictionaries.
+"""Two stores that exchange bundles in any order, compared with plain dictionaries.
 
-Hypothesis makes up the steps: memories are written and forgotten, exported whole or since a time,
-imported under every strategy, stopped between batches and run again, taken back. The model knows
-nothing of how it is done. 300 runs by default, 5,000 in a full campaign.
+Hypothesis generates the steps: memories are written and deleted, exported in full or since a time,
+imported under every strategy, stopped between batches, repeated and undone. The dictionaries know
+nothing of the implementation. 300 runs by default, 5,000 in a full campaign.
 """
 
 import asyncio
@@ -51,8 +51,8 @@ MODEL = create_embedding_metadata("all-MiniLM-L6-v2", 8, "onnx")
 SKIP, OVERWRITE, MERGE, KEEP_BOTH, FAIL = ConflictResolution
 T = TypeVar("T")
 Held = dict[str, MemoryEntry]
-Gone = dict[str, int]
-State = tuple[Held, Gone]
+Tombstones = dict[str, int]
+State = tuple[Held, Tombstones]
 
 IDS = [f"memory-{n}" for n in range(5)]
 which = st.sampled_from(["one", "two"])
@@ -60,7 +60,7 @@ which = st.sampled_from(["one", "two"])
 
 @st.composite
 def entries(draw: st.DrawFn, count: int = 5) -> list[MemoryEntry]:
-    """Versions of a few memories: few enough that two stores often have the same one."""
+    """Versions of few memories, so that two stores often have the same one."""
     made: list[MemoryEntry] = []
     for memory_id in draw(st.lists(st.sampled_from(IDS), min_size=1, max_size=count, unique=True)):
         seed = draw(st.sampled_from([None, 1, 2]))
@@ -78,7 +78,7 @@ def entries(draw: st.DrawFn, count: int = 5) -> list[MemoryEntry]:
 
 
 def same(one: MemoryEntry, two: MemoryEntry) -> bool:
-    """Whether they are the same but for their vectors."""
+    """Whether they differ only in their vectors, or not at all."""
     return dump_entry(_bare(one)) == dump_entry(_bare(two))
 
 
@@ -92,25 +92,25 @@ def _bare(entry: MemoryEntry) -> MemoryEntry:
 def expected(  # noqa: C901 - a line a rule
     state: State, bundle: PortableBundle, strategy: ConflictResolution, restore: bool
 ) -> State:
-    """What an import makes of a store, by the rules as the guide has them; not for KEEP_BOTH."""
-    held, gone = dict(state[0]), dict(state[1])
+    """The result of an import by the rules of the guide; not for KEEP_BOTH."""
+    held, tombstones = dict(state[0]), dict(state[1])
     for tombstone in bundle.deleted:
         i, moment = tombstone.id, tombstone.deleted_at_us
         if i not in held:
-            gone[i] = max(moment, gone.get(i, moment))
+            tombstones[i] = max(moment, tombstones.get(i, moment))
         elif strategy is OVERWRITE or (
             strategy is MERGE and moment >= microseconds(held[i].updated_at)
         ):
             del held[i]
-            gone[i] = moment
+            tombstones[i] = moment
     for entry in bundle.entries:
         i = entry.id
-        if i in gone and not restore and microseconds(entry.updated_at) <= gone[i]:
+        if i in tombstones and not restore and microseconds(entry.updated_at) <= tombstones[i]:
             continue
         here = held.get(i)
         if here is None:
             held[i] = entry
-            gone.pop(i, None)
+            tombstones.pop(i, None)
         elif strategy is OVERWRITE:
             if dump_entry(here) != dump_entry(entry):
                 held[i] = entry
@@ -120,11 +120,11 @@ def expected(  # noqa: C901 - a line a rule
                 held[i] = entry
         elif strategy is FAIL and same(here, entry) and here.embedding is None:
             held[i] = entry
-    return held, gone
+    return held, tombstones
 
 
 class TwoStores(RuleBasedStateMachine):
-    """The stores `one` and `two`, and a mirror that only gets what changed in `one`."""
+    """The stores `one` and `two`, and a mirror that only gets the changes of `one`."""
 
     exported: Bundle[PortableBundle] = Bundle("exported")
 
@@ -141,7 +141,7 @@ class TwoStores(RuleBasedStateMachine):
         self.mirrored = datetime(2000, 1, 1, tzinfo=UTC)
 
     def teardown(self) -> None:
-        """Close and remove what this run made."""
+        """Close and remove the stores of this run."""
         for store in self.store.values():
             self.run(store.close())
         self.runner.close()
@@ -157,59 +157,59 @@ class TwoStores(RuleBasedStateMachine):
 
     @initialize(one=entries(), two=entries())
     def begin(self, one: list[MemoryEntry], two: list[MemoryEntry]) -> None:
-        """All embed with one model, so that vectors come along, and two have some memories."""
+        """All embed with one model, so that vectors are kept, and two have some memories."""
         for store in self.store.values():
             self.run(store.set_identity(MODEL))
         self.write("one", one)
         self.write("two", two)
 
     def state_of(self, name: str) -> State:
-        """All that a store holds."""
+        """The contents of a store."""
         store = self.store[name]
         held = self.run(store.get_many(self.run(store.list_ids())))
         return held, self.run(store.forgotten())
 
     @invariant()
     def stores_are_as_their_models(self) -> None:
-        """Checked after each step, to the byte."""
-        for name, (held, gone) in self.model.items():
+        """After each step the stores hold what the dictionaries say, to the byte."""
+        for name, (held, tombstones) in self.model.items():
             found, forgotten = self.state_of(name)
             assert {i: dump_entry(e) for i, e in found.items()} == {
                 i: dump_entry(e) for i, e in held.items()
             }
-            assert forgotten == gone
+            assert forgotten == tombstones
 
     @rule(name=which, written=entries(3))
     def write(self, name: str, written: list[MemoryEntry]) -> None:
         """Write some memories."""
         self.run(self.store[name].upsert(written))
-        held, gone = self.model[name]
+        held, tombstones = self.model[name]
         for entry in written:
             held[entry.id] = entry
-            gone.pop(entry.id, None)
+            tombstones.pop(entry.id, None)
 
     @rule(name=which, ids=st.sets(st.sampled_from(IDS), min_size=1, max_size=2))
     def forget(self, name: str, ids: set[str]) -> None:
-        """Forget some memories, some of them perhaps not there."""
-        held, gone = self.model[name]
+        """Delete some memories, some of which may not exist."""
+        held, tombstones = self.model[name]
         assert self.run(self.store[name].delete(ids)) == len(ids & held.keys())
         forgotten = self.run(self.store[name].forgotten())
         for i in ids & held.keys():
             del held[i]
-            gone[i] = forgotten[i]
+            tombstones[i] = forgotten[i]
 
     @rule(target=exported, name=which)
     def export(self, name: str) -> Any:  # noqa: ANN401 - as Hypothesis has it
-        """Export all, through the bundle's own form."""
+        """Export everything, and convert the bundle to its file format and back."""
         bundle = PortableBundle.from_dict(self.run(export_memories(self.store[name])).to_dict())
-        held, gone = self.model[name]
+        held, tombstones = self.model[name]
         assert {e.id for e in bundle.entries} == held.keys()
-        assert {t.id: t.deleted_at_us for t in bundle.deleted} == gone
+        assert {t.id: t.deleted_at_us for t in bundle.deleted} == tombstones
         return bundle
 
     @rule(target=exported, name=which, earlier=exported)
     def export_since(self, name: str, earlier: PortableBundle) -> Any:  # noqa: ANN401
-        """Export what is not in an earlier bundle, where that is whole."""
+        """Export the changes since an earlier bundle, if that is a full one."""
         if earlier.manifest.extra.get("since"):
             return multiple()
         changes = self.run(export_memories(self.store[name], since=earlier))
@@ -228,7 +228,7 @@ class TwoStores(RuleBasedStateMachine):
         stops_after=st.none() | st.integers(1, 3),
         back=st.booleans(),
     )
-    def bring_in(  # noqa: PLR0917 - as drawn
+    def import_bundle(  # noqa: PLR0917 - as drawn
         self,
         name: str,
         bundle: PortableBundle,
@@ -237,7 +237,7 @@ class TwoStores(RuleBasedStateMachine):
         stops_after: int | None,
         back: bool,
     ) -> None:
-        """Import a bundle: dry, perhaps stopped, for real, again; and perhaps take it back."""
+        """Import a bundle: a dry run, perhaps stopped, for real, again; and perhaps undo it."""
         before = self.model[name]
         marks = self.files()
         try:
@@ -277,7 +277,7 @@ class TwoStores(RuleBasedStateMachine):
         dry_run: bool = False,
         stops_after: int = 0,
     ) -> ImportSummary:
-        """An import, with the hash of the bundle as its restore point has it."""
+        """An import whose restore point has the hash of the bundle."""
         store, batches = self.store[name], 0
 
         def stop() -> bool:
@@ -311,63 +311,63 @@ class TwoStores(RuleBasedStateMachine):
         restore: bool,
         after: int,
     ) -> None:
-        """The same import, stopped after a batch or two, if it has as many."""
+        """The same import, stopped after a batch or two."""
         with suppress(Stopped):
             self.import_into(name, bundle, strategy, restore, stops_after=after)
 
     def refused(self, name: str, bundle: PortableBundle) -> None:
-        """An import that may not meet a difference met one."""
+        """An import with FAIL met a difference."""
         held, _ = self.model[name]
         differing = [e for e in bundle.entries if e.id in held and not same(held[e.id], e)]
         assert differing or {t.id for t in bundle.deleted} & held.keys()
         self.stores_are_as_their_models()
 
     def both_are_there(self, name: str, before: State, bundle: PortableBundle) -> None:
-        """What was there is there as it was, and what differs is there too."""
-        held, gone = self.state_of(name)
+        """The stored memories are unchanged, and the different ones are there, too."""
+        held, tombstones = self.state_of(name)
         for i, entry in before[0].items():
             assert same(held[i], entry)
         incoming = {e.content for e in bundle.entries if e.id in before[0]}
         assert incoming <= {e.content for e in held.values()}
-        assert gone.keys() <= before[1].keys() | {t.id for t in bundle.deleted}
-        self.model[name] = held, gone
+        assert tombstones.keys() <= before[1].keys() | {t.id for t in bundle.deleted}
+        self.model[name] = held, tombstones
 
     def files(self) -> dict[str, bytes]:
-        """Nothing lies in a file but restore points."""
+        """No files exist except restore points."""
         return {str(p): p.read_bytes() for p in self.folder.rglob("*") if p.is_file()}
 
     @rule()
     def mirror(self) -> None:
-        """Keep the mirror in step by what changed since the last time."""
+        """Bring the mirror up to date with the changes since the last time."""
         if self.erased():
             return
         bundle = self.run(export_memories(self.store["one"], since=self.mirrored))
         self.mirrored = datetime.fromisoformat(bundle.manifest.exported_at)
         self.import_into("mirror", bundle, OVERWRITE, restore=True)
-        held, gone = self.state_of("mirror")
+        held, tombstones = self.state_of("mirror")
         assert {i: dump_entry(e) for i, e in held.items()} == {
             i: dump_entry(e) for i, e in self.model["one"][0].items()
         }
-        assert gone == self.model["one"][1]
+        assert tombstones == self.model["one"][1]
 
     def erased(self) -> bool:
-        """Whether an undoing has taken memories, or a forgetting, out of `one` without a trace."""
+        """Whether an undo has removed memories or tombstones from `one` without a tombstone."""
         mirror, forgotten = self.state_of("mirror")
-        held, gone = self.model["one"]
-        return not mirror.keys() | forgotten.keys() <= held.keys() | gone.keys() or any(
-            gone[i] < forgotten[i] for i in gone.keys() & forgotten.keys()
+        held, tombstones = self.model["one"]
+        return not mirror.keys() | forgotten.keys() <= held.keys() | tombstones.keys() or any(
+            tombstones[i] < forgotten[i] for i in tombstones.keys() & forgotten.keys()
         )
 
 
 class TwoFolders(TwoStores):
-    """The same on Chroma folders."""
+    """The same test on Chroma folders."""
 
     def open(self, name: str) -> MemoryStore:
         """A store for this run."""
         return open_store(self.folder / name)
 
     def files(self) -> dict[str, bytes]:
-        """Every file of the folders, but for the lock."""
+        """Every file of the folders except the lock."""
         return {
             str(path): path.read_bytes()
             for path in self.folder.rglob("*")
@@ -379,7 +379,7 @@ class TwoFolders(TwoStores):
 @pytest.mark.parametrize(
     ("machine", "runs"), [(TwoStores, times(300, 5000)), (TwoFolders, times(5, 100))]
 )
-def test_two_stores_that_exchange_bundles_stay_as_the_rules_say(
+def test_two_stores_that_exchange_bundles_follow_the_rules(
     machine: type[TwoStores], runs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importing, "STEP", 2)
@@ -389,7 +389,7 @@ def test_two_stores_that_exchange_bundles_stay_as_the_rules_say(
             max_examples=runs,
             stateful_step_count=20,
             deadline=None,
-            phases=[Phase.generate],  # to make a failure small takes minutes
+            phases=[Phase.generate],  # shrinking a failure takes minutes
             derandomize=runs < 1000,
             suppress_health_check=list(HealthCheck),
         ),

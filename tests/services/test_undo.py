@@ -1,4 +1,4 @@
-"""Restore points: what an operation changed is put back, to the byte, whatever came between."""
+"""Restore points: undo restores what an operation changed, to the byte."""
 
 import errno
 from collections.abc import Callable
@@ -56,7 +56,7 @@ State = tuple[dict[str, bytes], dict[str, int], EmbeddingMetadata | None]
 
 
 async def state_of(store: MemoryStore) -> State:
-    """All that a store holds, to the byte."""
+    """The contents of a store, to the byte."""
     entries = await store.get_many(await store.list_ids())
     state = await store.state()
     assert (state.count, state.forgotten) == (len(entries), len(await store.forgotten()))
@@ -88,11 +88,11 @@ MIXED = bundle_of(
         Tombstone("never here", 2_000_000_000_000_000),
     ),
 )
-"""Replaces three of HERE (vectors gained and lost), adds two, one forgotten here; forgets one."""
+"""Replaces three of HERE (vectors gained and lost), adds two, one deleted here; deletes one."""
 
 
 @pytest.mark.parametrize("strategy", [OVERWRITE, MERGE])
-async def test_undo_restores_the_store_byte_for_byte(
+async def test_undoing_an_import_restores_every_byte(
     store: MemoryStore, strategy: ConflictResolution
 ) -> None:
     await store.set_identity(MODEL)
@@ -120,7 +120,7 @@ async def test_undo_restores_the_store_byte_for_byte(
     assert await state_of(store) == before
 
 
-async def test_undoing_twice_changes_nothing_more(store: MemoryStore) -> None:
+async def test_repeating_an_undo_changes_nothing(store: MemoryStore) -> None:
     await store.upsert([memory(0)])
     await import_memories(bundle_of(memory(1)), store)
     await import_memories(bundle_of(memory(2)), store)
@@ -139,7 +139,7 @@ async def test_an_older_import_is_undone_by_its_restore_point(store: MemoryStore
     assert await store.list_ids() == ["memory-2"]
 
 
-async def test_an_empty_store_gets_its_unknown_model_back(store: MemoryStore) -> None:
+async def test_undo_restores_an_unrecorded_model(store: MemoryStore) -> None:
     await import_memories(bundle_of(*memories(3)), store)
     assert (await store.state()).identity == MODEL
     await undo(store)
@@ -152,7 +152,7 @@ async def test_an_empty_store_gets_its_unknown_model_back(store: MemoryStore) ->
     assert await store.count() == 3
 
 
-async def test_what_others_changed_afterwards_is_counted_and_can_be_had_again(
+async def test_undo_counts_later_changes_and_undoing_it_restores_them(
     store: MemoryStore,
 ) -> None:
     await store.set_identity(MODEL)
@@ -171,7 +171,7 @@ async def test_what_others_changed_afterwards_is_counted_and_can_be_had_again(
     assert await store.get("memory-0") == mine
 
 
-async def test_the_model_that_an_import_brought_stays_with_the_vectors_that_others_have_of_it(
+async def test_undo_keeps_the_model_if_other_memories_have_vectors_of_it(
     store: MemoryStore,
 ) -> None:
     other = create_embedding_metadata("other", 8)
@@ -185,7 +185,7 @@ async def test_the_model_that_an_import_brought_stays_with_the_vectors_that_othe
     )  # fmt: skip
 
 
-async def test_the_model_goes_and_comes_back_with_the_vectors_of_an_import(
+async def test_undo_removes_the_model_with_its_vectors_and_undoing_it_restores_both(
     store: MemoryStore,
 ) -> None:
     await import_memories(bundle_of(memory(1)), store)
@@ -197,7 +197,7 @@ async def test_the_model_goes_and_comes_back_with_the_vectors_of_an_import(
     assert before[2] == MODEL
 
 
-async def test_nothing_is_kept_of_an_import_that_changed_nothing(store: MemoryStore) -> None:
+async def test_an_import_without_changes_leaves_no_restore_point(store: MemoryStore) -> None:
     await import_memories(bundle_of(memory(1)), store)
     again = await import_memories(bundle_of(memory(1)), store)
     dry = await import_memories(bundle_of(memory(2)), store, dry_run=True)
@@ -205,7 +205,7 @@ async def test_nothing_is_kept_of_an_import_that_changed_nothing(store: MemorySt
     assert len(points_of(store).all()) == 1
 
 
-async def test_one_undo_reverses_an_import_that_was_stopped_and_completed(
+async def test_an_import_that_was_stopped_and_repeated_is_undone_in_one_call(
     store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importing, "STEP", 2)
@@ -239,7 +239,7 @@ async def test_one_undo_reverses_an_import_that_was_stopped_and_completed(
     assert await state_of(store) == before
 
 
-async def test_an_import_that_was_killed_after_its_last_batch_is_completed_by_the_same_again(
+async def test_repeating_an_import_that_was_killed_after_its_last_batch_completes_its_restore_point(
     store: MemoryStore,
 ) -> None:
     bundle = bundle_of(*memories(3))
@@ -257,7 +257,7 @@ async def test_an_import_that_was_killed_after_its_last_batch_is_completed_by_th
 
 
 def _fails_at(store: MemoryStore, call: int, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Have the n-th change fail; gives what ends that."""
+    """Make the n-th change fail; returns a function that ends this."""
     apply, calls = store.apply, 0
 
     async def fails(change: Change) -> None:
@@ -271,7 +271,7 @@ def _fails_at(store: MemoryStore, call: int, monkeypatch: pytest.MonkeyPatch) ->
     return lambda: monkeypatch.setattr(store, "apply", apply)
 
 
-async def test_an_undoing_that_was_stopped_is_completed_by_the_same_again(
+async def test_repeating_an_undo_that_was_stopped_completes_it(
     store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tribal_mcp.services.maintenance.undo.STEP", 2)
@@ -289,7 +289,7 @@ async def test_an_undoing_that_was_stopped_is_completed_by_the_same_again(
     assert (await state_of(store))[:2] == imported[:2]
 
 
-async def test_a_line_that_was_cut_off_by_a_kill_was_not_acted_on(store: MemoryStore) -> None:
+async def test_an_incomplete_line_of_a_restore_point_is_ignored(store: MemoryStore) -> None:
     await store.upsert([memory(0)])
     points = points_of(store)
     point = points.begin("import", "some.json", "a hash")
@@ -298,7 +298,7 @@ async def test_a_line_that_was_cut_off_by_a_kill_was_not_acted_on(store: MemoryS
     with points.changes(point.name).open("ab") as file:
         file.write(b'{"id":"memory-7","now":5,"was":nul')
     beside = points.begin("import", "some.json", "a hash")
-    assert beside.about.id != point.name  # which is still being written
+    assert beside.about.id != point.name  # which is not complete yet
     point.close()
     resumed = points.begin("import", "some.json", "a hash")
     resumed.save({"memory-1": None}, Change([memory(1)]))
@@ -308,9 +308,7 @@ async def test_a_line_that_was_cut_off_by_a_kill_was_not_acted_on(store: MemoryS
     assert await store.get_many(["memory-0", "memory-1"]) == {"memory-0": memory(0)}
 
 
-def test_the_restore_point_of_a_failed_operation_is_continued_by_the_next_one(
-    tmp_path: Path,
-) -> None:
+def test_the_restore_point_of_a_failed_operation_is_continued_by_the_next(tmp_path: Path) -> None:
     points = RestorePoints(tmp_path)
     failed = points.begin("import", "some.json", "a hash")
     failed.save({"memory-0": None}, Change([memory(0)]))
@@ -326,7 +324,9 @@ def test_the_restore_point_of_a_failed_operation_is_continued_by_the_next_one(
     assert list(points.ids(point)) == ["memory-0", "memory-1", "memory-2"]
 
 
-async def test_old_points_lose_their_contents_and_keep_their_record(store: MemoryStore) -> None:
+async def test_old_restore_points_lose_their_contents_and_stay_in_the_history(
+    store: MemoryStore,
+) -> None:
     points = points_of(store, keep=2)
     for n in range(4):
         point = points.begin("import", f"{n}.json", f"hash {n}")
@@ -364,7 +364,7 @@ def test_old_contents_that_a_full_disk_keeps_are_removed_later(
     assert changes.read_bytes() == b'{"id":"memory-0"}\n'
 
 
-async def test_a_point_that_is_not_there_is_named_with_what_is(store: MemoryStore) -> None:
+async def test_an_unknown_restore_point_is_refused_with_the_newest_one(store: MemoryStore) -> None:
     with pytest.raises(UsageError, match="nothing to undo"):
         await undo(store)
     summary = await import_memories(bundle_of(memory(1)), store)
@@ -374,7 +374,7 @@ async def test_a_point_that_is_not_there_is_named_with_what_is(store: MemoryStor
         await undo(store, "x")
 
 
-async def test_a_store_without_a_folder_of_its_own_says_so() -> None:
+async def test_undo_in_a_store_without_a_folder_is_refused() -> None:
     store = InMemoryStore()
     assert (await import_memories(bundle_of(memory(1)), store)).restore_point == ""
     with pytest.raises(UsageError, match="no folder for restore points"):

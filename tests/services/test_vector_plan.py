@@ -23,7 +23,7 @@ ONLY_PENDING = StoreState(count=3, pending=3)
 AUTO, KEEP, DROP = ReembeddingStrategy.AUTO, ReembeddingStrategy.KEEP, ReembeddingStrategy.DROP
 
 CASES = {
-    # bundle's model, its dimensions, store, what the caller says, strategy -> keep, adopt
+    # bundle's model, its dimensions, store, the given model, strategy -> keep, adopt
     "an empty store adopts the model": (MINI, 384, EMPTY, None, AUTO, True, MINI),
     "a store without vectors does too": (MINI, 384, ONLY_PENDING, None, AUTO, True, MINI),
     "an empty store takes nameless vectors": (UNKNOWN, 384, EMPTY, None, AUTO, True, None),
@@ -50,27 +50,27 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_becomes_of_the_vectors(case: str) -> None:
+def test_the_vector_plan_follows_models_dimensions_and_strategy(case: str) -> None:
     source, dimensions, store, target, strategy, keep, adopt = CASES[case]
     plan = plan_vectors(source, dimensions, store, target, strategy)
     assert (plan.keep, plan.adopt) == (keep, adopt)
 
 
-def test_a_drop_nobody_asked_for_is_explained() -> None:
+def test_dropping_vectors_by_default_is_explained() -> None:
     note = plan_vectors(BGE, 384, HOLDS_MINI, None, AUTO).note
     assert "BAAI/bge-small-en-v1.5" in note
     assert "all-MiniLM-L6-v2" in note
 
 
-def test_vectors_of_other_models_are_reported() -> None:
-    mix = plan_vectors(BGE, 384, HOLDS_MINI, None, KEEP)
-    assert "BAAI/bge-small-en-v1.5" in mix.note
-    assert mix.named == "BAAI/bge-small-en-v1.5"
+def test_keeping_vectors_of_another_model_is_noted() -> None:
+    others = plan_vectors(BGE, 384, HOLDS_MINI, None, KEEP)
+    assert "BAAI/bge-small-en-v1.5" in others.note
+    assert others.named == "BAAI/bge-small-en-v1.5"
     assert plan_vectors(SAME, 384, HOLDS_MINI, None, KEEP) == VectorPlan(
         keep=True, here=MINI, keep_others=True
     )
 
 
-def test_vectors_that_the_store_cant_hold_are_refused_with_the_counts() -> None:
+def test_vectors_of_other_dimensions_are_refused_with_the_counts() -> None:
     with pytest.raises(UsageError, match=r"1536 dimensions .* 3 have 384"):
         plan_vectors(LARGE, 1536, HOLDS_MINI, None, KEEP)

@@ -1,6 +1,6 @@
-"""The store processes of a server: what they obey, what they survive and who takes their place.
+"""The pool of store processes: calls, cancellation, crashes and replacement.
 
-Where a phase of a call has to be held still, a scripted process stands in for the real one.
+Where a test has to pause a call, a scripted process replaces the real one.
 """
 
 import os
@@ -32,7 +32,7 @@ for line in sys.stdin:
     if name == "hang":  # until it is stopped, as an import does
         say({"progress": [1.0, "begun"]})
         json.loads(sys.stdin.readline())["stop"]
-        say({"progress": [2.0, "the batch in hand"]})
+        say({"progress": [2.0, "finishing the batch"]})
         say({"error": {"type": "Stopped", "message": "Stopped."}})
         continue
     say({"result": {"pid": os.getpid(), "length": len(str(arguments))}})
@@ -53,7 +53,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("scripted")
-async def test_one_process_serves_calls_that_come_one_after_another() -> None:
+async def test_one_process_serves_consecutive_calls() -> None:
     async with StoreProcesses() as processes:
         pids = [(await processes.call("echo", {}))["pid"] for _ in range(3)]
     assert len(set(pids)) == 1
@@ -62,12 +62,12 @@ async def test_one_process_serves_calls_that_come_one_after_another() -> None:
 
 
 @pytest.mark.usefixtures("scripted")
-async def test_a_process_that_died_while_nobody_called_is_replaced() -> None:
+async def test_an_idle_process_that_died_is_replaced() -> None:
     async with StoreProcesses() as processes:
         first = (await processes.call("echo", {}))["pid"]
         os.kill(first, signal.SIGKILL)
         with anyio.fail_after(30):
-            while processes._idle[0].alive:  # the event loop hears of it a moment later
+            while processes._idle[0].alive:  # the event loop notices a moment later
                 await anyio.lowlevel.checkpoint()
         assert (await processes.call("echo", {}))["pid"] != first
 
@@ -81,14 +81,14 @@ async def test_a_process_that_dies_during_a_call_is_an_error_and_the_next_call_w
 
 
 @pytest.mark.usefixtures("scripted")
-async def test_a_large_call_arrives_whole() -> None:
+async def test_a_large_call_arrives_complete() -> None:
     async with StoreProcesses() as processes:
         result = await processes.call("echo", {"bundle_json": "ü" * 8_000_000})
         assert result["length"] > 8_000_000
 
 
 @pytest.mark.usefixtures("scripted")
-async def test_a_cancelled_call_stops_its_use_case_and_keeps_its_process() -> None:
+async def test_cancelling_a_running_call_stops_its_job_and_keeps_the_process() -> None:
     begun = anyio.Event()
 
     async def on_progress(_percent: float, _message: str) -> None:
@@ -100,26 +100,26 @@ async def test_a_cancelled_call_stops_its_use_case_and_keeps_its_process() -> No
             group.start_soon(processes.call, "hang", {}, on_progress)
             await begun.wait()
             group.cancel_scope.cancel()
-        # The answer of the stopped call is not taken for this one's.
+        # The answer of the stopped call is not mistaken for that of the next one.
         assert (await processes.call("echo", {}))["pid"] == first
 
 
 @pytest.mark.usefixtures("scripted")
-async def test_a_call_that_is_cancelled_before_its_process_has_started_spares_it_too() -> None:
+async def test_cancelling_a_call_before_its_process_has_started_keeps_the_process() -> None:
     async with StoreProcesses() as processes:
         with anyio.CancelScope() as scope:
             scope.cancel()
             await processes.call("hang", {})
         async with anyio.create_task_group() as group:
             group.start_soon(processes.call, "hang", {}, None)
-            await anyio.lowlevel.checkpoint()  # it is being started
+            await anyio.lowlevel.checkpoint()  # the process is starting
             group.cancel_scope.cancel()
         assert len(processes._idle) == 1
         assert (await processes.call("echo", {}))["pid"]
 
 
 @pytest.mark.usefixtures("scripted")
-async def test_a_call_beyond_the_places_waits_and_can_be_cancelled_while_it_does() -> None:
+async def test_a_call_beyond_the_limit_waits_and_can_be_cancelled_meanwhile() -> None:
     begun = 0
     all_begun = anyio.Event()
 
@@ -144,7 +144,7 @@ async def test_a_call_beyond_the_places_waits_and_can_be_cancelled_while_it_does
         assert (await processes.call("echo", {}))["pid"]
 
 
-async def test_a_process_that_can_not_be_started_is_an_error_in_words(
+async def test_a_process_that_cannot_be_started_is_an_error_with_a_message(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(process, "COMMAND", ("/nowhere/python",))
@@ -154,7 +154,7 @@ async def test_a_process_that_can_not_be_started_is_an_error_in_words(
 
 
 @pytest.mark.usefixtures("folder")
-async def test_a_failure_comes_back_as_what_it_was() -> None:
+async def test_an_error_keeps_its_class_across_the_pipe() -> None:
     async with StoreProcesses() as processes:
         with pytest.raises(BundleError, match="not JSON"):
             await processes.call("import", {"bundle_json": "hello"})
@@ -164,13 +164,15 @@ async def test_a_failure_comes_back_as_what_it_was() -> None:
 
 
 @pytest.mark.usefixtures("scripted")
-async def test_what_is_sent_to_the_group_of_the_server_does_not_reach_a_store_process() -> None:
+async def test_a_signal_to_the_group_of_the_server_does_not_reach_a_store_process() -> None:
     async with StoreProcesses() as processes:
         pid = (await processes.call("echo", {}))["pid"]
         assert os.getpgid(pid) != os.getpgid(0)
 
 
-async def test_what_lies_where_the_server_was_started_is_not_run(folder: Path) -> None:
+async def test_modules_in_the_working_directory_of_the_server_are_not_imported(
+    folder: Path,
+) -> None:
     for name in ("tribal_mcp/__init__.py", "json.py", "anyio.py", "chromadb.py"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("open('it-ran', 'w').close(); raise SystemExit(9)")

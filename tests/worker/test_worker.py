@@ -1,4 +1,4 @@
-"""The process that does the work, spoken to line by line: what it obeys and how it ends."""
+"""The store process, line by line: calls, stops, and how it ends."""
 
 import json
 import signal
@@ -44,7 +44,7 @@ def ask(worker: subprocess.Popen[bytes], *messages: dict[str, Any]) -> None:
 
 
 def answer(worker: subprocess.Popen[bytes], until: str = "") -> dict[str, Any]:
-    """The next answer, or the next progress that begins with `until`."""
+    """The next answer, or the next progress whose message starts with `until`."""
     assert worker.stdout is not None
     for line in worker.stdout:
         message: dict[str, Any] = json.loads(line)
@@ -66,7 +66,7 @@ def test_a_stop_ends_the_running_call_and_not_the_next_one() -> None:
 
 
 @pytest.mark.parametrize("end", ["end of input", "SIGTERM"])
-def test_a_terminated_worker_finishes_its_batch_and_reports_its_progress(
+def test_a_worker_that_is_asked_to_end_finishes_its_batch_and_reports_the_progress(
     folder: Path, end: str
 ) -> None:
     write_many(folder / "many.json", 4000)
@@ -74,7 +74,7 @@ def test_a_terminated_worker_finishes_its_batch_and_reports_its_progress(
         ask(worker, {"call": "import", "arguments": {"input_path": "many.json"}})
         answer(worker, until="Imported")
         if end == "SIGTERM":
-            worker.send_signal(signal.SIGINT)  # which it leaves to its server
+            worker.send_signal(signal.SIGINT)  # ignored: the server decides
             worker.send_signal(signal.SIGTERM)
         else:
             assert worker.stdin is not None
@@ -86,7 +86,7 @@ def test_a_terminated_worker_finishes_its_batch_and_reports_its_progress(
         assert worker.wait(30) == 0
 
 
-def test_a_worker_whose_server_reads_no_more_ends(folder: Path) -> None:
+def test_a_worker_ends_if_its_server_stops_reading(folder: Path) -> None:
     write_many(folder / "many.json", 4000)
     with real_worker() as worker:
         ask(worker, {"call": "import", "arguments": {"input_path": "many.json"}})
@@ -98,7 +98,7 @@ def test_a_worker_whose_server_reads_no_more_ends(folder: Path) -> None:
         assert worker.wait(30) == 0
 
 
-def test_a_stop_that_follows_its_call_at_once_is_not_lost() -> None:
+def test_a_stop_right_after_its_call_is_not_lost() -> None:
     read, go_on = threading.Event(), threading.Event()
 
     def lines() -> Iterator[bytes]:
@@ -115,7 +115,7 @@ def test_a_stop_that_follows_its_call_at_once_is_not_lost() -> None:
     assert calls.next() is None
 
 
-def test_progress_rises_strictly_though_the_message_changes_at_the_same_percent(
+def test_progress_strictly_increases_even_if_only_the_message_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = iter(range(100))

@@ -54,7 +54,7 @@ async def export(
     with ExitStack() as stack:
         stack.enter_context(calls.slot())
         file = stack.enter_context(calls.spool.new())
-        arguments = fields | sent | {"output_path": form.name, "passing": file.name}
+        arguments = fields | sent | {"output_path": form.name, "spool_file": file.name}
         result = await calls.call(request, "export", arguments)
         reader = stack.enter_context(await anyio.to_thread.run_sync(file.reader))
         headers = {
@@ -82,7 +82,7 @@ async def import_(request: Request, query: Annotated[ImportOptions, Query()]) ->
     async def run(on_progress: OnProgress | None = None) -> dict[str, Any]:
         with calls.slot(), calls.spool.new() as file:
             await take_body(request, file)
-            arguments = query.model_dump(exclude_unset=True) | {"passing": file.name}
+            arguments = query.model_dump(exclude_unset=True) | {"spool_file": file.name}
             result = await calls.call(request, "import", arguments, on_progress)
         if result["total"] and result["errors"] == result["total"]:
             raise EveryEntryRejected(result)

@@ -120,26 +120,20 @@ async def import_memories(
 ) -> ImportSummary:
     """Import a bundle into a store.
 
-    What it changes is first saved in a restore point, if the store has a folder for one; `undo`
-    restores it.
+    What it changes is first saved in a restore point, if the store has a folder for it. Rejected
+    entries are counted in `errors`, and the others imported.
 
     Args:
         bundle: the memories, and the model of their vectors.
-        store: where they go.
-        target_metadata: the model that `store` embeds with, if the store has not recorded it; an
-            empty store without a model takes over the bundle's.
+        store: the target.
+        target_metadata: the store's model, if the store has not recorded it.
         conflict_resolution: what to do with an id that both sides have.
         embedding_strategy: what to do with the bundle's vectors.
         dry_run: plan only, write nothing.
-        restore_deleted: import memories that were deleted in the store; by default only those that
-            were updated after the deletion.
+        restore_deleted: import deleted memories, too, that were not updated after the deletion.
         embedder: makes the vectors with REEMBED; its model is then `target_metadata`. It also
             checks that the model which a bundle names made its vectors, if that model is its own.
         on_progress: called with (entries done, entries in all) after each batch.
-
-    Returns:
-        The counts. Rejected entries are counted in `errors` and named in `error_details`; the
-        others were imported.
 
     Raises:
         UsageError: vectors should be kept that the store can't hold.
@@ -148,21 +142,18 @@ async def import_memories(
         NoSpace: the disk is full.
     """
     points = None if dry_run else RestorePoints.of(store)
+    model = await store.identity() if points else None
     return await import_entries(
         HeldBundle(bundle),
         store,
-        embedder.identity
-        if embedder and embedding_strategy == ReembeddingStrategy.REEMBED
-        else target_metadata,
+        target_metadata,
         Options(
             ConflictResolution(conflict_resolution),
             ReembeddingStrategy(embedding_strategy),
-            dry_run=dry_run,
-            restore_deleted=restore_deleted,
+            dry_run,
+            restore_deleted,
         ),
         embedder=embedder,
-        point=points.begin("import", "a bundle in memory", model=await store.identity())
-        if points
-        else None,
+        point=points.begin("import", "a bundle in memory", model=model) if points else None,
         watch=Watch(on_progress),
     )

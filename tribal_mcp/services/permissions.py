@@ -22,7 +22,7 @@ def refuse_change(job: str, arguments: Mapping[str, object]) -> None:
     Raises:
         NotPermitted: the job does more than read.
     """
-    names_file = arguments.get("output_path") and not arguments.get("passing")
+    names_file = arguments.get("output_path") and not arguments.get("spool_file")
     if names_file or arguments.get("write_plan"):
         raise NotPermitted(
             "This token is read-only, and the call would write a file of your choice. Nothing was "

@@ -27,7 +27,7 @@ class ExportRequest(Request):
     compact_vectors: bool = False
     since: str = ""
     include_related: bool = False
-    passing: str = ""
+    spool_file: str = ""
     """The spool file to write the bundle to; `output_path` is then only its name."""
 
 
@@ -42,7 +42,7 @@ class ImportRequest(Request):
     strict: Switch = False
     restore_deleted: Switch = False
     write_plan: bool = False
-    passing: str = ""
+    spool_file: str = ""
     """The spool file that holds the bundle, alone or wrapped with options."""
 
 

@@ -15,7 +15,7 @@ from tribal_mcp.portability.bundle.writer import WRITE_BATCH, BundleWriter
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.manifest import UNKNOWN_MODEL, EmbeddingManifest, EmbeddingMetadata
 from tribal_mcp.services.context import Watch
-from tribal_mcp.services.exporting.since import Since
+from tribal_mcp.services.exporting.since import Changed, Since
 from tribal_mcp.services.links import with_related
 from tribal_mcp.services.other_models import describe_other_models
 from tribal_mcp.stores.base import EVERYTHING, MemoryStore, StoreState
@@ -101,18 +101,9 @@ class Export:
             raise UsageError(f"limit is {limit}; use a positive number, or None for no limit.")
         state = await store.state()
         embedding, notes = _model_of(state, model)
-        notes = [*state.notes, *notes]
-        ids = await store.list_ids(selection.filters)
-        deleted: dict[str, int] = {}
-        if selection.since:
-            changed = await selection.since.changed(
-                store, ids, filtered=bool(selection.filters), watch=watch
-            )
-            ids, deleted = changed.ids, changed.deleted
-            notes += changed.notes
-        elif not selection.filters:
-            deleted = await store.forgotten()
-        matching = len(ids)
+        selected = await _selected(store, selection, watch)
+        ids, matching = selected.ids, len(selected.ids)
+        notes = [*state.notes, *notes, *selected.notes]
         if selection.include_related:
             ids = await with_related(store, ids)
         related = len(ids) - matching
@@ -124,14 +115,15 @@ class Export:
             )
             log.warning(notes[-1])
             del ids[limit:]
-        extra, more_notes = await describe_other_models(store, ids, embedding)
+        other_models, others = await describe_other_models(store, ids, embedding)
+        notes += others
         manifest = EmbeddingManifest(
             embedding,
             len(ids),
             datetime.now(UTC).isoformat(),
-            extra=(selection.since.about() if selection.since else {}) | extra,
+            extra=(selection.since.about() if selection.since else {}) | other_models,
         )
-        return cls(selection, ids, manifest, deleted, related, truncated, [*notes, *more_notes])
+        return cls(selection, ids, manifest, selected.deleted, related, truncated, notes)
 
     @property
     def tombstones(self) -> list[Tombstone]:
@@ -182,6 +174,15 @@ class Export:
             )
         await anyio.to_thread.run_sync(writer.write_deleted, self.tombstones)
         return writer.finish()
+
+
+async def _selected(store: MemoryStore, selection: Selection, watch: Watch) -> Changed:
+    """The memories and tombstones of a selection, without related memories."""
+    ids = await store.list_ids(selection.filters)
+    filtered = bool(selection.filters)
+    if selection.since:
+        return await selection.since.changed(store, ids, filtered=filtered, watch=watch)
+    return Changed(ids, {} if filtered else await store.forgotten())
 
 
 def _model_of(

@@ -44,7 +44,7 @@ async def run_export(context: Context, request: ExportRequest) -> ExportResult:
         written, integrity = await _write(context, request, path, store, export)
         last = LastExport(
             at=datetime.now(UTC).isoformat(timespec="seconds"),
-            path="over HTTP" if request.passing else os.fspath(written.absolute()),
+            path="over HTTP" if request.spool_file else os.fspath(written.absolute()),
             memory_count=integrity.memory_count,
             filters=selection.in_words(),
         )
@@ -86,8 +86,8 @@ async def _write(
     compared = isinstance(export.selection.since, EarlierBundle)
     watch = context.watch("Exported", begin=_COMPARED_PERCENT if compared else 0.0)
     with (
-        context.spool.writing(request.passing)
-        if request.passing
+        context.spool.writing(request.spool_file)
+        if request.spool_file
         else context.publish(path, overwrite=request.overwrite, numbered=not request.output_path)
     ) as file:
         writer = BundleWriter(

@@ -25,11 +25,11 @@ async def unwrapped(
         UsageError: an option is unknown, invalid, or given twice.
         BundleError: it begins like a wrapped bundle, and is not one.
     """
-    if not request.passing:
+    if not request.spool_file:
         yield request
         return
     with spool.new() as alone:
-        with spool.reading(request.passing) as file:
+        with spool.reading(request.spool_file) as file:
             options = await anyio.to_thread.run_sync(
                 partial(unwrap, file, alone.draft, limits, still_wanted)
             )
@@ -50,7 +50,7 @@ def _with_options(request: ImportRequest, options: dict[str, Any], name: str) ->
     if twice := sorted(given.keys() & options.keys()):
         raise UsageError(f"{twice[0]} is given twice, once beside the bundle. Give it once.")
     try:
-        return type(request).model_validate(given | options | {"passing": name})
+        return type(request).model_validate(given | options | {"spool_file": name})
     except ValidationError as error:
         problem = error.errors()[0]
         choices = problem.get("ctx", {}).get("expected")

@@ -50,7 +50,7 @@ async def run_import(context: Context, request: ImportRequest) -> ImportResult:
 
 
 async def _import(context: Context, request: ImportRequest) -> ImportResult:
-    if sum(map(bool, (request.input_path, request.bundle_json, request.passing))) != 1:
+    if sum(map(bool, (request.input_path, request.bundle_json, request.spool_file))) != 1:
         raise UsageError("Give either the path of a bundle or the bundle itself, and not both.")
     strategy = request.embedding_strategy
     with _bundle(context, request) as reader:
@@ -61,11 +61,10 @@ async def _import(context: Context, request: ImportRequest) -> ImportResult:
         async with context.store() as store, _plan_file(context, request) as plan:
             point = await _restore_point(context, request, verified, store)
             embedder = await _embedder(context, store, strategy)
-            reembeds = embedder and strategy is ReembeddingStrategy.REEMBED
             summary = await import_entries(
                 VerifiedBundle(reader, verified),
                 store,
-                embedder.identity if embedder and reembeds else configured_model(context.settings),
+                configured_model(context.settings),
                 Options(
                     request.conflict_resolution,
                     strategy,
@@ -93,8 +92,8 @@ def _bundle(context: Context, request: ImportRequest) -> Iterator[BundleReader]:
         yield inline_reader(request.bundle_json, context.limits)
         return
     with (
-        context.spool.reading(request.passing)
-        if request.passing
+        context.spool.reading(request.spool_file)
+        if request.spool_file
         else context.directories.open_input(request.input_path, context.limits.file_bytes) as file,
         ExitStack() as stack,
     ):
@@ -143,70 +142,61 @@ async def _embedder(
 
 def next_steps(request: ImportRequest, result: ImportResult) -> list[NextStep]:
     """What to do after an import."""
-    given: dict[str, Any] = request.model_dump(exclude_defaults=True, exclude={"passing"})
+    given: dict[str, Any] = request.model_dump(exclude_defaults=True, exclude={"spool_file"})
     if request.bundle_json:
         given["bundle_json"] = ...
-
-    def again(text: str, **changed: Any) -> NextStep:  # noqa: ANN401 - arguments of a request
-        return NextStep(text, "import", given | changed)
-
     if result.total and result.errors == result.total:
         return [NextStep("Every entry was rejected. Correct the bundle as the errors say.")]
     if result.dry_run:
-        return [again("Nothing was written. To import, run {call}.", dry_run=False)]
+        imported = given | {"dry_run": False}
+        return [NextStep("Nothing was written. To import, run {call}.", "import", imported)]
+    steps: list[NextStep] = []
+    if result.errors:
+        step = (
+            "The other entries are imported. To add the rejected ones, correct them as the errors "
+            "say, and run {call}."
+        )
+        steps.append(NextStep(step, "import", given))
+    if result.needs_reembedding:
+        step = f"{without_vector(result.without_vector)} To add vectors, run {{call}}."
+        steps.append(NextStep(step, "reembed"))
+    steps += _about_skipped(result, given)
+    if result.restore_point:
+        undo = {"point": result.restore_point}
+        steps.append(NextStep("To undo this import, run {call}.", "undo", undo))
+    return steps or [NextStep(_nothing_to_import(result))]
+
+
+def _about_skipped(result: ImportResult, given: dict[str, Any]) -> list[NextStep]:
+    """What to do about entries that were skipped though they differ."""
+    steps: list[NextStep] = []
+    if result.conflicts:
+        step = (
+            f"{counted(result.conflicts, 'memory differs', 'memories differ')} from the bundle at "
+            "the same updated_at, and stayed unchanged. Compare the versions by hand."
+        )
+        steps.append(NextStep(step))
+    if result.forgotten:
+        step = (
+            f"{counted(result.forgotten, 'entry was', 'entries were')} not imported, because of a "
+            "deletion here. To restore deleted memories, run {call}."
+        )
+        steps.append(NextStep(step, "import", given | {"restore_deleted": True}))
     kept = result.skipped - result.identical - result.older - result.conflicts - result.forgotten
-    steps: list[tuple[object, NextStep]] = [
-        (
-            result.errors,
-            again(
-                "The other entries are imported. To add the rejected ones, correct them as the "
-                "errors say, and run {call}."
-            ),
-        ),
-        (
-            result.needs_reembedding,
+    if kept:
+        step = (
+            f"{counted(kept, 'memory differs', 'memories differ')} from the bundle and stayed "
+            "unchanged. To take newer versions from the bundle, run {call}."
+        )
+        merge = {"conflict_resolution": ConflictResolution.MERGE}
+        overwrite = {"conflict_resolution": ConflictResolution.OVERWRITE}
+        steps += [
+            NextStep(step, "import", given | merge),
             NextStep(
-                f"{without_vector(result.without_vector)} To add vectors, run {{call}}.",
-                "reembed",
+                "To take every version from the bundle, run {call}.", "import", given | overwrite
             ),
-        ),
-        (
-            result.conflicts,
-            NextStep(
-                f"{counted(result.conflicts, 'memory differs', 'memories differ')} from the bundle "
-                "at the same updated_at, and stayed unchanged. Compare the versions by hand."
-            ),
-        ),
-        (
-            result.forgotten,
-            again(
-                f"{counted(result.forgotten, 'entry was', 'entries were')} not imported, because "
-                "of a deletion here. To restore deleted memories, run {call}.",
-                restore_deleted=True,
-            ),
-        ),
-        (
-            kept,
-            again(
-                f"{counted(kept, 'memory differs', 'memories differ')} from the bundle and stayed "
-                "unchanged. To take newer versions from the bundle, run {call}.",
-                conflict_resolution=ConflictResolution.MERGE,
-            ),
-        ),
-        (
-            kept,
-            again(
-                "To take every version from the bundle, run {call}.",
-                conflict_resolution=ConflictResolution.OVERWRITE,
-            ),
-        ),
-        (
-            result.restore_point,
-            NextStep("To undo this import, run {call}.", "undo", {"point": result.restore_point}),
-        ),
-    ]
-    found = [step for applies, step in steps if applies]
-    return found or [NextStep(_nothing_to_import(result))]
+        ]
+    return steps
 
 
 def _nothing_to_import(result: ImportResult) -> str:

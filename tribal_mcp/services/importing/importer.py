@@ -1,8 +1,8 @@
 """Bundle to store: plans each batch of entries and carries the plan out.
 
 A dry run takes the same way and leaves out only the writing, so that its counts are those of the
-real run. A batch is planned and written in one session of the store, so nobody changes in between
-what the plan was based on. What it changes is first saved in a restore point.
+real run. A batch is planned and written in one session of the store, so its basis can't change in
+between. What it changes is first saved in a restore point.
 """
 
 import time
@@ -29,7 +29,7 @@ from tribal_mcp.services.importing.sources import EntrySource
 from tribal_mcp.services.importing.vectors import VectorPlan, plan_vectors
 from tribal_mcp.services.links import LINKS_BATCH, Links
 from tribal_mcp.services.results import ChangeResult, ImportSummary, ReembedResult
-from tribal_mcp.stores.base import STEP, MemoryStore
+from tribal_mcp.stores.base import STEP, MemoryStore, StoreState
 from tribal_mcp.stores.restore_points import OpenPoint
 from tribal_mcp.text import counted
 
@@ -76,19 +76,9 @@ async def import_entries(
     begin = time.monotonic()
     state = await store.state()
     strategy = options.embedding_strategy
-    check = await check_model(source, embedder)
-    vectors = plan_vectors(
-        None if check.differs and strategy in _BY_MODEL else source.manifest.embedding,
-        source.dimensions,
-        state,
-        target_metadata or (embedder.identity if embedder and check.differs else None),
-        strategy,
-    )
-    summary = ImportSummary(
-        total=source.total,
-        dry_run=options.dry_run,
-        notes=[*state.notes, *source.notes, *filter(None, (check.note, vectors.note))],
-    )
+    vectors, notes = await _plan_vectors(source, state, target_metadata, strategy, embedder)
+    summary = ImportSummary(total=source.total, dry_run=options.dry_run)
+    summary.notes = [*state.notes, *source.notes, *notes]
     planner = Planner(
         store,
         options.conflict_resolution,
@@ -111,6 +101,27 @@ async def import_entries(
     summary.needs_reembedding = summary.without_vector > 0
     summary.duration_ms = round((time.monotonic() - begin) * 1000)
     return summary
+
+
+async def _plan_vectors(
+    source: EntrySource,
+    state: StoreState,
+    target: EmbeddingMetadata | None,
+    strategy: ReembeddingStrategy,
+    embedder: Embedder | None,
+) -> tuple[VectorPlan, list[str]]:
+    """The plan for the bundle's vectors, with notes for the user."""
+    check = await check_model(source, embedder)
+    if embedder and strategy is ReembeddingStrategy.REEMBED:
+        target = embedder.identity
+    vectors = plan_vectors(
+        None if check.differs and strategy in _BY_MODEL else source.manifest.embedding,
+        source.dimensions,
+        state,
+        target or (embedder.identity if embedder and check.differs else None),
+        strategy,
+    )
+    return vectors, [note for note in (check.note, vectors.note) if note]
 
 
 def _unchanged(entry: MemoryEntry) -> MemoryEntry:

@@ -90,7 +90,7 @@ class Report:
     def describe(
         self, decision: Decision, memory_id: str, stored: Held, written: MemoryEntry | None
     ) -> None:
-        """Describe what becomes of an entry or a tombstone, where somebody reads it.
+        """Describe what becomes of an entry or a tombstone, if it is to be listed.
 
         Args:
             decision: what becomes of it.

@@ -29,6 +29,8 @@ from tribal_mcp.stores.base import STEP, Change, MemoryStore
 from tribal_mcp.stores.restore_points import Held, OpenPoint, Point, RestorePoints, Saved, stamp
 from tribal_mcp.text import memories
 
+_OTHER_MODEL = "The store's model has changed since then, so restored memories have no vector."
+
 
 async def run_undo(context: Context, request: UndoRequest) -> UndoResult:
     """Undo an operation, or say what that would change."""
@@ -88,12 +90,9 @@ async def undo(
         if point:
             await run.restore_model()  # that from before the first vector
             result.restore_point = await anyio.to_thread.run_sync(run.finish, point)
-    result.next_steps = _next_steps(result)
     if not about.is_of(model):
-        result.notes.append(
-            "The store's model has changed since then, so the restored memories have no vector."
-        )
-        result.next_steps.append(NextStep("To embed them, run {call}.", "reembed"))
+        result.notes.append(_OTHER_MODEL)
+    result.next_steps = _next_steps(result)
     result.duration_ms = round((time.monotonic() - begin) * 1000)
     return result
 
@@ -223,4 +222,7 @@ def _next_steps(result: UndoResult) -> list[NextStep]:
     if result.dry_run:
         step = "Nothing was changed. To undo the operation, run {call}."
         return [NextStep(step, "undo", {"point": result.point})]
-    return [undone(result.restore_point)]
+    steps = [undone(result.restore_point)]
+    if _OTHER_MODEL in result.notes:
+        steps.append(NextStep("To embed the restored memories, run {call}.", "reembed"))
+    return steps

@@ -23,6 +23,7 @@ from tribal_mcp.services.embedders import (
     MODEL_CHANGED,
     EmbedderOf,
     Reason,
+    StoreEmbedder,
     embedder_for,
     fits,
     without_vector,
@@ -32,7 +33,7 @@ from tribal_mcp.services.memories.corrections import Corrections
 from tribal_mcp.services.other_models import other_models_in
 from tribal_mcp.services.requests import RecallRequest
 from tribal_mcp.services.results import Hit, RecallResult
-from tribal_mcp.stores.base import UNDATED
+from tribal_mcp.stores.base import UNDATED, StoreState
 from tribal_mcp.stores.search import SearchableStore
 from tribal_mcp.text import counted
 
@@ -109,29 +110,37 @@ async def recall(
             matches = await _semantic_search(store, vector, query, count, filters, others=others)
         corrections = await Corrections.of(store, [match.id for match in matches])
     result = RecallResult(searched_by="words" if vector is None else "meaning")
-    about_vectors: Sequence[NextStep] = ()
+    about_vectors = _describe_search(result, state, found, why_not, len(others))
+    if not corrections.complete:
+        result.notes.append("There are too many corrections of corrections to read them all.")
+    _fill(result, _ranked(matches, corrections, filters)[:count], filters)
+    result.next_steps += about_vectors
+    return result
+
+
+def _describe_search(
+    result: RecallResult, state: StoreState, found: StoreEmbedder, why_not: Reason, others: int
+) -> Sequence[NextStep]:
+    """Note which memories semantic search does not find; what to do about it."""
+    steps: Sequence[NextStep] = ()
     if why_not:
         result.notes.append(f"Used keyword search only. {why_not.sentence}")
-        about_vectors = why_not.next_steps
+        steps = why_not.next_steps
     elif state.pending:
         result.notes.append(f"{without_vector(state.pending)} {found.why_not.sentence}".rstrip())
-        about_vectors = found.why_not.next_steps if found.why_not else [_EMBED_MISSING]
+        steps = found.why_not.next_steps if found.why_not else [_EMBED_MISSING]
     if others:
         result.notes.append(
             counted(
-                len(others),
+                others,
                 f"memory has a vector of another model than {state.identity}, so only keyword "
                 "search finds it.",
                 f"memories have vectors of other models than {state.identity}, so only keyword "
                 "search finds them.",
             )
         )
-        about_vectors = [*about_vectors, CHANGE_MODEL]
-    if not corrections.complete:
-        result.notes.append("There are too many corrections of corrections to read them all.")
-    _fill(result, _ranked(matches, corrections, filters)[:count], filters)
-    result.next_steps += about_vectors
-    return result
+        return [*steps, CHANGE_MODEL]
+    return steps
 
 
 def _check(query: str, count: int) -> None:

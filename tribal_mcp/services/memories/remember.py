@@ -20,6 +20,9 @@ from tribal_mcp.stores.base import BATCH
 from tribal_mcp.stores.search import SearchableStore
 
 _NAMED = 5
+_WITHOUT_EMBEDDING = (
+    "Stored without an embedding: keyword search finds it, semantic search does not."
+)
 
 
 async def run_remember(context: Context, request: RememberRequest) -> RememberResult:
@@ -91,11 +94,7 @@ async def remember(
         entry.embedding = vector
         await store.upsert([entry])
     if why_not:
-        notes.insert(
-            0,
-            "Stored without an embedding: keyword search finds it, semantic search does not. "
-            + why_not.sentence,
-        )
+        notes.insert(0, f"{_WITHOUT_EMBEDDING} {why_not.sentence}")
     correction = {"content": ..., "supersedes": entry.id}
     return RememberResult(
         id=entry.id,
