@@ -44,6 +44,8 @@ async def check_store(store: ChromaStore, *, repair: bool = False) -> CheckResul
     else:
         step = NextStep("To repair it, run {call}.", "check", {"repair": True})
     steps = [step]
+    if repair and any("lost" in sentence for sentence in done):
+        steps.insert(0, NextStep("To compute the lost vectors again, run {call}.", "reembed"))
     if sound and any(problem.kind == "leftover" for problem in problems) and not repair:
         steps.append(NextStep("To remove leftovers, run {call}.", "check", {"repair": True}))
     return CheckResult(sound=sound, problems=problems, done=done, next_steps=steps)

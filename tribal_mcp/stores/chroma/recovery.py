@@ -85,6 +85,7 @@ def _recover_collections(folder: ChromaFolder, on_wait: OnWait, *, power_cut: bo
         suspect = (
             (folder.own / REBUILD / segment).exists()
             or folder.index_backup.interrupted(segment, applied)
+            or _is_unreadable(files, raw)
             or (power_cut and _may_be_torn(folder, files, raw))
         )
         if suspect:
@@ -96,6 +97,14 @@ def _recover_collections(folder: ChromaFolder, on_wait: OnWait, *, power_cut: bo
         if folder.index_backup.read(segment, labels=False):
             folder.back_up_index(raw.name)  # it may not be on the disk yet
     return done
+
+
+def _is_unreadable(files: ChromaFiles, raw: RawCollection) -> bool:
+    """Whether Chroma may be unable to open the index."""
+    try:
+        return files.needs_backup(raw)
+    except StoreDamaged:
+        return True
 
 
 def _may_be_torn(folder: ChromaFolder, files: ChromaFiles, raw: RawCollection) -> bool:
