@@ -62,6 +62,40 @@ def test_recall_filters_by_tag_and_date(tribal: Tribal) -> None:
     assert "Found nothing in memories created before" in nothing.out
 
 
+def test_memories_are_listed_page_by_page_and_shown_complete(tribal: Tribal) -> None:
+    write_bundle(Path("all.json"), memories(45))
+    tribal("import", "all.json")
+    first = tribal("list")
+    assert first.out.startswith("20 of 45 memories\n")
+    assert re.findall(r"Memory number (\d+)", first.out) == [str(n) for n in range(44, 24, -1)]
+    assert "`tribal-mcp list --page 2`" in first.out
+    last = tribal("list", "--page", "3")
+    assert re.findall(r"Memory number (\d+)", last.out) == [str(n) for n in range(4, -1, -1)]
+    assert "next page" not in last.out
+    tagged = tribal("list", "--tag", "work", "--count", "2", "--from", "2026-01-01")
+    assert "`tribal-mcp list --tag work --from 2026-01-01 --page 2 --count 2`" in tagged.out
+    assert "There are only 3 pages." in tribal("list", "--page", "9").out
+
+    text = "A long text. " * 500
+    said = json.loads(tribal("remember", text, "--tag", "home", "--json").out)
+    shown = tribal("show", said["id"])
+    assert shown.code == 0
+    assert text.strip() in shown.out
+    assert rows(shown.out)["tags"] == "home"
+    assert json.loads(tribal("show", "memory-3", "--json").out)["content"] == "Memory number 3"
+    nobody = tribal("show", "nobody")
+    assert nobody.code == 2
+    assert "'nobody' is not in /" in nobody.err
+    assert "`tribal-mcp list`" in nobody.err
+
+
+def test_an_empty_list_names_the_store(tribal: Tribal) -> None:
+    out = tribal("list").out
+    assert out.startswith("No memories\n")
+    assert re.search(r"Note: /\S+ holds 0 memories\.", out)
+    assert "To store a memory, run `tribal-mcp remember TEXT`." in out
+
+
 def test_json_option_prints_only_the_result(tribal: Tribal) -> None:
     said = json.loads(tribal("remember", "Likes tea", "--json").out)
     found = json.loads(tribal("recall", "tea", "--json").out)

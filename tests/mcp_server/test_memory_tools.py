@@ -74,6 +74,18 @@ async def converse(client: Client, way: str) -> dict[str, Any]:
     return stats
 
 
+async def test_recall_without_a_query_lists_the_newest(tmp_path: Path) -> None:
+    async with connected(tmp_path) as client:
+        for number in range(7):
+            await call(client, "tribal_remember", content=f"Fact {number}", tags=["fact"])
+        first = await call(client, "tribal_recall")
+        assert [hit["content"] for hit in first["hits"]] == [f"Fact {n}" for n in range(6, 1, -1)]
+        assert (first["searched_by"], first["total"]) == ("date", 7)
+        assert "tribal_recall(count=5, page=2)" in first["next_step"]
+        second = await call(client, "tribal_recall", page=2, tags=["fact"])
+        assert [hit["content"] for hit in second["hits"]] == ["Fact 1", "Fact 0"]
+
+
 @ERAS
 async def test_a_conversation_without_an_embedding_model_uses_keyword_search(
     tmp_path: Path, era: str
@@ -165,7 +177,7 @@ async def test_remember_keeps_text_that_looks_like_json_unchanged(
             "There is no argument 'text'. The arguments are: content",
         ),
         ("tribal_remember", {"content": "x", "supersedes": "y"}, "'y', does not exist"),
-        ("tribal_recall", {}, "The query is empty"),
+        ("tribal_recall", {"query": "x", "page": 2}, "Only a list without a query has pages"),
         ("tribal_recall", {"query": "x", "count": 21}, "count must be at most 20"),
         ("tribal_recall", {"query": "x", "date_from": "soon"}, "not an ISO 8601 date"),
         ("tribal_recall", {"query": "x", "tags": [""]}, "A tag is empty"),

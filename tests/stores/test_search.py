@@ -17,8 +17,9 @@ from tests.support.entries import DIMENSIONS, many
 from tests.support.examples import BEGIN, memories, memory, vector
 from tribal_mcp.errors import StoreDamaged, UsageError
 from tribal_mcp.portability.filters import ExportFilter
-from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.portability.memory import EPOCH, MemoryEntry
 from tribal_mcp.portability.vectors import Vector, as_vector
+from tribal_mcp.stores.base import UNDATED
 from tribal_mcp.stores.chroma.files import schema as chroma_layout
 from tribal_mcp.stores.chroma.store import open_store
 from tribal_mcp.stores.in_memory import InMemoryStore
@@ -170,6 +171,19 @@ async def test_entries_without_a_vector_are_listed(filled: Filled) -> None:
     assert await store.list_pending() == ["memory-1", "memory-3", "memory-5"]
     until = ExportFilter(tags=["work"], date_to=memory(4).created_at)
     assert await store.list_pending(until) == ["memory-1", "memory-3"]
+
+
+async def test_the_newest_memories_are_listed_page_by_page(filled: Filled) -> None:
+    entries = [memory(n, embedding=None if n % 3 == 0 else vector(n)) for n in range(9)]
+    undated = memory(9, extra={UNDATED: True}, created_at=EPOCH, tags=[])
+    store = await filled([*entries[::2], undated, *entries[1::2]])
+    by_date = [entry.id for entry in sorted(entries, key=lambda e: e.created_at, reverse=True)]
+    assert await store.newest(count=4) == (by_date[:4], 10)
+    assert await store.newest(skip=8, count=4) == ([by_date[8], undated.id], 10)
+    work = ExportFilter(tags=["work"], date_to=memory(6).created_at)
+    expected = [i for i in by_date if i in {e.id for e in entries if work.matches(e)}]
+    assert await store.newest(work, skip=1, count=2) == (expected[1:3], len(expected))
+    assert await store.newest(skip=20, count=4) == ([], 10)
 
 
 async def test_texts_are_read_in_the_requested_order(filled: Filled) -> None:

@@ -31,6 +31,8 @@ def app(context: click.Context) -> None:
 for _command in (
     memories.remember_command,
     memories.recall_command,
+    memories.list_command,
+    memories.show_command,
     memories.forget_command,
     bundles.export_command,
     bundles.import_command,

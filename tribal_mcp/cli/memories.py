@@ -1,4 +1,4 @@
-"""The commands that work on single memories: remember, recall and forget."""
+"""The commands that work on single memories: remember, recall, list, show and forget."""
 
 from typing import TYPE_CHECKING, cast
 
@@ -9,7 +9,7 @@ from tribal_mcp.cli.usage import Argument, Choice, Command, Number
 from tribal_mcp.text import memories
 
 if TYPE_CHECKING:
-    from tribal_mcp.services.results import ForgetResult, RecallResult, RememberResult
+    from tribal_mcp.services.results import ForgetResult, RecallResult, RememberResult, ShowResult
 
 
 @click.command("remember", cls=Command, short_help="Store a memory.")
@@ -71,6 +71,41 @@ def recall_command(*, as_json: bool, query: tuple[str, ...], **arguments: object
     search = {"meaning": "semantic search", "words": "keyword search"}[result.searched_by]
     found = memories(len(result.hits))
     show(result, f"{found} ({search})", as_json=as_json)
+
+
+@click.command("list", cls=Command, short_help="List memories, the newest first.")
+@tags
+@date_from
+@date_to
+@click.option(
+    "--page",
+    metavar="NUMBER",
+    default=1,
+    type=Number(1, 1_000_000),
+    help="The page to show. The default is 1, the newest.",
+)
+@click.option(
+    "--count",
+    metavar="NUMBER",
+    default=20,
+    type=Number(1, 20),
+    help="How many memories to show on a page, from 1 to 20. The default is 20.",
+)
+@as_json
+def list_command(*, as_json: bool, **arguments: object) -> None:
+    """List memories, the newest first. To see one complete, run `tribal-mcp show`."""
+    result = cast("RecallResult", run("list", arguments))
+    title = f"{len(result.hits):,} of {memories(result.total)}" if result.hits else "No memories"
+    show(result, title, as_json=as_json)
+
+
+@click.command("show", cls=Command, short_help="Show one memory, complete.")
+@click.argument("memory_id", metavar="ID", cls=Argument, help="The id of the memory.")
+@as_json
+def show_command(*, as_json: bool, **arguments: object) -> None:
+    """Show one memory with all its fields."""
+    result = cast("ShowResult", run("show", arguments))
+    show(result, result.id, as_json=as_json)
 
 
 @click.command("forget", cls=Command, short_help="Delete memories.")

@@ -1,6 +1,8 @@
 """The results of the use cases as short tables."""
 
+import json
 from functools import singledispatch
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -18,6 +20,7 @@ from tribal_mcp.services.results import (
     ReembedResult,
     RememberResult,
     RescueResult,
+    ShowResult,
     StatsResult,
     UndoResult,
 )
@@ -186,6 +189,31 @@ def _of_hit(hit: Hit) -> Rows:
     if hit.hidden:
         found.append(("", f"hidden characters: {', '.join(hit.hidden)}"))
     return found
+
+
+@rows.register
+def _(result: ShowResult) -> Rows:
+    values = {
+        "text": result.content,
+        "hidden": ", ".join(result.hidden),
+        "tags": ", ".join(result.tags),
+        "context": result.context,
+        "source": f"{result.source_type}, {result.source_instance}",
+        "confidence": f"{result.confidence:g}",
+        "created": result.created_at or "date unknown",
+        "updated": result.updated_at if result.updated_at != result.created_at else "",
+        "vector": "" if result.has_vector else "none: only keyword search finds it",
+        "corrects": result.supersedes,
+        "corrected by": ", ".join(result.superseded_by),
+        "related to": ", ".join(result.related_to),
+        "metadata": _as_json(result.metadata),
+        "further fields": _as_json(result.extra),
+    }
+    return [(label, value) for label, value in values.items() if value]
+
+
+def _as_json(values: dict[str, Any]) -> str:
+    return json.dumps(values, ensure_ascii=False) if values else ""
 
 
 @rows.register

@@ -121,10 +121,13 @@ Confidence = Annotated[
 ]
 Supersedes = Annotated[str, Field(description="The id of the memory that this one corrects.")]
 RelatedTo = Annotated[list[str], Field(description="Ids of related memories.")]
-Query = Annotated[str, Field(description="A question or keywords, in any language.")]
+Query = Annotated[
+    str, Field(description="A question or keywords, in any language. Empty: list the newest.")
+]
 Count = Annotated[
     int, Field(description="How many memories at most, up to 20.", ge=1, le=20, strict=True)
 ]
+Page = Annotated[int, Field(description="Without a query: the page.", ge=1, strict=True)]
 Ids = Annotated[
     list[str], Field(description="Ids of the memories to delete, from tribal_recall; up to 100.")
 ]

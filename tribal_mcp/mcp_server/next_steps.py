@@ -12,6 +12,8 @@ TOOLS = frozenset({"export", "forget", "import", "recall", "reembed", "remember"
 
 def as_call(action: str, arguments: Mapping[str, Any]) -> str:
     """A use case as a tool call, or as a command if there is no tool for it."""
+    if action == "list":  # the same tool without a query
+        action = "recall"
     if action not in TOOLS:
         return as_command(action, arguments)
     given = (

@@ -14,8 +14,9 @@ from tribal_mcp.services.maintenance.reembed import run_reembed
 from tribal_mcp.services.maintenance.stats import run_stats
 from tribal_mcp.services.maintenance.undo import run_undo
 from tribal_mcp.services.memories.forget import run_forget
-from tribal_mcp.services.memories.recall import run_recall
+from tribal_mcp.services.memories.recall import run_list, run_recall
 from tribal_mcp.services.memories.remember import run_remember
+from tribal_mcp.services.memories.show import run_show
 from tribal_mcp.services.permissions import refuse_change
 from tribal_mcp.services.requests import (
     CheckRequest,
@@ -24,10 +25,12 @@ from tribal_mcp.services.requests import (
     ForgetRequest,
     HistoryRequest,
     ImportRequest,
+    ListRequest,
     RecallRequest,
     ReembedRequest,
     RememberRequest,
     Request,
+    ShowRequest,
     UndoRequest,
 )
 from tribal_mcp.services.results import Result
@@ -46,6 +49,8 @@ JOBS: dict[str, Job] = {
     "reembed": (ReembedRequest, run_reembed),
     "remember": (RememberRequest, run_remember),
     "recall": (RecallRequest, run_recall),
+    "list": (ListRequest, run_list),
+    "show": (ShowRequest, run_show),
     "forget": (ForgetRequest, run_forget),
 }
 """The arguments of each use case, and the coroutine that carries it out."""

@@ -97,13 +97,30 @@ class RememberRequest(Request):
 
 
 class RecallRequest(Request):
-    """What to find, and where to look."""
+    """What to find, and where to look; without a query, which page of the newest to list."""
 
     query: str = ""
     count: int = 5
     tags: list[str] = []
     date_from: str = ""
     date_to: str = ""
+    page: int = 1
+
+
+class ListRequest(Request):
+    """Which memories to list, the newest first."""
+
+    count: int = 20
+    tags: list[str] = []
+    date_from: str = ""
+    date_to: str = ""
+    page: int = 1
+
+
+class ShowRequest(Request):
+    """Which memory to show."""
+
+    memory_id: str = ""
 
 
 class ForgetRequest(Request):

@@ -71,6 +71,20 @@ class SearchableStore(MemoryStore, Protocol):
         """The ids of the memories without a vector that match, in order of insertion."""
         ...
 
+    async def newest(
+        self, filters: ExportFilter = EVERYTHING, *, skip: int = 0, count: int
+    ) -> tuple[list[str], int]:
+        """The ids of the memories created last, newest first, and how many match in all.
+
+        Those without a known date come last.
+
+        Args:
+            filters: which memories to list.
+            skip: how many to leave out at the beginning.
+            count: the most to return.
+        """
+        ...
+
     def read_texts(
         self, ids: Sequence[str], batch_size: int = BATCH
     ) -> AsyncIterator[dict[str, str]]:
@@ -119,6 +133,18 @@ class SearchByReading:
     async def list_pending(self: MemoryStore, filters: ExportFilter = EVERYTHING) -> list[str]:
         """The ids of the memories without a vector that match, in order of insertion."""
         return [e.id async for e in _all(self, filters) if e.embedding is None]
+
+    async def newest(
+        self: MemoryStore, filters: ExportFilter = EVERYTHING, *, skip: int = 0, count: int
+    ) -> tuple[list[str], int]:
+        """The ids of the memories created last, newest first, and how many match in all."""
+        found: list[tuple[bool, int, int, str]] = []
+        async for entry in _all(self, filters):
+            known = UNDATED not in entry.extra
+            created = microseconds(entry.created_at) if known else 0
+            found.append((known, created, len(found), entry.id))
+        found.sort(reverse=True)
+        return [memory_id for *_, memory_id in found[skip : skip + count]], len(found)
 
     async def read_texts(
         self: MemoryStore, ids: Sequence[str], batch_size: int = BATCH

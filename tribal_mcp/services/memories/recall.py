@@ -1,4 +1,4 @@
-"""The use case: find the memories that answer a question, each after its corrections.
+"""The use case: find the memories that answer a question, each after its corrections; or list them.
 
 Semantic search if the embedder of the store's vectors is available, else keyword search; memories
 without a vector are found by keyword search in either case. Contents are text of others, so they
@@ -31,14 +31,16 @@ from tribal_mcp.services.embedders import (
 from tribal_mcp.services.memories.bm25 import KeywordSearch
 from tribal_mcp.services.memories.corrections import Corrections
 from tribal_mcp.services.other_models import other_models_in
-from tribal_mcp.services.requests import RecallRequest
+from tribal_mcp.services.requests import ListRequest, RecallRequest
 from tribal_mcp.services.results import Hit, RecallResult
 from tribal_mcp.stores.base import UNDATED, StoreState
+from tribal_mcp.stores.factory import location_of
 from tribal_mcp.stores.search import SearchableStore
-from tribal_mcp.text import counted
+from tribal_mcp.text import counted, memories
 
 MOST = 20
 """Memories in one answer."""
+_PAGES = 1_000_000
 QUERY = 2_000
 """Characters of a query."""
 ANSWER_BYTES = 20_000
@@ -50,9 +52,10 @@ _LEAST_BYTES = 40
 _TAGS_LENGTH = 200
 _DIGITS = 4
 
+_STORE_FIRST = NextStep("To store a memory, run {call}.", "remember", {"content": ...})
 _EMBED_MISSING = NextStep("To embed the memories without a vector, run {call}.", "reembed")
 
-By = Literal["meaning", "words"]
+By = Literal["meaning", "words", "correction", "date"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +70,67 @@ class Found:
 async def run_recall(context: Context, request: RecallRequest) -> RecallResult:
     """Find memories."""
     filters = read_filter(request.tags, request.date_from, request.date_to)
+    if not request.query.strip():
+        return await run_list(context, ListRequest(**request.model_dump(exclude={"query"})))
+    if request.page != 1:
+        raise UsageError(
+            "Only a list without a query has pages. Leave out the query or the page; for more "
+            "memories that answer the query, ask for more at once."
+        )
     embedder_of = partial(configured_embedder, context.settings)
     async with context.store() as store:
-        return await recall(store, embedder_of, request.query, request.count, filters)
+        result = await recall(store, embedder_of, request.query, request.count, filters)
+        return await _located(result, store, context)
+
+
+async def run_list(context: Context, request: ListRequest) -> RecallResult:
+    """List the newest memories."""
+    async with context.store() as store:
+        return await _located(await list_newest(store, request), store, context)
+
+
+async def _located(result: RecallResult, store: SearchableStore, context: Context) -> RecallResult:
+    """The result; if it is empty, with a note of where it looked."""
+    if not result.hits:
+        count = await store.count()
+        result.notes.append(f"{location_of(context.settings)} holds {memories(count)}.")
+    return result
+
+
+async def list_newest(store: SearchableStore, request: ListRequest) -> RecallResult:
+    """A page of the memories created last, newest first.
+
+    Args:
+        store: where they are.
+        request: which memories; the page, from 1; and how many are on a page, from 1 to `MOST`.
+
+    Raises:
+        UsageError: the page, the count or a filter is not valid.
+        StoreError: the store can't be read.
+    """
+    filters = read_filter(request.tags, request.date_from, request.date_to)
+    page, count = request.page, request.count
+    _check_count(count)
+    if not 1 <= page <= _PAGES:
+        raise UsageError(f"The page is {page}. Give a number from 1 to {_PAGES:,}.")
+    async with store.session():
+        ids, total = await store.newest(filters, skip=(page - 1) * count, count=count)
+        known = Corrections(
+            await store.get_many(ids, vectors=False), await store.corrections(ids) if ids else {}
+        )
+    result = RecallResult(searched_by="date", total=total)
+    hits = [_hit(i, known) for i in ids if i in known.entries]
+    _fill(result, hits, filters)
+    pages = -(-total // count)
+    if page > pages and total:
+        result.next_steps = [
+            NextStep(f"There {'is' if pages == 1 else 'are'} only {counted(pages, 'page')}.")
+        ]
+    elif page < pages:
+        given = request.model_dump(exclude_defaults=True) | {"page": page + 1, "count": count}
+        text = f"This is page {page} of {pages:,}. For the next page, run {{call}}."
+        result.next_steps.insert(0, NextStep(text, "list", given))
+    return result
 
 
 async def recall(
@@ -146,11 +207,15 @@ def _describe_search(
 def _check(query: str, count: int) -> None:
     if not query.strip():
         raise UsageError("The query is empty. Give a question or some keywords.")
+    _check_count(count)
     if len(query) > QUERY:
         raise UsageError(
             f"The query has {len(query):,} characters, and the limit is {QUERY:,}. Give a question "
             "or some keywords."
         )
+
+
+def _check_count(count: int) -> None:
     if not 1 <= count <= MOST:
         raise UsageError(f"The count is {count}. Give a number from 1 to {MOST}.")
 
@@ -196,18 +261,28 @@ def _ranked(found: Sequence[Found], known: Corrections, filters: ExportFilter) -
         entry, one = known.entries.get(memory_id), by_id.get(memory_id)
         if entry is not None and (one or filters.matches(entry)):
             hits.append(
-                Hit(
-                    id=memory_id,
-                    content=entry.content,
-                    tags=_few(entry.tags),
-                    created_at="" if UNDATED in entry.extra else date_text(entry, "created_at"),
-                    found_by=one.by if one else "correction",
-                    score=round(one.score, _DIGITS) if one else None,
-                    superseded_by=known.corrections.get(memory_id, []),
-                    hidden=hidden_characters(entry.content),
+                _hit(
+                    memory_id,
+                    known,
+                    one.by if one else "correction",
+                    round(one.score, _DIGITS) if one else None,
                 )
             )
     return hits
+
+
+def _hit(memory_id: str, known: Corrections, by: By = "date", score: float | None = None) -> Hit:
+    entry = known.entries[memory_id]
+    return Hit(
+        id=memory_id,
+        content=entry.content,
+        tags=_few(entry.tags),
+        created_at="" if UNDATED in entry.extra else date_text(entry, "created_at"),
+        found_by=by,
+        score=score,
+        superseded_by=known.corrections.get(memory_id, []),
+        hidden=hidden_characters(entry.content),
+    )
 
 
 def _few(tags: list[str]) -> list[str]:
@@ -250,6 +325,8 @@ def _cut(hit: Hit, size: int) -> Hit:
 
 def _next_steps(result: RecallResult, left_out: int, filters: ExportFilter) -> list[NextStep]:
     if not result.hits and not left_out:
+        if result.searched_by == "date":
+            return [NextStep(f"There are no {filters.in_words()}.")] if filters else [_STORE_FIRST]
         where = ", or search without tags and dates" if filters else ""
         return [NextStep(f"Found nothing in {filters.in_words()}. Try other words{where}.")]
     steps: list[NextStep] = []

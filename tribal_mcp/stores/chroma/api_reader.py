@@ -5,6 +5,7 @@ then the records by their ids: paging by offset would lose records while others 
 more with each page.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -142,6 +143,29 @@ class ApiFiles:
             where: Any = {"$and": both} if len(both) > 1 else both[0] if both else None
             found.update(self._at(collection).get(where=where, include=[])["ids"])
         return [i for i in self.ids(collection) if i in found]
+
+    def newest(
+        self,
+        collections: Sequence[RawCollection],
+        tags: Sequence[str],
+        from_us: int | None,
+        to_us: int | None,
+        *,
+        skip: int,
+        count: int,
+    ) -> tuple[list[str], int]:
+        """The ids of the matching records created last, newest first, and how many match."""
+        found: list[tuple[float, int, str]] = []
+        for collection in collections:
+            taken = self.matching_ids(collection, tags, from_us, to_us)
+            created = {
+                row.id: row.metadata.get("created_at_us") for row in self._rows(collection, taken)
+            }
+            for memory_id in taken:
+                date = created.get(memory_id)
+                found.append((date if type(date) is int else -math.inf, len(found), memory_id))
+        found.sort(reverse=True)
+        return [memory_id for *_, memory_id in found[skip : skip + count]], len(found)
 
     def stored_since(self, collection: RawCollection, moment_us: int) -> list[str]:
         """The ids of records written since then; without that time, the last date counts."""

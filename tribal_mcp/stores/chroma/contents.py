@@ -121,17 +121,22 @@ class Contents:
 
     def list_ids(self, filters: ExportFilter = EVERYTHING) -> list[str]:
         """The ids of the memories that the filter selects."""
-        first = microseconds(filters.date_from) if filters.date_from else None
-        last = microseconds(filters.date_to) - 1 if filters.date_to else None
         return [
             memory_id
             for files, collection in self._each()
             for memory_id in (
-                files.matching_ids(collection, filters.tags, first, last)
+                files.matching_ids(collection, filters.tags, *_bounds(filters))
                 if filters
                 else files.ids(collection)
             )
         ]
+
+    def newest(self, filters: ExportFilter, skip: int, count: int) -> tuple[list[str], int]:
+        """The ids of the memories created last that the filter selects, and how many it selects."""
+        if not self._files or not self._collections:
+            return [], 0
+        dates = _bounds(filters)
+        return self._files.newest(self._collections, filters.tags, *dates, skip=skip, count=count)
 
     def pending_ids(self) -> set[str]:
         """The ids of the memories without a vector."""
@@ -206,4 +211,12 @@ def _lost_vector(memory_id: str) -> StoreDamaged:
         CHECK,
         RESCUE,
         REPAIR,
+    )
+
+
+def _bounds(filters: ExportFilter) -> tuple[int | None, int | None]:
+    """The first and the last `created_at_us` of a filter."""
+    return (
+        microseconds(filters.date_from) if filters.date_from else None,
+        microseconds(filters.date_to) - 1 if filters.date_to else None,
     )

@@ -235,6 +235,12 @@ class ChromaStore:
             pending = await self._read(Contents.pending_ids)
             return [i for i in await self.list_ids(filters) if i in pending] if pending else []
 
+    async def newest(
+        self, filters: ExportFilter = EVERYTHING, *, skip: int = 0, count: int
+    ) -> tuple[list[str], int]:
+        """The ids of the memories created last, newest first, and how many match in all."""
+        return await self._read(lambda contents: contents.newest(filters, skip, count))
+
     async def nearest(
         self,
         vector: Vector,

@@ -282,21 +282,42 @@ class ChromaTables:
         """
         # Rows lie in the requested order; an index would have them sorted in memory.
         query = "SELECT embedding_id FROM embeddings NOT INDEXED WHERE segment_id = ?"
-        values: list[Any] = [self.segment(collection)]
-        if tags:
-            query += (
-                " AND id IN (SELECT id FROM embedding_metadata_array WHERE key = 'tags' "
-                "AND string_value IN (SELECT value FROM json_each(?)))"
-            )
-            values.append(json.dumps(list(tags)))
-        if from_us is not None or to_us is not None:
-            query += (
-                " AND id IN (SELECT id FROM embedding_metadata WHERE key = 'created_at_us' "
-                "AND int_value BETWEEN ? AND ?)"
-            )
-            values += [-(1 << 63) if from_us is None else from_us]
-            values += [(1 << 63) - 1 if to_us is None else to_us]
-        return [row[0] for row in self.sql.execute(query + " ORDER BY id", values)]
+        condition, values = _condition(tags, from_us, to_us)
+        values = [self.segment(collection), *values]
+        return [row[0] for row in self.sql.execute(f"{query}{condition} ORDER BY id", values)]
+
+    def newest(
+        self,
+        collections: Sequence[RawCollection],
+        tags: Sequence[str],
+        from_us: int | None,
+        to_us: int | None,
+        *,
+        skip: int,
+        count: int,
+    ) -> tuple[list[str], int]:
+        """The ids of the matching records created last, newest first, and how many match.
+
+        Args:
+            collections: where to look.
+            tags: as in `matching_ids`, like the dates.
+            from_us: the least `created_at_us`.
+            to_us: the greatest `created_at_us`.
+            skip: how many to leave out at the beginning.
+            count: the most to return.
+        """
+        segments = [self.segment(collection) for collection in collections]
+        condition, values = _condition(tags, from_us, to_us)
+        which = f"FROM embeddings WHERE segment_id IN ({placeholders(segments)}){condition}"
+        values = [*segments, *values]
+        total = self.sql.execute(f"SELECT count(*) {which}", values).fetchone()[0]
+        created = (
+            "(SELECT int_value FROM embedding_metadata m "
+            "WHERE m.id = embeddings.id AND key = 'created_at_us')"
+        )
+        query = f"SELECT embedding_id {which} ORDER BY {created} DESC, id DESC LIMIT ? OFFSET ?"
+        found = self.sql.execute(query, [*values, count, skip])
+        return [row[0] for row in found], int(total)
 
     def stored_since(self, collection: RawCollection, moment_us: int) -> list[str]:
         """The ids of records written since then; without a time of writing, the last date counts.
@@ -398,6 +419,27 @@ class ChromaTables:
             if row in values:
                 values[row].setdefault(key, []).append(value if truth is None else bool(truth))
         return values
+
+
+def _condition(
+    tags: Sequence[str], from_us: int | None, to_us: int | None
+) -> tuple[str, list[Any]]:
+    """The condition on records of `matching_ids`, to append to a query, with its values."""
+    condition, values = "", list[Any]()
+    if tags:
+        condition += (
+            " AND id IN (SELECT id FROM embedding_metadata_array WHERE key = 'tags' "
+            "AND string_value IN (SELECT value FROM json_each(?)))"
+        )
+        values.append(json.dumps(list(tags)))
+    if from_us is not None or to_us is not None:
+        condition += (
+            " AND id IN (SELECT id FROM embedding_metadata WHERE key = 'created_at_us' "
+            "AND int_value BETWEEN ? AND ?)"
+        )
+        values += [-(1 << 63) if from_us is None else from_us]
+        values += [(1 << 63) - 1 if to_us is None else to_us]
+    return condition, values
 
 
 def placeholders(values: Sequence[Any] | dict[int, str]) -> str:
