@@ -258,7 +258,7 @@ def _same(a: Any, b: Any) -> bool:  # noqa: ANN401 - the JSON form of a memory, 
         return bool(a == b)
     one, other = json.loads(a), json.loads(b)
     vectors = one.pop("embedding"), other.pop("embedding")
-    if one != other or None in vectors:
+    if one != other or None in vectors or len(vectors[0]) != len(vectors[1]):
         return False
     return bool(np.allclose(*vectors, rtol=1e-5, atol=1e-7))
 
