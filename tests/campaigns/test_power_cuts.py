@@ -5,6 +5,7 @@ a cut. Each is opened as after a reboot.
 """
 
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ import anyio
 import pytest
 
 from tests.campaigns import disk, power, trace
-from tests.campaigns.processes import FULL, ask, report, times
+from tests.campaigns.processes import FULL, PROTECTIONS, ask, report, times
 
 _INDEX = ("data_level0.bin", "index_metadata.pickle")
 
@@ -67,6 +68,7 @@ def run(program: str, place: Path, prepare: Callable[[Path], None]) -> Run:
         ],
         check=True,
         capture_output=True,
+        env={**os.environ, "TRIBAL_CAMPAIGN_WITHOUT": " ".join(PROTECTIONS)},
     )
     found = trace.read(place / "log", store, before)
     (place / "log").unlink()
