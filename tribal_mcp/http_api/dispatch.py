@@ -20,12 +20,12 @@ from tribal_mcp.http_api.next_steps import as_request
 from tribal_mcp.http_api.problems import Problem, response_of
 from tribal_mcp.next_steps import in_words
 from tribal_mcp.services.permissions import READ_ONLY
-from tribal_mcp.worker.pool import OnProgress, StoreProcesses
+from tribal_mcp.worker.pool import Progress, StoreProcesses
 
 MAX_CALLS = 16
 """Calls that may run, wait or send their body at once; another one is refused."""
 
-Run = Callable[[OnProgress | None], Awaitable[dict[str, Any]]]
+Run = Callable[[Progress | None], Awaitable[dict[str, Any]]]
 
 
 class Calls:
@@ -63,7 +63,7 @@ class Calls:
         request: Request,
         job: str,
         arguments: dict[str, Any],
-        on_progress: OnProgress | None = None,
+        on_progress: Progress | None = None,
     ) -> dict[str, Any]:
         """The result of a job. The body must have been read; a disconnected client stops the job.
 

@@ -31,7 +31,7 @@ from tribal_mcp.http_api.schemas import (
     UndoFields,
 )
 from tribal_mcp.services.results import ImportResult, ReembedResult, StatsResult, UndoResult
-from tribal_mcp.worker.pool import OnProgress
+from tribal_mcp.worker.pool import Progress
 
 
 async def export(
@@ -79,7 +79,7 @@ async def import_(request: Request, query: Annotated[ImportOptions, Query()]) ->
     """
     calls: Calls = request.app.state.calls
 
-    async def run(on_progress: OnProgress | None = None) -> dict[str, Any]:
+    async def run(on_progress: Progress | None = None) -> dict[str, Any]:
         with calls.slot(), calls.spool.new() as file:
             await take_body(request, file)
             arguments = query.model_dump(exclude_unset=True) | {"spool_file": file.name}

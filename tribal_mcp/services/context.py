@@ -12,7 +12,7 @@ from tribal_mcp.config import Settings
 from tribal_mcp.errors import BundleError, Stopped
 from tribal_mcp.files.bundles import BundleFolders
 from tribal_mcp.files.spool import Spool
-from tribal_mcp.portability.bundle.reader import BundleReader
+from tribal_mcp.portability.bundle.reader import BundleReader, OnProgress
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.stores.chroma.store import ChromaStore
 from tribal_mcp.stores.factory import Store, folder_of, store_of
@@ -33,7 +33,7 @@ class Watch:
         stop: says after each batch whether to stop there.
     """
 
-    on_progress: Callable[[int, int], None] | None = None
+    on_progress: OnProgress | None = None
     stop: Callable[[], bool] = lambda: False
 
     def report(self, done: int, total: int) -> None:
@@ -136,7 +136,7 @@ class Context:
 
         return Watch(on_progress, self.stop)
 
-    def verifying(self, end: float, outcome: str) -> Callable[[int, int], None]:
+    def verifying(self, end: float, outcome: str) -> OnProgress:
         """For the verification of a bundle, in a thread: receives (bytes read, bytes in all).
 
         Args:

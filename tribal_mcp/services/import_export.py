@@ -3,11 +3,12 @@
 The work is done in `exporting` and `importing`, which also handle files of any size.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 from tribal_mcp.embedding.base import Embedder
 from tribal_mcp.portability.bundle.portable import PortableBundle
+from tribal_mcp.portability.bundle.reader import OnProgress
 from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.manifest import EmbeddingMetadata
@@ -116,7 +117,7 @@ async def import_memories(
     dry_run: bool = False,
     restore_deleted: bool = False,
     embedder: Embedder | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> ImportSummary:
     """Import a bundle into a store.
 

@@ -11,7 +11,7 @@ from itertools import compress
 import anyio.to_thread
 import numpy as np
 
-from tribal_mcp.portability.bundle.entries import RejectedEntry
+from tribal_mcp.portability.bundle.entries import Item
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.stores.base import BATCH, MemoryStore
 
@@ -53,9 +53,7 @@ class Links:
         """Add ids that the same import deletes from the store, now or later."""
         self._removed.extend(map(hash, ids))
 
-    async def dangling(
-        self, store: MemoryStore, batches: Iterable[Sequence[MemoryEntry | RejectedEntry]]
-    ) -> int:
+    async def dangling(self, store: MemoryStore, batches: Iterable[Sequence[Item]]) -> int:
         """How many links name neither an entry of the bundle nor a memory that stays in the store.
 
         Args:

@@ -32,7 +32,8 @@ _LAST_BATCH_S = 25.0
 _LINE_BYTES = 64 * 1024 * 1024
 _ENDED = (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError)
 
-OnProgress = Callable[[float, str], Awaitable[None]]
+Progress = Callable[[float, str], Awaitable[None]]
+"""Receives the progress in percent, and what is being done."""
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class _Worker:
     async def send(self, message: dict[str, Any]) -> None:
         await self._in.send(json.dumps(message).encode() + b"\n")
 
-    async def answer(self, on_progress: OnProgress | None = None) -> dict[str, Any]:
+    async def answer(self, on_progress: Progress | None = None) -> dict[str, Any]:
         """Read messages until the answer.
 
         Raises:
@@ -138,7 +139,7 @@ class StoreProcesses:
         self,
         name: str,
         arguments: dict[str, Any],
-        on_progress: OnProgress | None = None,
+        on_progress: Progress | None = None,
         *,
         read_only: bool = False,
     ) -> dict[str, Any]:

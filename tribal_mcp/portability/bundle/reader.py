@@ -39,7 +39,8 @@ _PROGRESS_S = 0.05
 _MAX_DETAILS = 100
 _MAX_DUPLICATES = 100_000
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
+"""Receives how much is done, and how much there is in all."""
 
 
 class BundleReader:
@@ -89,7 +90,7 @@ class BundleReader:
                 else EmbeddingManifest.from_dict(self._head.manifest)
             )
 
-    def verify(self, on_progress: Progress | None = None, *, strict: bool = False) -> Verified:
+    def verify(self, on_progress: OnProgress | None = None, *, strict: bool = False) -> Verified:
         """Read the whole bundle and compare it with its manifest and integrity block.
 
         Args:
@@ -172,7 +173,7 @@ class BundleReader:
     def _parse(self, text: bytes) -> Any:  # noqa: ANN401 - any JSON value
         return parse_line(text, self._limits.nesting, self._limits.dimensions + VALUES)
 
-    def _blocks(self, on_progress: Progress | None = None) -> Iterator[bytes]:
+    def _blocks(self, on_progress: OnProgress | None = None) -> Iterator[bytes]:
         """The content of the file in blocks."""
         told, due = -1, 0.0
         try:

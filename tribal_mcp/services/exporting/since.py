@@ -5,7 +5,7 @@ memory that was imported yesterday counts as of yesterday. Since a bundle: what 
 has in another version, which needs no clock. The same holds for tombstones.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,7 +20,7 @@ from tribal_mcp.files.bundles import SUFFIXES, BundleFolders
 from tribal_mcp.files.spool import Spool
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.bundle.portable import PortableBundle, integrity_of
-from tribal_mcp.portability.bundle.reader import BundleReader
+from tribal_mcp.portability.bundle.reader import BundleReader, OnProgress
 from tribal_mcp.portability.bundle.writer import WRITE_BATCH
 from tribal_mcp.portability.filters import read_bound
 from tribal_mcp.portability.limits import Limits
@@ -133,9 +133,7 @@ class EarlierBundle:
     deleted: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def read(
-        cls, reader: BundleReader, name: str, on_progress: Callable[[int, int], None] | None = None
-    ) -> Self:
+    def read(cls, reader: BundleReader, name: str, on_progress: OnProgress | None = None) -> Self:
         """Read a bundle file, keeping 16 bytes and the id of each entry.
 
         Raises:
@@ -216,7 +214,7 @@ async def read_since(
     text: str,
     folders: BundleFolders,
     limits: Limits,
-    on_progress: Callable[[int, int], None],
+    on_progress: OnProgress,
     spool: Spool,
 ) -> SinceTime | EarlierBundle:
     """The starting point that a text names: a time, or a bundle; a date means its first instant.

@@ -5,14 +5,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tribal_mcp.portability.bundle.entries import RejectedEntry
+from tribal_mcp.portability.bundle.entries import Item
 from tribal_mcp.portability.memory import MemoryEntry, own_model, with_vector
 from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.services.embedders import Work
 from tribal_mcp.services.importing.vectors import VectorPlan
 from tribal_mcp.stores.base import MemoryStore
-
-Item = MemoryEntry | RejectedEntry
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ import anyio.to_thread
 
 from tribal_mcp.errors import ImportConflict
 from tribal_mcp.next_steps import NextStep
-from tribal_mcp.portability.bundle.entries import RejectedEntry
+from tribal_mcp.portability.bundle.entries import Item, RejectedEntry
 from tribal_mcp.portability.choices import ConflictResolution
 from tribal_mcp.portability.conflicts import Action, Decision, Reason, decide, decide_deleted
 from tribal_mcp.portability.memory import MADE_BY, MemoryEntry, own_model, with_vector
@@ -77,7 +77,7 @@ class Planner:
 
     async def look_ahead(
         self,
-        batches: Iterable[Sequence[MemoryEntry | RejectedEntry]],
+        batches: Iterable[Sequence[Item]],
         tombstones: Iterable[Mapping[str, int]],
     ) -> None:
         """Find what differs from the stored memories.
@@ -134,7 +134,7 @@ class Planner:
             self._copies.update((e.id, _id_of_copy(e)) for e, _ in by_links if e.id not in known)
             by_links = alike
 
-    async def entries(self, batch: Sequence[MemoryEntry | RejectedEntry]) -> Step:
+    async def entries(self, batch: Sequence[Item]) -> Step:
         """Plan a batch of entries."""
         entries = [self.arriving(e) if isinstance(e, MemoryEntry) else e for e in batch]
         here = await self._held([e.id for e in entries if isinstance(e, MemoryEntry)])

@@ -4,13 +4,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tribal_mcp.portability.bundle.entries import RejectedEntry
+from tribal_mcp.portability.bundle.entries import Item
 from tribal_mcp.portability.bundle.portable import PortableBundle
 from tribal_mcp.portability.bundle.reader import BundleReader
 from tribal_mcp.portability.bundle.tombstones import Tombstone
 from tribal_mcp.portability.bundle.verification import Verified
 from tribal_mcp.portability.manifest import EmbeddingManifest
-from tribal_mcp.portability.memory import MemoryEntry
 
 
 class EntrySource(Protocol):
@@ -41,7 +40,7 @@ class EntrySource(Protocol):
         """Tombstones in it."""
         ...
 
-    def batches(self, size: int) -> Iterator[list[MemoryEntry | RejectedEntry]]:
+    def batches(self, size: int) -> Iterator[list[Item]]:
         """Its entries in order."""
         ...
 
@@ -76,9 +75,9 @@ class HeldBundle:
         """Sentences for the user about reading it."""
         return self.bundle.notes
 
-    def batches(self, size: int) -> Iterator[list[MemoryEntry | RejectedEntry]]:
+    def batches(self, size: int) -> Iterator[list[Item]]:
         """Its entries in order, after those that were rejected."""
-        entries: list[MemoryEntry | RejectedEntry] = [*self.bundle.rejected, *self.bundle.entries]
+        entries: list[Item] = [*self.bundle.rejected, *self.bundle.entries]
         return (entries[start : start + size] for start in range(0, len(entries), size))
 
     @property
@@ -124,7 +123,7 @@ class VerifiedBundle:
         """Tombstones in it."""
         return self.verified.deleted
 
-    def batches(self, size: int) -> Iterator[list[MemoryEntry | RejectedEntry]]:
+    def batches(self, size: int) -> Iterator[list[Item]]:
         """Its entries in order."""
         return self.reader.batches(size)
 

@@ -14,6 +14,7 @@ import anyio.to_thread
 
 from tribal_mcp.errors import Stopped, TribalError, UsageError
 from tribal_mcp.next_steps import NextStep
+from tribal_mcp.portability.bundle.reader import OnProgress
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.memory_json import dump_entry
@@ -52,7 +53,7 @@ async def undo(
     points: RestorePoints | None = None,
     *,
     dry_run: bool = False,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> UndoResult:
     """Restore the memories that an operation changed to what they were before it.
