@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     )
     from tribal_mcp.stores.chroma.store import open_store
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "ConflictResolution",
