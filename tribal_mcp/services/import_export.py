@@ -132,8 +132,7 @@ async def import_memories(
         embedding_strategy: what to do with the bundle's vectors.
         dry_run: plan only, write nothing.
         restore_deleted: import deleted memories, too, that were not updated after the deletion.
-        embedder: makes the vectors with REEMBED; its model is then `target_metadata`. It also
-            checks that the model which a bundle names made its vectors, if that model is its own.
+        embedder: makes the vectors with REEMBED, and checks the model that the bundle names.
         on_progress: called with (entries done, entries in all) after each batch.
 
     Raises:
