@@ -32,7 +32,7 @@ EXPORTS: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"date_from": 20260115},
         ["date_from must be a string", "Correct the call"],
     ),
-    "null for a date": ({"date_to": None}, ["date_to must be a string", "Correct the call"]),
+    "null for an unknown argument": ({"date": None}, ["no argument 'date'"]),
     "a reversed range": (
         {"date_from": "2026-02-01", "date_to": "2026-01-01"},
         ["start date", "is after", "end date", "Swap them"],
@@ -74,6 +74,18 @@ IMPORTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "an unknown embedding strategy": (
         {"input_path": "good.json", "embedding_strategy": "all"},
         ["embedding_strategy", "'auto', 'keep', 'drop' or 'reembed'"],
+    ),
+    "an option inside the bundle": (
+        {"bundle_json": json.loads(SAMPLE) | {"dry_run": True}},
+        ["'dry_run'", "option dry_run", "Nothing was imported"],
+    ),
+    "a misspelled option inside the bundle": (
+        {"bundle_json": json.loads(SAMPLE) | {"dryRun": True}},
+        ["'dryRun'", "option dry_run", "Nothing was imported"],
+    ),
+    "a manifest that is null": (
+        {"bundle_json": json.loads(SAMPLE) | {"manifest": None}},
+        ["manifest is null", "Nothing was imported"],
     ),
     "a flag in quotes": (
         {"input_path": "good.json", "dry_run": "true"},
@@ -175,3 +187,16 @@ async def test_invalid_input_is_refused_with_a_message_and_changes_nothing(
             assert await call(client, "tribal_stats") == state
             assert sorted(p.name for p in folder.iterdir()) == before
             assert (folder / "package.json").read_text() == '{"name": "x"}'
+
+
+async def test_null_means_not_given(era: str, tmp_path: Path) -> None:
+    write_bundle(tmp_path / "good.json", memories(3))
+    async with connected(tmp_path, era) as client:
+        for tool in (await client.list_tools()).tools:
+            required = tool.input_schema.get("required", [])
+            nulls = {name: None for name in tool.input_schema["properties"] if name not in required}
+            given = {"tribal_import": {"input_path": "good.json"}, "tribal_recall": {"query": "x"}}
+            values = {name: ["a"] if name == "ids" else "a" for name in required}
+            result = await client.call_tool(tool.name, nulls | values | given.get(tool.name, {}))
+            assert "must be" not in text_of(result)
+            assert "Nothing was done" not in text_of(result)

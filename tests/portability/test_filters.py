@@ -1,11 +1,10 @@
 """Which memories an export takes."""
 
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from tests.support.bundles import read, written
 from tests.support.examples import memory
@@ -79,7 +78,8 @@ REFUSED: dict[str, dict[str, Any]] = {
     "a word instead of a date": {"date_from": "yesterday"},
     "a month without a day": {"date_from": "2026-01"},
     "a day that does not exist": {"date_to": "2026-02-30"},
-    "the last day of year 9999": {"date_to": "9999-12-31"},
+    "a tuple of tags": {"tags": ("a",)},
+    "a date that is not a datetime": {"date_from": date(2026, 1, 15)},
     "a date as number": {"date_from": 20260115},
     "a range that ends before it begins": {"date_from": "2026-02-01", "date_to": "2026-01-01"},
     "an unknown argument": {"tag": ["work"]},
@@ -88,8 +88,22 @@ REFUSED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_filter_refuses_invalid_arguments(case: str) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(UsageError) as refused:
         ExportFilter(**REFUSED[case])
+    assert "pydantic" not in str(refused.value)
+    assert str(refused.value).endswith(".")
+
+
+@pytest.mark.parametrize("text", ["2026-01-15 10", "20260115 1000", "2026-W03-4 10"])
+def test_an_end_with_a_time_is_not_moved_to_the_next_day(text: str) -> None:
+    moment = datetime(2026, 1, 15, 10, tzinfo=UTC)
+    assert ExportFilter(date_to=text).date_to == moment  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["9999-12-31", "99991231", "9999-W52-5"])
+def test_the_last_day_of_the_calendar_is_no_end(text: str) -> None:
+    assert ExportFilter(date_to=text).date_to is None  # type: ignore[arg-type]
+    assert read_filter([], "", text).date_to is None
 
 
 def test_a_filter_describes_the_memories_that_match() -> None:

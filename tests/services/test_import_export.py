@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.examples import BEGIN, memories, memory
-from tribal_mcp.errors import NoSpace, UsageError
+from tests.support.examples import BEGIN, SAMPLES, memories, memory
+from tribal_mcp.errors import BundleError, NoSpace, UsageError
 from tribal_mcp.portability.bundle.entries import RejectedEntry
 from tribal_mcp.portability.bundle.portable import PortableBundle
 from tribal_mcp.portability.manifest import EmbeddingManifest, create_embedding_metadata
@@ -336,3 +336,93 @@ async def test_a_dry_run_leaves_no_files(tmp_path: Path) -> None:
         summary = await import_memories(bundle_of(memories(2)), store, dry_run=True)
     assert summary.imported == 2
     assert not folder.exists()
+
+
+# Arguments
+
+SAMPLE_BUNDLE = bundle_of(memories(2))
+
+
+async def _streamed(**arguments: object) -> list[MemoryEntry]:
+    stream = export_memories_streaming(InMemoryStore(), **arguments)  # type: ignore[arg-type]
+    return [entry async for entry in stream]
+
+
+@pytest.mark.parametrize("size", [0, -1, "5", True, 1.0])
+async def test_a_batch_size_that_is_no_positive_integer_is_refused(size: object) -> None:
+    with pytest.raises(UsageError, match="batch_size is"):
+        await _streamed(batch_size=size)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"limit": "5"}, {"limit": True}, {"since": "2026-01-15"}, {"filters": {"tags": ["a"]}}],
+    ids=str,
+)
+async def test_an_export_refuses_arguments_of_other_types(arguments: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match=next(iter(arguments))):
+        await export_memories(InMemoryStore(), MODEL, **arguments)  # type: ignore[arg-type]
+
+
+async def _async_progress(_done: int, _total: int) -> None:
+    """Do nothing."""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"bundle": SAMPLE_BUNDLE.to_dict()},
+        {"target_metadata": "all-MiniLM-L6-v2"},
+        {"conflict_resolution": "replace"},
+        {"embedding_strategy": 1},
+        {"dry_run": "false"},
+        {"on_progress": _async_progress},
+        {"on_progress": 5},
+    ],
+    ids=str,
+)
+async def test_an_import_refuses_arguments_of_other_types(arguments: dict[str, object]) -> None:
+    store = InMemoryStore()
+    given = {"bundle": SAMPLE_BUNDLE, "store": store} | arguments
+    with pytest.raises(UsageError, match=next(iter(arguments))):
+        await import_memories(**given)  # type: ignore[arg-type]
+    assert await store.list_ids() == []
+
+
+async def test_none_means_not_given() -> None:
+    store = InMemoryStore()
+    summary = await import_memories(
+        SAMPLE_BUNDLE,
+        store,
+        None,
+        None,
+        None,
+        dry_run=None,
+        on_progress=None,  # type: ignore[arg-type]
+    )
+    assert summary.imported == 2
+    exported = await export_memories(store, None, None, None, since=None)
+    assert len(exported.entries) == 2
+
+
+async def test_a_bundle_made_in_code_is_checked_like_a_file() -> None:
+    bundle = PortableBundle(EmbeddingManifest(MODEL, schema_version="99.0"), memories(1))
+    with pytest.raises(BundleError, match=r"schema version '99\.0'"):
+        await import_memories(bundle, InMemoryStore())
+
+
+async def test_keep_refuses_vectors_that_the_model_of_an_empty_store_cannot_join() -> None:
+    store = InMemoryStore()
+    with pytest.raises(UsageError, match="8 dimensions"):
+        await import_memories(
+            SAMPLE_BUNDLE,
+            store,
+            create_embedding_metadata("large", 16),
+            embedding_strategy=ReembeddingStrategy.KEEP,
+        )
+    assert await store.identity() is None
+
+
+async def test_the_answer_of_the_http_server_of_tribalmemory_is_a_bundle() -> None:
+    bundle = PortableBundle.from_dict(json.loads((SAMPLES / "http-answer.json").read_text()))
+    assert (await import_memories(bundle, InMemoryStore())).imported == 3

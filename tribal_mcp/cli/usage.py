@@ -65,6 +65,7 @@ class Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, and refuse what is left over."""
         try:
+            self._refuse_repeated(ctx, args)
             rest = super().parse_args(ctx, args)
         except click.BadOptionUsage as error:
             error.ctx = ctx  # which click leaves out
@@ -72,6 +73,14 @@ class Command(click.Command):
         if rest and not ctx.resilient_parsing:
             raise click.UsageError(f"Unexpected argument: {rest[0]!r:.80}.", ctx)
         return rest
+
+    def _refuse_repeated(self, ctx: click.Context, args: list[str]) -> None:
+        """Refuse an option that is given twice; click would take the last value."""
+        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        for param in given:
+            is_single = isinstance(param, click.Option) and not (param.multiple or param.is_flag)
+            if is_single and given.count(param) > 1:
+                raise click.UsageError(f"{param.opts[-1]} is given twice. Give it once.", ctx)
 
     def get_help(self, ctx: click.Context) -> str:
         """The whole page."""

@@ -4,6 +4,7 @@ Each passes the request on to a store process and returns its result. No route t
 bundle is the body of a request or of a response.
 """
 
+import json
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -159,23 +160,60 @@ def _handler(job: Job) -> Callable[..., Awaitable[Response]]:
     return handle
 
 
+_SEVERAL = frozenset({"tags"})
+"""The fields that may stand several times in a query."""
+
+
+async def _each_once(request: Request) -> None:
+    """Refuse an option that is given twice or in the wrong place, before anything is done."""
+    sent = [name for name, _ in request.query_params.multi_items()]
+    if twice := next((n for n in sent if sent.count(n) > 1 and n not in _SEVERAL), None):
+        raise Problem(
+            400, "given_twice", f"The query gives {twice!r:.80} more than once. Send it once."
+        )
+
+
+async def _no_query(request: Request) -> None:
+    """Refuse a query where there are no options: `?dry_run=true` would be ignored."""
+    if request.query_params:
+        name = next(iter(request.query_params))
+        raise Problem(
+            400,
+            "no_query",
+            f"Nothing was done. {request.url.path} has no option {name!r:.80} in its query. Send "
+            "its fields as JSON in the body.",
+        )
+
+
 async def _json_only(request: Request) -> None:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and await request.body():
         raise Problem(
             415, "wrong_type", "Send the fields as JSON, with Content-Type: application/json."
         )
+    json.loads(await request.body() or b"null", object_pairs_hook=_refuse_twice)
+
+
+def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object; a field that is given twice is refused, of which the last would win."""
+    names = [name for name, _ in pairs]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise Problem(
+            400, "given_twice", f"The body gives {twice!r:.80} more than once. Send it once."
+        )
+    return dict(pairs)
 
 
 def add_routes(app: FastAPI) -> None:
     """Add all routes to the app, whose `state.calls` they use."""
-    json_only = [Depends(_json_only)]
+    each_once, no_query = Depends(_each_once), Depends(_no_query)
+    json_only = Depends(_json_only)
     app.post(
         "/v1/export",
         tags=["bundles"],
         summary="Export memories",
         response_class=Response,
-        dependencies=json_only,
+        dependencies=[each_once, json_only],
         responses={200: EXPORTED, **problems(406, 415, 423, 507)},
         openapi_extra={"x-curl": EXPORT_CURL},
     )(export)
@@ -184,6 +222,7 @@ def add_routes(app: FastAPI) -> None:
         tags=["bundles"],
         summary="Import memories",
         response_model=ImportResult,
+        dependencies=[each_once],
         responses={200: IMPORTED, **problems(409, 415, 423, 507)},
         openapi_extra={"x-curl": IMPORT_CURL, **IMPORT_BODY},
     )(import_)
@@ -194,7 +233,7 @@ def add_routes(app: FastAPI) -> None:
             summary=job.summary,
             description=job.description,
             response_model=job.result,
-            dependencies=json_only,
+            dependencies=[no_query, json_only],
             responses=problems(404, 409, 415, 423, 507),
         )(_handler(job))
     app.get(

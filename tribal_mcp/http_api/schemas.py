@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from tribal_mcp.http_api.content import BODY_TYPES, EVENTS
+from tribal_mcp.services.requests import Request
 
 
 def _as_bool(value: object) -> object:
@@ -32,7 +33,7 @@ def _time(value: str) -> str:
     return value
 
 
-class ExportFields(BaseModel):
+class ExportFields(Request):
     """Which memories to export."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"tags": ["work"]}]})
@@ -59,10 +60,8 @@ class ExportFields(BaseModel):
     )
 
 
-class ImportOptions(BaseModel):
+class ImportOptions(Request):
     """How to import."""
-
-    model_config = ConfigDict(extra="forbid")
 
     conflict_resolution: Literal["skip", "overwrite", "merge", "keep_both", "fail"] = Field(
         "skip",
@@ -81,19 +80,15 @@ class ImportOptions(BaseModel):
     )
 
 
-class ReembedFields(BaseModel):
+class ReembedFields(Request):
     """Which vectors to compute."""
-
-    model_config = ConfigDict(extra="forbid")
 
     all: Flag = Field(False, description="every memory, not only those without a vector")
     dry_run: Flag = Field(False, description="only show how many, how long and how many tokens")
 
 
-class UndoFields(BaseModel):
+class UndoFields(Request):
     """What to undo."""
-
-    model_config = ConfigDict(extra="forbid")
 
     point: str = Field("", description="the restore_point of the change; by default the latest")
     dry_run: Flag = Field(False, description="only show what would change")
@@ -135,7 +130,7 @@ _BUNDLE = {
     "required": ["manifest", "entries"],
     "properties": {
         "manifest": {
-            "type": ["object", "null"],
+            "type": "object",
             "description": "embedding model and count",
         },
         "entries": {

@@ -62,10 +62,10 @@ InputPath = Annotated[str, Field(description="The bundle file to read.")]
 BundleJson = Annotated[
     str,
     BeforeValidator(_as_text),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}]}),
+    WithJsonSchema({"type": "string"}),
     Field(
-        description="Instead of input_path: the bundle itself, as JSON text or an object. For "
-        "large bundles use a file."
+        description="Instead of input_path: the bundle itself, as JSON text. For large bundles use "
+        "a file."
     ),
 ]
 # Strict: "false" in quotes is text, and text is never interpreted as a boolean.
@@ -110,9 +110,16 @@ NewTags = Annotated[list[str], Field(description='Tags to filter by later, such 
 About = Annotated[str, Field(description="Its origin or subject, if that helps.")]
 SourceType = Annotated[
     Literal["", "user_explicit", "auto_capture", "correction", "cross_instance"],
+    # Gemini refuses an empty value in an enum; by default the argument is left out.
+    WithJsonSchema(
+        {
+            "type": "string",
+            "enum": ["user_explicit", "auto_capture", "correction", "cross_instance"],
+        }
+    ),
     Field(
         description="user_explicit: the user said it; auto_capture: you inferred it; "
-        "cross_instance: another agent said it. Empty: correction with supersedes, else "
+        "cross_instance: another agent said it. By default: correction with supersedes, else "
         "user_explicit."
     ),
 ]

@@ -6,6 +6,7 @@ the SDK; tests cover each of them.
 """
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from mcp.server.mcpserver import Context
@@ -70,7 +71,9 @@ class PlainTool(Tool):
         model = tool.fn_metadata.arg_model
         model.model_config["extra"] = "forbid"
         model.model_rebuild(force=True)
-        tool.parameters = model.model_json_schema(by_alias=True)
+        tool.parameters = _brief(model.model_json_schema(by_alias=True), ("title",))
+        if said := tool.fn_metadata.output_schema:
+            tool.fn_metadata.output_schema = _brief(said, ("title", "default", "description"))
         assert isinstance(tool, cls)  # noqa: S101 - from_function builds the class it is called on
         return tool
 
@@ -81,8 +84,11 @@ class PlainTool(Tool):
         convert_result: bool = False,
     ) -> Any:  # noqa: ANN401 - the SDK's signature
         """Run it; a failure that the user can act on becomes an error result."""
+        # Many clients send null for an argument that is not given.
+        known = self.parameters["properties"]
+        given = {k: v for k, v in arguments.items() if v is not None or k not in known}
         try:
-            return await super().run(arguments, context, convert_result)
+            return await super().run(given, context, convert_result)
         except ToolError as error:
             cause = error.__cause__
             if isinstance(cause, TribalError):
@@ -106,6 +112,19 @@ class PlainTool(Tool):
             else:
                 sentences.append(invalid_field(problem["loc"], problem))
         return f"Nothing was done. {' '.join(sentences)} Correct the call and try again."
+
+
+def _brief(schema: Mapping[str, Any], without: Sequence[str]) -> dict[str, Any]:
+    """A schema without keywords that only cost a model tokens."""
+    brief: dict[str, Any] = {}
+    for keyword, value in schema.items():
+        if keyword in ("properties", "$defs"):
+            brief[keyword] = {name: _brief(one, without) for name, one in value.items()}
+        elif keyword in ("items", "additionalProperties") and isinstance(value, dict):
+            brief[keyword] = _brief(value, without)
+        elif keyword not in without:
+            brief[keyword] = value
+    return brief
 
 
 def _failure(message: str) -> CallToolResult:

@@ -1,15 +1,17 @@
 """Which memories an export takes: those with any of the tags, created within a time range."""
 
+import re
 from collections.abc import Iterable
-from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Self
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from tribal_mcp.errors import UsageError
+from tribal_mcp.errors import UsageError, invalid_field
 from tribal_mcp.portability.memory import MemoryEntry, read_date
 
 _REVERSED = "The start date is after the end date. Swap them."
+_DATE_ALONE = re.compile(r"\d{4}(-?\d\d-?\d\d|-?W\d\d(-?\d)?)", re.ASCII)
 
 
 def read_bound(value: object, *, whole_day: bool) -> object:
@@ -19,7 +21,7 @@ def read_bound(value: object, *, whole_day: bool) -> object:
         value: the text; without an offset it is UTC. Empty text is None, and a value that is not
             text is returned as it is, with a naive datetime made UTC.
         whole_day: a date without a time means the start of the next day, so that a range that
-            ends there includes the whole day.
+            ends there includes the whole day. The last day of the calendar is no end: None.
 
     Raises:
         ValueError: the text is not ISO 8601.
@@ -33,21 +35,17 @@ def read_bound(value: object, *, whole_day: bool) -> object:
         return None
     try:
         moment = read_date(text)
-        return moment + timedelta(days=1) if whole_day and _is_date(text) else moment
-    except (ValueError, OverflowError):
+    except ValueError:
         raise ValueError(
             f"{text[:40]!r} is not an ISO 8601 date. Write it as 2026-01-15, "
             "2026-01-15T10:30:00 or 2026-01-15T10:30:00+00:00."
         ) from None
-
-
-def _is_date(text: str) -> bool:
-    """Whether the text is a date without a time."""
+    if not whole_day or not _DATE_ALONE.fullmatch(text):
+        return moment
     try:
-        date.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
+        return moment + timedelta(days=1)
+    except OverflowError:
+        return None
 
 
 class ExportFilter(BaseModel):
@@ -56,6 +54,10 @@ class ExportFilter(BaseModel):
     No tags means any memory. A time without an offset is UTC. A `date_to` without a time
     ("2026-01-15") includes that whole day. The end is exclusive, so that consecutive ranges cover
     every memory exactly once.
+
+    Raises:
+        UsageError: an argument is unknown, has a wrong type or is not ISO 8601, or the range is
+            reversed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -69,6 +71,12 @@ class ExportFilter(BaseModel):
     date_to: Annotated[
         datetime | None, BeforeValidator(lambda v: read_bound(v, whole_day=True))
     ] = None
+
+    def __init__(self, **given: Any) -> None:  # noqa: ANN401 - checked by the fields
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            raise UsageError(_in_words(error)) from None
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -114,10 +122,17 @@ def read_filter(tags: list[str], date_from: str, date_to: str) -> ExportFilter:
             bounds[name] = read_bound(text, whole_day=name == "end")
         except ValueError as error:
             raise UsageError(f"The {name} date {error}") from None
-    try:
-        return ExportFilter(tags=tags, date_from=bounds["start"], date_to=bounds["end"])  # type: ignore[arg-type]
-    except ValidationError:
-        raise UsageError(_REVERSED) from None
+    return ExportFilter(tags=tags, date_from=bounds["start"], date_to=bounds["end"])
+
+
+def _in_words(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    if not problem["loc"]:
+        return str(problem["ctx"]["error"])
+    if problem["type"].startswith("datetime"):
+        return f"{problem['loc'][0]} must be ISO 8601 text or a datetime, such as 2026-01-15."
+    text = invalid_field(problem["loc"], problem)
+    return text if text.endswith(".") else f"{text}."
 
 
 def _either(words: Iterable[str]) -> str:

@@ -16,6 +16,8 @@ COMPACT_VERSION = "1.1"
 """The schema version of bundles with base64 vectors, which TribalMemory can't read."""
 READ_VERSIONS = (SCHEMA_VERSION, COMPACT_VERSION)
 UNKNOWN_MODEL = "unknown"
+NAME_CHARS = 500
+"""The longest name of a model, provider or version in a manifest; results repeat them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +89,14 @@ def create_embedding_metadata(
     Raises:
         UsageError: the name is empty, or the dimensions are not a positive integer.
     """
-    if not model_name.strip():
+    if type(model_name) is str and not model_name.strip():
         raise UsageError("The model name is empty. Name the embedding model.")
     if type(dimensions) is not int or dimensions < 1:
-        raise UsageError(f"dimensions is {dimensions!r}; it must be a positive integer.")
+        raise UsageError(f"dimensions is {dimensions!r:.40}; it must be a positive integer.")
+    provider = UNKNOWN_MODEL if provider is None else provider  # type: ignore[redundant-expr]
+    for name, value in (("model_name", model_name), ("provider", provider)):
+        if type(value) is not str or len(value) > NAME_CHARS:
+            raise UsageError(f"{name} must be text of at most {NAME_CHARS:,} characters.")
     return EmbeddingMetadata(model_name, dimensions, provider, datetime.now(UTC).isoformat())
 
 
@@ -172,8 +178,14 @@ def _object(data: object, name: str) -> dict[str, Any]:
 
 
 def _text(rest: dict[str, Any], name: str, where: str, default: str | None = None) -> str:
-    value = rest.pop(name, default)
+    value = rest.pop(name, None)
+    if value is None and default is not None:
+        return default
     if type(value) is not str:
         problem = "is missing" if value is None else f"is {value!r:.40}; it must be text"
         raise BundleError(f"{where}.{name} {problem}.")
+    if len(value) > NAME_CHARS:
+        raise BundleError(
+            f"{where}.{name} has {len(value):,} characters; the limit is {NAME_CHARS:,}."
+        )
     return value

@@ -3,10 +3,14 @@
 The work is done in `exporting` and `importing`, which also handle files of any size.
 """
 
+import inspect
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from enum import StrEnum
+from typing import TypeVar
 
 from tribal_mcp.embedding.base import Embedder
+from tribal_mcp.errors import UsageError
 from tribal_mcp.portability.bundle.portable import PortableBundle
 from tribal_mcp.portability.bundle.reader import OnProgress
 from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
@@ -69,10 +73,14 @@ async def export_memories(
             is an incremental bundle.
         StoreError: the store can't be read.
     """
+    _check_export(embedding_metadata, filters)
+    if limit is not None:
+        _check_count("limit", limit)
     point: Since | None = None
     if isinstance(since, PortableBundle):
         point = EarlierBundle.of(since)
     elif since is not None:
+        _check_type("since", since, datetime, "a datetime or a PortableBundle")
         point = SinceTime(since if since.tzinfo else since.replace(tzinfo=UTC))
     async with store.session():
         export = await Export.plan(
@@ -98,9 +106,13 @@ async def export_memories_streaming(
     left out. Others may write to the store between batches.
 
     Raises:
-        UsageError: `embedding_metadata` has other dimensions than the store's vectors.
+        UsageError: an argument has a wrong type, `batch_size` is not positive, or
+            `embedding_metadata` has other dimensions than the store's vectors.
         StoreError: the store can't be read.
     """
+    _check_export(embedding_metadata, filters)
+    batch_size = BATCH if batch_size is None else batch_size  # type: ignore[redundant-expr]
+    _check_count("batch_size", batch_size)
     export = await Export.plan(store, embedding_metadata, Selection(filters or EVERYTHING))
     async for batch in store.read(export.ids, batch_size):
         for entry in batch:
@@ -136,11 +148,20 @@ async def import_memories(
         on_progress: called with (entries done, entries in all) after each batch.
 
     Raises:
-        UsageError: vectors should be kept that the store can't hold.
+        UsageError: an argument has a wrong type or value, or vectors should be kept that the store
+            can't hold.
         ImportConflict: a memory differs, and the resolution is FAIL; nothing was written.
         StoreError: the store can't be used.
         NoSpace: the disk is full.
     """
+    conflict_resolution = _choice(
+        "conflict_resolution", conflict_resolution, ConflictResolution.SKIP
+    )
+    embedding_strategy = _choice("embedding_strategy", embedding_strategy, ReembeddingStrategy.AUTO)
+    _check_import(bundle, target_metadata, on_progress)
+    dry_run, restore_deleted = (
+        _switch("dry_run", dry_run), _switch("restore_deleted", restore_deleted)
+    )  # fmt: skip
     points = None if dry_run else RestorePoints.of(store)
     model = await store.identity() if points else None
     return await import_entries(
@@ -148,8 +169,8 @@ async def import_memories(
         store,
         target_metadata,
         Options(
-            ConflictResolution(conflict_resolution),
-            ReembeddingStrategy(embedding_strategy),
+            conflict_resolution,
+            embedding_strategy,
             dry_run,
             restore_deleted,
         ),
@@ -157,3 +178,59 @@ async def import_memories(
         point=points.begin("import", "a bundle in memory", model=model) if points else None,
         watch=Watch(on_progress),
     )
+
+
+_Choice = TypeVar("_Choice", bound=StrEnum)
+
+
+def _check_import(bundle: object, target_metadata: object, on_progress: object) -> None:
+    if not isinstance(bundle, PortableBundle):
+        raise UsageError(
+            f"bundle is of type {type(bundle).__name__:.40}; it must be a PortableBundle. Make one "
+            "with PortableBundle.from_dict."
+        )
+    bundle.check()
+    if target_metadata is not None:
+        _check_type(
+            "target_metadata", target_metadata, EmbeddingMetadata, "an EmbeddingMetadata or None"
+        )
+    called = getattr(on_progress, "func", on_progress)
+    if any(map(inspect.iscoroutinefunction, (called, getattr(called, "__call__", None)))):  # noqa: B004
+        raise UsageError("on_progress is async; it would not be awaited. Give a plain function.")
+    if on_progress is not None and not callable(on_progress):
+        raise UsageError("on_progress must be a function of (entries done, entries in all).")
+
+
+def _check_export(embedding_metadata: object, filters: object) -> None:
+    if embedding_metadata is not None:
+        kind = "an EmbeddingMetadata or None"
+        _check_type("embedding_metadata", embedding_metadata, EmbeddingMetadata, kind)
+    if filters is not None:
+        _check_type("filters", filters, ExportFilter, "an ExportFilter or None")
+
+
+def _check_type(name: str, value: object, kind: type, words: str) -> None:
+    if not isinstance(value, kind):
+        raise UsageError(f"{name} is of type {type(value).__name__:.40}; it must be {words}.")
+
+
+def _check_count(name: str, value: object) -> None:
+    if type(value) is not int or value < 1:
+        raise UsageError(f"{name} is {value!r:.40}; it must be a positive integer.")
+
+
+def _switch(name: str, value: object) -> bool:
+    if value is not None and type(value) is not bool:
+        raise UsageError(f"{name} is {value!r:.40}; it must be True or False.")
+    return bool(value)
+
+
+def _choice(name: str, value: object, default: _Choice) -> _Choice:
+    """The choice that a value names; None means the default."""
+    if value is None:
+        return default
+    try:
+        return type(default)(str(value))
+    except ValueError:
+        choices = ", ".join(type(default))
+        raise UsageError(f"{name} is {value!r:.40}; it must be one of {choices}.") from None

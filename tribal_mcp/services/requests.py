@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
 
@@ -11,9 +11,16 @@ Switch = Annotated[bool, Field(strict=True)]
 
 
 class Request(BaseModel):
-    """No arguments."""
+    """No arguments. Unknown ones are refused, and null means not given."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_not_given(cls, given: object) -> object:
+        if not isinstance(given, dict):
+            return given
+        return {k: v for k, v in given.items() if v is not None or k not in cls.model_fields}
 
 
 class ExportRequest(Request):

@@ -161,3 +161,15 @@ def test_the_file_name_selects_layout_and_compression(name: str, expected: tuple
 def test_a_name_without_a_known_suffix_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=r"must end in \.json or \.jsonl"):
         layout_of(name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{\n"id": "a",\n"content": "x"\n}\n{\n"id": "b",\n"content": "y"\n}\n',
+        b'{\n"manifest": {"schema_version": "1.0"}\n}\n{\n"id": "a"\n}\n',
+    ],
+)
+def test_objects_over_several_lines_are_refused_with_the_rule(text: bytes) -> None:
+    with pytest.raises(BundleError, match="one memory per line"):
+        read(text)

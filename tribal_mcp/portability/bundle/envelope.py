@@ -16,11 +16,27 @@ from tribal_mcp.portability.strict_json import STRING, parse
 OPTIONS = ("conflict_resolution", "embedding_strategy", "dry_run", "strict", "restore_deleted")
 """The keys that may accompany the bundle."""
 
+ANSWER = ("success", "memory_count", "error")
+"""The keys beside the bundle in what TribalMemory's own server answers to an export."""
+
 _BLOCK = 1 << 18
 _OPTIONS_BYTES = 1 << 16
-_FIRST_KEY = re.compile(rb'\s*\{\s*"(?:bundle|' + "|".join(OPTIONS).encode() + rb')"\s*:')
+_FIRST_KEY = re.compile(
+    rb'\s*\{\s*"(?:bundle|' + "|".join((*OPTIONS, ANSWER[0])).encode() + rb')"\s*:'
+)
 _BEGINNING = re.compile(rb'[{,]\s*"bundle"\s*:\s*\Z')
 _TOKENS = re.compile(rb"[{}\[\]]|(" + STRING + rb')|"', re.DOTALL)
+
+
+def is_wrapped(source: BinaryIO, limits: Limits) -> bool:
+    """Whether the file begins like an envelope. It is read from its beginning, and rewound."""
+    source.seek(0)
+    try:
+        return bool(_FIRST_KEY.match(decompressed(source, limits).read(_BLOCK)))
+    except (BundleError, OSError):
+        return False  # the reader says what is wrong
+    finally:
+        source.seek(0)
 
 
 def unwrap(
@@ -105,11 +121,26 @@ class _Extraction:
             raise BundleError(
                 f"Invalid import request outside the bundle: {error}. Nothing was imported."
             ) from None
+        self._check_answer(options)
         if "bundle" not in options or options.pop("bundle") is not None:
             raise BundleError(
                 "The import request has no bundle, or it is not an object. Nothing was imported."
             )
         return dict(options)
+
+    @staticmethod
+    def _check_answer(options: dict[str, Any]) -> None:
+        """Take out what belongs to the answer of an export.
+
+        Raises:
+            BundleError: the export that it answers failed.
+        """
+        success, _, error = (options.pop(name, None) for name in ANSWER)
+        if success not in (None, True) or error is not None:
+            raise BundleError(
+                "This is the answer to an export that failed: "
+                f"{error or 'no reason is given'!r:.200}. Nothing was imported. Export again."
+            )
 
     def _keep(self, text: bytes) -> None:
         if self._copying:

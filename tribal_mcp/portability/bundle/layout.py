@@ -6,6 +6,7 @@
 writer begins it must match our writer's output byte for byte.
 """
 
+import difflib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import orjson
 from tribal_mcp.errors import BundleError, EntryError, UsageError
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.bundle.compression import Compression
+from tribal_mcp.portability.bundle.envelope import OPTIONS
 from tribal_mcp.portability.bundle.integrity import COPY_AGAIN
 from tribal_mcp.portability.bundle.json_cursor import Cursor, Loads
 from tribal_mcp.portability.strict_json import NotJSON, parse_line
@@ -44,6 +46,8 @@ PARTS = {"manifest", "entries", "deleted", "integrity"}
 _LISTS = {"entries", "deleted"}
 _LINE_PARTS = PARTS - {"entries"}
 _DELETED_LINE = b'{"deleted":'
+_OPTION_WORDS = {name.replace("_", ""): name for name in OPTIONS}
+_SIMILAR = 0.8
 _MAX_KEYS = 1_000
 _MAX_KEY_CHARS = 1_000
 _BLANK_LINES = 1_000
@@ -130,7 +134,10 @@ def _head(cursor: Cursor, nesting: int) -> Head:
         if key == "manifest":
             at, text = cursor.value()
             value = parse_part(text, at, nesting)
+            _check_manifest(value)
             layout: Layout = "json" if keys or cursor.peek() != b"}" else "jsonl"
+            if layout == "jsonl" and cursor.line != line:
+                raise _several_lines()
             is_ours = (
                 is_ours
                 and not keys
@@ -147,7 +154,16 @@ def _head(cursor: Cursor, nesting: int) -> Head:
         keys.add(f"{key} list" if is_list else key)
     if cursor.line == line and "entries list" not in keys and keys & {"id", "content", "deleted"}:
         return Head("jsonl")
+    if keys & {"id", "content"}:
+        raise _several_lines()
     raise BundleError("Not a bundle: the file has no manifest.")
+
+
+def _several_lines() -> BundleError:
+    return BundleError(
+        "Not a bundle: a JSON object spans several lines. A .jsonl file has one memory per line.",
+        NextStep("Write each object on a line of its own, for example with `jq -c .`."),
+    )
 
 
 def _is_lines(cursor: Cursor) -> bool:
@@ -239,6 +255,7 @@ class BundleText:
                     item = TombstoneValue(value) if is_deleted else value
                     yield line if is_ours else number, text, item
             else:
+                _refuse_option(key)
                 line, text = cursor.value()
                 value = parse_part(text, line, self.nesting)
                 # An unknown part would only use memory.
@@ -265,6 +282,7 @@ class BundleText:
                     ) from None
                 value = TombstoneValue(error) if text.startswith(_DELETED_LINE) else error
             if type(value) is not dict or len(value) != 1 or _LINE_PARTS.isdisjoint(value):
+                _check_line(value)
                 yield number, text, value
                 continue
             [key] = value
@@ -283,6 +301,34 @@ class BundleText:
                 "line, is missing.",
                 COPY_AGAIN,
             )
+
+
+def _check_manifest(value: object) -> None:
+    if value is None:
+        raise BundleError("Not a bundle: its manifest is null.")
+    for name in value if isinstance(value, dict) else ():
+        _refuse_option(name)
+
+
+def _check_line(value: object) -> None:
+    for name in value if type(value) is dict and "content" not in value else ():
+        _refuse_option(name)
+
+
+def _refuse_option(key: str) -> None:
+    """Refuse an option of an import inside the bundle, where it would have no effect.
+
+    Raises:
+        BundleError: the key is one, or resembles one.
+    """
+    word = "".join(filter(str.isalpha, key)).lower()
+    likely = difflib.get_close_matches(word, _OPTION_WORDS, n=1, cutoff=_SIMILAR)
+    if likely:
+        raise BundleError(
+            f"The bundle contains {key!r:.60}, which looks like the option "
+            f"{_OPTION_WORDS[likely[0]]} of an import. It has no effect inside a bundle.",
+            NextStep("Remove it from the bundle, and give it as an option of the import."),
+        )
 
 
 def _after_end(line: int) -> BundleError:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tribal_mcp.errors import BundleError, EntryError
+from tribal_mcp.errors import BundleError, EntryError, UsageError
 from tribal_mcp.portability.bundle.entries import (
     EntryReader,
     ExactIds,
@@ -39,6 +39,19 @@ class PortableBundle:
     notes: list[str] = field(default_factory=list)
     deleted: list[Tombstone] = field(default_factory=list)
 
+    def check(self) -> None:
+        """Check what a file would have been refused for.
+
+        Raises:
+            BundleError: the manifest is not valid, or of an unknown schema version.
+            UsageError: an entry is not a MemoryEntry.
+        """
+        if not isinstance(self.manifest, EmbeddingManifest):
+            raise UsageError("The bundle's manifest must be an EmbeddingManifest.")
+        EmbeddingManifest.from_dict(self.manifest.to_dict())
+        if not all(isinstance(entry, MemoryEntry) for entry in self.entries):
+            raise UsageError("Every entry of the bundle must be a MemoryEntry.")
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON form, with an integrity block.
 
@@ -68,6 +81,8 @@ class PortableBundle:
         """
         if not isinstance(data, Mapping):
             raise BundleError("Not a bundle: it is not a JSON object.")
+        if "manifest" not in data and isinstance(data.get("bundle"), Mapping):
+            return cls.from_dict(data["bundle"])  # the answer of TribalMemory's server
         if "manifest" not in data:
             raise BundleError("Not a bundle: manifest is missing.")
         manifest = EmbeddingManifest.from_dict(data["manifest"])

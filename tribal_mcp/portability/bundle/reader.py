@@ -204,10 +204,15 @@ def _changed() -> BundleError:
 
 
 def inline_reader(bundle: str | Mapping[str, Any], limits: Limits = DEFAULT_LIMITS) -> BundleReader:
-    """A reader of an inline bundle, given as text or as a JSON object.
+    """A reader of an inline bundle; raises what `inline_file` and `BundleReader` do."""
+    return BundleReader(inline_file(bundle, limits), limits)
+
+
+def inline_file(bundle: str | Mapping[str, Any], limits: Limits) -> BytesIO:
+    """The text of an inline bundle, given as text or as a JSON object, as a file.
 
     Raises:
-        BundleError: it is not a bundle, or larger than `limits.inline_bytes`.
+        BundleError: it is not a JSON object, or larger than `limits.inline_bytes`.
     """
     try:
         text = bundle if isinstance(bundle, str) else json.dumps(bundle, ensure_ascii=False)
@@ -220,4 +225,4 @@ def inline_reader(bundle: str | Mapping[str, Any], limits: Limits = DEFAULT_LIMI
             "(TRIBAL_LIMIT_INLINE_BYTES). Nothing was imported.",
             NextStep("Save it to a file and run {call}.", "import", {"input_path": ...}),
         )
-    return BundleReader(BytesIO(data), limits)
+    return BytesIO(data)

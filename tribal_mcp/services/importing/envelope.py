@@ -46,6 +46,7 @@ def _with_options(request: ImportRequest, options: dict[str, Any], name: str) ->
             f"Unknown option {unknown[0]!r:.80} beside the bundle. The options are "
             f"{', '.join(OPTIONS)}. Nothing was imported."
         )
+    options = {name: value for name, value in options.items() if value is not None}
     given = request.model_dump(exclude_unset=True)
     if twice := sorted(given.keys() & options.keys()):
         raise UsageError(f"{twice[0]} is given twice, once beside the bundle. Give it once.")

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import anyio.to_thread
@@ -14,7 +15,8 @@ from tribal_mcp.embedding.providers import embedder_of
 from tribal_mcp.errors import EmbedderError, UsageError
 from tribal_mcp.files.bundles import dated_name
 from tribal_mcp.next_steps import NextStep
-from tribal_mcp.portability.bundle.reader import BundleReader, inline_reader
+from tribal_mcp.portability.bundle.envelope import is_wrapped, unwrap
+from tribal_mcp.portability.bundle.reader import BundleReader, inline_file
 from tribal_mcp.portability.bundle.verification import Verified
 from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
 from tribal_mcp.services.context import Context
@@ -88,17 +90,36 @@ async def _import(context: Context, request: ImportRequest) -> ImportResult:
 
 @contextmanager
 def _bundle(context: Context, request: ImportRequest) -> Iterator[BundleReader]:
-    if request.bundle_json:
-        yield inline_reader(request.bundle_json, context.limits)
-        return
-    with (
-        context.spool.reading(request.spool_file)
-        if request.spool_file
-        else context.directories.open_input(request.input_path, context.limits.file_bytes) as file,
-        ExitStack() as stack,
-    ):
-        scratch = partial(stack.enter_context, context.spool.scratch(elsewhere=request.dry_run))
+    with ExitStack() as stack:
+
+        def scratch() -> BinaryIO:
+            if request.bundle_json:
+                return BytesIO()
+            return stack.enter_context(context.spool.scratch(elsewhere=request.dry_run))
+
+        file: BinaryIO
+        if request.bundle_json:
+            file = inline_file(request.bundle_json, context.limits)
+        elif request.spool_file:
+            file = stack.enter_context(context.spool.reading(request.spool_file))
+        else:
+            limit = context.limits.file_bytes
+            file = stack.enter_context(context.directories.open_input(request.input_path, limit))
+        if not request.spool_file and is_wrapped(file, context.limits):
+            file = _unwrapped(context, file, scratch())
         yield BundleReader(file, context.limits, scratch=scratch)
+
+
+def _unwrapped(context: Context, file: BinaryIO, alone: BinaryIO) -> BinaryIO:
+    """The bundle in the answer of TribalMemory's server to an export."""
+    still_wanted = partial(context.refuse_if_stopped, _NOT_IMPORTED)
+    if options := unwrap(file, alone, context.limits, still_wanted):
+        raise UsageError(
+            f"{next(iter(options))!r:.80} stands beside the bundle in the file, where it has no "
+            "effect. Nothing was imported. Remove it, and give it as an option of the import."
+        )
+    alone.seek(0)
+    return alone
 
 
 @asynccontextmanager

@@ -153,6 +153,12 @@ def _keep(
     *,
     compatible: bool,
 ) -> VectorPlan:
+    expected = here.dimensions if here is not None and here is not store.identity else 0
+    if not store.has_vectors and expected not in (0, dimensions):
+        raise UsageError(
+            f"The bundle's vectors have {dimensions} dimensions, and the model of the empty store, "
+            f"{here}, makes others. Drop the bundle's vectors, or configure their model."
+        )
     if not store.has_vectors and (known or store.identity is None):
         return VectorPlan(keep=True, adopt=known, here=known, keep_others=True)
     if store.dimensions != dimensions:
