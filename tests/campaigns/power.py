@@ -7,10 +7,11 @@ store now holds to `OUT/<number>` and its number to `OUT/steps.marks`.
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import anyio
 import numpy as np
@@ -19,6 +20,7 @@ from tests.campaigns.work import DIMENSIONS
 from tests.support.embedders import BagOfWords
 from tests.support.examples import memory
 from tribal_mcp import MemoryEntry, PortableBundle, import_memories, undo
+from tribal_mcp.errors import UsageError
 from tribal_mcp.portability.embedding_metadata import EmbeddingManifest, create_embedding_metadata
 from tribal_mcp.services.embedders import Work
 from tribal_mcp.services.import_export import ConflictResolution, ReembeddingStrategy, entry_to_dict
@@ -94,7 +96,11 @@ def prepare(folder: Path, space: str = "l2", *, ours: bool = True) -> None:
 
 def prepared(_report: object, folder: Path, program: str) -> None:
     """The folder that a program starts from."""
-    prepare(folder, PROGRAMS[program].space, ours=PROGRAMS[program].ours)
+    chosen = PROGRAMS.get(program)
+    if chosen is None:
+        prepare(folder)
+    else:
+        prepare(folder, chosen.space, ours=chosen.ours)
 
 
 def _memory(number: int, **changes: Any) -> MemoryEntry:  # noqa: ANN401 - any field
@@ -175,6 +181,46 @@ async def change(store: ChromaStore, _folder: Path) -> AsyncIterator[None]:
     yield
 
 
+class Action(NamedTuple):
+    """One step of a random program: what to do with which memories."""
+
+    name: Literal["upsert", "replace", "strip", "delete", "import", "undo"]
+    first: int
+    size: int
+
+
+def random_program(actions: Sequence[Action]) -> "Steps":
+    """The program that does these things in order."""
+
+    async def steps(store: ChromaStore, _folder: Path) -> AsyncIterator[None]:
+        for number, (name, first, size) in enumerate(actions):
+            content = f"written by step {number}"
+            entries = [_memory(n, content=content) for n in range(first, first + size)]
+            match name:
+                case "upsert" | "replace":
+                    await store.upsert(entries)
+                case "strip":
+                    await store.upsert([replace(e, embedding=None) for e in entries])
+                case "delete":
+                    await store.delete([entry.id for entry in entries])
+                case "import":
+                    await import_memories(
+                        PortableBundle(EmbeddingManifest(MODEL, size), entries),
+                        store,
+                        conflict_resolution=ConflictResolution.OVERWRITE,
+                        embedding_strategy=ReembeddingStrategy.KEEP,
+                    )
+                case "undo":
+                    with suppress(UsageError):  # there may be nothing to undo
+                        await undo(store)
+            yield
+
+    return steps
+
+
+Steps = Callable[[ChromaStore, Path], AsyncIterator[None]]
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """What runs until the power is cut.
@@ -186,7 +232,7 @@ class Program:
         atomic: whether a step is done as a whole or not at all.
     """
 
-    steps: Callable[[ChromaStore, Path], AsyncIterator[None]]
+    steps: Steps
     space: str = "l2"
     ours: bool = True
     atomic: bool = False
@@ -263,9 +309,7 @@ def _same(a: Any, b: Any) -> bool:  # noqa: ANN401 - the JSON form of a memory, 
     return bool(np.allclose(*vectors, rtol=1e-5, atol=1e-7))
 
 
-async def _steps(
-    program: Callable[[ChromaStore, Path], AsyncIterator[None]], folder: Path, out: Path
-) -> None:
+async def _steps(program: Steps, folder: Path, out: Path) -> None:
     marks = os.open(out / "steps.marks", os.O_WRONLY | os.O_CREAT)
     store = ChromaStore(folder)
     (out / "0").write_text(json.dumps(asdict(await held(store))))
@@ -285,5 +329,10 @@ if __name__ == "__main__":
 
     switch_off(PROTECTIONS)
     name, place, output = sys.argv[1:]
-    anyio.run(_steps, PROGRAMS[name].steps, Path(place), Path(output))
+    chosen = (
+        random_program([Action(*action) for action in json.loads(name)])
+        if name.startswith("[")
+        else PROGRAMS[name].steps
+    )
+    anyio.run(_steps, chosen, Path(place), Path(output))
     os._exit(0)  # nothing is written at the end of the process that was not acknowledged

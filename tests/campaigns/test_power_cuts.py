@@ -18,10 +18,13 @@ from pathlib import Path
 
 import anyio
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from tests.campaigns import disk, power, trace
 from tests.campaigns.processes import FULL, PROTECTIONS, ask, report, times
 
+MEMORY = Path("/dev/shm")  # noqa: S108 - the names in it are random
 _INDEX = ("data_level0.bin", "index_metadata.pickle")
 
 pytestmark = [
@@ -128,8 +131,7 @@ def _moment(traced: trace.Trace, chance: random.Random) -> int:
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
     """A directory in memory, where a sync costs nothing, if there is one."""
-    memory = Path("/dev/shm")  # noqa: S108 - the name is a random one
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as name:
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else tmp_path) as name:
         yield Path(name)
 
 
@@ -147,3 +149,29 @@ def test_a_power_cut_loses_nothing_that_was_acknowledged(program: str, place: Pa
         examples += those
     report(f"{program}: {outcomes.total()} power cuts: {dict(outcomes)}")
     assert not examples, "\n".join(examples[:20])
+
+
+ACTIONS = st.builds(
+    power.Action,
+    st.sampled_from(["upsert", "replace", "strip", "delete", "import", "undo"]),
+    st.integers(0, 160),
+    st.integers(1, 70),
+)
+
+
+@settings(
+    max_examples=times(1, 12),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate, Phase.shrink] if FULL else [Phase.generate],
+)
+@given(actions=st.lists(ACTIONS, min_size=3, max_size=8), seed=st.integers(0, 2**16))
+def test_a_power_cut_of_any_program_loses_nothing(actions: list[power.Action], seed: int) -> None:
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as name:
+        place = Path(name)
+        program = json.dumps(actions)
+        found = run(program, place, lambda store: ask(power.prepared, store, program))
+        for rules in disk.RULES:
+            cuts = Cuts(times(3, 8), seed, rules, whole=False)
+            _, examples = ask(judged, found, place, cuts, timeout_s=3000)
+            assert not examples, "\n".join(examples[:20])
