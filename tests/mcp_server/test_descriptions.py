@@ -190,7 +190,6 @@ async def test_annotations_say_which_tools_change_data() -> None:
         "tribal_undo": {
             "readOnlyHint": False,
             "destructiveHint": True,
-            "idempotentHint": True,
             "openWorldHint": False,
         },
         "tribal_remember": {

@@ -17,6 +17,7 @@ from tribal_mcp.errors import UsageError
 from tribal_mcp.portability.limits import DEFAULT_LIMITS, Limits
 from tribal_mcp.portability.manifest import create_embedding_metadata
 from tribal_mcp.services.embedders import EmbedderOf
+from tribal_mcp.services.maintenance.history import history
 from tribal_mcp.services.maintenance.undo import undo
 from tribal_mcp.services.memories.forget import MOST, forget
 from tribal_mcp.services.memories.remember import entry_of, remember
@@ -310,3 +311,40 @@ async def test_a_recorded_model_without_vectors_is_not_replaced(
     result = await said(store, "Likes tea", BagOfWords())
     assert not result.has_vector
     await store.upsert([memory(0, embedding=vector(0))])
+
+
+async def test_what_a_session_remembers_is_one_operation_in_the_order_of_the_others(
+    tmp_path: Path,
+) -> None:
+    store = open_store(tmp_path)
+    points = RestorePoints.of(store)
+    assert points is not None
+    embedder = BagOfWords()
+
+    async def say(text: str) -> str:
+        entry = entry_of(RememberRequest(content=text), "me", DEFAULT_LIMITS)
+        return (await remember(store, embedder, entry, points)).id
+
+    first, second = await say("One"), await say("Two")
+    await forget(store, [first], points)
+    third = await say("Three")
+    listed = history(points).operations
+    assert [(o.operation, o.counts) for o in listed] == [
+        ("remember", {"remembered": 1}), ("forget", {"forgotten": 1}),
+        ("remember", {"remembered": 2}),
+    ]  # fmt: skip
+    assert all(o.bytes > 0 and o.local_time for o in listed)
+    assert (await undo(store)).removed == 1
+    assert await store.existing([first, second, third]) == {second}
+    assert (await undo(store)).brought_back == 1
+    assert await store.existing([first, second, third]) == {first, second}
+    assert (await undo(store)).removed == 2
+    assert (await store.count(), await store.identity()) == (0, None)
+    fourth = await say("Four")
+    assert history(points).operations[0].counts == {"remembered": 1}
+    assert await store.existing([fourth])
+    for _ in range(3):
+        await forget(store, [await say("Five")], points)
+    keep_one = RestorePoints(points.folder, 1, points.collection)
+    keep_one.empty_old()
+    assert all(o.can_undo for o in history(points).operations if o.operation == "remember")

@@ -120,16 +120,46 @@ async def test_undoing_an_import_restores_every_byte(
     assert await state_of(store) == before
 
 
-async def test_repeating_an_undo_changes_nothing(store: MemoryStore) -> None:
+async def test_each_undo_steps_further_back_until_nothing_is_left(store: MemoryStore) -> None:
     await store.upsert([memory(0)])
-    await import_memories(bundle_of(memory(1)), store)
+    first = await import_memories(bundle_of(memory(1)), store)
     await import_memories(bundle_of(memory(2)), store)
+    assert (await undo(store)).removed == 1
+    assert await store.list_ids() == ["memory-0", "memory-1"]
+    assert (await undo(store)).point == first.restore_point
+    assert await store.list_ids() == ["memory-0"]
+    with pytest.raises(UsageError, match=r"^Nothing left to undo\.$"):
+        await undo(store)
+    assert await store.list_ids() == ["memory-0"]
+
+
+async def test_undoing_an_undone_operation_again_says_so(store: MemoryStore) -> None:
+    first = await import_memories(bundle_of(memory(1)), store)
     await undo(store)
-    before = await state_of(store)
-    repeated = await undo(store)
-    assert await state_of(store) == before
-    assert (repeated.removed, repeated.unchanged, repeated.restore_point) == (0, 1, "")
-    assert "everything is already as it was" in next_steps(repeated)
+    await store.upsert([memory(1)])
+    repeated = await undo(store, first.restore_point)
+    assert (repeated.already_undone, repeated.removed, repeated.restore_point) == (True, 0, "")
+    assert "was undone before" in next_steps(repeated)
+    assert await store.list_ids() == ["memory-1"]
+
+
+async def test_undo_keeps_later_edits_unless_they_are_discarded(store: MemoryStore) -> None:
+    first = await import_memories(bundle_of(memory(1), memory(2), memory(3)), store)
+    edited = memory(1, content="edited", updated_at=LATER)
+    await import_memories(bundle_of(edited), store, conflict_resolution=MERGE)
+    await store.delete(["memory-3"])
+    preview = await undo(store, first.restore_point, dry_run=True)
+    assert (preview.removed, preview.kept_edits, preview.changed_since) == (1, 2, 2)
+    assert "2 memories were edited after that operation" in preview.notes[0]
+    assert "'memory-1', 'memory-3'" in preview.notes[0]
+    assert "discard_later_edits=True" in next_steps(preview)
+    result = await undo(store, first.restore_point)
+    assert (result.removed, result.kept_edits) == (1, 2)
+    assert await store.get_many(["memory-1", "memory-2"]) == {"memory-1": edited}
+    assert list(await store.forgotten()) == ["memory-3"]
+    rest = await undo(store, first.restore_point, discard_later_edits=True)
+    assert (rest.removed, rest.unchanged, rest.kept_edits) == (2, 1, 0)
+    assert await store.list_ids() == []
 
 
 async def test_an_older_import_is_undone_by_its_restore_point(store: MemoryStore) -> None:
@@ -164,8 +194,8 @@ async def test_undo_counts_later_changes_and_undoing_it_restores_them(
     )
     mine = memory(0, content="mine", updated_at=LATER + timedelta(days=1))
     await store.upsert([mine])
-    assert (await undo(store, dry_run=True)).changed_since == 1
-    result = await undo(store)
+    assert (await undo(store, dry_run=True, discard_later_edits=True)).changed_since == 1
+    result = await undo(store, discard_later_edits=True)
     assert await store.get("memory-0") == memory(0)
     await undo(store, result.restore_point)
     assert await store.get("memory-0") == mine
@@ -365,7 +395,7 @@ def test_old_contents_that_a_full_disk_keeps_are_removed_later(
 
 
 async def test_an_unknown_restore_point_is_refused_with_the_newest_one(store: MemoryStore) -> None:
-    with pytest.raises(UsageError, match="nothing to undo"):
+    with pytest.raises(UsageError, match="Nothing left to undo: no operation"):
         await undo(store)
     summary = await import_memories(bundle_of(memory(1)), store)
     with pytest.raises(

@@ -27,16 +27,23 @@ if TYPE_CHECKING:
     metavar="POINT",
     default="",
     cls=Argument,
-    help="The restore point of the change, from `tribal-mcp history`; by default the latest.",
+    help="The restore point of the change, from `tribal-mcp history`; by default the newest that "
+    "is not undone.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would change; change nothing.")
+@click.option(
+    "--discard-later-edits",
+    is_flag=True,
+    help="Also revert memories that were edited after the change; otherwise they stay.",
+)
 @as_json
 def undo_command(*, as_json: bool, **arguments: object) -> None:
-    """Undo an import or another change: every memory that it changed is as it was before. An undo
-    can be undone, too."""  # noqa: D205, D209 - the text of the help page
+    """Undo the newest change that is not undone yet: the memories that it changed are as they were
+    before. Run it again to go further back. An undo can be undone, too, by its restore point."""  # noqa: D205, D209 - the text of the help page
     result = cast("UndoResult", run("undo", arguments))
     what = f"{result.operation} {result.source}"
-    title = f"Dry run: undo of {what}" if result.dry_run else f"Undone: {what}"
+    done = "Already undone" if result.already_undone else "Undone"
+    title = f"Dry run: undo of {what}" if result.dry_run else f"{done}: {what}"
     show(result, title, as_json=as_json)
 
 

@@ -102,7 +102,8 @@ def _(result: UndoResult) -> Rows:
         "restored": result.brought_back,
         "deleted again": result.forgotten,
         "unchanged": result.unchanged,
-        "changed since": result.changed_since,
+        "edited since": result.changed_since,
+        "edits kept": result.kept_edits,
     }
     return _aligned({label: count for label, count in counts.items() if count})
 
@@ -116,7 +117,9 @@ def _of_operation(operation: HistoryEntry) -> str:
     did = _parts({what.replace("_", " "): count for what, count in operation.counts.items()})
     state = "" if operation.state == "complete" else f" ({operation.state})"
     how = f" [{operation.how}]" if operation.how else ""
-    return f"{operation.operation} {operation.source}{how}: {did or 'no changes'}{state}"
+    what = f"{operation.operation} {operation.source}".rstrip()
+    about = f"{operation.local_time}, {_size(operation.bytes)}"
+    return f"{what}{how}: {did or 'no changes'}{state} ({about})"
 
 
 @rows.register

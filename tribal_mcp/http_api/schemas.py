@@ -90,8 +90,13 @@ class ReembedFields(Request):
 class UndoFields(Request):
     """What to undo."""
 
-    point: str = Field("", description="the restore_point of the change; by default the latest")
+    point: str = Field(
+        "", description="the restore_point of the change; by default the newest that is not undone"
+    )
     dry_run: Flag = Field(False, description="only show what would change")
+    discard_later_edits: Flag = Field(
+        False, description="also revert memories edited after the change; otherwise they stay"
+    )
 
 
 class Health(BaseModel):

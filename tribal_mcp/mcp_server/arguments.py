@@ -145,5 +145,8 @@ DryRun = Annotated[StrictBool, Field(description="Only show what would happen; c
 All = Annotated[StrictBool, Field(description="Every memory, not only those without a vector.")]
 Point = Annotated[
     str,
-    Field(description="The restore_point of an import or other change. Empty: the latest."),
+    Field(description="The restore_point of a change. Empty: the newest that is not undone."),
+]
+Discard = Annotated[
+    StrictBool, Field(description="Also revert memories edited after the change; else they stay.")
 ]

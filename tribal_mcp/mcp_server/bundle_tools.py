@@ -10,6 +10,7 @@ from tribal_mcp.mcp_server.arguments import (
     BundleJson,
     DateFrom,
     DateTo,
+    Discard,
     DryRun,
     Embeddings,
     IncludeRelated,
@@ -119,11 +120,14 @@ async def tribal_reembed(
     return ReembedResult(**await ask(ctx, "reembed", {"all": all, "dry_run": dry_run}))
 
 
-async def tribal_undo(ctx: Ctx, *, point: Point = "", dry_run: DryRun = False) -> UndoResult:
-    """Undo an import or another change: every memory that it changed is as it was before. An undo
-    can be undone, and repeating the call changes nothing more. Run it with dry_run=true first and
-    show the counts."""  # noqa: D205, D209 - as above
-    return UndoResult(**await ask(ctx, "undo", {"point": point, "dry_run": dry_run}))
+async def tribal_undo(
+    ctx: Ctx, *, point: Point = "", dry_run: DryRun = False, discard_later_edits: Discard = False
+) -> UndoResult:
+    """Undo the newest change that is not undone yet (an import, a deletion, what one session
+    remembered); each further call undoes the next older one. An undo can be undone by its
+    restore_point. Run it with dry_run=true first and show the counts."""  # noqa: D205, D209 - as above
+    arguments = {"point": point, "dry_run": dry_run, "discard_later_edits": discard_later_edits}
+    return UndoResult(**await ask(ctx, "undo", arguments))
 
 
 _CHANGES = {"read_only_hint": False, "destructive_hint": True}
@@ -132,5 +136,5 @@ TOOLS = [
     PlainTool.of(tribal_export, "Back up memories", **_CHANGES),  # it can replace a file
     PlainTool.of(tribal_import, "Import memories", **_CHANGES, idempotent_hint=True),
     PlainTool.of(tribal_reembed, "Compute vectors", **_CHANGES, idempotent_hint=True),
-    PlainTool.of(tribal_undo, "Undo a change", **_CHANGES, idempotent_hint=True),
+    PlainTool.of(tribal_undo, "Undo a change", **_CHANGES),
 ]

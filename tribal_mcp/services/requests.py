@@ -58,6 +58,7 @@ class UndoRequest(Request):
 
     point: str = ""
     dry_run: bool = False
+    discard_later_edits: bool = False
 
 
 class ReembedRequest(Request):

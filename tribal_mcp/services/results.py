@@ -131,7 +131,7 @@ class UndoResult(Result):
     """An undone operation, or what undoing it would change in a dry run.
 
     Every memory that it changed is in exactly one of `removed`, `put_back`, `brought_back`,
-    `forgotten` and `unchanged`.
+    `forgotten`, `unchanged` and `kept_edits`.
     """
 
     point: str = Field(description="the restore point")
@@ -142,9 +142,9 @@ class UndoResult(Result):
     brought_back: int = Field(0, description="memories that it had deleted: restored")
     forgotten: int = Field(0, description="memories that it had restored: deleted again")
     unchanged: int = Field(0, description="memories already as before")
-    changed_since: int = Field(
-        0, description="of the restored, removed and deleted: changed by others after the operation"
-    )
+    changed_since: int = Field(0, description="memories changed after the operation")
+    kept_edits: int = Field(0, description="of them: left as they are now")
+    already_undone: bool = Field(False, description="whether it was undone before: no change")
     dry_run: bool = False
     restore_point: str = Field("", description="identifies this undo for undo; empty: no change")
     duration_ms: int = 0
@@ -157,6 +157,7 @@ class HistoryEntry(BaseModel):
 
     point: str = Field(description="its restore point")
     at: str = Field(description="its time, in UTC")
+    local_time: str = Field("", description="the same in the local time zone")
     operation: str
     source: str = Field(description="the imported bundle, or the restore point that was undone")
     sha256: str = Field(description="hash of the bundle's entries")
@@ -164,6 +165,7 @@ class HistoryEntry(BaseModel):
     counts: dict[str, int] = Field(description="what it changed")
     state: str = Field(description="complete, interrupted or undone")
     can_undo: bool = Field(description="whether the earlier versions are still kept")
+    bytes: int = Field(0, description="size of what is kept to undo it")
 
 
 class HistoryResult(Result):

@@ -31,6 +31,8 @@ from tribal_mcp.stores.errors import explained
 from tribal_mcp.text import counted
 
 FOLDER = "restore"
+SESSION = "remember"
+"""The operation whose restore point grows with each memory that a process stores."""
 KEEP = 20
 """How many restore points keep their contents by default."""
 
@@ -43,7 +45,7 @@ class Point(BaseModel):
 
     Attributes:
         id: the name of the restore point: the operation's time in UTC.
-        operation: what changed the memories: import, undo, forget, reembed.
+        operation: what changed the memories: import, undo, forget, reembed, remember.
         source: the name of the bundle, or the restore point that was undone.
         sha256: the hash of the bundle's entries.
         how: the arguments, as text.
@@ -210,7 +212,7 @@ class RestorePoints:
             how: its arguments, as text.
             model: the model of the store's vectors.
         """
-        last = next(iter(self.all()), None)
+        last = next((point for point in self.all() if point.operation != SESSION), None)
         same = (operation, source, sha256, how)
         if (
             last
@@ -247,17 +249,27 @@ class RestorePoints:
         return [point for point in found if point.collection == self.collection]
 
     def find(self, name: str) -> Point:
-        """The restore point of that name; for "" the newest that is not itself an undo.
+        """The restore point of that name; for "" the newest operation that can be undone.
+
+        Operations that were undone, and undos, are left out.
 
         Raises:
             UsageError: there is none.
         """
         points = self.all()
         if not points:
-            raise UsageError("There is nothing to undo: no operation has changed memories yet.")
+            raise UsageError("Nothing left to undo: no operation has changed memories yet.")
         for point in points:
-            if point.id == name or (not name and point.operation != "undo"):
+            can_undo = not (point.undone or point.emptied or point.operation == "undo")
+            if point.id == name or (not name and can_undo):
                 return point
+        if not name:
+            left = any(point.emptied and not point.undone for point in points)
+            old = "Older ones are no longer kept." if left else ""
+            raise UsageError(
+                f"Nothing left to undo. {old}".rstrip(),
+                NextStep("To reverse an undo, take its restore point from {call}.", "history"),
+            )
         raise UsageError(
             f"There is no restore point {name!r}; the newest is {points[0].id!r}.",
             NextStep("To list all, run {call}.", "history"),
@@ -295,6 +307,12 @@ class RestorePoints:
                 ):  # incomplete: the process was killed before it changed anything
                     yield orjson.loads(line)
 
+    def size(self, point: Point) -> int:
+        """Bytes of what is kept of an operation."""
+        with suppress(OSError):
+            return self.changes(point.id).stat().st_size
+        return 0
+
     def changes(self, name: str) -> Path:
         """The file with what was there before."""
         return self.folder / name / "changes.jsonl"
@@ -307,7 +325,9 @@ class RestorePoints:
 
     def empty_old(self) -> None:
         """Remove the contents of all but the newest restore points; their ids stay."""
-        for point in self.all()[self.keep :]:
+        # What a session of remembering saves is only ids.
+        saved = [point for point in self.all() if point.operation != SESSION]
+        for point in saved[self.keep :]:
             has_contents = "was" in next(self._lines(point), {})
             # A kept collection is removed by the operation that keeps the next one.
             if point.kept or (point.emptied and not has_contents):

@@ -6,7 +6,7 @@ from tribal_mcp.next_steps import NextStep
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.requests import HistoryRequest
 from tribal_mcp.services.results import HistoryEntry, HistoryResult
-from tribal_mcp.stores.restore_points import RestorePoints
+from tribal_mcp.stores.restore_points import SESSION, Point, RestorePoints
 
 
 async def run_history(context: Context, request: HistoryRequest) -> HistoryResult:
@@ -36,11 +36,13 @@ def history(points: RestorePoints | None, memory_id: str = "") -> HistoryResult:
                 source=point.source,
                 sha256=point.sha256,
                 how=point.how,
-                counts=point.counts,
+                counts=point.counts or _counted(points, point),
                 state=(
                     "undone" if point.undone else "complete" if point.complete else "interrupted"
                 ),
                 can_undo=not point.emptied,
+                local_time=point.made_at.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z"),
+                bytes=points.size(point) if points else 0,
             )
             for point in found
         ],
@@ -54,3 +56,10 @@ def history(points: RestorePoints | None, memory_id: str = "") -> HistoryResult:
             else NextStep("No operation has changed any memory yet.")
         ],
     )
+
+
+def _counted(points: RestorePoints | None, point: Point) -> dict[str, int]:
+    """The counts of an operation that grows, which are not in its restore point."""
+    if points is None or point.operation != SESSION:
+        return {}
+    return {"remembered": sum(1 for _ in points.ids(point))}

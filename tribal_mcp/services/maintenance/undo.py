@@ -7,7 +7,7 @@ So it can be stopped, killed and repeated, and it has a restore point of its own
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import anyio.to_thread
@@ -24,11 +24,12 @@ from tribal_mcp.services.maintenance.change_model import (
     undone,
     with_vector_of_text,
 )
+from tribal_mcp.services.memories.remember import NAMED, some_ids
 from tribal_mcp.services.requests import UndoRequest
 from tribal_mcp.services.results import UndoResult
 from tribal_mcp.stores.base import STEP, Change, MemoryStore
 from tribal_mcp.stores.restore_points import Held, OpenPoint, Point, RestorePoints, Saved, stamp
-from tribal_mcp.text import memories
+from tribal_mcp.text import counted, memories
 
 _OTHER_MODEL = "The store's model has changed since then, so restored memories have no vector."
 
@@ -42,6 +43,7 @@ async def run_undo(context: Context, request: UndoRequest) -> UndoResult:
             request.point,
             RestorePoints.of(store, context.settings.restore_points),
             dry_run=request.dry_run,
+            discard_later_edits=request.discard_later_edits,
             on_progress=watch.on_progress,
             stop=watch.stop,
         )
@@ -53,6 +55,7 @@ async def undo(
     points: RestorePoints | None = None,
     *,
     dry_run: bool = False,
+    discard_later_edits: bool = False,
     on_progress: OnProgress | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> UndoResult:
@@ -60,14 +63,17 @@ async def undo(
 
     Args:
         store: where they are.
-        name: the restore point; "" for the newest operation that is not itself an undo.
+        name: the restore point; "" for the newest operation that is not undone, and not itself an
+            undo.
         points: the store's restore points, if a setting of theirs is not the default.
         dry_run: report what would change, change nothing.
+        discard_later_edits: also revert memories that were changed after the operation.
         on_progress: called with (memories done, memories in all) after each batch.
         stop: called after each batch; true to stop there.
 
     Raises:
-        UsageError: there is no such restore point, or its contents were removed.
+        UsageError: there is no such restore point, its contents were removed, or nothing is left
+            to undo.
         Stopped: `stop` said so; repeating the call completes the undo.
     """
     begin = time.monotonic()
@@ -79,12 +85,16 @@ async def undo(
     result = UndoResult(
         point=about.id, operation=about.operation, source=about.source, dry_run=dry_run
     )
+    if about.undone and not discard_later_edits:
+        result.already_undone = True
+        result.next_steps = [_ALREADY_UNDONE]
+        return result
     if about.kept_ids:
         return await swap_back(store, points, about, dry_run=dry_run)
     total = await anyio.to_thread.run_sync(lambda: sum(1 for _ in points.before(about)))
     model = await store.identity()
     point = None if dry_run else points.begin("undo", about.id, about.id, model=model)
-    run = _Undo(store, points, about, point, result)
+    run = _Undo(store, points, about, point, result, discard_later_edits)
     with closing(point) if point else nullcontext():
         await run.restore_model()  # that of the vectors to restore
         await run.restore(total, Watch(on_progress, stop))
@@ -94,6 +104,13 @@ async def undo(
     if not about.is_of(model):
         result.notes.append(_OTHER_MODEL)
     result.next_steps = _next_steps(result)
+    if run.edited:
+        stay = counted(
+            result.kept_edits,
+            "memory was edited after that operation and stays as it is",
+            "memories were edited after that operation and stay as they are",
+        )
+        result.notes.append(f"{stay}: {some_ids(run.edited, result.kept_edits)}.")
     result.duration_ms = round((time.monotonic() - begin) * 1000)
     return result
 
@@ -108,6 +125,8 @@ class _Undo:
         about: that of the operation to undo.
         point: that of the undo itself; None in a dry run.
         result: counts.
+        discard_later_edits: revert memories that were changed after the operation, too.
+        edited: the first of those that stay.
     """
 
     store: MemoryStore
@@ -115,6 +134,8 @@ class _Undo:
     about: Point
     point: OpenPoint | None
     result: UndoResult
+    discard_later_edits: bool = False
+    edited: list[str] = field(default_factory=list)
 
     async def restore(self, total: int, watch: Watch) -> None:
         """Restore the memories, batch by batch; a dry run only counts them.
@@ -161,8 +182,13 @@ class _Undo:
             if _same(now, was):
                 result.unchanged += 1
                 continue
+            if stamp(now) != saved.now:
+                result.changed_since += 1
+                if not self.discard_later_edits:
+                    result.kept_edits += 1
+                    self.edited = [*self.edited, saved.id][:NAMED]
+                    continue
             before[saved.id] = now
-            result.changed_since += stamp(now) != saved.now
             if isinstance(was, MemoryEntry):
                 entries.append(was)
                 result.put_back += isinstance(now, MemoryEntry)
@@ -188,7 +214,7 @@ class _Undo:
 
     def finish(self, point: OpenPoint) -> str:
         """Mark the operation as undone; the name of the restore point of the undo."""
-        self.about.undone = True
+        self.about.undone = True  # even if later edits stay: the next undo goes further back
         self.points.save(self.about)
         if self.about.operation == "undo":  # the operation that it had undone is in effect again
             for other in self.points.all():
@@ -198,6 +224,13 @@ class _Undo:
         return point.finish(
             self.result.model_dump(include={"removed", "put_back", "brought_back", "forgotten"})
         )
+
+
+_ALREADY_UNDONE = NextStep(
+    "That operation was undone before, so nothing was changed. To undo the newest one that is "
+    "still in effect, run {call}.",
+    "undo",
+)
 
 
 def _next(saved: Iterator[Saved]) -> list[Saved]:
@@ -212,6 +245,14 @@ def _same(now: Held, was: Held) -> bool:
 
 def _next_steps(result: UndoResult) -> list[NextStep]:
     changes = result.removed + result.put_back + result.brought_back + result.forgotten
+    discard = NextStep(
+        "To discard the later edits too, run {call}.",
+        "undo",
+        {"point": result.point, "discard_later_edits": True},
+    )
+    edits = [discard] if result.kept_edits else []
+    if not changes and edits:
+        return [NextStep("Nothing to undo except later edits."), *edits]
     if not changes:
         return [
             NextStep(
@@ -222,8 +263,8 @@ def _next_steps(result: UndoResult) -> list[NextStep]:
         ]
     if result.dry_run:
         step = "Nothing was changed. To undo the operation, run {call}."
-        return [NextStep(step, "undo", {"point": result.point})]
-    steps = [undone(result.restore_point)]
+        return [NextStep(step, "undo", {"point": result.point}), *edits]
+    steps = [undone(result.restore_point), *edits]
     if _OTHER_MODEL in result.notes:
         steps.append(NextStep("To embed the restored memories, run {call}.", "reembed"))
     return steps

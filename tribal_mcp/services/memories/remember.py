@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 
+import anyio.to_thread
+
 from tribal_mcp.embedding.providers import embedder_of
 from tribal_mcp.errors import EntryError, UsageError
 from tribal_mcp.next_steps import NextStep
@@ -17,9 +19,12 @@ from tribal_mcp.services.embedders import MODEL_CHANGED, EmbedderOf, embedder_fo
 from tribal_mcp.services.requests import RememberRequest
 from tribal_mcp.services.results import RememberResult
 from tribal_mcp.stores.base import BATCH
+from tribal_mcp.stores.restore_points import RestorePoints
 from tribal_mcp.stores.search import SearchableStore
+from tribal_mcp.stores.session_points import save_new
 
-_NAMED = 5
+NAMED = 5
+"""Ids that a sentence names."""
 _WITHOUT_EMBEDDING = (
     "Stored without an embedding: keyword search finds it, semantic search does not."
 )
@@ -29,7 +34,8 @@ async def run_remember(context: Context, request: RememberRequest) -> RememberRe
     """Store the memory of the request."""
     entry = entry_of(request, context.settings.instance, context.limits)
     async with context.store() as store:
-        return await remember(store, partial(embedder_of, context.settings), entry)
+        points = RestorePoints.of(store, context.settings.restore_points)
+        return await remember(store, partial(embedder_of, context.settings), entry, points)
 
 
 def entry_of(request: RememberRequest, instance: str, limits: Limits) -> MemoryEntry:
@@ -61,7 +67,10 @@ def entry_of(request: RememberRequest, instance: str, limits: Limits) -> MemoryE
 
 
 async def remember(
-    store: SearchableStore, embedder_of: EmbedderOf, entry: MemoryEntry
+    store: SearchableStore,
+    embedder_of: EmbedderOf,
+    entry: MemoryEntry,
+    points: RestorePoints | None = None,
 ) -> RememberResult:
     """Store a memory, with a vector if the store's embedder can make one.
 
@@ -73,6 +82,7 @@ async def remember(
         embedder_of: gives the embedder of a store; a store without a recorded model takes over that
             of the embedder.
         entry: the memory, without a vector.
+        points: the store's restore points, to make it an operation that can be undone.
 
     Raises:
         UsageError: it supersedes a memory that is not in the store.
@@ -86,12 +96,17 @@ async def remember(
             return _already_stored(duplicate)
         notes = await _about_links(store, entry)
         state = await store.state()
+        adopted = None
         if vector is not None and found.embedder is not None:
             if not fits(found.embedder, state):
                 vector, why_not = None, MODEL_CHANGED
             elif state.identity is None:
-                await store.set_identity(found.embedder.identity)
+                adopted = found.embedder.identity
         entry.embedding = vector
+        if points:
+            await anyio.to_thread.run_sync(save_new, points, entry, state.identity, adopted)
+        if adopted:
+            await store.set_identity(adopted)
         await store.upsert([entry])
     if why_not:
         notes.insert(0, f"{_WITHOUT_EMBEDDING} {why_not.sentence}")
@@ -167,7 +182,8 @@ async def _about_links(store: SearchableStore, entry: MemoryEntry) -> list[str]:
     return notes
 
 
-def some_ids(ids: Sequence[str]) -> str:
-    """The first few of the ids."""
-    shown = ", ".join(f"{i!r:.80}" for i in ids[:_NAMED])
-    return shown if len(ids) <= _NAMED else f"{shown} and {len(ids) - _NAMED:,} more"
+def some_ids(ids: Sequence[str], total: int | None = None) -> str:
+    """The first few of the ids, and how many more there are of the total."""
+    shown = ", ".join(f"{i!r:.80}" for i in ids[:NAMED])
+    total = len(ids) if total is None else total
+    return shown if total <= NAMED else f"{shown} and {total - NAMED:,} more"
