@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from tribal_mcp.files.bundles import BundleFolders
+from tribal_mcp.files.bundle_folders import BundleFolders
 from tribal_mcp.files.directory import Draft
 from tribal_mcp.stores.chroma import session as sessions
 from tribal_mcp.stores.chroma import write as batches

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tribal_mcp.errors import PathNotAllowed, UsageError
-from tribal_mcp.files.bundles import BundleFolders
+from tribal_mcp.files.bundle_folders import BundleFolders
 
 LIMIT = 1 << 20
 NEW = b'{"manifest": "new"}'

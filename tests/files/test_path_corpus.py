@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tribal_mcp.errors import PathNotAllowed, TribalError, UsageError
-from tribal_mcp.files.bundles import BundleFolders
+from tribal_mcp.files.bundle_folders import BundleFolders
 
 LIMIT = 1 << 20
 CANARY = b'{"manifest": "a secret from outside"}'

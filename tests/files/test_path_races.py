@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tribal_mcp.errors import PathNotAllowed, TribalError
-from tribal_mcp.files.bundles import BundleFolders
+from tribal_mcp.files.bundle_folders import BundleFolders
 from tribal_mcp.files.directory import OpenFolder
 
 LIMIT = 1 << 20

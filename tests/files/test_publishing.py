@@ -12,7 +12,7 @@ from typing import BinaryIO
 import pytest
 
 from tribal_mcp.errors import NoSpace
-from tribal_mcp.files.bundles import BundleFolders
+from tribal_mcp.files.bundle_folders import BundleFolders
 from tribal_mcp.files.directory import Draft, OpenFolder
 
 LIMIT = 1 << 20
@@ -20,7 +20,7 @@ LEFTOVER = ".tribal-00112233445566aa.part"
 
 WRITER = """
 import os, pathlib, signal, sys
-from tribal_mcp.files.bundles import BundleFolders
+from tribal_mcp.files.bundle_folders import BundleFolders
 root, moment = pathlib.Path(sys.argv[1]), sys.argv[2]
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)

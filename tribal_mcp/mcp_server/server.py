@@ -19,7 +19,7 @@ from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 from tribal_mcp import __version__
 from tribal_mcp.config import load
 from tribal_mcp.errors import TribalError, UsageError
-from tribal_mcp.files.bundles import BundleFolders
+from tribal_mcp.files.bundle_folders import BundleFolders
 from tribal_mcp.mcp_server import bundle_tools, memory_tools
 from tribal_mcp.mcp_server.tool import message_of
 from tribal_mcp.worker.pool import StoreProcesses

@@ -1,4 +1,4 @@
-"""What every use case needs: the settings, the files and directories, progress and cancellation."""
+"""What every use case needs: the settings, the bundle folders, progress and cancellation."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -10,7 +10,7 @@ import anyio.from_thread
 
 from tribal_mcp.config import Settings
 from tribal_mcp.errors import BundleError, Stopped
-from tribal_mcp.files.bundles import BundleFolders
+from tribal_mcp.files.bundle_folders import BundleFolders
 from tribal_mcp.files.spool import Spool
 from tribal_mcp.portability.bundle.reader import BundleReader, OnProgress
 from tribal_mcp.portability.limits import Limits
@@ -68,7 +68,7 @@ class Context:
     read_only: bool = False
 
     @property
-    def directories(self) -> BundleFolders:
+    def bundle_folders(self) -> BundleFolders:
         """Where bundles may be."""
         if self.trusted:
             return BundleFolders.anywhere(self.settings.bundle_dir)
@@ -98,7 +98,7 @@ class Context:
 
         With `overwrite` it replaces an existing file only if that is a bundle.
         """
-        return self.directories.publish(
+        return self.bundle_folders.publish(
             path,
             overwrite=overwrite,
             is_bundle=partial(_is_bundle, limits=self.limits),

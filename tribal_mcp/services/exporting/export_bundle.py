@@ -4,7 +4,7 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tribal_mcp.files.bundles import dated_name
+from tribal_mcp.files.bundle_folders import dated_name
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.bundle.integrity import Integrity
 from tribal_mcp.portability.bundle.layout import layout_of
@@ -74,7 +74,7 @@ async def _since(context: Context, request: ExportRequest) -> SinceTime | Earlie
         return None
     verifying = context.verifying(_VERIFIED_PERCENT, "No file was written.")
     return await read_since(
-        request.since, context.directories, context.limits, verifying, context.spool
+        request.since, context.bundle_folders, context.limits, verifying, context.spool
     )
 
 

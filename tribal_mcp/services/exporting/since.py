@@ -16,7 +16,7 @@ from typing import Any, Protocol, Self
 import anyio.to_thread
 
 from tribal_mcp.errors import Stopped, UsageError
-from tribal_mcp.files.bundles import SUFFIXES, BundleFolders
+from tribal_mcp.files.bundle_folders import SUFFIXES, BundleFolders
 from tribal_mcp.files.spool import Spool
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.bundle.portable import PortableBundle, integrity_of

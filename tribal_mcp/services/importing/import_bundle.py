@@ -13,7 +13,7 @@ import anyio.to_thread
 from tribal_mcp.embedding.base import Embedder
 from tribal_mcp.embedding.providers import embedder_of
 from tribal_mcp.errors import EmbedderError, UsageError
-from tribal_mcp.files.bundles import dated_name
+from tribal_mcp.files.bundle_folders import dated_name
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.bundle.envelope import is_wrapped, unwrap
 from tribal_mcp.portability.bundle.reader import BundleReader, inline_file
@@ -104,7 +104,7 @@ def _bundle(context: Context, request: ImportRequest) -> Iterator[BundleReader]:
             file = stack.enter_context(context.spool.reading(request.spool_file))
         else:
             limit = context.limits.file_bytes
-            file = stack.enter_context(context.directories.open_input(request.input_path, limit))
+            file = stack.enter_context(context.bundle_folders.open_input(request.input_path, limit))
         if not request.spool_file and is_wrapped(file, context.limits):
             file = _unwrapped(context, file, scratch())
         yield BundleReader(file, context.limits, scratch=scratch)

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import pytest
 
 from tribal_mcp.errors import BundleError, PathNotAllowed, TribalError, UsageError
-from tribal_mcp.files.bundles import BundleFolders, dated_name
+from tribal_mcp.files.bundle_folders import BundleFolders, dated_name
 
 LIMIT = 1 << 20
 NEW = b'{"manifest": "new"}'
