@@ -8,15 +8,16 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tribal_mcp.errors import UsageError, invalid_value
@@ -243,15 +244,19 @@ def _listed(name: str, text: str, form: re.Pattern[str], example: str) -> frozen
     return found
 
 
-def load() -> tuple[Settings, Limits]:
+def load(given: Mapping[str, str] | None = None) -> tuple[Settings, Limits]:
     """The settings and limits of this environment.
+
+    Args:
+        given: settings that take the place of those of the environment; a data folder also takes
+            that of a server.
 
     Raises:
         UsageError: a variable has an invalid value or looks misspelled; the message names it.
     """
     _refuse_misspelled()
     try:
-        return Settings(), LimitSettings()
+        return Settings(**_replacing(given or {})), LimitSettings()  # type: ignore[arg-type]
     except ValidationError as error:
         prefix = "TRIBAL_LIMIT_" if error.title == LimitSettings.__name__ else "TRIBAL_"
         raise _refusal(error, prefix) from None
@@ -263,6 +268,49 @@ def load_http() -> HttpSettings:
         return HttpSettings()
     except ValidationError as error:
         raise _refusal(error, "TRIBAL_HTTP_") from None
+
+
+def _replacing(given: Mapping[str, str]) -> dict[str, str]:
+    return {**given, "chroma_url": ""} if "data_dir" in given else dict(given)
+
+
+@dataclass(frozen=True, slots=True)
+class SettingInEffect:
+    """A setting, its value as text (a secret is masked), and where the value is from."""
+
+    variable: str
+    value: str
+    source: str
+
+
+def in_effect(given: Mapping[str, str]) -> list[SettingInEffect]:
+    """Every setting of the store, and the limits and HTTP settings that the environment sets.
+
+    Args:
+        given: as for `load`.
+
+    Raises:
+        UsageError: as `load`.
+    """
+    settings, limits = load(given)
+    names = {name.upper() for name, value in os.environ.items() if value}
+    replaced = _replacing(given)
+    found: list[SettingInEffect] = []
+    groups: list[tuple[str, BaseModel]] = [
+        ("TRIBAL_", settings),
+        ("TRIBAL_LIMIT_", limits),
+        ("TRIBAL_HTTP_", load_http()),
+    ]
+    for prefix, group in groups:
+        for field, value in group:
+            variable = f"{prefix}{field}".upper()
+            is_option = prefix == "TRIBAL_" and field in replaced
+            if prefix != "TRIBAL_" and variable not in names:
+                continue
+            source = "environment" if variable in names else "default"
+            shown = "(set)" if isinstance(value, SecretStr) and str(value) else str(value or "")
+            found.append(SettingInEffect(variable, shown, "option" if is_option else source))
+    return found
 
 
 def foreign_variable(name: str) -> str:

@@ -96,6 +96,38 @@ def test_an_empty_list_names_the_store(tribal: Tribal) -> None:
     assert "To store a memory, run `tribal-mcp remember TEXT`." in out
 
 
+def test_every_command_can_name_the_store(
+    tribal: Tribal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    tribal("remember", "In the default store")
+    monkeypatch.setenv("TRIBAL_CHROMA_URL", "http://127.0.0.1:9")
+    place = ("--data-dir", str(other), "--collection", "work")
+    said = tribal("remember", "In the other store", *place)
+    assert f"--data-dir {other} --collection work`" in said.out
+    assert "In the other store" in tribal("list", *place).out
+    monkeypatch.delenv("TRIBAL_CHROMA_URL")
+    out = tribal("list").out
+    assert "In the default store" in out
+    assert "In the other store" not in out
+
+
+def test_where_shows_each_setting_with_its_source(
+    tribal: Tribal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIBAL_COLLECTION", "notes")
+    monkeypatch.setenv("TRIBAL_CHROMA_TOKEN", "very-secret")
+    shown = tribal("where", "--data-dir", str(tmp_path / "x"))
+    assert shown.out.startswith(f"Memories are in {tmp_path / 'x'}\n")
+    found = rows(shown.out)
+    assert found["TRIBAL_DATA_DIR"] == f"{tmp_path / 'x'}  (option)"
+    assert found["TRIBAL_COLLECTION"] == "notes  (environment)"
+    assert found["TRIBAL_CHROMA_TOKEN"] == "(set)  (environment)"  # noqa: S105
+    assert found["TRIBAL_RESTORE_POINTS"] == "20  (default)"
+    assert "very-secret" not in shown.out + tribal("where", "--json").out
+    assert "env block" in shown.out
+
+
 def test_json_option_prints_only_the_result(tribal: Tribal) -> None:
     said = json.loads(tribal("remember", "Likes tea", "--json").out)
     found = json.loads(tribal("recall", "tea", "--json").out)

@@ -39,6 +39,7 @@ for _command in (
     store.undo_command,
     store.history_command,
     store.stats_command,
+    store.where_command,
     store.copy_command,
     store.reembed_command,
     store.check_command,

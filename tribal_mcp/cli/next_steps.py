@@ -11,10 +11,21 @@ from tribal_mcp.next_steps import NextStep, in_words
 Commands = Mapping[str, click.Command]
 
 
-def in_commands(steps: Iterable[NextStep], commands: Commands) -> list[str]:
-    """Each step as a sentence, with its command line in backticks."""
+def in_commands(
+    steps: Iterable[NextStep], commands: Commands, store: Mapping[str, str] | None = None
+) -> list[str]:
+    """Each step as a sentence, with its command line in backticks.
+
+    Args:
+        steps: what to do next.
+        commands: by name.
+        store: the options for the store that the running command was given, to repeat them.
+    """
     return [
-        in_words([step], lambda action, given: f"`{command_line(commands[action], given)}`")
+        in_words(
+            [step],
+            lambda action, given: f"`{command_line(commands[action], {**given, **(store or {})})}`",
+        )
         for step in steps
     ]
 

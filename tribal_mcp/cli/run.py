@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tribal_mcp.cli.next_steps import in_commands
+from tribal_mcp.cli.usage import store_options
 
 if TYPE_CHECKING:
     from tribal_mcp.services.results import Result
@@ -42,7 +43,7 @@ def run(name: str, arguments: dict[str, Any]) -> "Result":
     from tribal_mcp.services.context import Context  # noqa: PLC0415
     from tribal_mcp.services.jobs import run as run_job  # noqa: PLC0415
 
-    settings, limits = load()
+    settings, limits = load(store_options())
     with Progress() as progress, stopping(progress) as stop:
         context = Context(settings, limits, progress, stop, trusted=True)
         return anyio.run(run_job, context, name, arguments)
@@ -52,7 +53,7 @@ def show(result: "Result", title: str, *, as_json: bool) -> None:
     """Print a result with the next steps, as a table or as JSON."""
     app = click.get_current_context().find_root().command
     assert isinstance(app, click.Group)  # noqa: S101 - all commands are in one
-    steps = in_commands(result.next_steps, app.commands)
+    steps = in_commands(result.next_steps, app.commands, store_options())
     if as_json:
         result.next_step = " ".join(steps)
         click.echo(result.model_dump_json(indent=2))

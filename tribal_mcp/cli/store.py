@@ -1,11 +1,12 @@
 """The commands that work on a whole store, from undo to rescue, and the server over HTTP."""
 
+import os
 from typing import TYPE_CHECKING, cast
 
 import click
 
 from tribal_mcp.cli.run import as_json, run, show
-from tribal_mcp.cli.usage import Argument, Command, Number
+from tribal_mcp.cli.usage import Argument, Command, Number, store_options
 from tribal_mcp.errors import StoreDamaged
 from tribal_mcp.text import counted, memories
 
@@ -153,4 +154,19 @@ def serve_command(*, host: str, port: int) -> None:
     Ctrl-C."""  # noqa: D205, D209 - as above
     from tribal_mcp.http_api.server import serve_http  # noqa: PLC0415 - only the server needs it
 
+    for name, value in store_options().items():  # for its store processes, too
+        os.environ[f"TRIBAL_{name}".upper()] = value
+        if name == "data_dir":
+            os.environ["TRIBAL_CHROMA_URL"] = ""
     serve_http(host, port)
+
+
+@click.command("where", cls=Command, short_help="Show the settings in effect.")
+@as_json
+def where_command(*, as_json: bool) -> None:
+    """Show every setting of the store, its value, and whether that is from an option, the
+    environment or the default. Secrets are not shown."""  # noqa: D205, D209 - as above
+    from tribal_mcp.services.where import where  # noqa: PLC0415 - a help page needs none of it
+
+    result = where(store_options())
+    show(result, f"Memories are in {result.location}", as_json=as_json)

@@ -23,6 +23,7 @@ from tribal_mcp.services.results import (
     ShowResult,
     StatsResult,
     UndoResult,
+    WhereResult,
 )
 from tribal_mcp.text import counted, memories
 
@@ -192,6 +193,11 @@ def _of_hit(hit: Hit) -> Rows:
     if hit.hidden:
         found.append(("", f"hidden characters: {', '.join(hit.hidden)}"))
     return found
+
+
+@rows.register
+def _(result: WhereResult) -> Rows:
+    return [(one.variable, f"{one.value or '-'}  ({one.source})") for one in result.settings]
 
 
 @rows.register

@@ -57,10 +57,44 @@ class Number(click.ParamType):  # type: ignore[type-arg] # as above
         return number
 
 
+STORE_OPTIONS = {
+    "data_dir": click.Option(
+        ["--data-dir"],
+        metavar="FOLDER",
+        expose_value=False,
+        help="The Chroma folder, instead of TRIBAL_DATA_DIR or a server.",
+        callback=lambda ctx, _option, value: _keep(ctx, "data_dir", value),
+    ),
+    "collection": click.Option(
+        ["--collection"],
+        metavar="NAME",
+        expose_value=False,
+        help="The collection in it, instead of TRIBAL_COLLECTION.",
+        callback=lambda ctx, _option, value: _keep(ctx, "collection", value),
+    ),
+}
+"""The options of every command that say which store it uses."""
+_STORE = "tribal.store"
+
+
+def _keep(ctx: click.Context, name: str, value: str | None) -> None:
+    if value is not None:
+        ctx.meta.setdefault(_STORE, {})[name] = value
+
+
+def store_options() -> dict[str, str]:
+    """Those of `STORE_OPTIONS` that the running command was given, by the names of settings."""
+    return dict(click.get_current_context().meta.get(_STORE, {}))
+
+
 class Command(click.Command):
     """A command with our help page, that refuses surplus arguments in our words."""
 
     allow_extra_args = True
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:  # noqa: ANN401 - click's arguments
+        super().__init__(*args, **attributes)
+        self.params += STORE_OPTIONS.values()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, and refuse what is left over."""

@@ -249,6 +249,24 @@ class StatsResult(Result):
     next_step: str
 
 
+class SettingResult(BaseModel):
+    """A setting in effect."""
+
+    variable: str
+    value: str = Field(description="empty if there is none; a secret is only said to be set")
+    source: str = Field(description="option, environment or default")
+
+
+class WhereResult(Result):
+    """The settings in effect."""
+
+    location: str = Field(description="the Chroma folder, or the server's address")
+    collection: str
+    settings: list[SettingResult]
+    notes: list[str] = []
+    next_step: str = ""
+
+
 class FolderProblem(BaseModel):
     """A problem of the store's folder."""
 
