@@ -162,7 +162,7 @@ async def test_remember_keeps_text_that_looks_like_json_unchanged(
 @pytest.mark.parametrize(
     ("tool", "arguments", "why"),
     [
-        ("tribal_remember", {}, "content is empty. Give the text to remember."),
+        ("tribal_remember", {}, "content: a value is required."),
         ("tribal_remember", {"content": "x", "confidence": 2}, "confidence must be at most 1"),
         ("tribal_remember", {"content": "x", "confidence": "0.5"}, "confidence must be a number"),
         ("tribal_recall", {"query": "x", "count": "5"}, "count must be a whole number"),
@@ -181,7 +181,7 @@ async def test_remember_keeps_text_that_looks_like_json_unchanged(
         ("tribal_recall", {"query": "x", "count": 21}, "count must be at most 20"),
         ("tribal_recall", {"query": "x", "date_from": "soon"}, "not an ISO 8601 date"),
         ("tribal_recall", {"query": "x", "tags": [""]}, "A tag is empty"),
-        ("tribal_forget", {}, "No ids are given"),
+        ("tribal_forget", {}, "ids: a value is required."),
         ("tribal_forget", {"ids": ["x"], "dry_run": "false"}, "dry_run must be true or false"),
     ],
 )

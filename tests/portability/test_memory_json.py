@@ -5,6 +5,7 @@ import math
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import anyio
 import numpy as np
@@ -156,3 +157,19 @@ def test_numbers_are_rounded_to_float32_and_refused_beyond_its_range() -> None:
     for beyond in (1e39, -3.5e38, math.inf, math.nan, 10**400):
         with pytest.raises(EntryError, match="embedding"):
             vector(beyond)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"tags": ["short", "x" * 1001]},
+        {"source_instance": "x" * 1001},
+        {"source_type": "ä" * 501},
+        {"embedding_model": "x" * 1001},
+    ],
+    ids=lambda field: next(iter(field)),
+)
+def test_a_label_that_results_repeat_is_bounded(field: dict[str, Any]) -> None:
+    data = {"id": "a", "content": "b", "created_at": "2026-01-15"} | field
+    with pytest.raises(EntryError, match=r"TRIBAL_LIMIT_LABEL_BYTES"):
+        entry_from_dict(data)

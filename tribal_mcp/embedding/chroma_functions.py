@@ -16,6 +16,7 @@ from tribal_mcp.embedding.base import BATCH, checked
 from tribal_mcp.errors import EmbedderError
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.vectors import Vector
+from tribal_mcp.stores.chroma.loading import load_chroma
 
 
 @dataclass(slots=True)
@@ -76,6 +77,7 @@ def default(_model: str, _key: str) -> Callable[[], Callable[[list[str]], Any]]:
     """Chroma's default, all-MiniLM-L6-v2 on ONNX, downloaded once."""
 
     def make() -> Callable[[list[str]], Any]:
+        load_chroma()
         from chromadb.utils.embedding_functions import (  # noqa: PLC0415 - takes seconds
             ONNXMiniLM_L6_V2,
         )
@@ -89,6 +91,7 @@ def sentence_transformers(model: str, _key: str) -> Callable[[], Callable[[list[
     """Models of the package sentence-transformers, on this machine."""
 
     def make() -> Callable[[list[str]], Any]:
+        load_chroma()
         from chromadb.utils.embedding_functions import (  # noqa: PLC0415 - takes seconds
             SentenceTransformerEmbeddingFunction,
         )
@@ -102,6 +105,7 @@ def cohere(model: str, key: str) -> Callable[[], Callable[[list[str]], Any]]:
     """Cohere's models."""
 
     def make() -> Callable[[list[str]], Any]:
+        load_chroma()
         from chromadb.utils.embedding_functions import (  # noqa: PLC0415 - takes seconds
             CohereEmbeddingFunction,
         )
@@ -115,6 +119,7 @@ def google(model: str, key: str) -> Callable[[], Callable[[list[str]], Any]]:
     """Google's Gemini models."""
 
     def make() -> Callable[[list[str]], Any]:
+        load_chroma()
         from chromadb.utils.embedding_functions import (  # noqa: PLC0415 - takes seconds
             GoogleGenerativeAiEmbeddingFunction,
         )
@@ -128,6 +133,7 @@ def huggingface(model: str, key: str) -> Callable[[], Callable[[list[str]], Any]
     """Models of Hugging Face's inference API."""
 
     def make() -> Callable[[list[str]], Any]:
+        load_chroma()
         from chromadb.utils.embedding_functions import (  # noqa: PLC0415 - takes seconds
             HuggingFaceEmbeddingFunction,
         )

@@ -19,6 +19,9 @@ class Limits(BaseModel):
     expansion_ratio: int = Field(
         200, gt=0, description="bytes that a compressed file expands to, per byte"
     )
+    label_bytes: int = Field(
+        1000, gt=0, description="a tag, a source or the name of a model, as UTF-8"
+    )
     id_bytes: int = Field(4096, gt=0, description="an id or a link to one, as UTF-8")
     content_bytes: int = Field(4 * MIB, gt=0, description="the content of one memory, as UTF-8")
     tags: int = Field(1_000, gt=0, description="tags of one memory, and related ids")

@@ -10,7 +10,14 @@ import orjson
 from tribal_mcp.errors import EntryError
 from tribal_mcp.portability.choices import MemorySource
 from tribal_mcp.portability.limits import DEFAULT_LIMITS, NO_LIMITS, Limits
-from tribal_mcp.portability.memory import MemoryEntry, aware, date_text, read_date, source_text
+from tribal_mcp.portability.memory import (
+    MADE_BY,
+    MemoryEntry,
+    aware,
+    date_text,
+    read_date,
+    source_text,
+)
 from tribal_mcp.portability.strict_json import check
 from tribal_mcp.portability.vectors import (
     Vector,
@@ -105,7 +112,7 @@ def entry_from_dict(data: object, limits: Limits = DEFAULT_LIMITS) -> MemoryEntr
         entry.updated_at = entry.created_at
         if rest.pop("updated_at", None) is not None and "created_at" in verbatim:
             verbatim["updated_at"] = verbatim["created_at"]
-    source = _text(rest, "source_type", "unknown")
+    source = _label(rest, "source_type", limits)
     entry.source_type = MemorySource.read(source)
     if entry.source_type != source:
         verbatim["source_type"] = source
@@ -114,13 +121,15 @@ def entry_from_dict(data: object, limits: Limits = DEFAULT_LIMITS) -> MemoryEntr
     entry.id = _required_text(rest, "id")
     check_id("id", entry.id, limits)
     entry.embedding = _embedding(rest.pop("embedding", None), limits)
-    entry.source_instance = _text(rest, "source_instance", "unknown")
+    entry.source_instance = _label(rest, "source_instance", limits)
     entry.tags = _texts(rest, "tags", limits)
     entry.context = _optional_text(rest, "context")
     entry.confidence = as_confidence(rest.pop("confidence", 1.0))
     entry.supersedes = _optional_text(rest, "supersedes")
     entry.related_to = _texts(rest, "related_to", limits)
     _check_links(entry, limits)
+    for tag in entry.tags:
+        _check_label("a tag", tag, limits)
     entry.metadata = {}
     metadata = rest.pop("metadata", None)
     if metadata is not None:
@@ -128,6 +137,8 @@ def entry_from_dict(data: object, limits: Limits = DEFAULT_LIMITS) -> MemoryEntr
             raise EntryError(f"metadata is {kind_of(metadata)}, not an object")
         entry.metadata = metadata
     entry.extra = rest
+    if MADE_BY in rest and type(rest[MADE_BY]) is str:
+        _check_label(MADE_BY, rest[MADE_BY], limits)
     entry.verbatim = verbatim
     return entry
 
@@ -212,8 +223,17 @@ def _required_text(rest: dict[str, Any], name: str) -> str:
     return value
 
 
-def _text(rest: dict[str, Any], name: str, default: str) -> str:
-    return _required_text(rest, name) if name in rest else default
+def _label(rest: dict[str, Any], name: str, limits: Limits) -> str:
+    """A short text that results repeat; `unknown` if it is missing."""
+    if name not in rest:
+        return "unknown"
+    value = _required_text(rest, name)
+    _check_label(name, value, limits)
+    return value
+
+
+def _check_label(what: str, value: str, limits: Limits) -> None:
+    _check_bytes(what, value, limits.label_bytes, "TRIBAL_LIMIT_LABEL_BYTES")
 
 
 def _optional_text(rest: dict[str, Any], name: str) -> str | None:

@@ -173,3 +173,13 @@ def test_a_name_without_a_known_suffix_is_refused(name: str) -> None:
 def test_objects_over_several_lines_are_refused_with_the_rule(text: bytes) -> None:
     with pytest.raises(BundleError, match="one memory per line"):
         read(text)
+
+
+@pytest.mark.parametrize("name", ["model_name", "provider", "created_at"])
+def test_a_very_long_name_in_a_manifest_is_refused(name: str) -> None:
+    bundle = json.loads(written(1))
+    del bundle["integrity"]
+    bundle["manifest"]["embedding"][name] = "x" * 100_000
+    with pytest.raises(BundleError, match="has 100,000 characters; the limit is 500") as refused:
+        read(json.dumps(bundle).encode())
+    assert len(str(refused.value)) < 200

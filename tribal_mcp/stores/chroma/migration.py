@@ -22,6 +22,7 @@ from tribal_mcp.errors import NoSpace, StoreDamaged, StoreError
 from tribal_mcp.files.atomic import fsync_directory, fsync_path
 from tribal_mcp.stores.chroma.api_reader import ApiFiles
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
+from tribal_mcp.stores.chroma.loading import load_chroma
 from tribal_mcp.stores.chroma.lock import OWN_FOLDER
 from tribal_mcp.stores.errors import explained
 from tribal_mcp.stores.raw import HARMLESS_EMBEDDERS, UnknownLayout
@@ -97,6 +98,7 @@ class PrivateCopy:
 
 def open_client(folder: Path) -> "ClientAPI":
     """A Chroma client on that folder. It converts the database of an older version."""
+    load_chroma()
     import chromadb  # noqa: PLC0415 - takes seconds
     from chromadb.config import Settings  # noqa: PLC0415
 

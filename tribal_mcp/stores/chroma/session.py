@@ -18,6 +18,7 @@ import anyio.to_thread
 
 from tribal_mcp.errors import StoreLocked
 from tribal_mcp.stores.chroma.folder import ChromaFolder
+from tribal_mcp.stores.chroma.loading import load_chroma
 from tribal_mcp.stores.chroma.recovery import recover
 from tribal_mcp.stores.errors import explained
 
@@ -67,6 +68,8 @@ class Sessions:
                     raise StoreLocked("Another process has just created this store. Try again.")
             yield
             return
+        if writing:
+            await anyio.to_thread.run_sync(load_chroma)  # not while others wait for the lock
         async with self.locked(when=writing or folder.exists):
             yield
 
