@@ -98,8 +98,8 @@ class Settings(BaseSettings):
     def _valid_collection_name(cls, value: str) -> str:
         if not _COLLECTION.fullmatch(value):
             raise ValueError(
-                "it must have 3 to 500 characters from a-z, A-Z, 0-9, '.', '_' and '-', and begin "
-                "and end with a letter or digit"
+                "it must be 3 to 500 characters long, use only letters, digits, '.', '_' and '-', "
+                "and begin and end with a letter or digit"
             )
         return value
 

@@ -163,7 +163,7 @@ def test_recall_escapes_hidden_characters(tribal: Tribal) -> None:
     ("arguments", "code", "why"),
     [
         (["remember", " "], 2, "content is empty"),
-        (["remember", "x", "--supersedes", "y"], 2, "'y', does not exist"),
+        (["remember", "x", "--supersedes", "y"], 2, "There is no memory 'y' to supersede."),
         (["remember", "x", "--confidence", "7"], 2, "--confidence"),
         (["recall", "x", "--count", "99"], 2, "--count"),
         (["recall", "x", "--from", "soon"], 2, "not an ISO 8601 date"),

@@ -115,7 +115,7 @@ async def test_a_server_that_cant_be_reached_is_an_error_message() -> None:
     ("lie", "says"),
     [
         ("few", "returned 1 vector for 2 texts"),
-        ("short", "a vector of 7 dimensions, but 8 are set"),
+        ("short", "vectors with 7 dimensions, but TRIBAL_EMBEDDING_DIMENSIONS is 8. Set it to 7."),
         ("nan", "returned an invalid vector"),
         ("json", "but not with embeddings"),
     ],

@@ -176,7 +176,11 @@ async def test_remember_keeps_text_that_looks_like_json_unchanged(
             {"text": "x"},
             "There is no argument 'text'. The arguments are: content",
         ),
-        ("tribal_remember", {"content": "x", "supersedes": "y"}, "'y', does not exist"),
+        (
+            "tribal_remember",
+            {"content": "x", "supersedes": "y"},
+            "There is no memory 'y' to supersede.",
+        ),
         ("tribal_recall", {"query": "x", "page": 2}, "Only a list without a query has pages"),
         ("tribal_recall", {"query": "x", "count": 21}, "count must be at most 20"),
         ("tribal_recall", {"query": "x", "date_from": "soon"}, "not an ISO 8601 date"),

@@ -156,7 +156,7 @@ async def test_the_same_text_with_other_tags_is_stored_if_it_supersedes_the_firs
 
 async def test_only_an_existing_memory_can_be_superseded(store: SearchableStore) -> None:
     first = await said(store, "Likes tea")
-    with pytest.raises(UsageError, match=r"'nobody', does not exist") as error:
+    with pytest.raises(UsageError, match=r"There is no memory 'nobody' to supersede\.") as error:
         await said(store, "Likes coffee", supersedes="nobody")
     assert "recall(" in next_steps(error.value)
     await forget(store, [first.id])
@@ -241,7 +241,10 @@ async def test_forget_reports_deleted_missing_and_current_memories(
         dry_run=dry_run,
         next_steps=result.next_steps,
     )
-    assert "the correction of 'b', so it is current again" in next_steps(result)
+    assert (
+        "the correction of 'b', so 'b' is current again. To delete 'b' as well, run"
+        in next_steps(result)
+    )
     assert ("To delete, run forget(ids=['c', 'd'])" in next_steps(result)) == dry_run
     assert set(await each_store.list_ids()) == ({"a", "b", "c", "d"} if dry_run else {"a", "b"})
     assert set(await each_store.forgotten()) == (set() if dry_run else {"c", "d"})

@@ -284,7 +284,9 @@ def _resolved(path: Path, shown: str) -> Path:
             continue
         links += 1
         if links > _MAX_LINKS:
-            raise PathNotAllowed(f"{shown} leads through too many symbolic links.")
+            raise PathNotAllowed(
+                f"{shown} leads through too many symbolic links. Give the path without links."
+            )
         if target.is_absolute():
             done = Path("/")
         rest += reversed(target.parts[target.is_absolute() :])

@@ -175,7 +175,7 @@ def _temporary_folder() -> Path:
         return Path(tempfile.gettempdir()).resolve()
     except OSError as error:
         raise NoSpace(
-            "There is no temporary folder that can be written to, which a large bundle needs. "
+            "A large bundle needs a writable temporary folder, and there is none. "
             "Nothing was changed. Free some space, or set TMPDIR to another folder."
         ) from error
 

@@ -40,8 +40,9 @@ def _read_bundle(name: str) -> str | bytes:
             size = os.fstat(file.fileno()).st_size
             if size > limits.inline_bytes:
                 raise ResourceError(
-                    f"{name!r} has {size:,} bytes; a resource may have {limits.inline_bytes:,} "
-                    "(TRIBAL_LIMIT_INLINE_BYTES). Use its path instead."
+                    f"{name!r} has {size:,} bytes, and the limit for a resource is "
+                    f"{limits.inline_bytes:,} bytes (TRIBAL_LIMIT_INLINE_BYTES). Use its path "
+                    "instead."
                 )
             data = file.read()
     except UsageError as error:

@@ -128,7 +128,7 @@ def settings_at(settings: Settings, location: str) -> Settings:
         return Settings(**(dict(settings) | changes))
     except ValidationError as error:
         text = reasons(error, lambda field: _NAMES.get(field, field))
-        raise UsageError(f"{shown} is not a location of memories: {text}.") from None
+        raise UsageError(f"{shown} is not a valid store: {text}.") from None
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

@@ -112,7 +112,7 @@ def test_a_missing_temporary_folder_raises_no_space(
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
     try:
         with (
-            pytest.raises(NoSpace, match="no temporary folder that can be written to"),
+            pytest.raises(NoSpace, match="needs a writable temporary folder"),
             Spool(tmp_path / "none").scratch(elsewhere=True),
         ):
             pass

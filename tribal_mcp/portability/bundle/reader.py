@@ -143,7 +143,7 @@ class BundleReader:
             if isinstance(item, RejectedEntry):
                 if strict:
                     raise BundleError(
-                        f"{item}. In strict mode one invalid entry refuses the bundle."
+                        f"{item}. In strict mode, a single invalid entry rejects the whole bundle."
                     )
                 result.rejected_count += 1
                 if len(result.rejected) < _MAX_DETAILS:

@@ -113,7 +113,8 @@ class Planner:
             more = ", …" if conflicts > _EXAMPLES else ""
             raise ImportConflict(
                 f"{counted(conflicts, 'memory differs', 'memories differ')} from the bundle "
-                f"({some}{more}), and the import was to fail in that case. Nothing was imported.",
+                f"({some}{more}), so the import stopped, as requested with 'fail'. "
+                "Nothing was imported.",
                 NextStep(
                     "To see the differences, run {call}.",
                     "import",
@@ -159,8 +160,8 @@ class Planner:
             decision = self._decide(here.get(entry.id), entry)
             if decision.action is Action.REFUSE:
                 raise ImportConflict(
-                    f"The memory {entry.id!r:.80} was changed here since the import began, and the "
-                    "import was to fail in that case."
+                    f"The memory {entry.id!r:.80} was changed here since the import began, so the "
+                    "import stopped, as requested with 'fail'."
                 )
             written, under = entry, here.get(entry.id)
             if entry.id in copies:

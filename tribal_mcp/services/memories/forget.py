@@ -95,11 +95,16 @@ def _next_steps(result: ForgetResult) -> list[NextStep]:
         return [NextStep("No memory has one of those ids."), _FIND_IDS]
     steps: list[NextStep] = []
     if again := result.current_again:
+        correction, these, them = (
+            ("correction", f"{some_ids(again)} is", some_ids(again))
+            if len(again) == 1
+            else ("corrections", "they are", "them")
+        )
         steps.append(
             NextStep(
-                f"{'This deletes' if result.dry_run else 'You deleted'} the correction of "
-                f"{some_ids(again)}, so {'it is' if len(again) == 1 else 'they are'} current "
-                f"again. If {'it is' if len(again) == 1 else 'they are'} wrong, run {{call}}.",
+                f"{'This deletes' if result.dry_run else 'You deleted'} the {correction} of "
+                f"{some_ids(again)}, so {these} current again. To delete {them} as well, run "
+                "{call}.",
                 "forget",
                 {"ids": again},
             )

@@ -165,9 +165,9 @@ async def _about_links(store: SearchableStore, entry: MemoryEntry) -> list[str]:
         if entry.supersedes not in here:
             deleted = entry.supersedes in await store.forgotten([entry.supersedes])
             raise UsageError(
-                f"The memory to supersede, {entry.supersedes!r:.80}, "
-                f"{'was deleted' if deleted else 'does not exist'}. Nothing was stored. Correct "
-                "the id, or leave it out.",
+                f"There is no memory {entry.supersedes!r:.80} to supersede"
+                f"{': it was deleted' if deleted else ''}. Nothing was stored. Correct the id, or "
+                "leave it out.",
                 NextStep("To find the id, run {call}.", "recall", {"query": ...}),
             )
         others = (await store.corrections([entry.supersedes])).get(entry.supersedes, [])

@@ -188,9 +188,9 @@ class ChromaFolder:
             return
         if not self.may_convert:
             raise StoreError(
-                "An older version of Chroma made this folder. A write would convert it, for good: "
-                "programs with the older version may not be able to open it any more. Nothing was "
-                "changed. To allow it, set TRIBAL_MIGRATE_FOLDER=true; a copy of the folder is "
+                "An older version of Chroma made this folder. A write would convert it "
+                "permanently, and programs with the older version might no longer open it. Nothing "
+                "was changed. To allow it, set TRIBAL_MIGRATE_FOLDER=true; a copy of the folder is "
                 "kept. To leave the folder as it is, export its memories and import them into "
                 "another folder (TRIBAL_DATA_DIR)."
             )

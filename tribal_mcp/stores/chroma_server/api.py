@@ -156,7 +156,8 @@ class ServerApi:
             if found is not None:
                 return found
         raise StoreError(
-            f"Can't list the memories on {self}: others keep deleting some. Try again later."
+            f"Can't list the memories on {self}: other programs keep deleting memories. "
+            "Try again later."
         )
 
     def _listed(self, collection: RawCollection, where: dict[str, Any] | None) -> list[str] | None:
