@@ -7,6 +7,7 @@ is only safe once the file was synced; the rest may be there or not in blocks of
 each as it was at a moment of its own, and a file may have grown by zeros.
 """
 
+import json
 import os
 import random
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from tests.campaigns.trace import Operation, Trace
+from tribal_mcp.stores.chroma.files.hnsw import FILES
 
 Rules = Literal["ext4", "posix"]
 Fate = Literal["nothing", "names", "zeros", "torn 512", "torn 4096", "everything"]
@@ -21,6 +23,7 @@ Fate = Literal["nothing", "names", "zeros", "torn 512", "torn 4096", "everything
 RULES: tuple[Rules, ...] = ("ext4", "posix")
 FATES: tuple[Fate, ...] = ("nothing", "names", "zeros", "torn 512", "torn 4096", "everything")
 
+_BACKUPS = "tribal-mcp/guard/"
 _NAMES = {"create", "rename", "remove", "mkdir"}
 
 
@@ -39,15 +42,22 @@ class State:
     marks: list[str]
 
     def put(self, place: Path) -> None:
-        """Write it to a folder that does not exist yet."""
+        """Write it to a directory that does not exist yet."""
         place.mkdir()
         for path in sorted(self.folders):
             (place / path).mkdir(parents=True, exist_ok=True)
         for path, content in self.files.items():
             (place / path).parent.mkdir(parents=True, exist_ok=True)
             (place / path).write_bytes(content)
-            # Files get a time of their own, so that none passes for the one that was there before.
-            os.utime(place / path, ns=(1, 1 + hash(content) % 10**9))
+        # The time of a change may reach the disk later than the change: so an index file of the
+        # size that was recorded has the recorded time, whatever it holds.
+        for path, content in self.files.items():
+            if path.startswith(_BACKUPS) and content:
+                _, stamps, *_ = json.loads(content.partition(b"\n")[0])
+                for name, stamp in zip(FILES, stamps, strict=True):
+                    file = place / path.removeprefix(_BACKUPS) / name
+                    if stamp and file.exists() and file.stat().st_size == stamp[0]:
+                        os.utime(file, ns=(stamp[1], stamp[1]))
 
 
 def cut(trace: Trace, at: int, rules: Rules, fate: Fate, chance: random.Random) -> State:

@@ -117,14 +117,20 @@ def judged(
 
 
 def _moment(traced: trace.Trace, chance: random.Random) -> int:
-    """Where to cut: anywhere, or, more often, soon after a write to an index."""
+    """Where to cut: anywhere, or, more often, while an index has writes that are not synced."""
     operations = traced.operations
     first = next(n for n, o in enumerate(operations) if o.kind == "mark") + 1
     indexes = {o.file for o in operations if o.kind == "create" and o.path.endswith(_INDEX)}
     indexes |= {file for path, file in traced.names.items() if path.endswith(_INDEX)}
-    written = [n for n, o in enumerate(operations) if n >= first and o.file in indexes]
-    if written and chance.random() < 2 / 3:
-        return min(chance.choice(written) + chance.randint(1, 40), len(operations))
+    dirty: set[int] = set()
+    moments: list[int] = []
+    for number, operation in enumerate(operations):
+        if operation.file in indexes:
+            (dirty.discard if operation.kind == "sync" else dirty.add)(operation.file)
+        if dirty and number >= first:
+            moments.append(number + 1)
+    if moments and chance.random() < 2 / 3:
+        return chance.choice(moments)
     return chance.randint(first, len(operations))
 
 

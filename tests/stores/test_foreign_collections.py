@@ -21,6 +21,7 @@ from tribal_mcp.services.import_export import export_memories
 from tribal_mcp.stores.base import UNDATED
 from tribal_mcp.stores.chroma import write as batches
 from tribal_mcp.stores.chroma.folder import ChromaFolder
+from tribal_mcp.stores.chroma.lock import FolderLock
 from tribal_mcp.stores.chroma.store import ChromaStore
 from tribal_mcp.stores.chroma_server.http import ChromaServer
 from tribal_mcp.stores.chroma_server.store import ChromaServerStore
@@ -130,6 +131,22 @@ async def test_a_planted_embedding_function_is_never_constructed(
         assert await store.check()
     assert canary.constructed == 0
     assert sockets == []
+
+
+async def test_a_recovery_leaves_collections_alone_that_this_program_never_wrote(
+    tmp_path: Path, canary: type[_Canary], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "store"
+    _foreign(folder)
+    _plant(folder, "canary")
+    async with ChromaStore(folder, "ours") as store:
+        await store.upsert([memory(1)])
+    FolderLock(folder).set_marker()
+    monkeypatch.setattr("tribal_mcp.stores.chroma.lock.boot_id", lambda: "another")
+    async with ChromaStore(folder, "ours") as store:
+        assert (await store.get_many(["memory-1"]))["memory-1"] == memory(1)
+        assert await store.check() == []
+    assert canary.constructed == 0
 
 
 async def test_without_the_check_the_embedding_function_would_be_constructed(

@@ -32,7 +32,7 @@ from tribal_mcp.stores.chroma.folder import OURS, ChromaFolder
 from tribal_mcp.stores.chroma.journal import Batch
 from tribal_mcp.stores.chroma.lock import OWN_FOLDER
 from tribal_mcp.stores.chroma.proof import REBUILD, ProvenVectors, SavedVectors
-from tribal_mcp.stores.chroma.write import apply_batch, check_embedding_function
+from tribal_mcp.stores.chroma.write import apply_batch, check_embedding_function, is_writable
 from tribal_mcp.stores.errors import RESCUE, explained
 from tribal_mcp.stores.raw import RawCollection
 from tribal_mcp.stores.record import to_entry
@@ -81,22 +81,34 @@ def _recover_collections(folder: ChromaFolder, on_wait: OnWait, *, power_cut: bo
     if not isinstance(files := folder.files(), ChromaFiles):
         return done
     for raw in files.collections():
-        segment, applied = files.vector_segment(raw)
-        suspect = (
-            (folder.own / REBUILD / segment).exists()
-            or folder.index_backup.interrupted(segment, applied)
-            or _is_unreadable(files, raw)
-            or (power_cut and _may_be_torn(folder, files, raw))
-        )
-        if suspect:
+        segment, _ = files.vector_segment(raw)
+        backup = folder.index_backup.read(segment, labels=False)
+        in_progress = (folder.own / REBUILD / segment).exists()
+        written = OURS in raw.metadata or backup is not None or in_progress
+        if not written or not is_writable(raw):
+            continue  # this program has never written to it
+        if _is_suspect(folder, files, raw, power_cut=power_cut):
             done += rebuild(folder, raw, on_wait, power_cut=power_cut)
             files = folder.chroma_files()
         if files.unapplied(raw):
             folder.apply_log(raw.name)
             done.append(f"Changes of {raw.name!r} that were only in Chroma's log were applied.")
-        if folder.index_backup.read(segment, labels=False):
+        if backup is not None:
             folder.back_up_index(raw.name)  # it may not be on the disk yet
     return done
+
+
+def _is_suspect(
+    folder: ChromaFolder, files: ChromaFiles, raw: RawCollection, *, power_cut: bool
+) -> bool:
+    """Whether Chroma must not open the collection's index."""
+    segment, applied = files.vector_segment(raw)
+    return (
+        (folder.own / REBUILD / segment).exists()
+        or folder.index_backup.interrupted(segment, applied)
+        or _is_unreadable(files, raw)
+        or (power_cut and _may_be_torn(folder, files, raw))
+    )
 
 
 def _is_unreadable(files: ChromaFiles, raw: RawCollection) -> bool:

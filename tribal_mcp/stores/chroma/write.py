@@ -18,7 +18,7 @@ from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.stores.chroma.checksums import checksum
 from tribal_mcp.stores.chroma.folder import OURS, ChromaFolder
 from tribal_mcp.stores.chroma.journal import Batch
-from tribal_mcp.stores.raw import HARMLESS_EMBEDDERS, RawCollection
+from tribal_mcp.stores.raw import HARMLESS_EMBEDDERS, RawCollection, UnknownLayout
 from tribal_mcp.stores.record import (
     CHECKSUM,
     pending_name,
@@ -155,6 +155,14 @@ def writable_collection(
         )
     check_embedding_function(raw)
     return folder.chroma_collection(name)
+
+
+def is_writable(raw: RawCollection) -> bool:
+    """Whether it is known that a write to the collection runs no foreign code."""
+    try:
+        return raw.embedding_functions() <= HARMLESS_EMBEDDERS
+    except UnknownLayout:
+        return False
 
 
 def check_embedding_function(raw: RawCollection) -> None:
