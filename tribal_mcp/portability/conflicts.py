@@ -1,9 +1,10 @@
 """The merge rule: what an import does with one entry.
 
 A pure function of what the store has under the id (a memory, a tombstone or nothing), what comes in
-(a memory or a tombstone) and the strategy. Between a memory and a tombstone the later one wins, and
-the tombstone if both have the same time. So two stores that import each other's bundles end up
-equal, in whatever order they do it.
+(a memory or a tombstone) and the strategy. Under `merge` the later of a memory and a tombstone
+wins, the tombstone at equal times. Two stores that merge each other's bundles then agree, except on
+memories that differ at the same `updated_at`: those are reported as conflicts, unless only their
+vectors differ.
 """
 
 from dataclasses import dataclass
