@@ -395,10 +395,10 @@ async def test_none_means_not_given() -> None:
         SAMPLE_BUNDLE,
         store,
         None,
-        None,
-        None,
-        dry_run=None,
-        on_progress=None,  # type: ignore[arg-type]
+        None,  # type: ignore[arg-type]
+        None,  # type: ignore[arg-type]
+        dry_run=None,  # type: ignore[arg-type]
+        on_progress=None,
     )
     assert summary.imported == 2
     exported = await export_memories(store, None, None, None, since=None)
