@@ -1,6 +1,7 @@
 """Settings and limits. The only reader of the environment.
 
 Every setting has its own `TRIBAL_…` variable and a default that works; docs/settings.md lists them.
+(Over 300 lines: all settings, their rules and their only reader are here.)
 """
 
 import difflib

@@ -21,7 +21,7 @@ from tests.support.mcp_client import (
     write_many,
 )
 from tribal_mcp.mcp_server.server import build_server
-from tribal_mcp.services.memories.recall import ANSWER_BYTES
+from tribal_mcp.services.memories.answer import ANSWER_BYTES
 
 pytestmark = pytest.mark.anyio
 

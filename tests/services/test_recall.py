@@ -17,8 +17,9 @@ from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.hidden_characters import hidden_characters
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.services.embedders import EmbedderOf
+from tribal_mcp.services.memories.answer import ANSWER_BYTES
 from tribal_mcp.services.memories.bm25 import KeywordSearch
-from tribal_mcp.services.memories.recall import ANSWER_BYTES, MOST, QUERY, recall
+from tribal_mcp.services.memories.recall import MOST, QUERY, recall
 from tribal_mcp.services.results import RecallResult
 from tribal_mcp.stores.base import EVERYTHING
 from tribal_mcp.stores.chroma.store import open_store

@@ -1,21 +1,17 @@
 """The use case: find the memories that answer a question, each after its corrections; or list them.
 
 Semantic search if the embedder of the store's vectors is available, else keyword search; memories
-without a vector are found by keyword search in either case. Contents are text of others, so they
-are cut to a bounded size, and hidden characters in them are named.
+without a vector are found by keyword search in either case.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 from tribal_mcp.embedding.providers import embedder_of as configured_embedder
 from tribal_mcp.errors import UsageError
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.filters import ExportFilter, read_filter
-from tribal_mcp.portability.hidden_characters import hidden_characters
-from tribal_mcp.portability.memory import date_text
 from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.embedders import (
@@ -28,12 +24,13 @@ from tribal_mcp.services.embedders import (
     fits,
     without_vector,
 )
+from tribal_mcp.services.memories.answer import By, fill, hit_of
 from tribal_mcp.services.memories.bm25 import KeywordSearch
 from tribal_mcp.services.memories.corrections import Corrections
 from tribal_mcp.services.other_models import other_models_in
 from tribal_mcp.services.requests import ListRequest, RecallRequest
 from tribal_mcp.services.results import Hit, RecallResult
-from tribal_mcp.stores.base import UNDATED, StoreState
+from tribal_mcp.stores.base import StoreState
 from tribal_mcp.stores.factory import location_of
 from tribal_mcp.stores.search import SearchableStore
 from tribal_mcp.text import counted, memories
@@ -43,19 +40,9 @@ MOST = 20
 _PAGES = 1_000_000
 QUERY = 2_000
 """Characters of a query."""
-ANSWER_BYTES = 20_000
-"""Of an answer as JSON: about half of what hosts pass to a model without a warning."""
-_NEXT_STEPS_BYTES = 1_500
-"""Reserved in it for the next steps, which the interface renders later."""
-_CONTENT_BYTES = 16_000
-_LEAST_BYTES = 40
-_TAGS_LENGTH = 200
 _DIGITS = 4
 
-_STORE_FIRST = NextStep("To store a memory, run {call}.", "remember", {"content": ...})
 _EMBED_MISSING = NextStep("To embed the memories without a vector, run {call}.", "reembed")
-
-By = Literal["meaning", "words", "correction", "date"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +106,8 @@ async def list_newest(store: SearchableStore, request: ListRequest) -> RecallRes
             await store.get_many(ids, vectors=False), await store.corrections(ids) if ids else {}
         )
     result = RecallResult(searched_by="date", total=total)
-    hits = [_hit(i, known) for i in ids if i in known.entries]
-    _fill(result, hits, filters)
+    hits = [hit_of(i, known) for i in ids if i in known.entries]
+    fill(result, hits, filters)
     pages = -(-total // count)
     if page > pages and total:
         result.next_steps = [
@@ -174,7 +161,7 @@ async def recall(
     about_vectors = _describe_search(result, state, found, why_not, len(others))
     if not corrections.complete:
         result.notes.append("There are too many corrections of corrections to read them all.")
-    _fill(result, _ranked(matches, corrections, filters)[:count], filters)
+    fill(result, _ranked(matches, corrections, filters)[:count], filters)
     result.next_steps += about_vectors
     return result
 
@@ -261,7 +248,7 @@ def _ranked(found: Sequence[Found], known: Corrections, filters: ExportFilter) -
         entry, one = known.entries.get(memory_id), by_id.get(memory_id)
         if entry is not None and (one or filters.matches(entry)):
             hits.append(
-                _hit(
+                hit_of(
                     memory_id,
                     known,
                     one.by if one else "correction",
@@ -269,78 +256,3 @@ def _ranked(found: Sequence[Found], known: Corrections, filters: ExportFilter) -
                 )
             )
     return hits
-
-
-def _hit(memory_id: str, known: Corrections, by: By = "date", score: float | None = None) -> Hit:
-    entry = known.entries[memory_id]
-    return Hit(
-        id=memory_id,
-        content=entry.content,
-        tags=_few(entry.tags),
-        created_at="" if UNDATED in entry.extra else date_text(entry, "created_at"),
-        found_by=by,
-        score=score,
-        superseded_by=known.corrections.get(memory_id, []),
-        hidden=hidden_characters(entry.content),
-    )
-
-
-def _few(tags: list[str]) -> list[str]:
-    """The first tags, within a bounded length."""
-    shown: list[str] = []
-    room = _TAGS_LENGTH
-    for tag in tags:
-        if room < len(tag):
-            return [*shown, f"… and {len(tags) - len(shown):,} more"]
-        shown.append(tag)
-        room -= max(1, len(tag))
-    return shown
-
-
-def _fill(result: RecallResult, hits: list[Hit], filters: ExportFilter) -> None:
-    """Add the hits, with as much of their contents as fits into an answer."""
-    share = _CONTENT_BYTES // max(1, len(hits))
-    left_out = 0
-    while True:
-        result.hits = [_cut(hit, share) for hit in hits]
-        result.next_steps = _next_steps(result, left_out, filters)
-        size = len(result.model_dump_json().encode()) + _NEXT_STEPS_BYTES
-        if size <= ANSWER_BYTES or not hits:
-            return
-        if share > _LEAST_BYTES:
-            share //= 2
-        else:  # an id or a tag may be very long
-            hits, left_out = hits[:-1], left_out + 1
-
-
-def _cut(hit: Hit, size: int) -> Hit:
-    data = hit.content.encode()
-    if len(data) <= size:
-        return hit
-    shown = data[:size].decode(errors="ignore")
-    return hit.model_copy(
-        update={"content": f"{shown}…", "left_out": len(hit.content) - len(shown)}
-    )
-
-
-def _next_steps(result: RecallResult, left_out: int, filters: ExportFilter) -> list[NextStep]:
-    if not result.hits and not left_out:
-        if result.searched_by == "date":
-            return [NextStep(f"There are no {filters.in_words()}.")] if filters else [_STORE_FIRST]
-        where = ", or search without tags and dates" if filters else ""
-        return [NextStep(f"Found nothing in {filters.in_words()}. Try other words{where}.")]
-    steps: list[NextStep] = []
-    if left_out:
-        are = counted(left_out, "memory is", "memories are")
-        step = f"{are} too large to show. To get them, run {{call}}."
-        steps.append(NextStep(step, "export"))
-    if any(hit.left_out for hit in result.hits):
-        steps.append(NextStep("To read more of a text that is cut, ask for fewer memories."))
-    if any(hit.superseded_by for hit in result.hits):
-        steps.append(NextStep("Rely on the corrections: a superseded memory is out of date."))
-    correction = {"content": ..., "supersedes": ...}
-    return [
-        *steps,
-        NextStep("To correct a memory, run {call}.", "remember", correction),
-        NextStep("To delete one, run {call}.", "forget", {"ids": ...}),
-    ]

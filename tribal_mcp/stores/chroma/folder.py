@@ -2,7 +2,8 @@
 
 Reads go to the files and writes go through Chroma, both while the folder's lock is held. Chroma
 keeps its vector index in memory, so a client is reopened before it writes if another process has
-written since. `recovery` deals with what a killed writer leaves behind.
+written since. `recovery` deals with what a killed writer leaves behind. (Over 300 lines: client,
+open files, writer marker and log change together, and one object per folder has to hold them.)
 """
 
 import atexit
