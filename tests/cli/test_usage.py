@@ -76,7 +76,10 @@ def test_options_offer_every_choice(command: str, option: str, values: set[str])
         ("remember x --confidence nan", "--confidence: 'nan' is not a number from 0 to 1."),
         (
             "import x.json --on-conflict newest",
-            "--on-conflict: 'newest' is not one of skip, overwrite, merge, keep_both, fail.",
+            (
+                "--on-conflict: 'newest' is not one of skip, overwrite, merge, keep_both, "
+                "fail, mirror."
+            ),
         ),
     ],
 )

@@ -78,7 +78,10 @@ def test_invalid_requests_are_refused_with_a_problem(
         (
             "/v1/import?conflict_resolution=newest",
             BUNDLE,
-            "conflict_resolution must be 'skip', 'overwrite', 'merge', 'keep_both' or 'fail'.",
+            (
+                "conflict_resolution must be 'skip', 'overwrite', 'merge', 'keep_both', 'fail' or "
+                "'mirror'."
+            ),
         ),
         ("/v1/undo", {"point": None}, "point must be a string."),
         ("/v1/undo", "{", "The body is not valid JSON at character 1."),

@@ -69,7 +69,7 @@ IMPORTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "two unknown arguments": ({"a": 1, "b": 2}, ["'a'", "'b'", "Nothing was done"]),
     "an unknown strategy": (
         {"input_path": "good.json", "conflict_resolution": "replace"},
-        ["conflict_resolution", "'skip', 'overwrite', 'merge', 'keep_both' or 'fail'"],
+        ["conflict_resolution", "'skip', 'overwrite', 'merge', 'keep_both', 'fail' or 'mirror'"],
     ),
     "an unknown embedding strategy": (
         {"input_path": "good.json", "embedding_strategy": "all"},

@@ -9,7 +9,7 @@ from tribal_mcp.portability.choices import ConflictResolution
 from tribal_mcp.portability.conflicts import Action, Reason, decide, decide_deleted
 from tribal_mcp.portability.memory import MemoryEntry, microseconds
 
-SKIP, OVERWRITE, MERGE, KEEP_BOTH, FAIL = ConflictResolution
+SKIP, OVERWRITE, MERGE, KEEP_BOTH, FAIL, MIRROR = ConflictResolution
 
 OLD = memory(1)
 LATER = BEGIN + timedelta(days=9)
@@ -114,7 +114,7 @@ def test_keep_both_adds_and_fail_refuses_what_differs(case: str) -> None:
         assert decide(BARE, OLD, strategy).reason is Reason.VECTOR_ADDED
 
 
-@pytest.mark.parametrize("strategy", ConflictResolution)
+@pytest.mark.parametrize("strategy", [s for s in ConflictResolution if s is not MIRROR])
 def test_a_memory_restores_a_deleted_one_if_it_is_newer_or_restoring_is_requested(
     strategy: ConflictResolution,
 ) -> None:
@@ -131,11 +131,17 @@ def test_a_memory_restores_a_deleted_one_if_it_is_newer_or_restoring_is_requeste
         assert (decision.action, decision.reason) == expected
 
 
+def test_mirror_restores_every_deleted_memory_of_the_bundle() -> None:
+    decision = decide(microseconds(OLD.updated_at) + 1, OLD, MIRROR)
+    assert (decision.action, decision.reason) == (Action.INSERT, Reason.RESTORED)
+
+
 @pytest.mark.parametrize(
     ("strategy", "after", "expected"),
     [
         # after: microseconds from the last update of the memory to its deletion elsewhere
         (OVERWRITE, -1, (Action.DELETE, Reason.DELETED_THERE)),
+        (MIRROR, -1, (Action.DELETE, Reason.DELETED_THERE)),
         (MERGE, -1, (Action.SKIP, Reason.CHANGED_SINCE)),
         (MERGE, 0, (Action.DELETE, Reason.DELETED_THERE)),
         (MERGE, 1, (Action.DELETE, Reason.DELETED_THERE)),
@@ -144,7 +150,7 @@ def test_a_memory_restores_a_deleted_one_if_it_is_newer_or_restoring_is_requeste
         (KEEP_BOTH, 1, (Action.SKIP, Reason.KEPT_EXISTING)),
     ],
 )
-def test_a_tombstone_deletes_under_merge_and_overwrite(
+def test_a_tombstone_deletes_under_merge_overwrite_and_mirror(
     strategy: ConflictResolution, after: int, expected: tuple[Action, Reason]
 ) -> None:
     decision = decide_deleted(OLD, microseconds(OLD.updated_at) + after, strategy)

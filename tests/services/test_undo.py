@@ -15,6 +15,7 @@ from tribal_mcp.files.atomic import write_atomically
 from tribal_mcp.portability.bundle.portable import PortableBundle
 from tribal_mcp.portability.bundle.tombstones import Tombstone
 from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
+from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.manifest import (
     EmbeddingManifest,
     EmbeddingMetadata,
@@ -22,7 +23,7 @@ from tribal_mcp.portability.manifest import (
 )
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.memory_json import dump_entry
-from tribal_mcp.services.import_export import import_memories
+from tribal_mcp.services.import_export import export_memories, import_memories
 from tribal_mcp.services.importing import importer as importing
 from tribal_mcp.services.importing.importer import Options, import_entries
 from tribal_mcp.services.importing.sources import HeldBundle
@@ -409,3 +410,34 @@ async def test_undo_in_a_store_without_a_folder_is_refused() -> None:
     assert (await import_memories(bundle_of(memory(1)), store)).restore_point == ""
     with pytest.raises(UsageError, match="no folder for restore points"):
         await undo(store)
+
+
+async def test_mirror_makes_the_store_equal_to_a_full_bundle(store: MemoryStore) -> None:
+    await import_memories(bundle_of(*memories(4)), store)
+    whole = await export_memories(store, MODEL)
+    saved = await state_of(store)
+    await store.upsert([memory(1, content="edited", updated_at=LATER), memory(7), memory(8)])
+    await store.delete(["memory-2"])
+    changed = await state_of(store)
+    mirror = ConflictResolution.MIRROR
+    preview = await import_memories(whole, store, conflict_resolution=mirror, dry_run=True)
+    assert await state_of(store) == changed
+    assert (preview.imported, preview.overwritten, preview.deleted) == (1, 1, 2)
+    assert {(c.id, c.action) for c in preview.changes} == {
+        ("memory-1", "overwrite"), ("memory-2", "insert"),
+        ("memory-7", "delete"), ("memory-8", "delete"),
+    }  # fmt: skip
+    result = await import_memories(whole, store, conflict_resolution=mirror)
+    assert (result.imported, result.overwritten, result.deleted) == (1, 1, 2)
+    assert (await state_of(store))[0] == saved[0]
+    await undo(store)
+    assert await state_of(store) == changed
+
+
+async def test_mirror_refuses_a_bundle_that_is_not_whole(store: MemoryStore) -> None:
+    await import_memories(bundle_of(*memories(4)), store)
+    filtered = await export_memories(store, MODEL, ExportFilter(tags=["work"]))
+    for bundle, why in ((filtered, "only memories tagged 'work'"), (bundle_of(), "no entries")):
+        with pytest.raises(UsageError, match=why):
+            await import_memories(bundle, store, conflict_resolution=ConflictResolution.MIRROR)
+    assert await store.count() == 4

@@ -63,6 +63,8 @@ def export_command(*, as_json: bool, **arguments: object) -> None:
             "merge": "keep the one that was updated last",
             "keep_both": "store the bundle's under a new id",
             "fail": "refuse the whole import",
+            "mirror": "make the store equal to the bundle: replace it, and delete what the bundle "
+            "does not have",
         }
     ),
     help="What to do if a different memory with the same id is stored already:",

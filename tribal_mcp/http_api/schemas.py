@@ -63,10 +63,13 @@ class ExportFields(Request):
 class ImportOptions(Request):
     """How to import."""
 
-    conflict_resolution: Literal["skip", "overwrite", "merge", "keep_both", "fail"] = Field(
-        "skip",
-        description="if a different memory with the same id exists: keep it, replace it, keep the "
-        "one with the newer updated_at, store the bundle's under a new id, or refuse the import",
+    conflict_resolution: Literal["skip", "overwrite", "merge", "keep_both", "fail", "mirror"] = (
+        Field(
+            "skip",
+            description="if a different memory with the same id exists: keep it, replace it, keep "
+            "the one with the newer updated_at, store the bundle's under a new id, or refuse the "
+            "import; mirror: make the store equal to the bundle",
+        )
     )
     embedding_strategy: Literal["auto", "keep", "drop", "reembed"] = Field(
         "auto",

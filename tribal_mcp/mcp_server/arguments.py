@@ -71,11 +71,12 @@ BundleJson = Annotated[
 # Strict: "false" in quotes is text, and text is never interpreted as a boolean.
 Overwrite = Annotated[StrictBool, Field(description="Replace an existing bundle at output_path.")]
 OnConflict = Annotated[
-    Literal["skip", "overwrite", "merge", "keep_both", "fail"],
+    Literal["skip", "overwrite", "merge", "keep_both", "fail", "mirror"],
     Field(
         description="If a different memory with the same id exists: skip keeps it, overwrite "
         "replaces it, merge keeps the one with the newer updated_at, keep_both stores the bundle's "
-        "under a new id, fail refuses the whole import."
+        "under a new id, fail refuses the whole import. mirror makes the store equal to the "
+        "bundle: it also deletes what the bundle does not have."
     ),
 ]
 Embeddings = Annotated[

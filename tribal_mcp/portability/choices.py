@@ -16,6 +16,8 @@ class ConflictResolution(StrEnum):
     """Keep the existing memory, and add an incoming one that differs under a new id."""
     FAIL = "fail"
     """Refuse the whole import if any memory differs."""
+    MIRROR = "mirror"
+    """Make the store equal to the bundle: also delete what the bundle does not have."""
 
 
 class ReembeddingStrategy(StrEnum):

@@ -42,6 +42,7 @@ class Reason(StrEnum):
     RESTORED = "restored: was deleted from this store"
     DELETED_THERE = "deleted from the bundle's store"
     NOT_HERE = "deleted from the bundle's store, not in this one"
+    NOT_IN_BUNDLE = "not in the bundle"
     CHANGED_SINCE = "changed in this store after the bundle's store deleted it"
 
 
@@ -86,12 +87,14 @@ def decide(  # noqa: PLR0911 - one return per row of the decision table
     if existing is None:
         return _NEW
     if isinstance(existing, int):
-        newer = microseconds(incoming.updated_at) > existing
+        newer = (
+            strategy is ConflictResolution.MIRROR or microseconds(incoming.updated_at) > existing
+        )
         return _RESTORED if newer or restore_deleted else _DELETED_HERE
     if existing == incoming:
         return _IDENTICAL
     same = existing.same_but_for_vector(incoming)
-    if strategy is ConflictResolution.OVERWRITE:
+    if strategy in {ConflictResolution.OVERWRITE, ConflictResolution.MIRROR}:
         return _REPLACED
     if strategy is ConflictResolution.SKIP:
         return _IDENTICAL if same else _KEPT
@@ -115,12 +118,12 @@ def decide_deleted(
     Args:
         existing: what the store has under the id, as for `decide`.
         deleted_at_us: when the memory was deleted, in microseconds since 1970-01-01 UTC.
-        strategy: only MERGE and OVERWRITE delete.
+        strategy: only MERGE, OVERWRITE and MIRROR delete.
     """
     if not isinstance(existing, MemoryEntry):
         return Decision(Action.SKIP, Reason.NOT_HERE)
     match strategy:
-        case ConflictResolution.OVERWRITE:
+        case ConflictResolution.OVERWRITE | ConflictResolution.MIRROR:
             return Decision(Action.DELETE, Reason.DELETED_THERE)
         case ConflictResolution.MERGE:
             if microseconds(existing.updated_at) > deleted_at_us:

@@ -117,6 +117,12 @@ def _spelling(model_name: str) -> tuple[str, str]:
     return owner, name
 
 
+SINCE = "since"
+"""The field of a manifest that only an incremental bundle has."""
+SELECTION = "selection"
+"""The field of a manifest that only a filtered bundle has: the selection, in words."""
+
+
 @dataclass(frozen=True, slots=True)
 class EmbeddingManifest:
     """What a bundle says about itself. `embedding` is None if it has no manifest."""

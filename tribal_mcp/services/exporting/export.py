@@ -13,7 +13,12 @@ from tribal_mcp.portability.bundle.integrity import Integrity
 from tribal_mcp.portability.bundle.tombstones import Tombstone
 from tribal_mcp.portability.bundle.writer import WRITE_BATCH, BundleWriter
 from tribal_mcp.portability.filters import ExportFilter
-from tribal_mcp.portability.manifest import UNKNOWN_MODEL, EmbeddingManifest, EmbeddingMetadata
+from tribal_mcp.portability.manifest import (
+    SELECTION,
+    UNKNOWN_MODEL,
+    EmbeddingManifest,
+    EmbeddingMetadata,
+)
 from tribal_mcp.services.context import Watch
 from tribal_mcp.services.exporting.since import Changed, Since
 from tribal_mcp.services.links import with_related
@@ -115,13 +120,16 @@ class Export:
             )
             log.warning(notes[-1])
             del ids[limit:]
+        partial = selection.filters or truncated
         other_models, others = await describe_other_models(store, ids, embedding)
         notes += others
         manifest = EmbeddingManifest(
             embedding,
             len(ids),
             datetime.now(UTC).isoformat(),
-            extra=(selection.since.about() if selection.since else {}) | other_models,
+            extra=(selection.since.about() if selection.since else {})
+            | ({SELECTION: selection.filters.in_words()[:500]} if partial else {})
+            | other_models,
         )
         return cls(selection, ids, manifest, selected.deleted, related, truncated, notes)
 

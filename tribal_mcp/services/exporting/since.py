@@ -24,15 +24,12 @@ from tribal_mcp.portability.bundle.reader import BundleReader, OnProgress
 from tribal_mcp.portability.bundle.writer import WRITE_BATCH
 from tribal_mcp.portability.filters import read_bound
 from tribal_mcp.portability.limits import Limits
-from tribal_mcp.portability.manifest import EmbeddingManifest
+from tribal_mcp.portability.manifest import SINCE, EmbeddingManifest
 from tribal_mcp.portability.memory import MemoryEntry, microseconds
 from tribal_mcp.portability.memory_json import dump_entry
 from tribal_mcp.services.context import Watch
 from tribal_mcp.stores.base import MemoryStore
 from tribal_mcp.text import counted
-
-SINCE = "since"
-"""The manifest field with the starting point of an incremental bundle."""
 
 _DIGEST_BYTES = 16
 

@@ -14,10 +14,10 @@ from functools import partial
 import anyio.to_thread
 
 from tribal_mcp.embedding.base import Embedder
-from tribal_mcp.errors import Stopped, StoreError, TribalError
+from tribal_mcp.errors import Stopped, StoreError, TribalError, UsageError
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
-from tribal_mcp.portability.manifest import EmbeddingMetadata
+from tribal_mcp.portability.manifest import SELECTION, SINCE, EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.services.context import Watch
 from tribal_mcp.services.embedders import Work
@@ -74,6 +74,8 @@ async def import_entries(
             was done.
     """
     begin = time.monotonic()
+    if options.conflict_resolution is ConflictResolution.MIRROR:
+        _refuse_partial(source)
     state = await store.state()
     strategy = options.embedding_strategy
     vectors, notes = await _plan_vectors(source, state, target_metadata, strategy, embedder)
@@ -124,6 +126,30 @@ async def _plan_vectors(
     return vectors, [note for note in (check.note, vectors.note) if note]
 
 
+def _refuse_partial(source: EntrySource) -> None:
+    """Refuse to make a store equal to a bundle that is not complete.
+
+    Raises:
+        UsageError: it was filtered, is incremental, or has entries that can't be read.
+    """
+    extra = source.manifest.extra
+    why = ""
+    if SINCE in extra:
+        why = "it is incremental"
+    elif SELECTION in extra:
+        why = f"it has only {str(extra[SELECTION])[:200]}"
+    elif not source.total:
+        why = "it has no entries"
+    elif source.rejected:
+        why = f"{counted(source.rejected, 'entry', 'entries')} of it can't be read"
+    if why:
+        raise UsageError(
+            f"The store can't be made equal to this bundle, because {why}. Nothing was imported. "
+            "Use a full bundle, or merge this one.",
+            NextStep("To merge, run {call}.", "import", {"conflict_resolution": "merge"}),
+        )
+
+
 def _unchanged(entry: MemoryEntry) -> MemoryEntry:
     return entry
 
@@ -150,6 +176,8 @@ class _Import:
     new: NewVectors | None
     point: OpenPoint | None
     _links: Links = field(default_factory=Links)
+    _bundled: set[str] = field(default_factory=set)
+    """The ids of the bundle's entries, if the store is to have no others."""
     _adopt: EmbeddingMetadata | None = field(init=False)
     """The model that the store takes over with the first batch."""
 
@@ -193,6 +221,12 @@ class _Import:
                 batch = await self.new.of(batch)
                 self.planner.report.made = self.new.made
             yield partial(self.planner.entries, batch), len(batch)
+            if self.planner.strategy is ConflictResolution.MIRROR:
+                self._bundled.update(e.id for e in batch if isinstance(e, MemoryEntry))
+        if self.planner.strategy is ConflictResolution.MIRROR:
+            others = [i for i in await self.store.list_ids() if i not in self._bundled]
+            for start in range(0, len(others), STEP):
+                yield partial(self.planner.removals, others[start : start + STEP]), 0
 
     async def _batch(self, plan: Callable[[], Awaitable[Step]]) -> None:
         """Plan a batch and write it, in one session."""

@@ -5,6 +5,7 @@ writes it; so a dry run and the real run differ in the writing only.
 """
 
 import hashlib
+import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -200,6 +201,15 @@ class Planner:
                 forget[memory_id] = deleted_at_us
                 before[memory_id] = under
         return Step(Change(forget=forget), before)
+
+    async def removals(self, ids: Sequence[str]) -> Step:
+        """Plan to delete memories that the bundle does not have."""
+        here = await self.store.get_many(ids)
+        decision = Decision(Action.DELETE, Reason.NOT_IN_BUNDLE)
+        for memory_id, entry in here.items():
+            self.report.summary.deleted += 1
+            self.report.describe(decision, memory_id, entry, None)
+        return Step(Change(forget=dict.fromkeys(here, time.time_ns() // 1000)), {**here})
 
     async def _held(self, ids: Sequence[str]) -> dict[str, Held]:
         held: dict[str, Held] = {**await self.store.forgotten(ids)}

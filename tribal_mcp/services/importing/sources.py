@@ -26,6 +26,11 @@ class EntrySource(Protocol):
         ...
 
     @property
+    def rejected(self) -> int:
+        """Entries of it that can't be read."""
+        ...
+
+    @property
     def dimensions(self) -> int:
         """Numbers in each of its vectors; 0 if it has none."""
         ...
@@ -64,6 +69,11 @@ class HeldBundle:
     def total(self) -> int:
         """Entries in it, rejected ones too."""
         return len(self.bundle.entries) + len(self.bundle.rejected)
+
+    @property
+    def rejected(self) -> int:
+        """Entries of it that can't be read."""
+        return len(self.bundle.rejected)
 
     @property
     def dimensions(self) -> int:
@@ -107,6 +117,11 @@ class VerifiedBundle:
     def total(self) -> int:
         """Entries in it, rejected ones too."""
         return self.verified.count
+
+    @property
+    def rejected(self) -> int:
+        """Entries of it that can't be read."""
+        return self.verified.rejected_count
 
     @property
     def dimensions(self) -> int:
