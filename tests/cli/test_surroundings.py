@@ -1,5 +1,6 @@
 """What is around a command: its working directory, and where its output goes."""
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.mcp_client import SERVER
+from tribal_mcp.cli.text import printable_json
 
 TIMEOUT_S = 120
 
@@ -33,3 +35,26 @@ def test_an_env_file_in_the_working_directory_has_no_effect(kind: str, folder: P
         (folder / ".env").write_text("chroma_server_http_port=many\nTRIBAL_COLLECTION=other\n")
     ran = run(folder, "remember", "Prefers short answers.")
     assert (ran.returncode, ran.stderr) == (0, b"")
+
+
+def test_a_full_disk_under_the_output_is_said_in_words(folder: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        ran = run(folder, "stats", stdout=full)
+    assert ran.returncode == 7
+    assert ran.stderr.startswith(b"tribal-mcp: The output can't be written: no space left")
+    assert b"Traceback" not in ran.stderr
+
+
+def test_a_closed_output_is_said_before_anything_is_done(folder: Path) -> None:
+    ran = run(folder, "remember", "Tea.", stdout=None, preexec_fn=lambda: os.close(1))
+    assert ran.returncode == 2
+    assert b"Standard output is closed" in ran.stderr
+    assert not (folder.parent / "store").exists()
+
+
+def test_json_on_a_terminal_shows_hidden_characters_as_escapes() -> None:
+    text = json.dumps({"a": "x\u202ey\x9b\u200b é"}, ensure_ascii=False, indent=2)
+    shown = printable_json(text)
+    assert json.loads(shown) == json.loads(text)
+    assert all(c.isprintable() or c == "\n" for c in shown)
+    assert "é" in shown

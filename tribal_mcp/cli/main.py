@@ -8,7 +8,7 @@ from tribal_mcp import __version__
 from tribal_mcp.cli import bundles, memories, store
 from tribal_mcp.cli.next_steps import in_commands
 from tribal_mcp.cli.usage import Group, in_our_words
-from tribal_mcp.errors import Stopped, TribalError
+from tribal_mcp.errors import Stopped, TribalError, UsageError
 
 
 @click.group(
@@ -53,6 +53,10 @@ def main() -> None:
     """Run a command; an expected failure is one message and an exit code."""
     try:
         try:
+            if sys.stdout is None:
+                raise UsageError(
+                    "Standard output is closed, so nothing was done. Open it, or use >/dev/null."
+                )
             sys.exit(app.main(prog_name="tribal-mcp", standalone_mode=False) or 0)
         except click.UsageError as error:
             raise in_our_words(error) from None

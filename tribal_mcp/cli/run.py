@@ -1,11 +1,18 @@
 """What the commands share: options, and a job that is carried out and shown."""
 
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tribal_mcp.cli.next_steps import in_commands
+from tribal_mcp.cli.text import printable_json
 from tribal_mcp.cli.usage import store_options
+from tribal_mcp.errors import NoSpace, UsageError
 
 if TYPE_CHECKING:
     from tribal_mcp.services.results import Result
@@ -54,10 +61,28 @@ def show(result: "Result", title: str, *, as_json: bool) -> None:
     app = click.get_current_context().find_root().command
     assert isinstance(app, click.Group)  # noqa: S101 - all commands are in one
     steps = in_commands(result.next_steps, app.commands, store_options())
-    if as_json:
-        result.next_step = " ".join(steps)
-        click.echo(result.model_dump_json(indent=2))
-        return
-    from tribal_mcp.cli.output import show as show_table  # noqa: PLC0415 - JSON needs none of it
+    with _writing():
+        if as_json:
+            result.next_step = " ".join(steps)
+            text = result.model_dump_json(indent=2)
+            click.echo(printable_json(text) if sys.stdout.isatty() else text)
+            return
+        from tribal_mcp.cli.output import show as show_table  # noqa: PLC0415 - JSON needs none
 
-    show_table(result, title, steps)
+        show_table(result, title, steps)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Say in words why the output of a completed command can't be written."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # the reader has what it wanted; click ends quietly
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python fails again when it exits
+        kind = NoSpace if error.errno == errno.ENOSPC else UsageError
+        raise kind(
+            f"The output can't be written: {(error.strerror or 'unknown error').lower()}. The "
+            "command itself is done. Write the output to another place."
+        ) from None

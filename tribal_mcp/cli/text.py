@@ -1,5 +1,6 @@
 """Text for a terminal: within its width, and with nothing unprintable."""
 
+import json
 import re
 import shutil
 import textwrap
@@ -36,3 +37,10 @@ def filled(text: str, start: str = "", margin: str = "") -> str:
 def printable(text: str) -> str:
     """The text with escapes for what a terminal would obey or hide."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def printable_json(text: str) -> str:
+    """JSON text with the same meaning and escapes for what a terminal would obey or hide."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else json.dumps(c, ensure_ascii=True)[1:-1] for c in text
+    )
