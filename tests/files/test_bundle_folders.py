@@ -78,6 +78,17 @@ def test_a_removed_working_directory_is_ignored(
     monkeypatch.chdir(tmp_path)
 
 
+def test_a_relative_path_of_a_person_needs_a_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(UsageError, match="working directory no longer exists"):
+        publish(BundleFolders.anywhere(tmp_path), "a.json")
+    monkeypatch.chdir(tmp_path)
+
+
 def test_a_tilde_is_expanded(
     folders: BundleFolders, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

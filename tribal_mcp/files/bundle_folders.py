@@ -235,6 +235,12 @@ class BundleFolders:
             here = Path.cwd().resolve()
             if not self._restricted or any(here.is_relative_to(root) for root in self._roots):
                 return here
+            return self.default
+        if not self._restricted:  # a person means the directory that they see
+            raise UsageError(
+                "The working directory no longer exists. Change to another one, or give an "
+                "absolute path."
+            )
         return self.default
 
     def _base(self, folder: Path, name: str, shown: str) -> Path:

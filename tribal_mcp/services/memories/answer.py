@@ -38,7 +38,7 @@ def hit_of(memory_id: str, known: Corrections, by: By = "date", score: float | N
         found_by=by,
         score=score,
         superseded_by=known.corrections.get(memory_id, []),
-        hidden=hidden_characters(entry.content),
+        hidden=hidden_characters("\n".join((entry.content, entry.id, *entry.tags))),
     )
 
 

@@ -55,7 +55,7 @@ async def show(store: SearchableStore, memory_id: str, location: str) -> ShowRes
         related_to=entry.related_to,
         metadata=entry.metadata,
         extra=entry.extra,
-        hidden=hidden_characters(entry.content),
+        hidden=hidden_characters("\n".join((entry.content, entry.id, *entry.tags))),
         next_steps=[
             NextStep(
                 "To correct it, run {call}.", "remember", {"content": ..., "supersedes": entry.id}
