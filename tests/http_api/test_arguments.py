@@ -1,6 +1,7 @@
 """Options that are null, given twice or in the wrong place: never a real run by mistake."""
 
 import json
+import socket
 
 import pytest
 
@@ -55,3 +56,14 @@ def test_the_answer_of_tribalmemory_to_an_export_can_be_imported(server: HttpSer
     refused = server.ask("POST", "/v1/import", failed)
     assert refused.problem == (422, "bundle_error")
     assert "failed" in refused.json["detail"]
+
+
+def test_a_body_with_two_lengths_is_refused(server: HttpServer) -> None:
+    head = (
+        f"POST /v1/undo HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
+        "Content-Type: application/json\r\nContent-Length: 2\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(head.encode() + b"2\r\n{}\r\n0\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 400 ")

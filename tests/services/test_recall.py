@@ -330,6 +330,12 @@ async def test_a_text_is_returned_unchanged_and_its_hidden_characters_are_named(
     assert len(hit.hidden) == 5
 
 
+async def test_hidden_characters_in_tags_are_named(store: SearchableStore) -> None:
+    await fill(store, memory(0, content="Likes tea.", embedding=None, tags=["wo\u200brk"]))
+    [hit] = (await asked(store, "tea", no_embedder)).hits
+    assert hit.hidden == ["U+200B ZERO WIDTH SPACE (1)"]
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [

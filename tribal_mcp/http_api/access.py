@@ -52,6 +52,13 @@ class Rules:
             Problem: its host, origin, token or declared size is not allowed.
         """
         headers = Headers(scope=scope)
+        if "transfer-encoding" in headers and "content-length" in headers:
+            raise Problem(
+                400,
+                "ambiguous_length",
+                "Send either Content-Length or Transfer-Encoding, and not both.",
+                {"Connection": "close"},
+            )
         host = self._checked_host(headers)
         is_preflight = self._check_origin(headers, host) and (
             scope["method"] == "OPTIONS" and "access-control-request-method" in headers
