@@ -176,3 +176,20 @@ def test_invalid_arguments_have_an_exit_code_and_a_message(
     done = tribal(*arguments)
     assert (done.code, done.out) == (code, "")
     assert why in done.err
+
+
+def test_a_bundle_is_not_replaced_by_a_much_smaller_one(tribal: Tribal, tmp_path: Path) -> None:
+    write_bundle(Path("all.json"), memories(30))
+    tribal("import", "all.json")
+    assert tribal("export", "backup.json").code == 0
+    whole = Path("backup.json").read_bytes()
+    assert tribal("export", "backup.json", "--overwrite").code == 0
+    smaller = tribal("export", "backup.json", "--overwrite", "--to", "2026-01-01T05:00")
+    assert smaller.code == 2
+    assert "has 30 memories, and the new one would have 5" in smaller.err
+    other = tribal("export", "backup.json", "--overwrite", "--data-dir", str(tmp_path / "none"))
+    assert other.code != 0
+    assert len(Path("backup.json").read_bytes()) == len(whole)
+    allowed = ("--overwrite", "--allow-smaller", "--to", "2026-01-01T05:00")
+    assert tribal("export", "backup.json", *allowed).code == 0
+    assert len(Path("backup.json").read_bytes()) < len(whole)

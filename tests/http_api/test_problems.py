@@ -83,7 +83,7 @@ def test_invalid_requests_are_refused_with_a_problem(
                 "'mirror'."
             ),
         ),
-        ("/v1/undo", {"point": None}, "point must be a string."),
+        ("/v1/undo", {"point": 5}, "point must be a string."),
         ("/v1/undo", "{", "The body is not valid JSON at character 1."),
     ],
     ids=str,

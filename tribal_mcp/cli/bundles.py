@@ -37,6 +37,11 @@ if TYPE_CHECKING:
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
 @click.option(
+    "--allow-smaller",
+    is_flag=True,
+    help="With --overwrite: replace a bundle that has many more memories.",
+)
+@click.option(
     "--compact-vectors",
     is_flag=True,
     help="Write vectors as base64: a quarter of the size, but only tribal-mcp can read them.",

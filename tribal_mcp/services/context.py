@@ -9,19 +9,24 @@ from typing import TYPE_CHECKING, BinaryIO
 import anyio.from_thread
 
 from tribal_mcp.config import Settings
-from tribal_mcp.errors import BundleError, Stopped
+from tribal_mcp.errors import BundleError, Stopped, UsageError
 from tribal_mcp.files.bundle_folders import BundleFolders
 from tribal_mcp.files.spool import Spool
 from tribal_mcp.portability.bundle.reader import BundleReader, OnProgress
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.stores.chroma.store import ChromaStore
 from tribal_mcp.stores.factory import Store, folder_of, store_of
+from tribal_mcp.text import memories
 
 if TYPE_CHECKING:
     from tribal_mcp.files.directory import Draft
 
 Progress = Callable[[float, str], None]
 """Receives the progress in percent, and what is being done; in the event loop's thread only."""
+
+
+_LARGE = 10
+"""Memories of a bundle that no bundle of less than half its size may replace unnoticed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +97,22 @@ class Context:
         return folder_of(self.settings, self.waiting())
 
     def publish(
-        self, path: str, *, overwrite: bool = False, numbered: bool = False
+        self,
+        path: str,
+        *,
+        overwrite: bool = False,
+        numbered: bool = False,
+        memory_count: int | None = None,
     ) -> AbstractContextManager["Draft"]:
         """A file that takes its name once it is complete; see `BundleFolders.publish`.
 
-        With `overwrite` it replaces an existing file only if that is a bundle.
+        With `overwrite` it replaces an existing file only if that is a bundle. With `memory_count`,
+        that of the new bundle, it never replaces a much larger bundle.
         """
         return self.bundle_folders.publish(
             path,
             overwrite=overwrite,
-            is_bundle=partial(_is_bundle, limits=self.limits),
+            is_bundle=partial(_is_bundle, limits=self.limits, memory_count=memory_count),
             numbered=numbered,
         )
 
@@ -164,8 +175,22 @@ class Context:
             raise Stopped(f"Stopped while verifying the bundle. {outcome}")
 
 
-def _is_bundle(file: BinaryIO, limits: Limits) -> bool:
+def _is_bundle(file: BinaryIO, limits: Limits, memory_count: int | None) -> bool:
+    """Whether it is a bundle.
+
+    Raises:
+        UsageError: it has many more memories than that.
+    """
     try:
-        return BundleReader(file, limits).manifest.embedding is not None
+        manifest = BundleReader(file, limits).manifest
     except BundleError:
         return False
+    held = manifest.memory_count or 0
+    too_small = memory_count == 0 or (held >= _LARGE and 2 * (memory_count or 0) < held)
+    if memory_count is not None and held and too_small:
+        raise UsageError(
+            f"The existing bundle has {memories(held)}, and the new one would have "
+            f"{memory_count:,}. It was not replaced. Check that this is the right store, choose "
+            "another path, or allow a smaller bundle to replace it."
+        )
+    return manifest.embedding is not None

@@ -31,6 +31,7 @@ class ExportRequest(Request):
     date_to: str = ""
     output_path: str = ""
     overwrite: bool = False
+    allow_smaller: bool = False
     compact_vectors: bool = False
     since: str = ""
     include_related: bool = False

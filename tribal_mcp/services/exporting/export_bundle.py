@@ -88,7 +88,12 @@ async def _write(
     with (
         context.spool.writing(request.spool_file)
         if request.spool_file
-        else context.publish(path, overwrite=request.overwrite, numbered=not request.output_path)
+        else context.publish(
+            path,
+            overwrite=request.overwrite,
+            numbered=not request.output_path,
+            memory_count=None if request.allow_smaller else len(export.ids),
+        )
     ) as file:
         writer = BundleWriter(
             file,
