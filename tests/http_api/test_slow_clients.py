@@ -16,9 +16,7 @@ from tribal_mcp.http_api.access import AccessControl, Rules
 from tribal_mcp.http_api.problems import Problem
 
 
-def test_a_call_over_the_maximum_is_refused_and_the_others_complete(
-    tmp_path: Path,
-) -> None:
+def test_a_slow_body_takes_no_slot_from_others(tmp_path: Path) -> None:
     write_many(tmp_path / "few.json", 3)
     body = (tmp_path / "few.json").read_bytes()
     with (
@@ -27,14 +25,20 @@ def test_a_call_over_the_maximum_is_refused_and_the_others_complete(
     ):
         head = f"POST /v1/import HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
         slow.sendall(head.encode() + b"Expect: 100-continue\r\n\r\n")
-        assert b"100" in slow.recv(100)  # the body is awaited, so the slot is taken
-        busy = server.ask("GET", "/v1/stats")
-        assert busy.problem == (429, "busy")
-        assert busy.headers["retry-after"]
+        assert b"100" in slow.recv(100)  # the body is awaited
+        assert server.ask("GET", "/v1/stats").status == 200
         assert server.ask("GET", "/v1/health").status == 200
         slow.sendall(body)
         assert b"200" in slow.makefile("rb").readline()
         assert server.ask("GET", "/v1/stats").json["count"] == 3
+
+
+def test_a_call_over_the_maximum_is_refused(tmp_path: Path) -> None:
+    with serving(tmp_path, "dispatch.MAX_CALLS = 0") as server:
+        busy = server.ask("GET", "/v1/stats")
+        assert busy.problem == (429, "busy")
+        assert busy.headers["retry-after"]
+        assert server.ask("GET", "/v1/health").status == 200
 
 
 def test_a_client_that_sends_no_complete_head_is_disconnected(tmp_path: Path) -> None:

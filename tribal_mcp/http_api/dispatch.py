@@ -23,7 +23,7 @@ from tribal_mcp.services.permissions import READ_ONLY
 from tribal_mcp.worker.pool import Progress, StoreProcesses
 
 MAX_CALLS = 16
-"""Calls that may run, wait or send their body at once; another one is refused."""
+"""Calls that may run or wait at once, once their body has arrived; another one is refused."""
 
 Run = Callable[[Progress | None], Awaitable[dict[str, Any]]]
 

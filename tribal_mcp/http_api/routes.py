@@ -81,10 +81,11 @@ async def import_(request: Request, query: Annotated[ImportOptions, Query()]) ->
     calls: Calls = request.app.state.calls
 
     async def run(on_progress: Progress | None = None) -> dict[str, Any]:
-        with calls.slot(), calls.spool.new() as file:
-            await take_body(request, file)
+        with calls.spool.new() as file:
+            await take_body(request, file)  # a slow client holds no slot
             arguments = query.model_dump(exclude_unset=True) | {"spool_file": file.name}
-            result = await calls.call(request, "import", arguments, on_progress)
+            with calls.slot():
+                result = await calls.call(request, "import", arguments, on_progress)
         if result["total"] and result["errors"] == result["total"]:
             raise EveryEntryRejected(result)
         return result
