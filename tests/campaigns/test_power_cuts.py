@@ -117,18 +117,23 @@ def judged(
 
 
 def _moment(traced: trace.Trace, chance: random.Random) -> int:
-    """Where to cut: anywhere, or, more often, while an index has writes that are not synced."""
+    """Where to cut: anywhere, while an index has unsynced writes, or just before its sync."""
     operations = traced.operations
     first = next(n for n, o in enumerate(operations) if o.kind == "mark") + 1
     indexes = {o.file for o in operations if o.kind == "create" and o.path.endswith(_INDEX)}
     indexes |= {file for path, file in traced.names.items() if path.endswith(_INDEX)}
     dirty: set[int] = set()
     moments: list[int] = []
+    before_syncs: list[int] = []
     for number, operation in enumerate(operations):
         if operation.file in indexes:
+            if operation.kind == "sync" and number >= first:
+                before_syncs.append(number)
             (dirty.discard if operation.kind == "sync" else dirty.add)(operation.file)
         if dirty and number >= first:
             moments.append(number + 1)
+    if before_syncs and chance.random() < 1 / 4:
+        return chance.choice(before_syncs)
     if moments and chance.random() < 2 / 3:
         return chance.choice(moments)
     return chance.randint(first, len(operations))
