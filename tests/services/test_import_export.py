@@ -165,7 +165,7 @@ HERE = memory(1, content="here", updated_at=BEGIN + timedelta(days=2))
 OLDER = memory(1, content="older", updated_at=BEGIN + timedelta(days=1))
 NEWER = memory(1, content="newer", updated_at=BEGIN + timedelta(days=3))
 SAME_TIME = memory(1, content="other", updated_at=BEGIN + timedelta(days=2))
-SKIP, OVERWRITE, MERGE, KEEP_BOTH, FAIL = ConflictResolution
+SKIP, OVERWRITE, MERGE, KEEP_BOTH, FAIL, _MIRROR = ConflictResolution
 
 CONFLICTS = {
     # incoming, strategy -> the result, (imported, skipped, overwritten)

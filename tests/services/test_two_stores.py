@@ -48,7 +48,7 @@ from tribal_mcp.stores.in_memory import InMemoryStore
 from tribal_mcp.stores.restore_points import RestorePoints
 
 MODEL = create_embedding_metadata("all-MiniLM-L6-v2", 8, "onnx")
-SKIP, OVERWRITE, MERGE, KEEP_BOTH, FAIL = ConflictResolution
+SKIP, OVERWRITE, MERGE, KEEP_BOTH, FAIL, _MIRROR = ConflictResolution
 T = TypeVar("T")
 Held = dict[str, MemoryEntry]
 Tombstones = dict[str, int]
