@@ -7,7 +7,8 @@ TribalError
 ├── PartialImport          4   422   The import ended, and some entries, or all, were rejected.
 ├── StoreError             5   503   The store can't be used.
 │   ├── StoreLocked        5   423   Another process has locked the store; the message names it.
-│   └── StoreDamaged       5   503   The store's files are damaged or have an unknown layout.
+│   ├── StoreDamaged       5   503   The store's files are damaged or have an unknown layout.
+│   └── SystemFailure      5   503   The disk fails, or the system can't open or read a file.
 ├── PathNotAllowed         6   403   The path is outside the allowed folders, or not a regular file.
 ├── NotPermitted           6   403   The caller has read-only access, and this is a change.
 ├── NoSpace                7   507   The disk is full.
@@ -92,6 +93,10 @@ class StoreLocked(StoreError):
 
 class StoreDamaged(StoreError):
     """The store's files are damaged or have an unknown layout."""
+
+
+class SystemFailure(StoreError):
+    """The disk fails, or the system can't open or read a file."""
 
 
 class PathNotAllowed(TribalError):

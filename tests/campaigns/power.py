@@ -270,8 +270,8 @@ async def problems(folder: Path, expected: list[Held], *, whole: bool) -> list[s
     finally:
         await store.close()
     wrong = [f"unsound: {message}" for message in unsound]
-    wrong += _differences("memory", found.memories, [e.memories for e in expected])
-    wrong += _differences("tombstone", found.tombstones, [e.tombstones for e in expected])
+    wrong += differences("memory", found.memories, [e.memories for e in expected])
+    wrong += differences("tombstone", found.tombstones, [e.tombstones for e in expected])
     for point, ids in expected[0].points.items():
         if point in expected[-1].points and not {*ids} <= {*found.points.get(point, ())}:
             wrong.append(f"restore point {point} lost memories")
@@ -288,7 +288,7 @@ async def problems(folder: Path, expected: list[Held], *, whole: bool) -> list[s
     return wrong
 
 
-def _differences(
+def differences(
     what: str, found: Mapping[str, object], expected: list[dict[str, Any]]
 ) -> list[str]:
     return [

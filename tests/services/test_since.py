@@ -5,6 +5,7 @@ import json
 import random
 import re
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -33,7 +34,7 @@ from tribal_mcp.portability.bundle.writer import Vectors
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.memory import from_microseconds, microseconds
 from tribal_mcp.services.context import Context, Watch
-from tribal_mcp.services.exporting.since import EarlierBundle
+from tribal_mcp.services.exporting.since import EarlierBundle, SinceTime
 from tribal_mcp.services.import_export import (
     ConflictResolution,
     export_memories,
@@ -105,6 +106,27 @@ async def test_exporting_since_the_last_export_leaves_no_gap(store: MemoryStore)
         seen |= taken(bundle)
         last = datetime.fromisoformat(bundle.manifest.exported_at)
     assert len(seen) == 5
+
+
+async def test_times_in_the_future_are_reported(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = datetime(2200, 1, 1, tzinfo=UTC)
+    await store.upsert([memory(0)])
+    with monkeypatch.context() as clock:
+        clock.setattr(time, "time_ns", lambda: microseconds(ahead) * 1000)
+        await store.upsert([memory(1)])
+
+    async def notes(since: datetime) -> str:
+        changed = await SinceTime(since).changed(
+            store, ["memory-0", "memory-1"], filtered=False, watch=Watch()
+        )
+        return " ".join(changed.notes)
+
+    assert "2200-01-01T00:00:00+00:00 is in the future" in await notes(ahead)
+    assert "1 memory was stored at a time in the future" in await notes(OLD)
+    await store.upsert([memory(1)])
+    assert await notes(OLD) == ""
 
 
 async def test_filters_and_time_must_both_match_and_all_deletions_since_are_included(

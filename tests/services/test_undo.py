@@ -2,9 +2,9 @@
 
 import errno
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -441,3 +441,31 @@ async def test_mirror_refuses_a_bundle_that_is_not_whole(store: MemoryStore) -> 
         with pytest.raises(UsageError, match=why):
             await import_memories(bundle, store, conflict_resolution=ConflictResolution.MIRROR)
     assert await store.count() == 4
+
+
+async def test_restore_points_keep_their_order_when_the_clock_is_set_back(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock(datetime):
+        year_now = 2036
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls(cls.year_now, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr(restore_points, "datetime", Clock)
+    points = points_of(store, keep=2)
+    for n, year in enumerate((2036, 2026, 2026)):
+        Clock.year_now = year
+        point = points.begin("import", f"{n}.json", f"hash {n}")
+        point.save({f"memory-{n}": None}, Change([memory(n)]))
+        await store.upsert([memory(n)])
+        point.finish({"imported": 1})
+    listed = history(points)
+    assert [(o.source, o.can_undo) for o in listed.operations] == [
+        ("2.json", True), ("1.json", True), ("0.json", False),
+    ]  # fmt: skip
+    assert [note for note in listed.notes if "1 operation is dated in the future" in note]
+    result = await undo(store, points=points)
+    assert result.source == "2.json"
+    assert await store.existing([f"memory-{n}" for n in range(3)]) == {"memory-0", "memory-1"}

@@ -7,7 +7,8 @@ rename is durable only with the directory that records it.
 import errno
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 if sys.platform == "darwin":
@@ -28,12 +29,24 @@ def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
         data: the content, or the chunks of it.
     """
     part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        file.writelines([data] if isinstance(data, bytes) else data)
-        file.flush()
-        fsync_file(file.fileno())
-    part.replace(path)
+    with naming(part):
+        with part.open("wb") as file:
+            file.writelines([data] if isinstance(data, bytes) else data)
+            file.flush()
+            fsync_file(file.fileno())
+        part.replace(path)
     fsync_directory(path.parent)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the file in an OSError of the block: one of a failed write or sync has no name."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise
 
 
 def fsync_file(descriptor: int) -> None:
@@ -56,7 +69,8 @@ def fsync_path(path: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     try:
-        fsync_file(descriptor)
+        with naming(path):
+            fsync_file(descriptor)
     finally:
         os.close(descriptor)
 
@@ -77,7 +91,8 @@ def fsync_directory(folder: Path) -> None:
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return  # there is nothing to sync, or it may be written and not read
     try:
-        fsync_file(descriptor)
+        with naming(folder):
+            fsync_file(descriptor)
     except OSError as error:
         if error.errno not in _CANT_SYNC:
             raise

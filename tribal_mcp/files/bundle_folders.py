@@ -24,6 +24,7 @@ SUFFIXES = tuple(kind + packed for kind in (".json", ".jsonl") for packed in (""
 _PATH_BYTES = 4096
 _MAX_LINKS = 40  # the limit of Linux
 _SHOWN_CHARS = 200
+_NOT_SYNCED = "The bundle was written, but a power cut may still undo that."
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +171,7 @@ class BundleFolders:
                         names = _numbered(target.name) if numbered else (target.name,)
                         name = folder.link_first_free(part, names, target.shown)
                         draft.path = folder.path / name
+                with explaining(target.shown, _NOT_SYNCED):
                     folder.sync()
             finally:
                 with suppress(OSError, TribalError):

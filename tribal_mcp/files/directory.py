@@ -16,7 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tribal_mcp.errors import NoSpace, PathNotAllowed, TribalError, UsageError
+from tribal_mcp.errors import PathNotAllowed, TribalError, UsageError
+from tribal_mcp.files.failures import failure
 
 _BUFFER_BYTES = 1 << 20
 _EARLY = hasattr(os, "posix_fadvise")
@@ -34,8 +35,8 @@ class Draft(io.BufferedWriter):
     path: Path
 
 
-class _RawDraft(io.FileIO):
-    """Explains why a write failed, and no other failure in the code that writes."""
+class _RawFile(io.FileIO):
+    """Explains why a read or write failed, and no other failure in the code around it."""
 
     shown: str
     early = _EARLY
@@ -45,6 +46,10 @@ class _RawDraft(io.FileIO):
     def readinto(self, buffer: Any, /) -> int | None:  # noqa: ANN401 - as FileIO takes it
         with explaining(self.shown):
             return super().readinto(buffer)
+
+    def readall(self) -> bytes:
+        with explaining(self.shown):
+            return super().readall()
 
     def write(self, data: object, /) -> int:
         with explaining(self.shown):
@@ -86,7 +91,9 @@ class OpenFolder:
     def open_file(self, name: str, shown: str, *, one_name: bool) -> BinaryIO:
         """Open a regular file for reading; with `one_name` only one without other hard links."""
         check_kind(self.stat(name), shown)  # before opening, which a FIFO blocks
-        file = os.fdopen(self._open(name, os.O_RDONLY), "rb", _BUFFER_BYTES)
+        raw = _RawFile(self._open(name, os.O_RDONLY), "rb")
+        raw.shown = shown
+        file = io.BufferedReader(raw, _BUFFER_BYTES)
         try:
             check_kind(os.fstat(file.fileno()), shown)
             if one_name:
@@ -100,7 +107,7 @@ class OpenFolder:
         """Create a temporary file, which is locked while it is open."""
         while True:
             name = f".tribal-{secrets.token_hex(8)}.part"
-            raw = _RawDraft(self._open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL), "rb+")
+            raw = _RawFile(self._open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL), "rb+")
             raw.shown = shown
             with suppress(OSError):  # without locks `sweep` removes nothing
                 _lock(raw.fileno(), wait=True)
@@ -110,7 +117,7 @@ class OpenFolder:
 
     def open_part(self, name: str, shown: str) -> Draft:
         """Open a temporary file of another process for writing."""
-        raw = _RawDraft(self._open(name, os.O_RDWR), "wb")
+        raw = _RawFile(self._open(name, os.O_RDWR), "wb")
         raw.shown = shown
         return Draft(raw, _BUFFER_BYTES)
 
@@ -170,20 +177,19 @@ class OpenFolder:
 
 
 @contextmanager
-def explaining(shown: str) -> Iterator[None]:
-    """Raise an OSError in the block as an error about the path as the caller gave it."""
+def explaining(shown: str, outcome: str = "Nothing was changed.") -> Iterator[None]:
+    """Raise an OSError in the block as an error about the path as the caller gave it.
+
+    Args:
+        shown: the path, as the subject of a sentence.
+        outcome: a sentence: what was done before.
+    """
     try:
         yield
     except OSError as error:
-        why = (os.strerror(error.errno) if error.errno else "unknown error").lower()
         match error.errno:
-            case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
-                problem: TribalError = NoSpace(
-                    f"{shown} can't be written: {why}. Nothing was changed. Free some space, or "
-                    "choose another folder."
-                )
             case errno.ENOENT:
-                problem = UsageError(f"{shown} does not exist. Check the path.")
+                problem: TribalError = UsageError(f"{shown} does not exist. Check the path.")
             case errno.ENAMETOOLONG:
                 problem = UsageError(f"A name in {shown} is too long. Choose a shorter one.")
             case errno.ELOOP | errno.ENOTDIR:
@@ -192,7 +198,9 @@ def explaining(shown: str) -> Iterator[None]:
                     "Give the path without links."
                 )
             case _:
-                problem = PathNotAllowed(f"{shown} can't be used: {why}. Choose another path.")
+                problem = failure(
+                    error, shown, outcome, advice="Choose another path.", refused=PathNotAllowed
+                )
         raise problem from error
 
 

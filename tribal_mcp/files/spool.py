@@ -102,7 +102,7 @@ class Spool:
     @contextmanager
     def reading(self, name: str) -> Iterator[BinaryIO]:
         """A file of another process, open for reading."""
-        with self._folder() as folder, self._missing():
+        with self._folder() as folder, explaining(_SHOWN), self._missing():
             file = folder.open_file(_checked(name), _SHOWN, one_name=False)
         with file:
             yield file
@@ -110,7 +110,7 @@ class Spool:
     @contextmanager
     def writing(self, name: str) -> Iterator[Draft]:
         """A file of another process, open for writing."""
-        with self._folder() as folder, self._missing():
+        with self._folder() as folder, explaining(_SHOWN), self._missing():
             draft = folder.open_part(_checked(name), _SHOWN)
         draft.raw.early = False  # type: ignore[attr-defined]  # read back soon, then removed
         draft.path = self._path / name
@@ -133,7 +133,7 @@ class Spool:
     def _missing() -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except FileNotFoundError as error:
             raise StoreError(
                 "A spool file disappeared before it was read. Nothing was changed. Try again."
             ) from error

@@ -20,6 +20,7 @@ MADE_BY = "embedding_model"
 """The field that names a vector's model if it is not the model of the bundle or store."""
 
 _MICROSECOND = timedelta(microseconds=1)
+_CLOCKS_DIFFER_BY = timedelta(minutes=5)
 
 
 def _now() -> datetime:
@@ -143,6 +144,11 @@ def read_date(text: str) -> datetime:
 def microseconds(value: datetime) -> int:
     """Microseconds since 1970-01-01 UTC."""
     return (value - EPOCH) // _MICROSECOND
+
+
+def is_ahead(value: datetime) -> bool:
+    """Whether a stored time is in the future: the clock was ahead then, or is behind now."""
+    return value > datetime.now(UTC) + _CLOCKS_DIFFER_BY
 
 
 def from_microseconds(value: int) -> datetime:

@@ -1,9 +1,11 @@
 """The use cases by name, as every interface calls them: plain values in, a result out."""
 
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from tribal_mcp.errors import UsageError
+from tribal_mcp.files.failures import failure
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.exporting.export_bundle import run_export
 from tribal_mcp.services.importing.import_bundle import run_import
@@ -69,4 +71,9 @@ async def run(context: Context, name: str, arguments: dict[str, Any]) -> Result:
         raise UsageError(f"There is no use case named {name!r}.") from None
     if context.read_only and name != "import":  # its options may come with the bundle
         refuse_change(name, arguments)
-    return await job(context, request(**arguments))
+    try:
+        return await job(context, request(**arguments))
+    except OSError as error:  # of a file that no message knows better
+        name = os.path.basename(os.fsdecode(error.filename or ""))  # noqa: PTH119 - text only
+        shown = f"The file {name!r}" if name else "A file"
+        raise failure(error, shown, "Everything that was acknowledged is safe.") from error

@@ -1,38 +1,56 @@
 """The last export of each collection, recorded in a file beside the store."""
 
 import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tribal_mcp.files.atomic import write_atomically
+from tribal_mcp.errors import TribalError
+from tribal_mcp.files.atomic import naming, write_atomically
+from tribal_mcp.stores.errors import explained
 
 _NAME = "last-export.json"
 
 
-def record_export(own_folder: Path | None, collection: str, export: dict[str, Any]) -> None:
+def record_export(own_folder: Path | None, collection: str, export: dict[str, Any]) -> str:
     """Record an export; call this within a session of the store.
 
     Args:
         own_folder: the store's `own_folder`; nothing is recorded if it does not exist.
         collection: the exported collection.
         export: JSON values.
+
+    Returns:
+        Why it could not be recorded, in sentences; empty if it was. The export itself is complete.
     """
     if own_folder is None or not own_folder.is_dir():
-        return
-    content = json.dumps(_read(own_folder) | {collection: export}).encode()
-    with suppress(OSError):  # the record is optional, and the export itself is complete
-        write_atomically(own_folder / _NAME, content)
+        return ""
+    try:
+        with explained(own_folder.parent):
+            content = json.dumps(_read(own_folder) | {collection: export}).encode()
+            write_atomically(own_folder / _NAME, content)
+    except TribalError as error:
+        return f"The bundle is complete, but was not recorded as the last export. {error}"
+    return ""
 
 
 def last_export(own_folder: Path | None, collection: str) -> dict[str, Any] | None:
-    """The last export of a collection, None if there was none."""
-    return _read(own_folder).get(collection) if own_folder is not None else None
+    """The last export of a collection, None if there was none.
+
+    Raises:
+        StoreError: the record can't be read.
+    """
+    if own_folder is None:
+        return None
+    with explained(own_folder.parent):
+        found = _read(own_folder).get(collection)
+    return found if isinstance(found, dict) else None
 
 
 def _read(own_folder: Path) -> dict[str, Any]:
+    path = own_folder / _NAME
     try:
-        found = json.loads((own_folder / _NAME).read_bytes())
-    except (OSError, ValueError):
+        with naming(path):
+            found = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

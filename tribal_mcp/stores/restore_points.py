@@ -3,14 +3,15 @@
 Each operation that changes memories has its own folder among our files, named by its time:
 `point.json` describes the operation, and `changes.jsonl` has a line for each id with what was there
 before. A line is on the disk before its memory changes. Both files stay as the history of the
-store; only the contents of old restore points are removed. The module has more than 300 lines
-because the format of these files and their only reader and writer belong together.
+store; only the contents of old restore points are removed. A number in `point.json` gives their
+order, since a clock may be set back. The module has more than 300 lines because the format of these
+files and their only reader and writer belong together.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,8 +19,14 @@ import orjson
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, Field
 
-from tribal_mcp.errors import UsageError
-from tribal_mcp.files.atomic import fsync_directory, fsync_file, make_private, write_atomically
+from tribal_mcp.errors import TribalError, UsageError
+from tribal_mcp.files.atomic import (
+    fsync_directory,
+    fsync_file,
+    make_private,
+    naming,
+    write_atomically,
+)
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.limits import NO_LIMITS
 from tribal_mcp.portability.manifest import EmbeddingMetadata
@@ -45,6 +52,7 @@ class Point(BaseModel):
 
     Attributes:
         id: the name of the restore point: the operation's time in UTC.
+        number: rises with each restore point of the folder; 0 in those of versions before 0.2.
         operation: what changed the memories: import, undo, forget, reembed, remember.
         source: the name of the bundle, or the restore point that was undone.
         sha256: the hash of the bundle's entries.
@@ -62,6 +70,7 @@ class Point(BaseModel):
     """
 
     id: str
+    number: int = 0
     operation: str
     source: str = ""
     sha256: str = ""
@@ -76,6 +85,11 @@ class Point(BaseModel):
     collection: str = ""
     model: dict[str, Any] | None = None
     identity: tuple[dict[str, Any] | None, dict[str, Any] | None] | None = None
+
+    @property
+    def order(self) -> tuple[int, str]:
+        """Sorts restore points by their age."""
+        return self.number, self.id
 
     @property
     def made_at(self) -> datetime:
@@ -120,14 +134,14 @@ class OpenPoint:
     def save(self, before: Mapping[str, Held], change: Change) -> None:
         """Write to the disk what is under the ids of a change, before the change is made."""
         path = self.points.changes(self.about.id)
-        with explained(path.parent):
+        with self.points.explained():
             is_new = not self._begun
             if is_new:
                 self.points.save(self.about)
                 _try_lock(self._lock)
                 _cut_incomplete_line(path)
                 self._begun = True
-            with path.open("ab") as file:
+            with naming(path), path.open("ab") as file:
                 after = {e.id: stamp(e) for e in change.entries} | dict(change.forget)
                 file.writelines(_line(i, was, after.get(i)) for i, was in before.items())
                 file.flush()
@@ -157,7 +171,7 @@ class OpenPoint:
                 counts = {"changed": len(set(self.points.ids(self.about)))}
             self.about.counts = {what: count for what, count in counts.items() if count}
             self.about.complete = True
-            with explained(self.points.folder):
+            with after_changes(self.name):
                 self.points.save(self.about)
                 self.points.empty_old()
         self.close()
@@ -212,7 +226,10 @@ class RestorePoints:
             how: its arguments, as text.
             model: the model of the store's vectors.
         """
-        last = next((point for point in self.all() if point.operation != SESSION), None)
+        points = self._of_all()
+        last = next(
+            (p for p in points if p.collection == self.collection and p.operation != SESSION), None
+        )
         same = (operation, source, sha256, how)
         if (
             last
@@ -223,9 +240,9 @@ class RestorePoints:
             and _try_lock(lock := self._lock_of(last.id))
         ):
             return OpenPoint(self, last, lock, _resumed=True)
-        now = datetime.now(UTC)
         about = Point(
-            id=now.strftime(_NAME),
+            id=self._free_name(),
+            number=1 + (points[0].number if points else 0),
             operation=operation,
             source=source,
             sha256=sha256,
@@ -238,15 +255,30 @@ class RestorePoints:
     def _lock_of(self, name: str) -> FileLock:
         return FileLock(self.folder / name / "writing.lock", thread_local=False)
 
+    def _free_name(self) -> str:
+        moment = datetime.now(UTC)
+        while (self.folder / (name := moment.strftime(_NAME))).exists():  # the clock was set back
+            moment += timedelta(microseconds=1)
+        return name
+
+    def explained(self) -> AbstractContextManager[None]:
+        """Raises failures on these files as errors for users."""
+        return explained(self.folder.parents[1])
+
     def all(self) -> list[Point]:
         """All restore points, the newest first."""
+        return [point for point in self._of_all() if point.collection == self.collection]
+
+    def _of_all(self) -> list[Point]:
+        """The restore points of all collections that share the folder, the newest first."""
         found: list[Point] = []
-        for path in sorted(self.folder.glob("*/point.json"), reverse=True):
-            with suppress(
-                ValueError
-            ):  # incomplete: the process was killed before it changed anything
-                found.append(Point.model_validate_json(path.read_bytes()))
-        return [point for point in found if point.collection == self.collection]
+        with self.explained():
+            for folder in self.folder.iterdir() if self.folder.is_dir() else ():
+                # incomplete or missing: the process was killed before it changed anything
+                with suppress(ValueError, FileNotFoundError, NotADirectoryError):
+                    data = (folder / "point.json").read_bytes()
+                    found.append(Point.model_validate_json(data))
+        return sorted(found, key=lambda point: point.order, reverse=True)
 
     def find(self, name: str) -> Point:
         """The restore point of that name; for "" the newest operation that can be undone.
@@ -298,13 +330,9 @@ class RestorePoints:
 
     def _lines(self, point: Point) -> Iterator[dict[str, Any]]:
         path = self.changes(point.id)
-        if not path.exists():
-            return
-        with path.open("rb") as file:
+        with self.explained(), suppress(FileNotFoundError), naming(path), path.open("rb") as file:
             for line in file:
-                if line.endswith(
-                    b"\n"
-                ):  # incomplete: the process was killed before it changed anything
+                if line.endswith(b"\n"):  # else it was killed before it changed anything
                     yield orjson.loads(line)
 
     def size(self, point: Point) -> int:
@@ -319,9 +347,10 @@ class RestorePoints:
 
     def save(self, about: Point) -> None:
         """Write the description of an operation to the disk."""
-        folder = self.folder / about.id
-        make_private(folder)
-        write_atomically(folder / "point.json", about.model_dump_json(indent=1).encode())
+        path = self.folder / about.id / "point.json"
+        with self.explained():
+            make_private(path.parent)
+            write_atomically(path, about.model_dump_json(indent=1).encode())
 
     def empty_old(self) -> None:
         """Remove the contents of all but the newest restore points; their ids stay."""
@@ -335,15 +364,33 @@ class RestorePoints:
             point.emptied = True  # first: from here on the contents may be missing
             self.save(point)
             ids = (orjson.dumps({"id": i}) + b"\n" for i in self.ids(point))
-            write_atomically(self.changes(point.id), ids)
+            with self.explained():
+                write_atomically(self.changes(point.id), ids)
+
+
+@contextmanager
+def after_changes(name: str) -> Iterator[None]:
+    """For what is recorded after all changes of an operation: a failure says that they were made.
+
+    Args:
+        name: the restore point of the operation.
+    """
+    try:
+        yield
+    except TribalError as error:
+        raise error.extended(
+            "All changes of the operation had been made.",
+            NextStep("To undo them, run {call}.", "undo", {"point": name}),
+        ) from error
 
 
 def _try_lock(lock: FileLock) -> bool:
     """Acquire the lock if it is free; whether it was."""
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return False
+    with explained(Path(lock.lock_file).parents[3]):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return False
     return True
 
 
@@ -369,6 +416,6 @@ def _held(was: dict[str, Any] | int | None) -> Held:
 def _cut_incomplete_line(path: Path) -> None:
     if not path.exists():
         return
-    with path.open("r+b") as file:
+    with naming(path), path.open("r+b") as file:
         complete = sum(len(line) for line in file if line.endswith(b"\n"))
         file.truncate(complete)

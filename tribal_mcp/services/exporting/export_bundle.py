@@ -48,7 +48,9 @@ async def run_export(context: Context, request: ExportRequest) -> ExportResult:
             memory_count=integrity.memory_count,
             filters=selection.in_words(),
         )
-        record_export(store.own_folder, context.settings.collection, last.model_dump())
+        problem = record_export(store.own_folder, context.settings.collection, last.model_dump())
+    if problem:
+        export.notes.append(problem)
     shown = request.output_path or os.fspath(written)
     return ExportResult(
         memory_count=integrity.memory_count,

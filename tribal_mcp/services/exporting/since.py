@@ -8,7 +8,7 @@ has in another version, which needs no clock. The same holds for tombstones.
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from hashlib import blake2b
 from typing import Any, Protocol, Self
@@ -25,13 +25,14 @@ from tribal_mcp.portability.bundle.writer import WRITE_BATCH
 from tribal_mcp.portability.filters import read_bound
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.manifest import SINCE, EmbeddingManifest
-from tribal_mcp.portability.memory import MemoryEntry, microseconds
+from tribal_mcp.portability.memory import MemoryEntry, is_ahead, microseconds
 from tribal_mcp.portability.memory_json import dump_entry
 from tribal_mcp.services.context import Watch
 from tribal_mcp.stores.base import MemoryStore
 from tribal_mcp.text import counted
 
 _DIGEST_BYTES = 16
+_END_OF_TIME = (1 << 63) - 1
 
 
 @dataclass(slots=True)
@@ -108,7 +109,31 @@ class SinceTime:
                 "this store received them. Their own dates decided; those without a date are "
                 "included."
             )
+        result.notes += await self._about_the_clock(store, len(result.ids))
         return result
+
+    async def _about_the_clock(self, store: MemoryStore, selected: int) -> list[str]:
+        """Notes about times in the future, which a clock that was ahead leaves behind."""
+        if is_ahead(self.moment):
+            note = (
+                f"The start date {self.moment.isoformat()} is in the future: the clock was ahead "
+                "when it was recorded, or is behind now. Memories stored with the right time are "
+                "not included. Use an earlier date, or an earlier bundle in place of the date."
+            )
+            return [note]
+        if not selected:
+            return []
+        now = microseconds(datetime.now(UTC) + timedelta(days=1))
+        dateless = len((await store.stored_since(_END_OF_TIME)).ids)
+        ahead = len((await store.stored_since(now)).ids) - dateless
+        if ahead <= 0:
+            return []
+        note = (
+            f"{counted(ahead, 'memory was', 'memories were')} stored at a time in the future: the "
+            "clock was ahead then, or is behind now. Every export since an earlier date includes "
+            "them."
+        )
+        return [note]
 
 
 @dataclass(slots=True)

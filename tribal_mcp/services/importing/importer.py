@@ -180,6 +180,8 @@ class _Import:
     """The ids of the bundle's entries, if the store is to have no others."""
     _adopt: EmbeddingMetadata | None = field(init=False)
     """The model that the store takes over with the first batch."""
+    _writing: bool = field(default=False, init=False)
+    """A batch was begun and not acknowledged."""
 
     def __post_init__(self) -> None:
         self._adopt = None if self.summary.dry_run else self.vectors.adopt
@@ -253,8 +255,9 @@ class _Import:
             await self._refuse_other_model([self._adopt])
         if self.point:
             await anyio.to_thread.run_sync(self.point.save, step.before, step.change)
+        self._writing = True
         await self.store.apply(step.change)
-        self._adopt = None
+        self._adopt, self._writing = None, False
 
     async def _refuse_other_model(self, allowed: Sequence[EmbeddingMetadata | None]) -> None:
         """Refuse to go on if the store's model is none of those that the vectors were planned for.
@@ -272,9 +275,10 @@ class _Import:
     def _extended(self, error: TribalError, done: int) -> TribalError:
         """The error with what was done before it."""
         summary, point = self.summary, self.point
-        if summary.dry_run or not done:
+        if summary.dry_run or not (done or self._writing):
             return error.extended("Nothing was imported.")
-        text = (
+        batch = "The batch in progress may be incomplete. " if self._writing else ""
+        text = batch + (
             f"{done:,} of {counted(summary.total, 'entry', 'entries')} had been processed "
             f"({summary.imported:,} imported, {summary.overwritten:,} overwritten, "
             f"{summary.skipped:,} skipped). To continue, repeat the import."

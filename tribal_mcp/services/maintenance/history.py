@@ -3,10 +3,12 @@
 import anyio.to_thread
 
 from tribal_mcp.next_steps import NextStep
+from tribal_mcp.portability.memory import is_ahead
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.requests import HistoryRequest
 from tribal_mcp.services.results import HistoryEntry, HistoryResult
 from tribal_mcp.stores.restore_points import SESSION, Point, RestorePoints
+from tribal_mcp.text import counted
 
 
 async def run_history(context: Context, request: HistoryRequest) -> HistoryResult:
@@ -27,7 +29,16 @@ def history(points: RestorePoints | None, memory_id: str = "") -> HistoryResult:
         for point in (points.all() if points else [])
         if points and (not memory_id or memory_id in points.ids(point))
     ]
+    ahead = [point for point in found if is_ahead(point.made_at)]
+    notes = []
+    if ahead:
+        notes.append(
+            f"{counted(len(ahead), 'operation is', 'operations are')} dated in the future: the "
+            "clock was ahead then, or is behind now. The order is still the order in which they "
+            "were done."
+        )
     return HistoryResult(
+        notes=notes,
         operations=[
             HistoryEntry(
                 point=point.id,

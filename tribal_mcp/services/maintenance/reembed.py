@@ -1,11 +1,12 @@
 """The use case: embed the memories that have no vector, or all memories with another model."""
 
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from tribal_mcp.embedding.base import TextRefused
 from tribal_mcp.embedding.providers import embedder_of, is_paid
-from tribal_mcp.errors import EmbedderError
+from tribal_mcp.errors import EmbedderError, NoSpace, SystemFailure
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.embedders import CHANGE_MODEL, Work, fits
@@ -47,13 +48,26 @@ async def run_reembed(context: Context, request: ReembedRequest) -> ReembedResul
             assert points is not None  # noqa: S101 - every store of the settings has a folder
             model = await store.identity()
             point = points.begin("reembed", f"to {embedder.identity}", model=model)
-            await change_model(store, work, point)
+            with _continued_later():
+                await change_model(store, work, point)
             result.restore_point = point.finish({"embedded": result.total})
         else:
-            await embed_missing(store, work)
+            with _continued_later():
+                await embed_missing(store, work)
     result.duration_ms = round((time.monotonic() - begin) * 1000)
     result.next_steps = next_steps(request, result)
     return result
+
+
+@contextmanager
+def _continued_later() -> Iterator[None]:
+    try:
+        yield
+    except (SystemFailure, NoSpace) as error:
+        raise error.extended(
+            "No memory lost its vector, and those made so far are kept. To continue, repeat the "
+            "call."
+        ) from error
 
 
 async def preview(store: SearchableStore, work: Work, *, everything: bool, paid: bool) -> None:

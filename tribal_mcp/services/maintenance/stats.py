@@ -5,7 +5,9 @@ from collections import Counter
 from pydantic import ValidationError
 
 from tribal_mcp.config import Settings
+from tribal_mcp.errors import StoreError
 from tribal_mcp.next_steps import NextStep
+from tribal_mcp.portability.memory import is_ahead, read_date
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.embedders import without_vector
 from tribal_mcp.services.other_models import count_by_name, other_models_in
@@ -32,6 +34,7 @@ async def _stats(store: SearchableStore, settings: Settings) -> StatsResult:
     state = await store.state()
     tally = await store.tally()
     identity = state.identity
+    exported, notes = _last_export(store, settings.collection)
     return StatsResult(
         data_dir=location_of(settings),
         collection=settings.collection,
@@ -51,8 +54,8 @@ async def _stats(store: SearchableStore, settings: Settings) -> StatsResult:
         sources=_most(tally.sources),
         months=_latest(tally.months),
         bytes=tally.bytes,
-        last_export=_last_export(store, settings.collection),
-        notes=state.notes,
+        last_export=exported,
+        notes=[*state.notes, *notes],
         next_steps=_next_steps(state),
         next_step="",
     )
@@ -74,12 +77,21 @@ def _latest(months: dict[str, int]) -> dict[str, int]:
     return latest | {UNKNOWN: months[UNKNOWN]} if UNKNOWN in months else latest
 
 
-def _last_export(store: SearchableStore, collection: str) -> LastExport | None:
+def _last_export(store: SearchableStore, collection: str) -> tuple[LastExport | None, list[str]]:
+    """The last export, and notes about it."""
     try:
         found = last_export(store.own_folder, collection)
-        return LastExport(**found) if found else None
-    except (ValidationError, TypeError):
-        return None
+        export = LastExport(**found) if found else None
+        ahead = export is not None and is_ahead(read_date(export.at))
+    except StoreError as error:
+        return None, [f"The last export is unknown. {error}"]
+    except (ValidationError, TypeError, ValueError):
+        return None, []
+    if ahead:
+        return export, [
+            "The last export is dated in the future: the clock was ahead then, or is behind now."
+        ]
+    return export, []
 
 
 def _next_steps(state: StoreState) -> list[NextStep]:

@@ -28,7 +28,15 @@ from tribal_mcp.services.memories.remember import NAMED, some_ids
 from tribal_mcp.services.requests import UndoRequest
 from tribal_mcp.services.results import UndoResult
 from tribal_mcp.stores.base import STEP, Change, MemoryStore
-from tribal_mcp.stores.restore_points import Held, OpenPoint, Point, RestorePoints, Saved, stamp
+from tribal_mcp.stores.restore_points import (
+    Held,
+    OpenPoint,
+    Point,
+    RestorePoints,
+    Saved,
+    after_changes,
+    stamp,
+)
 from tribal_mcp.text import counted, memories
 
 _OTHER_MODEL = "The store's model has changed since then, so restored memories have no vector."
@@ -215,12 +223,13 @@ class _Undo:
     def finish(self, point: OpenPoint) -> str:
         """Mark the operation as undone; the name of the restore point of the undo."""
         self.about.undone = True  # even if later edits stay: the next undo goes further back
-        self.points.save(self.about)
-        if self.about.operation == "undo":  # the operation that it had undone is in effect again
-            for other in self.points.all():
-                if other.id == self.about.source:
-                    other.undone = False
-                    self.points.save(other)
+        with after_changes(point.name) if point.name else nullcontext():
+            self.points.save(self.about)
+            if self.about.operation == "undo":  # what it had undone is in effect again
+                for other in self.points.all():
+                    if other.id == self.about.source:
+                        other.undone = False
+                        self.points.save(other)
         return point.finish(
             self.result.model_dump(include={"removed", "put_back", "brought_back", "forgotten"})
         )

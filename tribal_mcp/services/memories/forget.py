@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import anyio.to_thread
 
-from tribal_mcp.errors import UsageError
+from tribal_mcp.errors import TribalError, UsageError
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.services.context import Context
@@ -85,8 +85,16 @@ async def _delete(
     if point is None:
         await store.apply(change)
         return ""
-    await anyio.to_thread.run_sync(point.save, here, change)
-    await store.apply(change)
+    try:
+        await anyio.to_thread.run_sync(point.save, here, change)
+    except TribalError as error:
+        raise error.extended("Nothing was deleted.") from error
+    try:
+        await store.apply(change)
+    except TribalError as error:
+        raise error.extended(
+            "The deletion may be incomplete; to complete it, repeat the call."
+        ) from error
     return await anyio.to_thread.run_sync(point.finish, {"forgotten": len(here)})
 
 

@@ -13,14 +13,15 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from stat import S_ISREG
 from typing import TYPE_CHECKING
 
 import orjson
 
-from tribal_mcp.errors import NoSpace, StoreError
-from tribal_mcp.files.atomic import fsync_directory
+from tribal_mcp.errors import NoSpace, StoreDamaged, StoreError, SystemFailure
+from tribal_mcp.files.atomic import fsync_directory, make_private
 from tribal_mcp.stores.chroma.api_reader import ApiFiles
 from tribal_mcp.stores.chroma.files.index_backup import IndexBackup
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
@@ -35,6 +36,7 @@ from tribal_mcp.stores.chroma.migration import (
     open_client,
     try_conversion,
 )
+from tribal_mcp.stores.chroma.proof import REBUILD
 from tribal_mcp.stores.errors import explained
 from tribal_mcp.stores.raw import RawCollection, UnknownLayout
 
@@ -362,10 +364,46 @@ class ChromaFolder:
         has not changed.
         """
         raw = self.raw(name)
-        if raw is not None:
-            segment, applied = self.chroma_files().vector_segment(raw)
-            if self.index_backup.save(segment, applied) and self._owns_log:
-                self._truncate_log(raw)
+        if raw is None:
+            return
+        segment, applied = self.chroma_files().vector_segment(raw)
+        try:
+            changed = self.index_backup.save(segment, applied, partial(self._verify_index, raw))
+        except (OSError, StoreError):
+            self.open_steps += 1  # the next session rebuilds the index from the log
+            make_private(self.own / REBUILD / segment)
+            raise
+        if changed and self._owns_log:
+            self._truncate_log(raw)
+
+    def _verify_index(self, raw: RawCollection) -> None:
+        """Compare the index files with the part of the log that they make superfluous.
+
+        Raises:
+            SystemFailure: they differ, as the system did not write all of them.
+        """
+        try:
+            lost = bool(self.chroma_files().unwritten(raw))
+        except StoreDamaged:  # a rebuild, which compares all vectors itself, may have to begin so
+            segment, _ = self.chroma_files().vector_segment(raw)
+            lost = not (self.own / REBUILD / segment).exists()
+        if lost:
+            raise SystemFailure(
+                f"The disk did not store all of the vector index of {raw.name!r}. Nothing is lost: "
+                "the vectors are in Chroma's log, and the next call rebuilds the index from it. "
+                "Check the disk."
+            )
+
+    def is_intact(self) -> bool:
+        """Whether all index files can be read, and are what Chroma can load."""
+        try:
+            with ChromaFiles(self.path) as files:
+                return not any(
+                    files.needs_backup(raw) or files.without_vector(raw) or files.torn_links(raw)
+                    for raw in files.collections()
+                )
+        except (StoreError, OSError, sqlite3.Error):
+            return False
 
     def apply_log(self, name: str) -> None:
         """Let Chroma apply its log to the rows, before a write is planned on them."""

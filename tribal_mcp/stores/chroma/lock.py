@@ -200,8 +200,10 @@ class FolderLock:
         self._lock.release()
 
     def _holder(self) -> str:
-        writer = self.writer()
-        return str(writer) if writer else "another process"
+        with suppress(OSError):  # the lock itself matters, not its name
+            writer = self.writer()
+            return str(writer) if writer else "another process"
+        return "another process"
 
     def writer(self) -> Writer | None:
         """The process that the marker names. To the holder of the lock, a killed writer."""

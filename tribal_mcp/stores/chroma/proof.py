@@ -33,6 +33,7 @@ from tribal_mcp.stores.chroma.files.log import ADD, DELETE
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
 from tribal_mcp.stores.chroma.files.tables import placeholders
 from tribal_mcp.stores.chroma.lock import OWN_FOLDER
+from tribal_mcp.stores.errors import is_damage
 from tribal_mcp.stores.raw import RawCollection
 from tribal_mcp.stores.record import CHECKSUM, pending_name, tombstones_name
 
@@ -107,8 +108,11 @@ class ProvenVectors:
         self._sources: list[_Candidates] = []
         self._by_checksum: dict[int, Vector] | None = None
         if not self._constant:
-            with suppress(sqlite3.DatabaseError):  # what was read until then counts
+            try:
                 self._read_log()
+            except sqlite3.DatabaseError as error:  # if damaged, what was read until then counts
+                if not is_damage(error, files.folder):
+                    raise
             self._open_index()
 
     def close(self) -> None:
@@ -150,7 +154,7 @@ class ProvenVectors:
     def _add_source(
         self, folder: Path, read_labels: Callable[[], Labels], synced_up_to: int | None
     ) -> None:
-        with suppress(StoreDamaged, OSError, ValueError, TypeError):
+        with suppress(StoreDamaged, FileNotFoundError, NotADirectoryError, ValueError, TypeError):
             index = HnswFiles(
                 folder, normalized=self._collection.space == "cosine", labels=read_labels()
             )

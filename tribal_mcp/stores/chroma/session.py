@@ -125,7 +125,8 @@ async def in_thread(folder: ChromaFolder, work: Callable[[], T], *, alone: bool 
     """
 
     def working() -> T:
-        with folder.thread_lock if alone else nullcontext(), explained(folder.path):
+        turn = folder.thread_lock if alone else nullcontext()
+        with turn, explained(folder.path, folder.is_intact):
             return work()
 
     return await anyio.to_thread.run_sync(working)

@@ -65,7 +65,7 @@ class HnswFiles:
         if labels is not None:
             try:
                 self._open()
-            except OSError as error:
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
                 raise StoreDamaged(f"The index files can't be read: {error.strerror}.") from error
 
     def _open(self) -> None:
@@ -77,6 +77,7 @@ class HnswFiles:
             raise StoreDamaged(f"header.bin has version {version} or unknown offsets.")
         self._size, self._data_offset = size, data_offset
         with (self._folder / "data_level0.bin").open("rb") as file:
+            self._count = count
             count = min(count, os.fstat(file.fileno()).st_size // size)
             if not count:
                 return
@@ -174,6 +175,18 @@ class HnswFiles:
             if (strict or not inside) and not any(data[sector : sector + _SECTOR]):
                 return False
         return True
+
+    def torn_links(self) -> bool:
+        """Whether `link_lists.bin` does not have one list for each vector."""
+        if self._map is None:
+            return False
+        data = (self._folder / "link_lists.bin").read_bytes()
+        at = 0
+        for _ in range(self._count):
+            if at + 4 > len(data):
+                return True
+            at += 4 + int.from_bytes(data[at : at + 4], "little")
+        return at != len(data)
 
     def all_vectors(self) -> Iterator[Vector]:
         """Every vector in the file, copied, whatever its label, deleted ones included."""

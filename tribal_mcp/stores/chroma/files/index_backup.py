@@ -8,6 +8,7 @@ the disk once, the labels from then name every vector up to that log entry, and 
 all later ones.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,12 +52,15 @@ class IndexBackup:
         self.sync = True
         self._saved: dict[str, tuple[int, Stamps]] = {}
 
-    def save(self, segment: str, applied: int | None) -> bool:
+    def save(
+        self, segment: str, applied: int | None, verify: Callable[[], None] = lambda: None
+    ) -> bool:
         """Sync the index and save its labels, before and after a call that may write the index.
 
         Args:
             segment: the VECTOR segment.
             applied: the last log entry in the index, None if there is none.
+            verify: called once the index is on the disk; raises an error if it is not whole.
 
         Returns:
             Whether there was anything to do.
@@ -72,6 +76,7 @@ class IndexBackup:
                 for name in FILES:
                     fsync_path(index / name)
                 fsync_directory(index)
+            verify()
             make_private(self._place)
             labels = b"" if now[-1] is None else (index / LABELS).read_bytes()
             head = orjson.dumps([applied, now, self.sync]) + b"\n"
@@ -91,7 +96,7 @@ class IndexBackup:
                 applied, then, *synced = orjson.loads(file.readline())
                 found = file.read() if labels else b""
                 return Backup(applied, then, bool(synced and synced[0]), found)
-        except (OSError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
 
     def interrupted(self, segment: str, applied: int | None) -> bool:

@@ -14,10 +14,11 @@ import numpy as np
 
 from tribal_mcp.errors import StoreDamaged
 from tribal_mcp.portability.vectors import Vector
+from tribal_mcp.stores.chroma.checksums import matches
 from tribal_mcp.stores.chroma.files.hnsw import HnswFiles
 from tribal_mcp.stores.chroma.files.hnsw_labels import LABELS, Labels
 from tribal_mcp.stores.chroma.files.index_backup import IndexBackup
-from tribal_mcp.stores.chroma.files.log import DELETE, UPDATE, UPSERT
+from tribal_mcp.stores.chroma.files.log import ADD, DELETE, UPDATE, UPSERT
 from tribal_mcp.stores.chroma.files.tables import (
     DOCUMENT,
     ChromaTables,
@@ -25,7 +26,11 @@ from tribal_mcp.stores.chroma.files.tables import (
     placeholders,
     raise_error,
 )
+from tribal_mcp.stores.errors import is_damage
 from tribal_mcp.stores.raw import RawCollection, RawRecord
+from tribal_mcp.stores.record import CHECKSUM
+
+_BATCH = 500
 
 
 @dataclass(slots=True)
@@ -129,10 +134,66 @@ class ChromaFiles(ChromaTables):
         self._index(collection)
         return self.vector_segment(collection)[0] in self._from_backup
 
+    def torn_links(self, collection: RawCollection) -> bool:
+        """Whether the file with the links between the vectors is truncated or damaged."""
+        return self._index(collection).files.torn_links()
+
     def is_written(self, collection: RawCollection, record_id: str) -> bool:
         """Whether the disk has stored the vector of the id; see `HnswFiles.is_written`."""
         index = self._index(collection)
         return record_id in index.in_log or index.files.is_written(record_id, strict=False)
+
+    def unwritten(self, collection: RawCollection) -> list[str]:
+        """The ids whose vectors should be in the index files by now, and are only in the log.
+
+        Chroma does not notice if the system fails to write these files.
+        """
+        index = self._index(collection)
+        last: dict[str, tuple[int, int]] = {}
+        for seq_id, operation, record_id in self.sql.execute(
+            "SELECT seq_id, operation, id FROM embeddings_queue "
+            "WHERE topic LIKE ? AND seq_id <= ? ORDER BY seq_id",
+            (f"%/{collection.id}", index.applied),
+        ):
+            last[record_id] = seq_id, operation
+        due = [i for i in last if i not in index.in_log and last[i][1] != DELETE]
+        found: list[str] = []
+        for start in range(0, len(due), _BATCH):
+            rows = self._checksums(collection, due[start : start + _BATCH])
+            in_log = self._logged({last[i][0]: i for i in rows if last[i][1] != ADD})
+            in_files = index.files.read(list(rows))
+            for record_id, expected in rows.items():
+                vector, logged = in_files.get(record_id), in_log.get(record_id)
+                if (
+                    vector is None
+                    or (expected is not None and not matches(vector, expected, collection.space))
+                    # An add is in the log even if Chroma ignored it.
+                    or (expected is None and logged is not None and not _same(vector, logged))
+                ):
+                    found.append(record_id)
+        return found
+
+    def _checksums(self, collection: RawCollection, ids: Sequence[str]) -> dict[str, int | None]:
+        """Those of the ids that have a record, each with the checksum in it."""
+        return dict(
+            self.sql.execute(
+                "SELECT e.embedding_id, m.int_value FROM embeddings e "  # noqa: S608 - placeholders
+                "LEFT JOIN embedding_metadata m ON m.id = e.id AND m.key = ? "
+                f"WHERE e.segment_id = ? AND e.embedding_id IN ({placeholders(ids)})",
+                (CHECKSUM, self.segment(collection), *ids),
+            ).fetchall()
+        )
+
+    def _logged(self, wanted: dict[int, str]) -> dict[str, Vector]:
+        """The vectors of those entries of the log, by id."""
+        return {
+            wanted[seq_id]: np.frombuffer(blob, dtype="<f4")
+            for seq_id, blob in self.sql.execute(
+                "SELECT seq_id, vector FROM embeddings_queue "  # noqa: S608 - placeholders
+                f"WHERE vector IS NOT NULL AND seq_id IN ({placeholders(wanted)})",
+                list(wanted),
+            )
+        }
 
     def without_vector(self, collection: RawCollection) -> list[str]:
         """The ids whose vectors can't be found."""
@@ -230,4 +291,11 @@ class ChromaFiles(ChromaTables):
                 ):
                     index.in_log[record_id] = seq_id
         except sqlite3.DatabaseError as error:
+            if not is_damage(error, self.folder):
+                raise
             self._on_log_damage(f"The log of {collection.name!r}", error)
+
+
+def _same(vector: Vector, logged: Vector) -> bool:
+    """Whether the index has the vector of the log; under cosine it has it with small errors."""
+    return vector.size == logged.size and np.allclose(vector, logged, rtol=1e-5, atol=1e-7)

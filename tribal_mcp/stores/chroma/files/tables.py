@@ -16,7 +16,7 @@ from typing import Any, Self
 from tribal_mcp.errors import StoreDamaged, StoreLocked
 from tribal_mcp.stores.chroma.files.log import replay_rows
 from tribal_mcp.stores.chroma.files.schema import NO_NUMBER, adapt_layout, read_collections
-from tribal_mcp.stores.errors import RESCUE
+from tribal_mcp.stores.errors import RESCUE, is_damage
 from tribal_mcp.stores.raw import RawCollection, UnknownLayout
 from tribal_mcp.stores.record import AS_JSON, OTHER_MODEL, OTHER_TIMES, STORED, named_models
 from tribal_mcp.stores.search import UNKNOWN, Tally, latest_first, most_first
@@ -122,6 +122,8 @@ class ChromaTables:
                 raise StoreLocked(
                     "Another program is writing to the Chroma folder. Try again later."
                 ) from error
+            if not is_damage(error, folder):
+                raise
             raise StoreDamaged(f"The Chroma database can't be read: {error}.", RESCUE) from error
 
     def __enter__(self) -> Self:
@@ -167,6 +169,8 @@ class ChromaTables:
         try:
             replay_rows(self.sql)
         except sqlite3.DatabaseError as error:
+            if not is_damage(error, self.folder):
+                raise
             self._on_log_damage("The log", error)
         finally:
             self.sql.execute("PRAGMA query_only = 1")
