@@ -379,7 +379,7 @@ async def _async_progress(_done: int, _total: int) -> None:
         {"on_progress": _async_progress},
         {"on_progress": 5},
     ],
-    ids=str,
+    ids=lambda arguments: "-".join(f"{k} {type(v).__name__}" for k, v in arguments.items()),
 )
 async def test_an_import_refuses_arguments_of_other_types(arguments: dict[str, object]) -> None:
     store = InMemoryStore()
