@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick test-lowest check coverage package bench torture fuzz clean
+.PHONY: demo test quick test-lowest check coverage package bench mutants torture fuzz clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python examples/demo.py
@@ -41,6 +41,13 @@ package: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/bench.py
 
+# Changes the code and checks that a test fails: docs/mutation-testing.md. MUTANTS limits it to some.
+MUTANTS ?= tribal_mcp.portability.* tribal_mcp.services.importing.*
+mutants: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --group mutants
+	$(BIN)/python -m mutmut run $(MUTANTS:%='%')
+	$(BIN)/python -m mutmut results
+
 torture: $(VENV)/.ready
 	TRIBAL_CAMPAIGN=full $(BIN)/python -m pytest -m campaign -s -o faulthandler_timeout=36000
 
@@ -48,7 +55,7 @@ fuzz: $(VENV)/.ready
 	TRIBAL_FUZZ=500000 $(BIN)/python -m pytest -k fuzz -s -o faulthandler_timeout=36000
 
 clean:
-	rm -rf .venv .venv-* dist
+	rm -rf .venv .venv-* dist mutants
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("tribal-mcp needs Python 3.11 or newer, and $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
