@@ -16,7 +16,7 @@ from tribal_mcp.portability.choices import MemorySource
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.memory_json import entry_to_dict
 
-NAMES = sorted(path.name for path in SAMPLES.iterdir())
+NAMES = sorted(path.name for path in SAMPLES.iterdir() if path.name != "http-answer.json")
 SHAPES = {
     "id": str,
     "content": str,
