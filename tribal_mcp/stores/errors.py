@@ -26,7 +26,13 @@ RESCUE = NextStep("To save what can still be read, run {call}.", "rescue", {"out
 
 FULL = ("disk is full", "disk full", "no space left", "quota exceeded")
 _FULL_BYTES = 1 << 20
-_DAMAGED = ("malformed", "not a database", "deserializing pickle", "hnsw segment reader")
+_DAMAGED = (
+    "malformed",
+    "not a database",
+    "deserializing pickle",
+    "hnsw segment reader",
+    "Could not decode",
+)
 _THEIRS = {"chromadb", "chromadb_rust_bindings", "sqlite3", "pyo3_runtime"}
 _DATABASE = "chroma.sqlite3"
 _SAFE = "Everything that was acknowledged is safe."

@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from tribal_mcp.errors import StoreDamaged
 from tribal_mcp.portability.choices import MemorySource
 from tribal_mcp.portability.manifest import UNKNOWN_MODEL, EmbeddingMetadata
 from tribal_mcp.portability.memory import (
@@ -171,7 +172,8 @@ def to_fields(
     memory_id: str, document: str | None, record: Mapping[str, Any], vector: Vector | None
 ) -> dict[str, Any]:
     """The JSON fields of a record's entry, with the vector as an array; faster than `to_entry`."""
-    if CREATED not in record or not record.keys() <= FIELDS or AS_JSON in record:
+    dates = type(record.get(CREATED)), type(record.get(UPDATED))
+    if dates != (int, int) or not record.keys() <= FIELDS or AS_JSON in record:
         return entry_fields(to_entry(memory_id, document, record, vector))
     read = record.get
     return {
@@ -197,6 +199,8 @@ def to_entry(
     """The entry of a record; `vector` is float32 of shape (dimensions,)."""
     created, updated = record.get(CREATED), record.get(UPDATED)
     if type(created) is not int or type(updated) is not int:
+        if STORED in record:
+            raise StoreDamaged(f"The dates of {memory_id!r:.80} can't be read.")
         return _foreign(memory_id, document, record, vector)
     verbatim: dict[str, str] = {}
     created_at = _date(record, "created_at", created, verbatim)
@@ -208,7 +212,7 @@ def to_entry(
     metadata: Metadata = {}
     extra: Metadata = {}
     if AS_JSON in record or not record.keys() <= FIELDS:
-        in_json = orjson.loads(record.get(AS_JSON, "{}"))
+        in_json = _json_of(memory_id, record)
         known = {k: v for k, v in record.items() if k not in FIELDS} | in_json.get("metadata", {})
         order = in_json.get("order", ())
         metadata = {k: known.pop(k) for k in order if k in known} | known
@@ -231,6 +235,16 @@ def to_entry(
         extra=extra,
         verbatim=verbatim,
     )
+
+
+def _json_of(memory_id: str, record: Mapping[str, Any]) -> Metadata:
+    try:
+        found = orjson.loads(record.get(AS_JSON, "{}"))
+    except (ValueError, TypeError):
+        found = None
+    if not isinstance(found, dict):
+        raise StoreDamaged(f"The field {AS_JSON} of {memory_id!r:.80} is not valid JSON.")
+    return found
 
 
 def _date(record: Mapping[str, Any], name: str, moment: int, verbatim: dict[str, str]) -> Any:  # noqa: ANN401
@@ -280,12 +294,13 @@ def recorded(identity: EmbeddingMetadata | None) -> dict[str, str | int]:
 
 def identity_of(metadata: Mapping[str, Any]) -> EmbeddingMetadata | None:
     """The model that a collection's metadata records, or None."""
-    if MODEL not in metadata:
+    if not isinstance(metadata.get(MODEL), str):
         return None
     read = metadata.get
+    dimensions = read(DIMENSIONS, 0)
     return EmbeddingMetadata(
-        model_name=str(read(MODEL)),
-        dimensions=int(read(DIMENSIONS, 0)),
+        model_name=metadata[MODEL],
+        dimensions=dimensions if type(dimensions) is int and dimensions > 0 else 0,
         provider=str(read(PROVIDER, UNKNOWN_MODEL)),
         created_at=str(read(SINCE, "")),
     )

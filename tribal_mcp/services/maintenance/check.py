@@ -29,17 +29,18 @@ async def check_store(store: ChromaStore, *, repair: bool = False) -> CheckResul
         StoreDamaged: the database itself is damaged, so it can't be repaired.
     """
     done = await store.repair() if repair else []
-    problems = [
-        FolderProblem(**asdict(problem), harmless=problem.harmless)
-        for problem in await store.check()
-    ]
-    sound = all(problem.harmless for problem in problems)
+    found = await store.check()
+    problems = [FolderProblem(**asdict(problem), harmless=problem.harmless) for problem in found]
+    sound = all(problem.harmless for problem in found)
+    repairable = all(problem.repairable for problem in found)
+    if any(problem.kind == "older" for problem in found):
+        repairable = False  # only folders of the current version are repaired
     if sound:
         step = NextStep("To back it up, run {call}.", "export")
-    elif repair:
+    elif repair or not repairable:
+        text = "Some problems remain" if repair else "A repair can't correct this"
         step = NextStep(
-            "Some problems remain. To save what is readable, run {call}.",
-            "rescue",
+            f"{text}. To save what is readable, run {{call}}.", "rescue", {"output_path": ...}
         )
     else:
         step = NextStep("To repair it, run {call}.", "check", {"repair": True})

@@ -1,5 +1,6 @@
 """Finds what is lost, left over or inconsistent in a folder, without changing anything."""
 
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +11,13 @@ from tribal_mcp.stores.chroma.checksums import matches
 from tribal_mcp.stores.chroma.collection_swap import FILE as SWAP
 from tribal_mcp.stores.chroma.files.hnsw import FILES
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
+from tribal_mcp.stores.chroma.files.tables import NotRolledBack
+from tribal_mcp.stores.chroma.files.value_types import wrong_types
 from tribal_mcp.stores.chroma.folder import OURS, ChromaFolder
+from tribal_mcp.stores.chroma.full_text import has_full_text
+from tribal_mcp.stores.chroma.migration import DATABASE
 from tribal_mcp.stores.chroma.proof import REBUILD
+from tribal_mcp.stores.errors import is_damage
 from tribal_mcp.stores.raw import RawCollection, UnknownLayout
 from tribal_mcp.stores.record import CHECKSUM, pending_name, tombstones_name
 from tribal_mcp.text import counted
@@ -25,7 +31,8 @@ class Problem:
 
     Attributes:
         kind: `unfinished`, `no vector`, `wrong vector`, `no row`, `both`, `index`, `log`,
-            `dimensions`, `leftover`, `database`, `layout` or `foreign`.
+            `dimensions`, `types`, `full text`, `leftover`, `database`, `layout`, `settings`,
+            `older` or `foreign`.
         message: what it is, in a sentence.
         count: how many memories, or files, it affects.
         examples: the first of their ids or names.
@@ -39,32 +46,74 @@ class Problem:
     @property
     def harmless(self) -> bool:
         """Whether it is for information only: nothing is lost or wrong."""
-        return self.kind in ("foreign", "leftover")
+        return self.kind in ("foreign", "leftover", "older")
+
+    @property
+    def repairable(self) -> bool:
+        """Whether a repair deals with it, rather than a rescue."""
+        return self.kind not in ("database", "layout", "settings")
 
 
 def check(folder: ChromaFolder, collection: str) -> list[Problem]:
     """The problems of the folder and of one collection and its siblings. Requires the lock."""
     if not folder.exists:
-        return []
+        return list(_without_database(folder))
     problems = list(_unfinished(folder))
     try:
-        with ChromaFiles(folder.path) as files:
-            for name in (collection, pending_name(collection), tombstones_name(collection)):
-                raw = files.collection(name)
-                if raw is not None:
-                    problems += check_collection(files, raw)
-            problems += _some(
-                "both",
-                duplicates(files, collection),
-                "memory is a duplicate, stored with a vector and without",
-                "memories are duplicates, stored with a vector and without",
-            )
+        with ChromaFiles(folder.path, rollback=False) as files:
+            if files.older:
+                problems.append(Problem("older", "An older version of Chroma made this folder."))
+            wrong = list(check_tables(files))
+            problems += wrong or _check_store(files, collection)
             problems += _leftover(ownerless(folder.path, files))
+    except NotRolledBack as error:
+        problems.append(Problem("unfinished", str(error)))
     except UnknownLayout as error:
         problems.append(Problem("layout", str(error)))
     except StoreDamaged as error:
         problems.append(Problem("database", str(error)))
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error, folder.path):
+            raise
+        problems.append(Problem("database", f"The Chroma database is damaged: {error}."))
     return problems
+
+
+def _without_database(folder: ChromaFolder) -> Iterator[Problem]:
+    """An empty folder is sound; one with index files, or with something else, is not."""
+    if folder.database.is_dir():
+        yield Problem("database", f"{DATABASE} is a directory, not a database.")
+    elif any(folder.path.glob("*/header.bin")):
+        yield Problem(
+            "database", f"{DATABASE} is missing or empty, though the folder has vector indexes."
+        )
+
+
+def check_tables(files: ChromaFiles) -> Iterator[Problem]:
+    """What is wrong with the tables of the database, whatever the collection."""
+    for wrong in wrong_types(files.sql):
+        yield Problem("types", f"{wrong}.", wrong.values, [wrong.column])
+    if not has_full_text(files.sql):
+        yield Problem("full text", "The full-text table of the database is missing or damaged.")
+    yield from _some(
+        "log",
+        [segment for segment, _ in files.wrong_marks()],
+        "segment claims to hold changes that Chroma's log never had",
+        "segments claim to hold changes that Chroma's log never had",
+    )
+
+
+def _check_store(files: ChromaFiles, collection: str) -> Iterator[Problem]:
+    for name in (collection, pending_name(collection), tombstones_name(collection)):
+        raw = files.collection(name)
+        if raw is not None:
+            yield from check_collection(files, raw)
+    yield from _some(
+        "both",
+        duplicates(files, collection),
+        "memory is a duplicate, stored with a vector and without",
+        "memories are duplicates, stored with a vector and without",
+    )
 
 
 def _unfinished(folder: ChromaFolder) -> Iterator[Problem]:
@@ -96,8 +145,8 @@ def _leftover(paths: list[Path]) -> Iterator[Problem]:
     yield from _some(
         "leftover",
         [path.name for path in paths],
-        f"index directory belongs to no collection ({size / 2**20:,.1f} MiB)",
-        f"index directories belong to no collection ({size / 2**20:,.1f} MiB)",
+        f"index directory belongs to no collection ({size / 1024:,.0f} KiB)",
+        f"index directories belong to no collection ({size / 1024:,.0f} KiB)",
     )
 
 
@@ -106,6 +155,20 @@ def check_collection(files: ChromaFiles, raw: RawCollection) -> Iterator[Problem
     of = f"of {raw.name!r}"
     if OURS not in raw.metadata:
         yield Problem("foreign", f"Another program created the collection {raw.name!r}.")
+    try:
+        raw.space  # noqa: B018 - raises
+        raw.embedding_functions()
+    except UnknownLayout as error:
+        yield Problem("settings", str(error))
+        return
+    real = files.stored_dimension(raw)
+    if real not in (None, raw.dimension):
+        yield Problem(
+            "dimensions",
+            f"{raw.name!r} is recorded with {raw.dimension or 'no'} dimensions, and its vectors "
+            f"have {real}.",
+        )
+        return
     behind = files.unapplied(raw)
     if behind:
         changes = counted(behind, f"change {of} is", f"changes {of} are")

@@ -42,10 +42,16 @@ def finish_swap(folder: ChromaFolder) -> list[str]:
     path = folder.own / FILE
     if not path.exists():
         return []
-    swap = orjson.loads(path.read_bytes())
-    _rename(folder, swap["names"])
-    for point in swap["points"]:
-        RestorePoints(folder.own / FOLDER).save(Point.model_validate(point))
+    try:
+        swap = orjson.loads(path.read_bytes())
+        names, points = swap["names"], [Point.model_validate(point) for point in swap["points"]]
+    except (ValueError, TypeError, KeyError):
+        aside = path.with_name(f"unreadable-{path.name}")
+        path.replace(aside)
+        return [f"The file of a swap of collections is damaged; it is kept as {aside.name}."]
+    _rename(folder, names)
+    for point in points:
+        RestorePoints(folder.own / FOLDER).save(point)
     remove_durably(path)
     return ["A swap of collections in progress was completed."]
 

@@ -62,6 +62,12 @@ class Contents:
         )
         if self.main and vectors:
             dimensions = self.main.dimension or 0
+            if self.identity and self.identity.dimensions not in (0, dimensions):
+                raise StoreDamaged(
+                    f"The collection {self.main.name!r} is recorded with {dimensions} dimensions, "
+                    f"and its model with {self.identity.dimensions}.",
+                    CHECK,
+                )
         else:
             dimensions = self.identity.dimensions if self.identity else 0
         return StoreState(

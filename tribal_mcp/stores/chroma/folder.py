@@ -37,7 +37,7 @@ from tribal_mcp.stores.chroma.migration import (
     try_conversion,
 )
 from tribal_mcp.stores.chroma.proof import REBUILD
-from tribal_mcp.stores.errors import explained
+from tribal_mcp.stores.errors import REPAIR, explained
 from tribal_mcp.stores.raw import RawCollection, UnknownLayout
 
 if TYPE_CHECKING:
@@ -53,12 +53,27 @@ _SPACE_FACTOR = 6
 _BUSY_S = 30.0
 _PURGING = "SELECT config_json_str FROM embeddings_queue_config WHERE id = 1"
 _SET_PURGING = "INSERT OR REPLACE INTO embeddings_queue_config (id, config_json_str) VALUES (1, ?)"
+_EXTEND_LOG = """
+    INSERT INTO embeddings_queue (seq_id, operation, topic, id)
+    VALUES (?, 3, 'persistent://default/default/00000000-0000-0000-0000-000000000000', 'none')
+"""
 _TRUNCATE = """
     DELETE FROM embeddings_queue WHERE topic LIKE ? AND seq_id < (
         SELECT min(applied.seq_id) FROM max_seq_id AS applied
         JOIN segments ON segments.id = applied.segment_id WHERE segments.collection = ?
     )
 """
+
+_UNKNOWN = (
+    "The Chroma folder has a layout that this version can read and export, but not write. Import "
+    "into another folder (TRIBAL_DATA_DIR)."
+)
+_OLDER = (
+    "An older version of Chroma made this folder. A write would convert it permanently, and "
+    "programs with the older version might no longer open it. Nothing was changed. To allow it, "
+    "set TRIBAL_MIGRATE_FOLDER=true; a copy of the folder is kept. To leave the folder as it is, "
+    "export its memories and import them into another folder (TRIBAL_DATA_DIR)."
+)
 
 Files = ChromaFiles | ApiFiles
 
@@ -121,14 +136,15 @@ class ChromaFolder:
 
     @property
     def exists(self) -> bool:
-        """Whether there is a database.
+        """Whether there is a database that is not empty.
 
         Raises:
             StoreError: the path is not a directory, or not accessible.
         """
         with explained(self.path):
             try:
-                return S_ISREG(self.database.stat().st_mode)
+                found = self.database.stat()
+                return S_ISREG(found.st_mode) and found.st_size > 0
             except FileNotFoundError:
                 return False
 
@@ -182,23 +198,27 @@ class ChromaFolder:
         return self._files
 
     def check_writable(self) -> None:
-        """Refuse to write to a folder that Chroma would convert, unless that is allowed.
+        """Refuse to write if Chroma would convert the folder, and may not, or would store nothing.
 
         Raises:
-            StoreError: it is not allowed, or not possible.
+            StoreError: it is so.
         """
-        if self._client is not None or not self.exists or not self._needs_conversion():
+        if self._client is not None or not self.exists:
             return
-        if not self.may_convert:
-            raise StoreError(
-                "An older version of Chroma made this folder. A write would convert it "
-                "permanently, and programs with the older version might no longer open it. Nothing "
-                "was changed. To allow it, set TRIBAL_MIGRATE_FOLDER=true; a copy of the folder is "
-                "kept. To leave the folder as it is, export its memories and import them into "
-                "another folder (TRIBAL_DATA_DIR)."
+        if self.needs_conversion() and not self.may_convert:
+            raise StoreError(_OLDER)
+        if self._copy is not None and not self._copy.is_readable:
+            raise StoreError(_UNKNOWN)
+        files = self.files()
+        if isinstance(files, ChromaFiles) and files.wrong_marks():
+            raise StoreDamaged(
+                "Chroma would not store new memories in this folder, because it counts them among "
+                "those that it has stored already. Nothing was changed.",
+                REPAIR,
             )
 
-    def _needs_conversion(self) -> bool:
+    def needs_conversion(self) -> bool:
+        """Whether an older version of Chroma made the folder."""
         files = self.files()
         if self._copy is not None:
             return self._copy.needs_conversion
@@ -207,7 +227,7 @@ class ChromaFolder:
     def _convert(self) -> None:
         """Convert the folder of an older Chroma if that is allowed, and keep a copy of it."""
         self.check_writable()
-        if not self._needs_conversion():
+        if not self.needs_conversion():
             return
         try_conversion(self.path)
         kept = keep_copy(self.path)
@@ -235,9 +255,21 @@ class ChromaFolder:
         if self._client is None:
             if self._copy is not None:
                 self._close_files()
+            if self.exists:
+                self._extend_log()
             self._client = open_client(self.path)
             self._inode = _inode_of(self.database)
         return self._client
+
+    def _extend_log(self) -> None:
+        """Have the log end where the segments end, for Chroma ignores entries before that.
+
+        A log that was emptied would begin again at 1. The entry that is added names no collection.
+        """
+        files = self.files()
+        if isinstance(files, ChromaFiles) and files.last_applied() > (files.last_logged() or 0):
+            with self.connection() as sql:
+                sql.execute(_EXTEND_LOG, (files.last_applied(),))
 
     def sync(self) -> None:
         """Have the disk store what Chroma has committed: SQLite does not sync the directory."""
@@ -264,14 +296,14 @@ class ChromaFolder:
 
     def _set_purging(self, *, automatic: bool) -> None:
         """Whether Chroma removes from its log what its index holds; it does by default."""
-        with self._connection() as sql:
+        with self.connection() as sql:
             row = sql.execute(_PURGING).fetchone()
             found = orjson.loads(row[0]).get("automatically_purge", True) if row else True
             if found != automatic:
                 sql.execute(_SET_PURGING, (orjson.dumps(_config(automatic=automatic)).decode(),))
 
     @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
+    def connection(self) -> Iterator[sqlite3.Connection]:
         """One transaction on Chroma's database."""
         with closing(sqlite3.connect(self.database, timeout=_BUSY_S)) as sql, sql:
             yield sql
@@ -282,7 +314,7 @@ class ChromaFolder:
         With an empty log SQLite would assign its numbers again, and Chroma would ignore the
         entries that get them.
         """
-        with self._connection() as sql:
+        with self.connection() as sql:
             sql.execute(_TRUNCATE, (f"%/{raw.id}", raw.id))
 
     def close_client(self) -> None:
@@ -347,10 +379,7 @@ class ChromaFolder:
         """
         files = self.files()
         if isinstance(files, ApiFiles):
-            raise StoreError(
-                "The Chroma folder has a layout that this version can read and export, but not "
-                "write. Import into another folder (TRIBAL_DATA_DIR)."
-            )
+            raise StoreError(_UNKNOWN)
         return files
 
     def raw(self, name: str) -> RawCollection | None:

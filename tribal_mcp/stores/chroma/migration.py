@@ -9,9 +9,10 @@ tried on a private copy, and a copy of the folder is kept beside it.
 import os
 import re
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from tribal_mcp.errors import NoSpace, StoreDamaged, StoreError
 from tribal_mcp.files.atomic import fsync_directory, fsync_path
 from tribal_mcp.stores.chroma.api_reader import ApiFiles
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
+from tribal_mcp.stores.chroma.files.schema import is_before_current
 from tribal_mcp.stores.chroma.loading import load_chroma
 from tribal_mcp.stores.chroma.lock import OWN_FOLDER
 from tribal_mcp.stores.errors import explained
@@ -49,6 +51,7 @@ class PrivateCopy:
     Attributes:
         path: where it is.
         needs_conversion: whether Chroma converts the folder when it opens it.
+        is_readable: whether the layout is known, or older than the known ones.
 
     Raises:
         NoSpace: the directory for temporary files has too little free space.
@@ -56,6 +59,7 @@ class PrivateCopy:
 
     def __init__(self, folder: Path) -> None:
         self.needs_conversion = True
+        self.is_readable = True
         self._stamp = _stamp(folder)
         self._source = folder
         self.path = Path(tempfile.mkdtemp(prefix="tribal-mcp-"))
@@ -76,6 +80,8 @@ class PrivateCopy:
             files = ChromaFiles(self.path)
             self.needs_conversion = files.older
             return files
+        with closing(sqlite3.connect(self.path / DATABASE)) as sql:
+            self.needs_conversion = self.is_readable = is_before_current(sql)
         client = self.client()
         try:
             return ChromaFiles(self.path)

@@ -61,6 +61,8 @@ def recover(folder: ChromaFolder, on_wait: OnWait = lambda _: None) -> None:
     in_progress = any(path.exists() for path in (folder.own / REBUILD, folder.own / SWAP))
     if writer is None and not in_progress and not folder.journal.exists():
         return
+    if folder.exists and folder.needs_conversion():
+        return  # this program has never written to it, for that converts it
     power_cut = writer is not None and writer.before_restart
     with folder.step():
         done = _recover_collections(folder, on_wait, power_cut=power_cut) if folder.exists else []
@@ -180,6 +182,7 @@ def rebuild(
         StoreDamaged: a vector of the rebuilt index differs from the one before.
     """
     check_embedding_function(raw)
+    folder.check_writable()
     segment, _ = folder.chroma_files().vector_segment(raw)
     place = folder.own / REBUILD / segment
     if not (place / "ids.json").exists():

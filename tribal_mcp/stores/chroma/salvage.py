@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from tribal_mcp.errors import StoreDamaged
 from tribal_mcp.portability.manifest import EmbeddingMetadata
@@ -19,12 +19,14 @@ from tribal_mcp.stores.chroma.files.hnsw import HnswFiles
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles, log_only
 from tribal_mcp.stores.chroma.journal import Batch
 from tribal_mcp.stores.chroma.proof import ProvenVectors
+from tribal_mcp.stores.chroma.readable import ReadableFolder
 from tribal_mcp.stores.raw import RawCollection, RawRecord
 from tribal_mcp.stores.record import DELETED, pending_name, to_fields
 
 T = TypeVar("T")
 
 _ROWS = 512
+_MOST_NOTES = 50
 
 
 class SalvagedFiles:
@@ -36,17 +38,22 @@ class SalvagedFiles:
         damage: what is damaged, in sentences.
 
     Raises:
-        StoreDamaged: the database can't be opened at all.
+        StoreDamaged: nothing in the database can be read.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, from_pages: bool = False) -> None:
         self.lost_rows = 0
         self.lost_vectors = 0
         self.damage: list[str] = []
         self._rows_of: dict[str, dict[str, int]] = {}
         self._proven: dict[str, ProvenVectors] = {}
+        self._readable = ReadableFolder(folder, from_pages=from_pages)
+        self.damage += self._readable.damage
         self._files = ChromaFiles(
-            folder, on_log_damage=self._note, on_index_damage=self._note_index
+            self._readable.path,
+            rollback=False,
+            on_log_damage=self._note,
+            on_index_damage=self._note_index,
         )
         self._sql = self._files.sql
 
@@ -57,6 +64,7 @@ class SalvagedFiles:
         for proven in self._proven.values():
             proven.close()
         self._files.close()
+        self._readable.close()
 
     def _note_index(
         self, files: ChromaFiles, collection: RawCollection, error: StoreDamaged
@@ -65,7 +73,12 @@ class SalvagedFiles:
         return log_only(files, collection, error)
 
     def _note(self, part: str, error: Exception) -> None:
-        self.damage.append(f"{part}: {str(error).removesuffix('.')}.")
+        self.note(part, str(error))
+
+    def note(self, part: str, problem: str) -> None:
+        """Add a part that is damaged; of many, the first are named."""
+        if len(self.damage) < _MOST_NOTES:
+            self.damage.append(f"{part}: {problem.removesuffix('.')}.")
 
     def collection(self, name: str) -> RawCollection | None:
         """The collection of that name, or None."""
@@ -77,11 +90,11 @@ class SalvagedFiles:
 
     def count(self, collection: RawCollection) -> int:
         """How many records can be read."""
-        return len(self._readable(collection))
+        return len(self._readable_rows(collection))
 
     def ids(self, collection: RawCollection) -> list[str]:
         """The ids of the records that can be read, oldest insertion first."""
-        return list(self._readable(collection))
+        return list(self._readable_rows(collection))
 
     def without_row(self, collection: RawCollection) -> list[str]:
         """The ids that have a vector and no readable row."""
@@ -96,7 +109,7 @@ class SalvagedFiles:
         vectors: bool = True,
     ) -> Iterator[list[RawRecord]]:
         """The records that can be read, in batches, counting the vectors that are lost."""
-        readable = self._readable(collection)
+        readable = self._readable_rows(collection)
         wanted = [i for i in (readable if ids is None else ids) if i in readable]
         for start in range(0, len(wanted), batch_size):
             part = wanted[start : start + batch_size]
@@ -119,7 +132,7 @@ class SalvagedFiles:
             half = len(ids) // 2
             return self.vectors(collection, ids[:half]) | self.vectors(collection, ids[half:])
 
-    def _readable(self, collection: RawCollection) -> dict[str, int]:
+    def _readable_rows(self, collection: RawCollection) -> dict[str, int]:
         """The rows that can be read with their metadata, by id."""
         if collection.id not in self._rows_of:
             segment = self._files.segment(collection)
@@ -214,6 +227,14 @@ class Salvage:
         here = (i for collection in self.collections for i in self.files.ids(collection))
         return list(dict.fromkeys([*(i for i in here if i not in changed), *written]))
 
+    def _fields(self, record: RawRecord) -> dict[str, Any]:
+        """The fields of the record; only id, text and vector if its metadata can't be read."""
+        try:
+            return to_fields(record.id, record.document, record.metadata, record.vector)
+        except (StoreDamaged, ValueError, TypeError, AttributeError, KeyError):
+            self.files.note(f"The metadata of {record.id!r:.80}", "it can't be read")
+            return to_fields(record.id, record.document, {}, record.vector)
+
     def lines(self, ids: Sequence[str]) -> Iterator[Lines]:
         """Those memories, as the lines of a bundle."""
         in_batch = {entry.id: entry for entry in self.batch.change.entries} if self.batch else {}
@@ -225,7 +246,7 @@ class Salvage:
                 batch = Lines()
                 for record in records:
                     left.discard(record.id)
-                    batch.add(to_fields(record.id, record.document, record.metadata, record.vector))
+                    batch.add(self._fields(record))
                 yield batch
         last = Lines()
         for entry in in_batch.values():

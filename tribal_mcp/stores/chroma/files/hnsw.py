@@ -43,6 +43,18 @@ def stamps(segment: Path) -> Stamps:
     return found
 
 
+def stored_vectors(segment: Path, most: int) -> Vector | None:
+    """The first vectors in the index as they are stored; None if the index can't be read."""
+    try:
+        index = HnswFiles(segment, normalized=False, labels=_NONE)
+    except StoreDamaged:
+        return None
+    try:
+        return index.as_stored(most)
+    finally:
+        index.close()
+
+
 class HnswFiles:
     """The index files of a segment.
 
@@ -187,6 +199,10 @@ class HnswFiles:
                 return True
             at += 4 + int.from_bytes(data[at : at + 4], "little")
         return at != len(data)
+
+    def as_stored(self, most: int) -> Vector | None:
+        """The first vectors in the file, of shape (vectors, dimensions), whatever their labels."""
+        return None if self._map is None else np.array(self._vectors[:most])
 
     def all_vectors(self) -> Iterator[Vector]:
         """Every vector in the file, copied, whatever its label, deleted ones included."""

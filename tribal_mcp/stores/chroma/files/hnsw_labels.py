@@ -47,7 +47,7 @@ class Labels:
 
     Raises:
         TypeError: they do not map strings to integers.
-        ValueError: a label is negative, or an id is a duplicate.
+        ValueError: a label is negative or too large, or an id is a duplicate.
     """
 
     def __init__(self, parts: Callable[[], Iterable[Pairs]]) -> None:
@@ -57,7 +57,10 @@ class Labels:
             if {*map(type, part)} - {str} or {*map(type, part.values())} - {int}:
                 raise TypeError("id_to_label does not map ids to numbers")
             keys.append(_keys(part))
-            labels.append(np.fromiter(part.values(), np.int64, len(part)))
+            try:
+                labels.append(np.fromiter(part.values(), np.int64, len(part)))
+            except OverflowError as error:
+                raise ValueError("id_to_label has a label that is too large") from error
         unsorted = np.concatenate(keys)
         keys.clear()
         order = np.argsort(unsorted)

@@ -26,11 +26,10 @@ _UNAPPLIED = """
         WHEN applied.seq_id IS NULL THEN 0
         WHEN applied.seq_id <= (SELECT max(seq_id) FROM embeddings_queue) THEN applied.seq_id
         ELSE coalesce((SELECT max(log_number(seq_id)) FROM main.embeddings
-            WHERE segment_id = rows.id
-            AND log_number(seq_id) <= (SELECT max(seq_id) FROM embeddings_queue)), 0)
+            WHERE segment_id = rows.id AND log_number(seq_id) < 1 << 62), 0)
     END ORDER BY log.seq_id
 """
-"""A segment can't have applied more than the log's last entry. If it says so, its rows tell."""
+"""If a segment claims to have applied more than the log has, its rows tell what it has applied."""
 _NO_OVERLAY = """
     DROP VIEW IF EXISTS temp.embeddings;
     DROP VIEW IF EXISTS temp.embedding_metadata;

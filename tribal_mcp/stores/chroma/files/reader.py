@@ -15,7 +15,7 @@ import numpy as np
 from tribal_mcp.errors import StoreDamaged
 from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.stores.chroma.checksums import matches
-from tribal_mcp.stores.chroma.files.hnsw import HnswFiles
+from tribal_mcp.stores.chroma.files.hnsw import HnswFiles, stored_vectors
 from tribal_mcp.stores.chroma.files.hnsw_labels import LABELS, Labels
 from tribal_mcp.stores.chroma.files.index_backup import IndexBackup
 from tribal_mcp.stores.chroma.files.log import ADD, DELETE, UPDATE, UPSERT
@@ -126,8 +126,22 @@ class ChromaFiles(ChromaTables):
             f"WHERE seq_id IN ({placeholders(in_log)})",
             list(in_log),
         ):
-            found[in_log[seq_id]] = np.frombuffer(blob, dtype="<f4")
+            if type(blob) is bytes and blob and not len(blob) % 4:
+                found[in_log[seq_id]] = np.frombuffer(blob, dtype="<f4")
         return found
+
+    def stored_dimension(self, collection: RawCollection) -> int | None:
+        """The dimensions of the vectors in the index, else of those in the log; None if unclear."""
+        segment, _ = self.vector_segment(collection)
+        found = stored_vectors(self.folder / segment, 1)
+        if found is not None:
+            return int(found.shape[1])
+        lengths = self.sql.execute(
+            "SELECT DISTINCT length(vector) FROM embeddings_queue "
+            "WHERE topic LIKE ? AND typeof(vector) = 'blob'",
+            (f"%/{collection.id}",),
+        ).fetchall()
+        return int(lengths[0][0]) // 4 if len(lengths) == 1 else None
 
     def needs_backup(self, collection: RawCollection) -> bool:
         """Whether the index can be read only with the labels in its backup, so not by Chroma."""
@@ -283,6 +297,8 @@ class ChromaFiles(ChromaTables):
                 (index.replayed, f"%/{collection.id}"),
             ):
                 index.replayed = seq_id
+                if type(record_id) is not str:
+                    raise sqlite3.DatabaseError("an id is stored with a wrong type")  # noqa: TRY301
                 there = index.in_log.get(record_id, -1 if record_id in index.files else None)
                 if operation == DELETE:
                     index.in_log[record_id] = None

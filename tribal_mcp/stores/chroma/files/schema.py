@@ -108,6 +108,16 @@ def adapt_layout(sql: sqlite3.Connection) -> bool:
     return older
 
 
+def is_before_current(sql: sqlite3.Connection) -> bool:
+    """Whether an older version of Chroma wrote the database, even one in an unknown layout."""
+    try:
+        found = dict(sql.execute("SELECT dir, max(version) FROM migrations GROUP BY dir"))
+    except sqlite3.DatabaseError:
+        return False
+    known = {*found} <= {*MIGRATIONS}
+    return known and found != MIGRATIONS and all(found[p] <= MIGRATIONS[p] for p in found)
+
+
 def _is_older(found: dict[str, int]) -> bool:
     """Whether a Chroma from 0.4.15 to 1.4 wrote the database, given its last migrations."""
     return (
@@ -148,9 +158,9 @@ def read_collections(sql: sqlite3.Connection) -> list[RawCollection]:
     """All collections of Chroma's default database, by name."""
     return [
         RawCollection(
-            collection_id,
-            name,
-            dimension,
+            str(collection_id),
+            name.decode(errors="replace") if isinstance(name, bytes) else str(name),
+            dimension if isinstance(dimension, int) and dimension > 0 else None,
             {"configuration": _json(configuration), "schema": _json(schema)},
             {
                 key: _value(*values)

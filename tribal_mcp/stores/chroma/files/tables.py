@@ -16,13 +16,14 @@ from typing import Any, Self
 from tribal_mcp.errors import StoreDamaged, StoreLocked
 from tribal_mcp.stores.chroma.files.log import replay_rows
 from tribal_mcp.stores.chroma.files.schema import NO_NUMBER, adapt_layout, read_collections
-from tribal_mcp.stores.errors import RESCUE, is_damage
+from tribal_mcp.stores.errors import CHECK, RESCUE, is_damage
 from tribal_mcp.stores.raw import RawCollection, UnknownLayout
 from tribal_mcp.stores.record import AS_JSON, OTHER_MODEL, OTHER_TIMES, STORED, named_models
 from tribal_mcp.stores.search import UNKNOWN, Tally, latest_first, most_first
 
 DOCUMENT = "chroma:document"
 _BUSY_S = 30.0
+_TRUTHS = {int, type(None)}
 
 _COUNT_BY_TAG = """
     SELECT string_value, count(DISTINCT id) FROM embedding_metadata_array
@@ -64,9 +65,9 @@ OnLogDamage = Callable[[str, sqlite3.DatabaseError], None]
 """Called with the name of the damaged part of the log; returns to go on without that part."""
 
 
-def raise_error(_part: str, error: sqlite3.DatabaseError) -> None:
+def raise_error(part: str, error: sqlite3.DatabaseError) -> None:
     """An `OnLogDamage` that stops the reading."""
-    raise error
+    raise StoreDamaged(f"{part} can't be read: {error}.", CHECK, RESCUE) from error
 
 
 class ChromaTables:
@@ -198,9 +199,18 @@ class ChromaTables:
         return -1 if applied is None or self.is_beyond_log(applied) else applied
 
     def is_beyond_log(self, applied: int) -> bool:
-        """Whether the log, unless it is empty, ends before this entry."""
+        """Whether neither the log nor any row reaches this entry, so that it can't be applied."""
+        if applied < 0 or applied == NO_NUMBER:
+            return True
         last = self.last_logged()
-        return applied == NO_NUMBER or (last is not None and applied > last)
+        return last is not None and applied > last and applied > self._last_row()
+
+    def _last_row(self) -> int:
+        row = self.sql.execute(
+            "SELECT max(log_number(seq_id)) FROM main.embeddings WHERE log_number(seq_id) < ?",
+            (NO_NUMBER,),
+        ).fetchone()
+        return int(row[0] or 0)
 
     def last_logged(self) -> int | None:
         """The last entry of the log, of all collections; None if it is empty."""
@@ -229,14 +239,21 @@ class ChromaTables:
     def last_written(self, segment: str) -> int:
         """The last log entry that is known to be in the rows of the segment."""
         row = self.sql.execute(
-            "SELECT max(log_number(seq_id)) FROM main.embeddings WHERE segment_id = ? "
-            "AND log_number(seq_id) <= coalesce((SELECT max(seq_id) FROM embeddings_queue), ?)",
-            (segment, NO_NUMBER - 1),
+            "SELECT max(log_number(seq_id)) FROM main.embeddings "
+            "WHERE segment_id = ? AND log_number(seq_id) < ?",
+            (segment, NO_NUMBER),
+        ).fetchone()
+        return max(0, int(row[0] or 0))
+
+    def last_applied(self) -> int:
+        """The last log entry that any segment has applied."""
+        row = self.sql.execute(
+            "SELECT max(seq_id) FROM max_seq_id WHERE segment_id IN (SELECT id FROM segments)"
         ).fetchone()
         return int(row[0] or 0)
 
     def wrong_marks(self) -> list[tuple[str, str]]:
-        """The segments, with their scope, that claim to have applied what the log does not have."""
+        """The segments, with their scope, whose last applied log entry can't be true."""
         return [
             (segment, scope)
             for segment, scope, applied in self.sql.execute(
@@ -288,7 +305,7 @@ class ChromaTables:
         query = "SELECT embedding_id FROM embeddings NOT INDEXED WHERE segment_id = ?"
         condition, values = _condition(tags, from_us, to_us)
         values = [self.segment(collection), *values]
-        return [row[0] for row in self.sql.execute(f"{query}{condition} ORDER BY id", values)]
+        return _ids(self.sql.execute(f"{query}{condition} ORDER BY id", values).fetchall())
 
     def newest(
         self,
@@ -320,8 +337,7 @@ class ChromaTables:
             "WHERE m.id = embeddings.id AND key = 'created_at_us')"
         )
         query = f"SELECT embedding_id {which} ORDER BY {created} DESC, id DESC LIMIT ? OFFSET ?"
-        found = self.sql.execute(query, [*values, count, skip])
-        return [row[0] for row in found], int(total)
+        return _ids(self.sql.execute(query, [*values, count, skip]).fetchall()), int(total)
 
     def stored_since(self, collection: RawCollection, moment_us: int) -> list[str]:
         """The ids of records written since then; without a time of writing, the last date counts.
@@ -330,7 +346,7 @@ class ChromaTables:
         """
         segment = self.segment(collection)
         values = (segment, STORED, json.dumps(OTHER_TIMES), moment_us, moment_us)
-        return [row[0] for row in self.sql.execute(_STORED_SINCE, values)]
+        return _ids(self.sql.execute(_STORED_SINCE, values).fetchall())
 
     def other_models(self, collection: RawCollection) -> dict[str, str]:
         """The models that records name for their vectors, by id."""
@@ -349,13 +365,16 @@ class ChromaTables:
 
     def texts(self, collection: RawCollection, ids: Sequence[str]) -> dict[str, str]:
         """The documents of those ids in that order; missing records are left out."""
+        # A cursor in a variable would keep the database locked after an error.
         rows = self.sql.execute(
             "SELECT e.embedding_id, m.string_value FROM embeddings AS e "  # noqa: S608 - placeholders
             "LEFT JOIN embedding_metadata AS m ON m.id = e.id AND m.key = ? "
             f"WHERE e.segment_id = ? AND e.embedding_id IN ({placeholders(ids)})",
             (DOCUMENT, self.segment(collection), *ids),
-        )
-        found = dict(rows.fetchall())
+        ).fetchall()
+        found = dict(rows)
+        if not all(isinstance(text, str | None) for text in found.values()):
+            raise _wrong_type("The text of a record")
         return {i: found[i] or "" for i in ids if i in found}
 
     def with_value(
@@ -387,8 +406,8 @@ class ChromaTables:
 
     def _counts(self, query: str, segments: list[str]) -> Counter[str]:
         rows = f"SELECT id FROM embeddings WHERE segment_id IN ({placeholders(segments)})"  # noqa: S608
-        counted: Any = self.sql.execute(query.format(rows=rows), segments)
-        return Counter({name: count for name, count in counted if name is not None})
+        counted: Any = self.sql.execute(query.format(rows=rows), segments).fetchall()
+        return Counter({name: count for name, count in counted if isinstance(name, str)})
 
     def rows(self, collection: RawCollection, ids: Sequence[str]) -> dict[str, int]:
         """The row of each of those ids that has one."""
@@ -414,6 +433,8 @@ class ChromaTables:
             bounds,
         ):
             if row in values:
+                if type(key) is not str or type(value) is bytes or type(truth) not in _TRUTHS:
+                    raise _wrong_type(f"The field {str(key)!r:.80} of a record")
                 values[row][key] = value if truth is None else bool(truth)
         for row, key, value, truth in self.sql.execute(
             "SELECT id, key, coalesce(string_value, int_value, float_value), bool_value "  # noqa: S608
@@ -421,6 +442,8 @@ class ChromaTables:
             bounds,
         ):
             if row in values:
+                if type(key) is not str or type(value) is bytes or type(truth) not in _TRUTHS:
+                    raise _wrong_type(f"The field {str(key)!r:.80} of a record")
                 values[row].setdefault(key, []).append(value if truth is None else bool(truth))
         return values
 
@@ -444,6 +467,17 @@ def _condition(
         values += [-(1 << 63) if from_us is None else from_us]
         values += [(1 << 63) - 1 if to_us is None else to_us]
     return condition, values
+
+
+def _ids(rows: list[tuple[Any, ...]]) -> list[str]:
+    ids = [row[0] for row in rows]
+    if not all(type(i) is str for i in ids):
+        raise _wrong_type("The id of a record")
+    return ids
+
+
+def _wrong_type(what: str) -> StoreDamaged:
+    return StoreDamaged(f"{what} is stored with a wrong type.", CHECK, RESCUE)
 
 
 def placeholders(values: Sequence[Any] | dict[int, str]) -> str:
