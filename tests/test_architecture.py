@@ -39,6 +39,7 @@ def test_only_files_and_stores_open_paths() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call)
         and getattr(node.func, "id", getattr(node.func, "attr", None)) in OPENING
+        and "os.devnull" not in ast.unparse(node)
     }
     assert {module.partition(".")[0] for module in openers} == {"files", "stores"}
 

@@ -314,6 +314,18 @@ def in_effect(given: Mapping[str, str]) -> list[SettingInEffect]:
     return found
 
 
+def set_for_processes(given: Mapping[str, str]) -> None:
+    """Apply options of the command line to this process and to those that it starts.
+
+    Args:
+        given: as for `load`.
+    """
+    for name, value in given.items():
+        os.environ[f"TRIBAL_{name}".upper()] = value
+        if name == "data_dir":
+            os.environ["TRIBAL_CHROMA_URL"] = ""
+
+
 def foreign_variable(name: str) -> str:
     """The value of another program's variable; empty if it is not set."""
     return os.environ.get(name, "").strip()

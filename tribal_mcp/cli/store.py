@@ -1,6 +1,5 @@
 """The commands that work on a whole store, from undo to rescue, and the server over HTTP."""
 
-import os
 from typing import TYPE_CHECKING, cast
 
 import click
@@ -42,7 +41,7 @@ def undo_command(*, as_json: bool, **arguments: object) -> None:
     """Undo the newest change that is not undone yet: the memories that it changed are as they were
     before. Run it again to go further back. An undo can be undone, too, by its restore point."""  # noqa: D205, D209 - the text of the help page
     result = cast("UndoResult", run("undo", arguments))
-    what = f"{result.operation} {result.source}"
+    what = f"{result.operation} {result.source}".rstrip()
     done = "Already undone" if result.already_undone else "Undone"
     title = f"Dry run: undo of {what}" if result.dry_run else f"{done}: {what}"
     show(result, title, as_json=as_json)
@@ -152,12 +151,10 @@ def rescue_command(*, as_json: bool, **arguments: object) -> None:
 def serve_command(*, host: str, port: int) -> None:
     """Serve the HTTP API under /v1, MCP under /mcp and the documentation of both under /docs, until
     Ctrl-C."""  # noqa: D205, D209 - as above
-    from tribal_mcp.http_api.server import serve_http  # noqa: PLC0415 - only the server needs it
+    from tribal_mcp.config import set_for_processes  # noqa: PLC0415 - only the server needs both
+    from tribal_mcp.http_api.server import serve_http  # noqa: PLC0415
 
-    for name, value in store_options().items():  # for its store processes, too
-        os.environ[f"TRIBAL_{name}".upper()] = value
-        if name == "data_dir":
-            os.environ["TRIBAL_CHROMA_URL"] = ""
+    set_for_processes(store_options())
     serve_http(host, port)
 
 
