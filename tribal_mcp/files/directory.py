@@ -1,4 +1,4 @@
-"""An open folder and its safe operations. Only `bundles.py` and `spool.py` use it.
+"""An open folder and its safe operations, for the other modules of this package.
 
 Files are opened relative to the folder's descriptor, so that renaming a folder or swapping a link
 meanwhile leads nowhere else.
@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -102,6 +102,12 @@ class OpenFolder:
             file.close()
             raise
         return file
+
+    def walk(
+        self, on_error: Callable[[OSError], None]
+    ) -> Iterator[tuple[str, list[str], list[str], int]]:
+        """The folder and all below it, as `os.fwalk` yields them, without following links."""
+        return os.fwalk(".", onerror=on_error, follow_symlinks=False, dir_fd=self._fd)
 
     def new_part(self, shown: str) -> tuple[str, Draft]:
         """Create a temporary file, which is locked while it is open."""

@@ -1,0 +1,449 @@
+"""What an import reads: a file, a folder or a zip archive, opened once and read without surprises.
+
+An origin lists its files by relative paths and opens each of them for reading. Links are not
+followed, archives are read in place, and every expansion is bounded. Nothing is written beside it.
+"""
+
+import io
+import os
+import shutil
+import sqlite3
+import stat
+import unicodedata
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO, Protocol
+
+from tribal_mcp.errors import BundleError
+from tribal_mcp.files.directory import OpenFolder, explaining
+from tribal_mcp.portability.bundle.compression import decompressed
+from tribal_mcp.portability.limits import MIB, Limits
+from tribal_mcp.text import counted
+
+HEAD_BYTES = 64 * 1024
+_FREE_BYTES = 16 * MIB
+_MAX_FILES = 1_000_000
+_MAX_DEPTH = 64
+_NOT_CONTENT = {".git", "__MACOSX", "node_modules"}
+_UTF8_NAME = 0x800
+_COPIES = 5
+_SUFFIXES = ("", "-wal")
+
+
+class Origin(Protocol):
+    """A file, a folder or an archive."""
+
+    @property
+    def name(self) -> str:
+        """Its last path component, as the caller gave it."""
+        ...
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of what is read."""
+        ...
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences for the user about what was not read."""
+        ...
+
+    def paths(self) -> Sequence[str]:
+        """The relative paths of its files with `/`, sorted; of a single file, its name."""
+        ...
+
+    def open(self, path: str) -> BinaryIO:
+        """One of its files, decompressed if it is compressed; to be closed.
+
+        Raises:
+            KeyError: there is no such file.
+            BundleError: it is damaged, or expands beyond the limits.
+        """
+        ...
+
+    def size(self, path: str) -> int:
+        """The size of one of its files in bytes, uncompressed as far as the archive says."""
+        ...
+
+
+@dataclass(slots=True)
+class FileOrigin:
+    """A single file.
+
+    Args:
+        opener: opens it from its start, each time it is called.
+        wal: the same for the `-wal` file beside it, if there is one.
+    """
+
+    name: str
+    opener: Callable[[], BinaryIO]
+    limits: Limits
+    wal: Callable[[], BinaryIO] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def paths(self) -> Sequence[str]:
+        """The name of the file."""
+        return (self.name,)
+
+    def open(self, path: str) -> BinaryIO:
+        """The file, decompressed."""
+        if self.wal and path == self.name + "-wal":
+            return self.wal()
+        if path != self.name:
+            raise KeyError(path)
+        return decompressed(self.opener(), self.limits)
+
+    def size(self, path: str) -> int:
+        """Its size in bytes."""
+        if path != self.name:
+            raise KeyError(path)
+        with self.opener() as file:
+            return file.seek(0, os.SEEK_END)
+
+
+@dataclass(slots=True)
+class FolderOrigin:
+    """A folder and everything below it, without what is hidden or linked.
+
+    Args:
+        base: a trusted folder, from which the walk begins.
+        path: the folder, resolved, at or below `base`.
+        hidden: whether hidden files are read too.
+        one_name: refuse files that have other hard links.
+    """
+
+    base: Path
+    path: Path
+    name: str
+    limits: Limits
+    hidden: bool = False
+    one_name: bool = True
+    notes: list[str] = field(default_factory=list)
+    _files: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """By their paths in Unicode's composed form: the path on disk, and the size."""
+
+    def __post_init__(self) -> None:
+        left: Counter[str] = Counter()
+        unreadable = partial(left.update, ["folders that can't be read"])
+        with closing(OpenFolder(self.base, self.path)) as folder:
+            for where, below, files, fd in folder.walk(lambda _error: unreadable()):
+                parts = PurePosixPath(where).parts
+                if len(parts) >= _MAX_DEPTH:
+                    below.clear()
+                    left["folders nested too deeply"] += 1
+                below[:] = sorted(filter(self._is_content, below))
+                for name in filter(self._is_content, files):
+                    found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                    path = "/".join((*parts, name))
+                    if not stat.S_ISREG(found.st_mode):
+                        left["links and special files"] += 1
+                    elif not path.isprintable():
+                        left["files with unprintable names"] += 1
+                    else:
+                        composed = unicodedata.normalize("NFC", path)
+                        key = path if composed in self._files else composed
+                        self._files[key] = path, found.st_size
+                if len(self._files) > _MAX_FILES:
+                    raise BundleError(f"{self.name!r:.80} has more than {_MAX_FILES:,} files.")
+        if left:
+            what = "; ".join(f"{kind}: {count:,}" for kind, count in sorted(left.items()))
+            self.notes.append(f"Not read in {self.name!r:.80}: {what}.")
+
+    def paths(self) -> Sequence[str]:
+        """The relative paths of its regular files."""
+        return sorted(self._files)
+
+    def open(self, path: str) -> BinaryIO:
+        """One of its files, decompressed."""
+        inside = PurePosixPath(self._files[path][0])
+        shown = repr(f"{self.name}/{path}")
+        with (
+            explaining(shown),
+            closing(OpenFolder(self.base, self.path / inside.parent)) as folder,
+        ):
+            file = folder.open_file(inside.name, shown, one_name=self.one_name)
+        return decompressed(file, self.limits)
+
+    def size(self, path: str) -> int:
+        """The size of one of its files in bytes."""
+        return self._files[path][1]
+
+    def _is_content(self, name: str) -> bool:
+        return (self.hidden or not name.startswith(".")) and name not in _NOT_CONTENT
+
+
+class ZipOrigin:
+    """A zip archive, read in place. A single folder that holds everything else is left out."""
+
+    def __init__(self, name: str, file: BinaryIO, limits: Limits) -> None:
+        self.name = name
+        self.limits = limits
+        self.notes: list[str] = []
+        try:
+            self._zip = zipfile.ZipFile(file)
+        except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
+            raise BundleError(f"The zip archive {name!r:.80} is damaged: {error}.") from None
+        found: dict[str, zipfile.ZipInfo] = {}
+        left = total = 0
+        for info in self._zip.infolist():
+            path = _member_path(info)
+            if info.is_dir() or (path is not None and _is_junk(path)):
+                continue
+            if path is None or stat.S_ISLNK(info.external_attr >> 16):
+                left += 1
+                continue
+            if path in found:
+                raise BundleError(f"The zip archive {name!r:.80} has {path!r:.80} twice.")
+            total += info.file_size
+            found[path] = info
+        if total > limits.file_bytes:
+            raise BundleError(
+                f"The zip archive {name!r:.80} holds {total:,} bytes, and the limit is "
+                f"{limits.file_bytes:,} (TRIBAL_LIMIT_FILE_BYTES)."
+            )
+        if left:
+            self.notes.append(
+                f"{counted(left, 'member', 'members')} of the archive with an unsafe name or a "
+                "link was not read."
+                if left == 1
+                else f"{left:,} members of the archive with unsafe names or links were not read."
+            )
+        tops = {path.split("/", 1)[0] for path in found if "/" in path}
+        if len(tops) == 1 and all("/" in path for path in found):
+            found = {path.split("/", 1)[1]: info for path, info in found.items()}
+        self._members = found
+
+    def paths(self) -> Sequence[str]:
+        """The paths of its members."""
+        return sorted(self._members)
+
+    def open(self, path: str) -> BinaryIO:
+        """One of its members, decompressed."""
+        info = self._members[path]
+        if info.file_size > _FREE_BYTES + self.limits.expansion_ratio * info.compress_size:
+            raise BundleError(
+                f"{path!r:.80} in the archive expands to more than {self.limits.expansion_ratio:,} "
+                "times its size (TRIBAL_LIMIT_EXPANSION_RATIO)."
+            )
+        try:
+            return decompressed(_Member(self._zip.open(info), path), self.limits)
+        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError) as error:
+            raise BundleError(f"{path!r:.80} in the archive can't be read: {error}.") from None
+
+    def size(self, path: str) -> int:
+        """The size of a member in bytes, as the archive says."""
+        return self._members[path].file_size
+
+
+class _Member(io.BufferedReader):
+    """A member of an archive, which reports damage in words."""
+
+    def __init__(self, member: Any, path: str) -> None:  # noqa: ANN401 - zipfile.ZipExtFile
+        super().__init__(_RawMember(member, path), 1 << 18)
+
+
+class _RawMember(io.RawIOBase):
+    def __init__(self, member: Any, path: str) -> None:  # noqa: ANN401 - zipfile.ZipExtFile
+        self._member = member
+        self._path = path
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        return int(self._member.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._member.tell())
+
+    def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 - as RawIOBase takes it
+        try:
+            data = self._member.read(len(buffer))
+        except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError) as error:
+            problem = str(error) or "it is truncated"
+            raise BundleError(f"{self._path!r:.80} in the archive is damaged: {problem}.") from None
+        except Exception as error:
+            if type(error).__module__ not in {"zlib", "lzma", "_lzma"}:
+                raise
+            raise BundleError(f"{self._path!r:.80} in the archive is damaged: {error}.") from None
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._member.close()
+        super().close()
+
+
+def _member_path(info: zipfile.ZipInfo) -> str | None:
+    """The member's path, or None if it leads outside the archive."""
+    name = info.filename
+    if not info.flag_bits & _UTF8_NAME:  # many programs write UTF-8 without saying so
+        with suppress(UnicodeError):
+            name = name.encode("cp437").decode()
+    name = unicodedata.normalize("NFC", name.replace("\\", "/"))
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or ":" in parts[0] or "\0" in name:
+        return None
+    return "/".join(parts)
+
+
+def _is_junk(path: str) -> bool:
+    return any(part in _NOT_CONTENT or part == ".DS_Store" for part in path.split("/"))
+
+
+def origin_of_file(name: str, opener: Callable[[], BinaryIO], limits: Limits) -> Origin:
+    """The origin of a file: the archive in it, or the file itself."""
+    file = opener()
+    magic = file.read(4)
+    file.seek(0)
+    if magic in (b"PK\x03\x04", b"PK\x05\x06"):
+        return ZipOrigin(name, file, limits)
+    file.close()
+    return FileOrigin(name, opener, limits)
+
+
+def head_of(origin: Origin, path: str, size: int = HEAD_BYTES) -> bytes:
+    """The first bytes of a file of an origin."""
+    with origin.open(path) as file:
+        return file.read(size)
+
+
+def text_of(origin: Origin, path: str) -> str:
+    r"""The text of a file: UTF-8, or UTF-16 with a byte order mark; line ends become `\n`.
+
+    Raises:
+        ValueError: it is not text, or longer than a memory may be.
+    """
+    limit = origin.limits.content_bytes
+    with origin.open(path) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"is larger than {limit:,} bytes (TRIBAL_LIMIT_CONTENT_BYTES)")
+    return decoded(data)
+
+
+def decoded(data: bytes) -> str:
+    r"""The text of these bytes: UTF-8, or UTF-16 with a byte order mark; line ends become `\n`.
+
+    Raises:
+        ValueError: they are not text.
+    """
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        text = data.decode(encoding)
+    except UnicodeError:
+        raise ValueError("is not UTF-8 text") from None
+    if "\0" in text:
+        raise ValueError("contains NUL bytes, so it is not text")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+class Database:
+    """A private, read-only copy of a SQLite database. Views and triggers in it never run.
+
+    Attributes:
+        tables: the columns of each of its tables, in order. Views and virtual tables are not
+            among them.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, shown: str) -> None:
+        self._connection = connection
+        self._shown = shown
+        self.tables: dict[str, list[str]] = {}
+        for name, sql in self._rows(
+            "SELECT name, sql FROM sqlite_master WHERE type = 'table' ORDER BY name"
+        ):
+            if isinstance(name, str) and not str(sql).upper().startswith("CREATE VIRTUAL"):
+                columns = self._rows("SELECT name FROM pragma_table_info(?)", name)
+                self.tables[name] = [column for (column,) in columns]
+
+    def rows(self, table: str, order: str = "rowid") -> Iterator[dict[str, Any]]:
+        """The rows of a table as values by column.
+
+        Raises:
+            BundleError: the database is damaged.
+        """
+        columns = self.tables[table]
+        listed = ", ".join(map(_quoted, columns))
+        for row in self._rows(f"SELECT {listed} FROM {_quoted(table)} ORDER BY {_quoted(order)}"):  # noqa: S608 - names from the schema, quoted
+            yield dict(zip(columns, row, strict=True))
+
+    def _rows(self, sql: str, *values: object) -> Iterator[tuple[Any, ...]]:
+        try:
+            yield from self._connection.execute(sql, values)
+        except (sqlite3.Error, UnicodeError) as error:
+            raise BundleError(f"The database {self._shown!r:.80} can't be read: {error}.") from None
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def is_sqlite(origin: Origin, path: str) -> bool:
+    """Whether a file is a SQLite database."""
+    return head_of(origin, path, 16) == b"SQLite format 3\0"
+
+
+@contextmanager
+def database(origin: Origin, path: str) -> Iterator[Database]:
+    """A snapshot of a database, with what a running program has only in its `-wal` file.
+
+    Raises:
+        BundleError: it is not a readable SQLite database, or is being written to.
+    """
+    with TemporaryDirectory(prefix="tribal-") as private:
+        copy = Path(private) / "copy.db"
+        for _ in range(_COPIES):
+            before = _copied(origin, path, copy)
+            if before == _states(origin, path):
+                break
+        else:
+            raise BundleError(
+                f"{path!r:.80} changes while it is read. Close the program that uses it."
+            )
+        with closing(sqlite3.connect(copy)) as connection:
+            connection.execute("PRAGMA trusted_schema = OFF")
+            connection.set_authorizer(_only_reading)
+            yield Database(connection, path)
+
+
+def _copied(origin: Origin, path: str, copy: Path) -> list[tuple[int, int] | None]:
+    """Copy a database and its `-wal` file; returns their states before."""
+    states = _states(origin, path)
+    for suffix in _SUFFIXES:
+        target = copy.with_name(copy.name + suffix)
+        target.unlink(missing_ok=True)
+        with suppress(KeyError), origin.open(path + suffix) as source, target.open("wb") as out:
+            shutil.copyfileobj(source, out, MIB)
+    return states
+
+
+def _states(origin: Origin, path: str) -> list[tuple[int, int] | None]:
+    """Size and time of change of a database and its `-wal` file, if they are files on disk."""
+    states: list[tuple[int, int] | None] = []
+    for suffix in _SUFFIXES:
+        with suppress(KeyError, OSError), origin.open(path + suffix) as file:
+            found = os.fstat(file.fileno())
+            states.append((found.st_size, found.st_mtime_ns))
+            continue
+        states.append(None)
+    return states
+
+
+def _only_reading(action: int, *_: object) -> int:
+    allowed = {
+        sqlite3.SQLITE_SELECT,
+        sqlite3.SQLITE_READ,
+        sqlite3.SQLITE_FUNCTION,
+        sqlite3.SQLITE_PRAGMA,
+    }
+    return sqlite3.SQLITE_OK if action in allowed else sqlite3.SQLITE_DENY

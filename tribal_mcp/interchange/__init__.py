@@ -1,0 +1,1 @@
+"""Other systems' memories: recognises their files, and reads them as entries."""

@@ -1,0 +1,190 @@
+"""What a format is, and what it yields.
+
+A format reads each record of a source exactly once, as a memory, a tombstone, a record that is left
+out, or one that is rejected. It invents nothing: ids are the source's own or derived from a natural
+key, dates that the source does not give are unknown, and fields without an equivalent are kept in
+`metadata` under the source's names.
+"""
+
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, ClassVar
+
+from tribal_mcp.errors import EntryError
+from tribal_mcp.interchange.source import Source
+from tribal_mcp.portability.bundle.entries import RejectedEntry
+from tribal_mcp.portability.bundle.tombstones import Tombstone
+from tribal_mcp.portability.manifest import EmbeddingMetadata
+from tribal_mcp.portability.memory import EPOCH, MemoryEntry
+from tribal_mcp.stores.base import UNDATED
+
+CERTAIN, LIKELY, POSSIBLE = 90, 60, 30
+"""How sure a format is: only this system writes that; it looks like it; it can be read as it."""
+
+_IDS = uuid.UUID("6c1c1d62-3f0a-5b39-9a55-6d2f6e1f0a17")
+"""The namespace of the ids of records that have none of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """That a source has a format.
+
+    Attributes:
+        certainty: CERTAIN, LIKELY or POSSIBLE; larger wins.
+        why: what was found, to follow "because it has": "a JSON list of objects with `mapping`".
+    """
+
+    certainty: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A record that is not imported, though nothing is wrong with it.
+
+    Attributes:
+        where: its place in the source: "MEMORY.md", "line 12", "conversations.json, item 3".
+        reason: one of the format's `leaves_out`.
+    """
+
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A record that is a memory.
+
+    Attributes:
+        where: its place in the source, as in `LeftOut`.
+        entry: the memory.
+    """
+
+    where: str
+    entry: MemoryEntry
+
+
+Item = Found | Tombstone | LeftOut | RejectedEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Changes to the scope of every memory that is imported.
+
+    Attributes:
+        add_tags: tags that each gets.
+        map_tags: new names of tags; an empty name removes the tag.
+        instance: the source instance of each, instead of the format's.
+    """
+
+    add_tags: Sequence[str] = ()
+    map_tags: Mapping[str, str] = field(default_factory=dict)
+    instance: str = ""
+
+    def apply(self, entry: MemoryEntry) -> MemoryEntry:
+        """The entry with these changes."""
+        if not (self.add_tags or self.map_tags or self.instance):
+            return entry
+        tags = [self.map_tags.get(tag, tag) for tag in entry.tags]
+        tags = list(dict.fromkeys(filter(None, [*tags, *self.add_tags])))
+        return replace(entry, tags=tags, source_instance=self.instance or entry.source_instance)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to read a source.
+
+    Attributes:
+        conversations: also import the messages of conversations, where they are optional.
+        scope: changes to the scope of every memory.
+        mapping: for generic formats: the source's field for each of ours ("content", "id",
+            "created_at", "updated_at", "tags").
+    """
+
+    conversations: bool = False
+    scope: Scope = Scope()
+    mapping: Mapping[str, str] = field(default_factory=dict)
+
+
+class Format(ABC):
+    """A format of another system.
+
+    Attributes:
+        name: its short name, as users type it: lower case, with hyphens.
+        title: the system and what of it, for people.
+        places: where people find such a source.
+        layout: what is looked for, to recognise it.
+        fields: how each field of the source is mapped: the source's name, and where it goes.
+        leaves_out: the reasons for which records are left out.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    places: ClassVar[str]
+    layout: ClassVar[str]
+    fields: ClassVar[Mapping[str, str]]
+    leaves_out: ClassVar[Sequence[str]] = ()
+
+    @abstractmethod
+    def recognise(self, source: Source) -> Evidence | None:
+        """Whether the source has this format, by its content; reads only a part of it."""
+
+    @abstractmethod
+    def read(self, source: Source, options: Options) -> Iterator[Item]:
+        """Each record of the source, once, in a stable order.
+
+        Raises:
+            BundleError: the source as a whole can't be read.
+        """
+
+    def model(self, source: Source) -> EmbeddingMetadata | None:  # noqa: ARG002 - for formats with vectors
+        """The model of the source's vectors, or None if it has none or their model is unknown."""
+        return None
+
+
+def attempt(where: str, make: Callable[..., MemoryEntry], *args: Any) -> Found | RejectedEntry:  # noqa: ANN401
+    """The memory that `make(*args)` returns, or why it can't be read: an EntryError it raises."""
+    try:
+        return Found(where, make(*args))
+    except EntryError as error:
+        return RejectedEntry(where, str(error))
+
+
+def derived_id(format_name: str, *key: str) -> str:
+    """The id of a record that has none: the same whenever the same natural key is imported."""
+    return str(uuid.uuid5(_IDS, "\0".join((format_name, *key))))
+
+
+def memory(  # noqa: D417 - the others are those of MemoryEntry
+    memory_id: str,
+    content: str,
+    *,
+    created: datetime | None = None,
+    updated: datetime | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    **fields: Any,  # noqa: ANN401 - checked by MemoryEntry
+) -> MemoryEntry:
+    """An entry made from a record.
+
+    Args:
+        created: when it was created; None if the source doesn't say.
+        updated: when it was last changed; None if the source doesn't say.
+        metadata: the fields without an equivalent; those that are None or empty are left out.
+
+    Raises:
+        EntryError: a value has a wrong type.
+    """
+    kept = {k: v for k, v in (metadata or {}).items() if v not in (None, "", [])}  # 0 stays
+    extra = {UNDATED: True} if created is None else {}
+    return MemoryEntry(
+        id=memory_id,
+        content=content,
+        created_at=created or EPOCH,
+        updated_at=updated or created or EPOCH,
+        metadata=kept,
+        extra=extra,
+        **fields,
+    )

@@ -1,0 +1,97 @@
+"""Lists of dated lines: what Claude, ChatGPT, Gemini, Copilot and Grok print when asked."""
+
+import re
+from collections.abc import Iterator
+from typing import ClassVar
+
+from tribal_mcp.errors import BundleError
+from tribal_mcp.files.origins import text_of
+from tribal_mcp.interchange.base import (
+    LIKELY,
+    Evidence,
+    Format,
+    Item,
+    LeftOut,
+    Options,
+    attempt,
+    derived_id,
+    memory,
+)
+from tribal_mcp.interchange.reading import read_time
+from tribal_mcp.interchange.source import Source
+from tribal_mcp.portability.memory import MemoryEntry
+
+_ENTRY = re.compile(
+    r"\s*(?:[-*•]\s+|\d+[.)]\s+)?\[(?P<date>unknown|\d{4}-\d{1,2}-\d{1,2})\]\s*"
+    r"[-\u2013\u2014.:]?\s*(?P<text>.*)",
+    re.IGNORECASE,
+)
+_FENCE = re.compile(r"\s*(```|~~~)")
+_HEADING = "a line before the first entry, or a code fence"
+_EMPTY = "an entry without text"
+_REPEATED = "the same date and text as an earlier entry"
+_FEW = 20
+
+
+class DatedList(Format):
+    """One memory a line: `[2026-01-14] - Prefers TypeScript.`."""
+
+    name: ClassVar = "dated-list"
+    title: ClassVar = "a list of dated lines"
+    places: ClassVar = "what claude.com/import-memory, ChatGPT, Gemini or Copilot print"
+    layout: ClassVar = "lines such as `[2026-01-14] - text` or `[unknown] - text`"
+    fields: ClassVar = {"date": "created_at", "text": "content"}
+    leaves_out: ClassVar = (_HEADING, _EMPTY, _REPEATED)
+
+    def recognise(self, source: Source) -> Evidence | None:
+        """A third of the first lines, or more, are entries."""
+        if source.file is None or source.peek(source.file).kind not in {"text", "array"}:
+            return None
+        rows = [r for r in source.peek(source.file).text.split("\n") if r.strip()][:_FEW]
+        found = sum(bool(_ENTRY.match(row)) for row in rows)
+        if not found or found < len(rows) / 3:
+            return None
+        return Evidence(LIKELY, "lines that begin with a date in brackets")
+
+    def read(self, source: Source, options: Options) -> Iterator[Item]:  # noqa: ARG002
+        """Each line that begins with a date, with the lines that continue it."""
+        seen: set[str] = set()
+        for number, date, text in _entries(source):
+            where = f"line {number:,}"
+            if date is None:
+                yield LeftOut(where, _HEADING)
+            elif not text:
+                yield LeftOut(where, _EMPTY)
+            elif (memory_id := derived_id(self.name, text)) in seen:
+                yield LeftOut(where, _REPEATED)
+            else:
+                seen.add(memory_id)
+                yield attempt(where, _memory, memory_id, date, text)
+
+
+def _memory(memory_id: str, date: str, text: str) -> MemoryEntry:
+    return memory(memory_id, text, created=read_time(date), source_instance="list")
+
+
+def _entries(source: Source) -> Iterator[tuple[int, str | None, str]]:
+    """The number of its line, the date and the text of each entry; no date for other lines."""
+    assert source.file is not None  # noqa: S101 - recognised
+    try:
+        text = text_of(source, source.file)
+    except ValueError as error:
+        raise BundleError(f"{source.file!r:.80} {error}.") from None
+    entry: tuple[int, str, list[str]] | None = None
+    for number, line in enumerate(text.split("\n"), 1):
+        match = _ENTRY.match(line)
+        if match or _FENCE.match(line):
+            if entry:
+                yield entry[0], entry[1], "\n".join(entry[2]).strip()
+            entry = (number, match["date"], [match["text"]]) if match else None
+            if not match:
+                yield number, None, ""
+        elif entry:
+            entry[2].append(line.strip())
+        elif line.strip():
+            yield number, None, ""
+    if entry:
+        yield entry[0], entry[1], "\n".join(entry[2]).strip()

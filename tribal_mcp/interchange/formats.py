@@ -1,0 +1,97 @@
+"""The known formats, and which of them a source has."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+
+from tribal_mcp.errors import BundleError, UsageError
+from tribal_mcp.interchange.base import Evidence, Format
+from tribal_mcp.interchange.dated_list import DatedList
+from tribal_mcp.interchange.source import Source
+
+GROUP = "tribal_mcp.formats"
+"""The entry point group of formats in other packages: each entry is a subclass of `Format`."""
+
+BUILT_IN: tuple[type[Format], ...] = (DatedList,)
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """What a source is.
+
+    Attributes:
+        format: its format.
+        evidence: why.
+        others: formats that it might also be read as, the most certain first.
+    """
+
+    format: Format
+    evidence: Evidence
+    others: Sequence[Format] = ()
+
+
+@cache
+def formats() -> dict[str, Format]:
+    """All formats by name: those of this package, then those of other packages.
+
+    Raises:
+        UsageError: another package's format can't be loaded, or has the name of one that is there.
+    """
+    found = {kind.name: kind() for kind in BUILT_IN}
+    for entry in entry_points(group=GROUP):
+        try:
+            kind = entry.load()
+            made = kind()
+        except Exception as error:
+            raise UsageError(
+                f"The format {entry.name!r:.80} of another package can't be loaded: "
+                f"{type(error).__name__}: {error}. Update or remove that package."
+            ) from error
+        if not isinstance(made, Format) or made.name in found:
+            raise UsageError(
+                f"The format {entry.name!r:.80} of another package is no format, or its name is "
+                "taken. Update or remove that package."
+            )
+        found[made.name] = made
+    return found
+
+
+def recognise(source: Source) -> Recognition | None:
+    """The format of a source, or None if no format claims it.
+
+    Raises:
+        UsageError: two formats claim it with the same certainty.
+    """
+    claims = [(e, f) for f in formats().values() if (e := f.recognise(source))]
+    if not claims:
+        return None
+    claims.sort(key=lambda claim: -claim[0].certainty)
+    (evidence, made), *rest = claims
+    if rest and rest[0][0].certainty == evidence.certainty:
+        names = " and ".join(f.name for e, f in claims if e.certainty == evidence.certainty)
+        raise UsageError(
+            f"{source.name!r:.80} could be any of these formats: {names}. Name the one that it has."
+        )
+    return Recognition(made, evidence, [f for _, f in rest])
+
+
+def named(name: str, source: Source) -> Recognition:
+    """The format that a user named, whether or not it is recognised.
+
+    Raises:
+        UsageError: there is no such format.
+    """
+    made = formats().get(name)
+    if made is None:
+        known = ", ".join(sorted(formats()))
+        raise UsageError(f"There is no format {name!r:.80}. The formats are {known}.")
+    return Recognition(made, made.recognise(source) or Evidence(0, "it was named"))
+
+
+def unknown(source: Source) -> BundleError:
+    """The error for a source that no format claims: what was looked for."""
+    looked = "; ".join(f"{f.title} ({f.name}): {f.layout}" for f in formats().values())
+    return BundleError(
+        f"{source.name!r:.80} is neither a bundle nor a source that is known. Looked for: {looked}."
+    )

@@ -1,0 +1,311 @@
+"""Reading JSON, JSON Lines, YAML and dates of other programs, strictly and in bounded memory."""
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any, BinaryIO
+
+import ijson  # type: ignore[import-untyped]  # has no stubs
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import AliasEvent
+
+from tribal_mcp.errors import BundleError, EntryError
+from tribal_mcp.files.origins import Origin, decoded
+from tribal_mcp.portability.memory import EPOCH, read_date
+
+_BLOCK = 1 << 16
+_RECORD_BYTES = 64 << 20
+"""The longest record that is read."""
+_FRONTMATTER = re.compile(r"---[ \t]*\n(.*?)(?:^|\n)---[ \t]*(?:\n|\Z)", re.DOTALL)
+_YAML_CHARS = 64 << 10
+_MILLISECONDS_FROM, _MICROSECONDS_FROM, _NANOSECONDS_FROM = 1e11, 1e14, 1e17
+"""From which number on an epoch time is in ms, µs or ns: in seconds it would be after 5138."""
+
+
+def items(origin: Origin, path: str, prefix: str = "item") -> Iterator[Any]:
+    """The values at a place in a JSON file, one at a time.
+
+    Args:
+        origin: where the file is.
+        path: its path there.
+        prefix: the place, as ijson writes it: "item" for the elements of a list, "memories.item",
+            "" for the whole document.
+
+    Raises:
+        BundleError: the file is not valid JSON, or one value is too large.
+    """
+    with origin.open(path) as file:
+        bounded = _Bounded(file, path)
+        try:
+            for value in ijson.items(bounded, prefix, use_float=True):
+                bounded.since = 0
+                yield value
+        except (ijson.JSONError, UnicodeError, ValueError, OverflowError, RecursionError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise BundleError(f"{path!r:.80} is not valid JSON: {reason}.") from None
+
+
+def whole_json(origin: Origin, path: str) -> Any:  # noqa: ANN401 - any JSON value
+    """The value of a small JSON file.
+
+    Raises:
+        BundleError: it is not valid JSON, or too large.
+    """
+    return next(items(origin, path, ""), None)
+
+
+class _Bounded:
+    """A file of which a parser reads one record at a time; a byte order mark is left out."""
+
+    def __init__(self, file: BinaryIO, path: str) -> None:
+        self.since = 0
+        self._file = file
+        self._path = path
+        self._is_start = True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(min(size, _BLOCK) if size > 0 else size)
+        if self._is_start and size:
+            self._is_start = False
+            data = data.removeprefix(b"\xef\xbb\xbf") or self._file.read(size)
+        self.since += len(data)
+        if self.since > _RECORD_BYTES:
+            raise BundleError(f"A record of {self._path!r:.80} is larger than 64 MiB.")
+        return data
+
+
+def json_lines(origin: Origin, path: str) -> Iterator[tuple[int, Any]]:
+    """Each line of a JSON Lines file that is not empty: its number, and its value.
+
+    The value is an EntryError if the line is not valid JSON. A record may contain U+2028.
+
+    Raises:
+        BundleError: a line is too large.
+    """
+    for number, line in lines(origin, path):
+        try:
+            yield number, parsed(line)
+        except EntryError as error:
+            yield number, error
+
+
+def lines(origin: Origin, path: str) -> Iterator[tuple[int, bytes]]:
+    r"""Each line that is not empty, split at `\n` only: its number from 1, and its bytes.
+
+    Raises:
+        BundleError: a line is too large.
+    """
+    with origin.open(path) as file:
+        number = 0
+        while line := file.readline(_RECORD_BYTES + 1):
+            number += 1
+            if len(line) > _RECORD_BYTES:
+                raise BundleError(f"Line {number:,} of {path!r:.80} is larger than 64 MiB.")
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if line.strip():
+                yield number, line.rstrip(b"\r\n")
+
+
+def parsed(text: bytes | str) -> Any:  # noqa: ANN401 - any JSON value
+    """A JSON value; a key must not be given twice, and NaN is not a number.
+
+    Raises:
+        EntryError: it is not valid JSON.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except RecursionError:
+        raise EntryError("is nested too deeply") from None
+    except ValueError as error:
+        raise EntryError(f"is not valid JSON: {error}") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object has a key twice")
+    return found
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number")
+
+
+def read_time(value: object) -> datetime | None:
+    """The point in time that a program wrote: ISO 8601, or a number since 1970 in s, ms, µs or ns.
+
+    None, "", 0 and "unknown" mean unknown. A date without a time is midnight UTC, and a time
+    without an offset is UTC.
+
+    Raises:
+        EntryError: it is something else.
+    """
+    if isinstance(value, bool):
+        raise EntryError(f"{value!r} is not a date")
+    if isinstance(value, str):
+        text = value.strip()
+        if not text or text.casefold() in {"unknown", "none", "null"}:
+            return None
+        with suppress(ValueError):
+            return read_date(text)
+        with suppress(ValueError):
+            return read_time(float(text))
+        raise EntryError(f"{text!r:.60} is not a date")
+    if isinstance(value, int | float):
+        return _epoch(value)
+    if value is None:
+        return None
+    raise EntryError(f"{value!r:.60} is not a date")
+
+
+def _epoch(value: float) -> datetime | None:
+    if not value:
+        return None
+    if not math.isfinite(value):
+        raise EntryError(f"{value!r} is not a date")
+    size = abs(value)
+    scale = 1_000_000
+    if size >= _NANOSECONDS_FROM:
+        return _after(int(value) // 1000)
+    if size >= _MICROSECONDS_FROM:
+        scale = 1
+    elif size >= _MILLISECONDS_FROM:
+        scale = 1000
+    return _after(round(value * scale))
+
+
+def _after(microseconds: int) -> datetime:
+    try:
+        return EPOCH + timedelta(microseconds=microseconds)
+    except OverflowError:
+        raise EntryError(f"{microseconds} microseconds since 1970 is not a date") from None
+
+
+def local_time(text: str, layout: str) -> datetime:
+    """A time in another notation, as UTC.
+
+    Raises:
+        EntryError: it doesn't have this layout (of `strptime`).
+    """
+    try:
+        return datetime.strptime(text, layout).replace(tzinfo=UTC)
+    except ValueError:
+        raise EntryError(f"{text!r:.60} is not a date") from None
+
+
+class _TextDates(SafeConstructor):
+    """Constructs plain values; dates stay text."""
+
+
+_TextDates.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
+
+
+def yaml_values(text: str) -> dict[str, Any]:
+    """The mapping that a YAML text holds, with dates as text.
+
+    Raises:
+        EntryError: it is not a mapping of plain values, or uses aliases.
+    """
+    if len(text) > _YAML_CHARS:
+        raise EntryError("its frontmatter is too long")
+    try:
+        if any(isinstance(event, AliasEvent) for event in _yaml().parse(text)):
+            raise EntryError("its YAML uses aliases")
+        found = _yaml().load(text)
+    except (YAMLError, ValueError, RecursionError, AttributeError, TypeError) as error:
+        if isinstance(error, EntryError):
+            raise
+        raise EntryError("its frontmatter is not valid YAML") from None
+    if found is None:
+        return {}
+    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+        raise EntryError("its frontmatter is not a mapping")
+    return found
+
+
+def _yaml() -> YAML:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = _TextDates
+    return yaml
+
+
+def split_frontmatter(text: str) -> tuple[dict[str, Any], str]:
+    """The values before a Markdown text, and the text after them.
+
+    Values that are not valid YAML, such as `name: a: b`, are read line by line as `key: text`.
+
+    Raises:
+        EntryError: they can't be read that way either.
+    """
+    match = _FRONTMATTER.match(text)
+    if not match:
+        return {}, text
+    body = text[match.end() :]
+    try:
+        return yaml_values(match[1]), body
+    except EntryError:
+        values = _plain_values(match[1])
+        if values is None:
+            raise
+        return values, body
+
+
+def _plain_values(text: str) -> dict[str, Any] | None:
+    """`key: text` lines, with one level of indented ones below an empty `key:`."""
+    values: dict[str, Any] = {}
+    inner: dict[str, Any] | None = None
+    for line in filter(str.strip, text.split("\n")):
+        key, colon, value = line.partition(":")
+        if not colon or not re.fullmatch(r"\s*[\w.-]+", key):
+            return None
+        value = value.strip().strip("\"'")
+        if key[0].isspace():
+            if inner is None:
+                return None
+            inner[key.strip()] = value
+        elif value:
+            values[key], inner = value, None
+        else:
+            values[key] = inner = {}
+    return values
+
+
+def texts(value: object) -> list[str]:
+    """Tags or other short texts, from a list or a text with commas; empty and repeated ones go.
+
+    Raises:
+        EntryError: it is something else.
+    """
+    if value is None:
+        return []
+    if isinstance(value, str):
+        value = value.split(",")
+    if not isinstance(value, list) or not all(isinstance(v, str | int | float) for v in value):
+        raise EntryError(f"{value!r:.60} is not a list of texts")
+    return list(dict.fromkeys(t for v in value if (t := str(v).strip())))
+
+
+def first_json(origin: Origin, path: str, wanted: Callable[[Any], bool], prefix: str) -> bool:
+    """Whether the first value at a place of a JSON file is as wanted; False if it isn't JSON."""
+    try:
+        return wanted(next(items(origin, path, prefix), None))
+    except BundleError:
+        return False
+
+
+def opening(origin: Origin, path: str, size: int = 4096) -> str:
+    """The first characters of a text file; empty if it isn't text."""
+    with origin.open(path) as file:
+        data = file.read(size)
+    with suppress(ValueError):
+        return decoded(data)
+    for cut in range(1, 4):  # within a character
+        with suppress(ValueError):
+            return decoded(data[:-cut])
+    return ""
