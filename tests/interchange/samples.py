@@ -38,13 +38,13 @@ def source_at(path: Path, limits: Limits = DEFAULT_LIMITS) -> Source:
     """The source at a path, as an import opens it."""
     if path.is_dir():
         return Source(FolderOrigin(path.parent, path, path.name, limits))
-    origin: Origin = origin_of_file(path.name, lambda: path.open("rb"), limits)
+    origin: Origin = origin_of_file(path.name, io.BytesIO(path.read_bytes()), limits)
     return Source(origin)
 
 
 def source_of(data: bytes, name: str = "file") -> Source:
     """The source of a file with this content."""
-    return Source(origin_of_file(name, lambda: io.BytesIO(data), DEFAULT_LIMITS))
+    return Source(origin_of_file(name, io.BytesIO(data), DEFAULT_LIMITS))
 
 
 def read_sample(

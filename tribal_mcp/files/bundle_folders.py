@@ -9,6 +9,7 @@ path as the caller gave it.
 
 import itertools
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from typing import BinaryIO, Self
 from tribal_mcp.errors import BundleError, PathNotAllowed, TribalError, UsageError
 from tribal_mcp.files.atomic import make_private
 from tribal_mcp.files.directory import Draft, OpenFolder, check_kind, explaining, name_taken
+from tribal_mcp.files.origins import FolderOrigin, Origin, origin_of_file
+from tribal_mcp.portability.limits import Limits
 
 SUFFIXES = tuple(kind + packed for kind in (".json", ".jsonl") for packed in ("", ".gz", ".zst"))
 _PATH_BYTES = 4096
@@ -97,6 +100,28 @@ class BundleFolders:
             BundleError: it is larger than `limit_bytes`.
         """
         return self._open(path_text, _shown(path_text), limit_bytes)
+
+    def open_origin(self, path_text: str, limits: Limits) -> Origin:
+        """Open what an import reads: a file of any kind, a zip archive or a folder.
+
+        Raises:
+            UsageError: it does not exist, or the path is not valid.
+            PathNotAllowed: it is outside the allowed folders, hidden or a link.
+            BundleError: it is larger than the limits, or a damaged archive.
+        """
+        shown = _shown(path_text)
+        with self._parent(path_text.rstrip("/"), shown) as (folder, base, name), explaining(shown):
+            if stat.S_ISDIR(folder.stat(name).st_mode):
+                path = folder.path / name
+                everything = not self._restricted
+                return FolderOrigin(base, path, name, limits, everything, self._restricted)
+            file = self._checked_size(
+                folder.open_file(name, shown, one_name=self._restricted), shown, limits.file_bytes
+            )
+            wal = None
+            with suppress(FileNotFoundError):
+                wal = folder.open_file(f"{name}-wal", shown, one_name=self._restricted)
+            return origin_of_file(name, file, limits, wal)
 
     def open_named(self, name: str, limit_bytes: int) -> BinaryIO:
         """Open a bundle in the default folder by its name; raises what `open_input` does."""
@@ -181,24 +206,35 @@ class BundleFolders:
 
     def _open(self, text: str, shown: str, limit_bytes: int) -> BinaryIO:
         with self._target(text, shown) as target, explaining(shown):
-            file = target.open()
-            size = os.fstat(file.fileno()).st_size
-            if size > limit_bytes:
-                file.close()
-                raise BundleError(
-                    f"{shown} has {size:,} bytes, and the limit is {limit_bytes:,}. "
-                    "Raise TRIBAL_LIMIT_FILE_BYTES to allow it."
-                )
-            return file
+            return self._checked_size(target.open(), shown, limit_bytes)
+
+    @staticmethod
+    def _checked_size(file: BinaryIO, shown: str, limit_bytes: int) -> BinaryIO:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit_bytes:
+            file.close()
+            raise BundleError(
+                f"{shown} has {size:,} bytes, and the limit is {limit_bytes:,}. "
+                "Raise TRIBAL_LIMIT_FILE_BYTES to allow it."
+            )
+        return file
 
     @contextmanager
     def _target(self, text: str, shown: str, *, create: bool = False) -> Iterator[_Target]:
         """The file at an allowed path; `create` creates the default folder if it is missing."""
-        path = self._absolute(text, shown)
-        if not path.name.lower().endswith(SUFFIXES):
+        if not self._absolute(text, shown).name.lower().endswith(SUFFIXES):
             raise PathNotAllowed(
                 f"{shown} does not have a bundle's suffix. Use one of {', '.join(SUFFIXES)}."
             )
+        with self._parent(text, shown, create=create) as (folder, _, name):
+            yield _Target(folder, name, shown, one_name=self._restricted)
+
+    @contextmanager
+    def _parent(
+        self, text: str, shown: str, *, create: bool = False
+    ) -> Iterator[tuple[OpenFolder, Path, str]]:
+        """The folder of an allowed path, open; where the walk to it begins; and the last name."""
+        path = self._absolute(text, shown)
         parent = _resolved(path.parent, shown)
         base = self._base(parent, path.name, shown)
         with explaining(shown):
@@ -211,7 +247,7 @@ class BundleFolders:
                     f"The folder of {shown} does not exist. Check the path, or create the folder."
                 ) from error
         try:
-            yield _Target(folder, path.name, shown, one_name=self._restricted)
+            yield folder, base, path.name
         finally:
             folder.close()
 

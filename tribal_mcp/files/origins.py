@@ -12,7 +12,7 @@ import stat
 import unicodedata
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -71,20 +71,26 @@ class Origin(Protocol):
         """The size of one of its files in bytes, uncompressed as far as the archive says."""
         ...
 
+    def close(self) -> None:
+        """Close it; files that are open stay open."""
+        ...
+
 
 @dataclass(slots=True)
 class FileOrigin:
-    """A single file.
+    """A single file, which is open.
 
     Args:
-        opener: opens it from its start, each time it is called.
-        wal: the same for the `-wal` file beside it, if there is one.
+        name: its name.
+        file: the file.
+        limits: the limits of what is read.
+        wal: the `-wal` file beside it, if there is one.
     """
 
     name: str
-    opener: Callable[[], BinaryIO]
+    file: BinaryIO
     limits: Limits
-    wal: Callable[[], BinaryIO] | None = None
+    wal: BinaryIO | None = None
     notes: list[str] = field(default_factory=list)
 
     def paths(self) -> Sequence[str]:
@@ -94,17 +100,22 @@ class FileOrigin:
     def open(self, path: str) -> BinaryIO:
         """The file, decompressed."""
         if self.wal and path == self.name + "-wal":
-            return self.wal()
+            return reopened(self.wal)
         if path != self.name:
             raise KeyError(path)
-        return decompressed(self.opener(), self.limits)
+        return decompressed(reopened(self.file), self.limits)
 
     def size(self, path: str) -> int:
         """Its size in bytes."""
         if path != self.name:
             raise KeyError(path)
-        with self.opener() as file:
-            return file.seek(0, os.SEEK_END)
+        return self.file.seek(0, os.SEEK_END)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+        if self.wal:
+            self.wal.close()
 
 
 @dataclass(slots=True)
@@ -174,6 +185,9 @@ class FolderOrigin:
         """The size of one of its files in bytes."""
         return self._files[path][1]
 
+    def close(self) -> None:
+        """Nothing is open between two calls."""
+
     def _is_content(self, name: str) -> bool:
         return (self.hidden or not name.startswith(".")) and name not in _NOT_CONTENT
 
@@ -185,6 +199,7 @@ class ZipOrigin:
         self.name = name
         self.limits = limits
         self.notes: list[str] = []
+        self._file = file
         try:
             self._zip = zipfile.ZipFile(file)
         except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
@@ -239,6 +254,11 @@ class ZipOrigin:
     def size(self, path: str) -> int:
         """The size of a member in bytes, as the archive says."""
         return self._members[path].file_size
+
+    def close(self) -> None:
+        """Close the archive."""
+        self._zip.close()
+        self._file.close()
 
 
 class _Member(io.BufferedReader):
@@ -300,15 +320,61 @@ def _is_junk(path: str) -> bool:
     return any(part in _NOT_CONTENT or part == ".DS_Store" for part in path.split("/"))
 
 
-def origin_of_file(name: str, opener: Callable[[], BinaryIO], limits: Limits) -> Origin:
-    """The origin of a file: the archive in it, or the file itself."""
-    file = opener()
+def origin_of_file(
+    name: str, file: BinaryIO, limits: Limits, wal: BinaryIO | None = None
+) -> Origin:
+    """The origin of an open file: the archive in it, or the file itself."""
     magic = file.read(4)
     file.seek(0)
     if magic in (b"PK\x03\x04", b"PK\x05\x06"):
         return ZipOrigin(name, file, limits)
-    file.close()
-    return FileOrigin(name, opener, limits)
+    return FileOrigin(name, file, limits, wal)
+
+
+def reopened(file: BinaryIO) -> BinaryIO:
+    """An open file once more from its start, with a position of its own."""
+    if isinstance(file, io.BytesIO):
+        return io.BytesIO(file.getvalue())
+    return io.BufferedReader(_AtPosition(os.dup(file.fileno())), MIB)
+
+
+class _AtPosition(io.RawIOBase):
+    """Reads from a descriptor at its own position; closes it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position}.get(whence)
+        if base is None:
+            base = os.fstat(self._descriptor).st_size
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 - as RawIOBase takes it
+        with explaining("A file", "Nothing was imported."):
+            data = os.pread(self._descriptor, len(buffer), self._position)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._descriptor)
+        super().close()
 
 
 def head_of(origin: Origin, path: str, size: int = HEAD_BYTES) -> bytes:
