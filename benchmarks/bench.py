@@ -351,7 +351,7 @@ def second() -> str:
     return ""
 server.run()
 """
-OURS = "from tribal_mcp.mcp_server.server import serve_stdio; serve_stdio()"
+OURS = "from tribal_mcp.mcp_server.stdio import serve_stdio; serve_stdio()"
 
 
 def tools_list_seconds(code: str) -> float:

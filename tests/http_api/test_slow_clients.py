@@ -42,7 +42,7 @@ def test_a_call_over_the_maximum_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_client_that_sends_no_complete_head_is_disconnected(tmp_path: Path) -> None:
-    with serving(tmp_path, "server.HEAD_S = 0.2") as server:
+    with serving(tmp_path, "connection.HEAD_S = 0.2") as server:
         for beginning in (b"", b"GET /v1/health HTTP/1.1\r\nHost: loc"):
             with socket.create_connection(("127.0.0.1", server.port), timeout=60) as slow:
                 slow.sendall(beginning)
@@ -63,7 +63,7 @@ def test_a_client_that_sends_no_complete_body_is_disconnected(tmp_path: Path) ->
 
 def test_a_client_that_does_not_read_the_response_is_disconnected(tmp_path: Path) -> None:
     write_many(tmp_path / "many.json", 3_000, dimensions=256)
-    with serving(tmp_path, "server.STALLED_S = 0.2") as server:
+    with serving(tmp_path, "connection.STALLED_S = 0.2") as server:
         server.ask("POST", "/v1/import", (tmp_path / "many.json").read_bytes())
         with socket.socket() as slow:
             slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -17,6 +17,21 @@ LINES: dict[str, tuple[bytes, object]] = {
     ),
     "not JSON": (b"hello", None),
     "an object of another kind": (b'{"id":9,"a":1}', 9),
+    "a list": (b"[1]", None),
+    "an argument twice": (
+        (
+            b'{"jsonrpc":"2.0","id":8,"method":"tools/call","params":{"name":"tribal_undo",'
+            b'"arguments":{"dry_run":true,"dry_run":false}}}'
+        ),
+        8,
+    ),
+    "a name twice in an inline bundle": (
+        (
+            b'{"jsonrpc":"2.0","id":8,"method":"tools/call","params":{"name":"tribal_import",'
+            b'"arguments":{"bundle_json":{"manifest":{},"entries":[],"entries":[]}}}}'
+        ),
+        8,
+    ),
 }
 
 

@@ -51,16 +51,16 @@ class HttpServer:
 
     Args:
         folder: for the store and the bundles.
-        patch: Python code to run first, such as to lower a limit; `server`, `access` and `dispatch`
-            are modules of the interface.
+        patch: Python code to run first, such as to lower a limit; `access`, `connection`,
+            `dispatch`, `mcp_route` and `server` are modules of the interface.
         host: the address to bind to.
         more: further settings.
     """
 
     def __init__(self, folder: Path, patch: str = "", host: str = "127.0.0.1", **more: str) -> None:
         code = (
-            f"from tribal_mcp.http_api import access, dispatch, server\n{patch}\n"
-            f"server.serve_http({host!r}, 0)"
+            "from tribal_mcp.http_api import access, connection, dispatch, mcp_route, server\n"
+            f"{patch}\nserver.serve_http({host!r}, 0)"
         )
         patched = [sys.executable, "-c", code]
         plain = [SERVER, "serve", "--host", host, "--port", "0"]

@@ -119,6 +119,32 @@ async def test_cancelling_a_call_before_its_process_has_started_keeps_the_proces
 
 
 @pytest.mark.usefixtures("scripted")
+async def test_read_only_calls_leave_a_process_to_others() -> None:
+    begun = 0
+    all_begun, third = anyio.Event(), anyio.Event()
+
+    async def on_progress(_percent: float, _message: str) -> None:
+        nonlocal begun
+        begun += 1
+        if begun == PROCESSES - 1:
+            all_begun.set()
+
+    async with StoreProcesses() as processes, anyio.create_task_group() as group:
+
+        async def read(name: str) -> None:
+            await processes.call(name, {}, on_progress, read_only=True)
+            third.set()
+
+        for _ in range(PROCESSES - 1):
+            group.start_soon(read, "hang")
+        await all_begun.wait()
+        group.start_soon(read, "echo")
+        assert (await processes.call("echo", {}))["pid"]
+        assert not third.is_set()
+        group.cancel_scope.cancel()
+
+
+@pytest.mark.usefixtures("scripted")
 async def test_a_call_beyond_the_limit_waits_and_can_be_cancelled_meanwhile() -> None:
     begun = 0
     all_begun = anyio.Event()

@@ -23,7 +23,7 @@ from tribal_mcp.errors import Stopped, TribalError, UsageError
 def app(context: click.Context) -> None:
     """Portable memories for AI agents. Without a command: the MCP server, over stdio."""
     if context.invoked_subcommand is None:
-        from tribal_mcp.mcp_server.server import serve_stdio  # noqa: PLC0415 - only the server needs it
+        from tribal_mcp.mcp_server.stdio import serve_stdio  # noqa: PLC0415 - only the server needs it
 
         serve_stdio()
 

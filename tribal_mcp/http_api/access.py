@@ -17,7 +17,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tribal_mcp.config import HttpSettings
-from tribal_mcp.http_api.problems import Problem, response_of
+from tribal_mcp.http_api.problems import Problem, busy, response_of
 from tribal_mcp.services.permissions import READ_ONLY
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
@@ -27,6 +27,9 @@ GRACE_S = 30.0
 
 BODY_RATE = 1_000
 """Bytes of a body that must arrive per second, on average."""
+
+READ_REQUESTS = 128
+"""Requests with the read-only token that may run at once."""
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::[0-9]{1,5})?")
 
@@ -52,13 +55,8 @@ class Rules:
             Problem: its host, origin, token or declared size is not allowed.
         """
         headers = Headers(scope=scope)
-        if "transfer-encoding" in headers and "content-length" in headers:
-            raise Problem(
-                400,
-                "ambiguous_length",
-                "Send either Content-Length or Transfer-Encoding, and not both.",
-                {"Connection": "close"},
-            )
+        if "transfer-encoding" in headers:
+            _refuse_ambiguous(headers, scope["http_version"])
         host = self._checked_host(headers)
         is_preflight = self._check_origin(headers, host) and (
             scope["method"] == "OPTIONS" and "access-control-request-method" in headers
@@ -155,6 +153,17 @@ class Rules:
         return bounded_receive
 
 
+def _refuse_ambiguous(headers: Headers, version: str) -> None:
+    """Refuse a chunked body that a proxy might end elsewhere than this server."""
+    if "content-length" in headers or version == "1.0":
+        raise Problem(
+            400,
+            "ambiguous_length",
+            "Send either Content-Length or, with HTTP/1.1, Transfer-Encoding, and not both.",
+            {"Connection": "close"},
+        )
+
+
 class AccessControl:
     """The ASGI app behind the rules; `close` stops all running requests."""
 
@@ -162,6 +171,7 @@ class AccessControl:
         self._app = app
         self._rules = rules
         self._running: set[anyio.CancelScope] = set()
+        self._reading = 0
         self._closed = False
 
     def close(self) -> None:
@@ -186,9 +196,12 @@ class AccessControl:
 
         try:
             self._rules.admit(scope)
+            if scope[READ_ONLY] and self._reading >= READ_REQUESTS:
+                raise busy("this token")
         except Problem as problem:
             await response_of(problem)(scope, receive, watched_send)
             return
+        self._reading += scope[READ_ONLY]
         with anyio.CancelScope() as running:
             self._running.add(running)
             try:
@@ -197,6 +210,7 @@ class AccessControl:
                 await self._app(scope, self._rules.bounded(scope, receive), watched_send)
             finally:
                 self._running.discard(running)
+                self._reading -= scope[READ_ONLY]
         if running.cancelled_caught:
             if begun:  # ends a stream; a response with a length is visibly cut off
                 with suppress(Exception):

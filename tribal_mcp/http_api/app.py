@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, Response
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 
 from tribal_mcp import __version__
 from tribal_mcp.config import HttpSettings, Settings
@@ -14,6 +15,7 @@ from tribal_mcp.files.spool import Spool
 from tribal_mcp.http_api.access import AccessControl, Rules
 from tribal_mcp.http_api.dispatch import Calls
 from tribal_mcp.http_api.docs_page import POLICY, page_of
+from tribal_mcp.http_api.mcp_route import SESSIONS, McpRoute
 from tribal_mcp.http_api.problems import ProblemResult, answer_in_problems
 from tribal_mcp.http_api.routes import add_routes
 from tribal_mcp.mcp_server.server import Server, build_server
@@ -30,7 +32,6 @@ _TAGS = [
 ]
 _MCP_BYTES = MIB
 _SMALL_BYTES = MIB
-_SESSIONS = 256
 
 
 def build_app(
@@ -51,14 +52,14 @@ def build_app(
     spool = Spool(settings.data_dir)
     spool.sweep()
     mcp = build_server(processes)
-    mcp_routes = mcp.streamable_http_app(
+    mcp_app = mcp.streamable_http_app(
         max_request_body_size=limits.inline_bytes + _MCP_BYTES,
-        max_sessions=_SESSIONS,
+        max_sessions=4 * SESSIONS,  # those of two tokens, and of what ends
         # The access control checks Host and Origin, for all routes.
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
-    ).routes
+    )
     app = _documented(_app(processes, mcp, Calls(processes, spool)), needs_token=bool(http.token))
-    app.router.routes.extend(mcp_routes)
+    app.router.routes.append(Route("/mcp", endpoint=McpRoute(mcp_app)))
     if http.allowed_origins:
         app.add_middleware(
             CORSMiddleware,

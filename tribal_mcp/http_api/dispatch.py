@@ -17,13 +17,16 @@ from tribal_mcp.errors import Stopped
 from tribal_mcp.files.spool import Spool
 from tribal_mcp.http_api.content import EVENTS
 from tribal_mcp.http_api.next_steps import as_request
-from tribal_mcp.http_api.problems import Problem, response_of
+from tribal_mcp.http_api.problems import Problem, busy, response_of
 from tribal_mcp.next_steps import in_words
 from tribal_mcp.services.permissions import READ_ONLY
 from tribal_mcp.worker.pool import Progress, StoreProcesses
 
 MAX_CALLS = 16
 """Calls that may run or wait at once, once their body has arrived; another one is refused."""
+
+READ_CALLS = 8
+"""How many of them may be of the read-only token."""
 
 Run = Callable[[Progress | None], Awaitable[dict[str, Any]]]
 
@@ -35,6 +38,7 @@ class Calls:
         self.spool = spool
         self._processes = processes
         self._count = 0
+        self._reading = 0
 
     @property
     def is_busy(self) -> bool:
@@ -42,21 +46,24 @@ class Calls:
         return self._count > 0
 
     @contextmanager
-    def slot(self) -> Iterator[None]:
+    def slot(self, request: Request) -> Iterator[None]:
         """Hold one of the slots.
 
         Raises:
-            Problem: all slots are taken.
+            Problem: all slots are taken, or all of this token.
         """
+        read_only = request.scope[READ_ONLY]
         if self._count >= MAX_CALLS:
-            raise Problem(
-                429, "busy", "Too many requests at once. Try again soon.", {"Retry-After": "2"}
-            )
+            raise busy()
+        if read_only and self._reading >= READ_CALLS:
+            raise busy("this token")
         self._count += 1
+        self._reading += read_only
         try:
             yield
         finally:
             self._count -= 1
+            self._reading -= read_only
 
     async def call(
         self,

@@ -48,6 +48,12 @@ class Problem(HTTPException):
         self.code = code
 
 
+def busy(whose: str = "") -> Problem:
+    """Too many requests at once: of this client, or of all."""
+    many = f"Too many requests at once with {whose}." if whose else "Too many requests at once."
+    return Problem(429, "busy", f"{many} Try again soon.", {"Retry-After": "2"})
+
+
 class EveryEntryRejected(Exception):
     """An import ended and every entry was rejected; its result says why."""
 

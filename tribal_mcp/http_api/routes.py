@@ -4,7 +4,6 @@ Each passes the request on to a store process and returns its result. No route t
 bundle is the body of a request or of a response.
 """
 
-import json
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from tribal_mcp.http_api.schemas import (
     ReembedFields,
     UndoFields,
 )
+from tribal_mcp.portability.duplicate_names import given_twice
 from tribal_mcp.services.results import ImportResult, ReembedResult, StatsResult, UndoResult
 from tribal_mcp.worker.pool import Progress
 
@@ -53,7 +53,7 @@ async def export(
     if duplicates := sorted(fields.keys() & sent.keys()):
         raise UsageError(f"{duplicates[0]} is both in the body and in the query. Send it once.")
     with ExitStack() as stack:
-        stack.enter_context(calls.slot())
+        stack.enter_context(calls.slot(request))
         file = stack.enter_context(calls.spool.new())
         arguments = fields | sent | {"output_path": form.name, "spool_file": file.name}
         result = await calls.call(request, "export", arguments)
@@ -84,7 +84,7 @@ async def import_(request: Request, query: Annotated[ImportOptions, Query()]) ->
         with calls.spool.new() as file:
             await take_body(request, file)  # a slow client holds no slot
             arguments = query.model_dump(exclude_unset=True) | {"spool_file": file.name}
-            with calls.slot():
+            with calls.slot(request):
                 result = await calls.call(request, "import", arguments, on_progress)
         if result["total"] and result["errors"] == result["total"]:
             raise EveryEntryRejected(result)
@@ -96,7 +96,7 @@ async def import_(request: Request, query: Annotated[ImportOptions, Query()]) ->
 async def stats(request: Request) -> Response:
     """Count the memories, by tag, source and month, and describe the store."""
     calls: Calls = request.app.state.calls
-    with calls.slot():
+    with calls.slot(request):
         return JSONResponse(await calls.call(request, "stats", {}))
 
 
@@ -154,7 +154,7 @@ def _handler(job: Job) -> Callable[..., Awaitable[Response]]:
     async def handle(request: Request, body: Any = None) -> Response:  # noqa: ANN401 - set below
         calls: Calls = request.app.state.calls
         arguments = body.model_dump(exclude_unset=True) if body else {}
-        with calls.slot():
+        with calls.slot(request):
             return JSONResponse(await calls.call(request, job.name, arguments))
 
     handle.__annotations__["body"] = Annotated[job.fields | None, Body()]
@@ -192,17 +192,10 @@ async def _json_only(request: Request) -> None:
         raise Problem(
             415, "wrong_type", "Send the fields as JSON, with Content-Type: application/json."
         )
-    json.loads(await request.body() or b"null", object_pairs_hook=_refuse_twice)
-
-
-def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object; a field that is given twice is refused, of which the last would win."""
-    names = [name for name, _ in pairs]
-    if twice := next((name for name in names if names.count(name) > 1), None):
+    if twice := given_twice(await request.body()):
         raise Problem(
             400, "given_twice", f"The body gives {twice!r:.80} more than once. Send it once."
         )
-    return dict(pairs)
 
 
 def add_routes(app: FastAPI) -> None:

@@ -1,10 +1,9 @@
 """`tribal-mcp serve`: the socket, the server around the app, and the shutdown.
 
-On an address that other machines can reach it requires a token. Slow clients are disconnected, and
-a signal stops the running requests before the server exits.
+On an address that other machines can reach it requires a token. A signal stops the running
+requests before the server exits.
 """
 
-import asyncio
 import ipaddress
 import logging
 import signal
@@ -15,71 +14,16 @@ from typing import Any
 import anyio
 import click
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tribal_mcp.config import HttpSettings, load, load_http
 from tribal_mcp.errors import UsageError
 from tribal_mcp.http_api.access import AccessControl
 from tribal_mcp.http_api.app import build_app
-
-HEAD_S = 20.0
-"""Seconds for the head of a request to arrive."""
-
-STALLED_S = 60.0
-"""Seconds that a client may read nothing of a response."""
+from tribal_mcp.http_api.connection import Connection
 
 _CONNECTIONS = 512
 _IDLE_S = 15
 _END_S = 40
-
-
-class TimedProtocol(H11Protocol):
-    """HTTP/1.1 that disconnects clients which send or read too slowly."""
-
-    _head: asyncio.TimerHandle | None = None
-    _reader: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start to wait for a request."""
-        super().connection_made(transport)
-        self._head = self._later(HEAD_S)
-
-    def handle_events(self) -> None:
-        """Stop waiting once the head of the request is there."""
-        super().handle_events()
-        if self.cycle is not None and not self.cycle.response_complete:  # type: ignore[redundant-expr]
-            _end(self._head)
-
-    def on_response_complete(self) -> None:
-        """Start to wait for the next request."""
-        _end(self._head)
-        self._head = self._later(HEAD_S)
-        super().on_response_complete()
-
-    def pause_writing(self) -> None:
-        """Start to wait for the client to read."""
-        super().pause_writing()
-        _end(self._reader)
-        self._reader = self._later(STALLED_S)
-
-    def resume_writing(self) -> None:
-        """Stop waiting: the client reads."""
-        super().resume_writing()
-        _end(self._reader)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop both timers."""
-        _end(self._head)
-        _end(self._reader)
-        super().connection_lost(exc)
-
-    def _later(self, seconds: float) -> asyncio.TimerHandle:
-        return self.loop.call_later(seconds, self.transport.abort)
-
-
-def _end(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
 
 
 class _Server(uvicorn.Server):
@@ -124,7 +68,7 @@ def serve_http(host: str, port: int) -> None:
 
 
 def _config(app: AccessControl) -> uvicorn.Config:
-    options: dict[str, Any] = {"http": TimedProtocol, "ws": "none", "lifespan": "on"}
+    options: dict[str, Any] = {"http": Connection, "ws": "none", "lifespan": "on"}
     return uvicorn.Config(
         app,
         **options,

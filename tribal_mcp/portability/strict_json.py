@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import orjson
 
 from tribal_mcp.errors import EntryError
+from tribal_mcp.portability.duplicate_names import repeated
 from tribal_mcp.portability.vectors import read_numbers
 
 STRING = rb'"(?:[^"\\]++|\\.)*+"'
@@ -233,9 +234,7 @@ def _refuse_many(text: bytes, values: int) -> None:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        seen: set[str] = set()
-        again = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise EntryError(f"duplicate key {again!r:.60}")
+        raise EntryError(f"duplicate key {repeated(pairs)!r:.60}")
     return value
 
 

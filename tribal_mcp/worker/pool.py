@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import Any, Self
 
 import anyio
@@ -20,7 +21,7 @@ from tribal_mcp.errors import StoreError, TribalError
 from tribal_mcp.next_steps import NextStep, from_json
 
 PROCESSES = 3
-"""Calls that may run at once; a further one waits."""
+"""Calls that may run at once; a further one waits. One of them is never of a read-only caller."""
 
 # -P: never import a module from the working directory of the server.
 COMMAND = (sys.executable, "-P", "-m", "tribal_mcp.worker.main")
@@ -124,6 +125,7 @@ class StoreProcesses:
     def __init__(self) -> None:
         self._idle: list[_Worker] = []
         self._places = anyio.Semaphore(PROCESSES)
+        self._places_for_reading = anyio.Semaphore(PROCESSES - 1)
 
     async def __aenter__(self) -> Self:
         return self
@@ -152,7 +154,7 @@ class StoreProcesses:
             TribalError: what prevented the job.
             RuntimeError: a bug; the process has logged its traceback.
         """
-        async with self._places:
+        async with self._places_for_reading if read_only else nullcontext(), self._places:
             with anyio.CancelScope(shield=True):  # half a message would break the pipe
                 worker = await self._take()
             usable = False
