@@ -24,6 +24,9 @@ from tribal_mcp.stores.base import UNDATED
 CERTAIN, LIKELY, POSSIBLE = 90, 60, 30
 """How sure a format is: only this system writes that; it looks like it; it can be read as it."""
 
+REPEATED = "the same record as an earlier one"
+"""The reason for which a record of any format is left out if an earlier one is identical."""
+
 _IDS = uuid.UUID("6c1c1d62-3f0a-5b39-9a55-6d2f6e1f0a17")
 """The namespace of the ids of records that have none of their own."""
 

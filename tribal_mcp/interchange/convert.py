@@ -6,13 +6,28 @@ from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 from tribal_mcp.errors import BundleError, EntryError
-from tribal_mcp.interchange.base import Evidence, Format, Found, LeftOut, Options
+from tribal_mcp.interchange.base import (
+    REPEATED,
+    Evidence,
+    Format,
+    Found,
+    Item,
+    LeftOut,
+    Options,
+)
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.portability.bundle.entries import RejectedEntry
-from tribal_mcp.portability.bundle.tombstones import Tombstone
+from tribal_mcp.portability.bundle.tombstones import Tombstone, dump_tombstone
 from tribal_mcp.portability.bundle.writer import BundleWriter
+from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.manifest import EmbeddingManifest
-from tribal_mcp.portability.memory_json import check_entry, entry_fields, entry_from_dict
+from tribal_mcp.portability.memory_json import (
+    check_id,
+    dump_entry,
+    entry_fields,
+    entry_from_dict,
+)
+from tribal_mcp.text import counted
 
 IMPORTED_FROM = "imported_from"
 """The field of a memory that names the format which it was imported from."""
@@ -89,39 +104,96 @@ def convert(
         BundleError: the source as a whole can't be read.
     """
     made = conversion.format
-    manifest = EmbeddingManifest(made.model(source), exported_at="")
-    writer = BundleWriter(out, manifest, "jsonl")
-    tombstones: dict[str, Tombstone] = {}
+    model = made.model(source)
+    writer = BundleWriter(out, EmbeddingManifest(model, exported_at=""), "jsonl")
+    tombstones: list[Tombstone] = []
+    rules = _Rules(source.limits, model.dimensions if model else 0)
     for number, item in enumerate(made.read(source, options), 1):
         if not number % _PROGRESS_EVERY:
             on_progress(number)
-        match item:
+        match allowed := rules.apply(_finished(item, options, made)):
             case LeftOut():
-                conversion.leave_out(item)
+                conversion.leave_out(allowed)
             case RejectedEntry():
-                conversion.reject(item)
+                conversion.reject(allowed)
             case Tombstone():
-                tombstones[item.id] = item
-            case Found():
-                entry = options.scope.apply(item.entry)
-                _write(writer, replace(item, entry=entry), conversion, source)
+                tombstones.append(allowed)
+            case Found(_, entry):
+                writer.write_lines([rules.line])
+                conversion.entries += 1
+                conversion.vectors += entry.embedding is not None
+                conversion.instances.add(entry.source_instance)
     conversion.deleted = len(tombstones)
-    writer.write_deleted(tombstones.values())
+    writer.write_deleted(tombstones)
     writer.finish()
     if not conversion.found:
         raise BundleError(f"{source.name!r:.80} is {made.title}, and has no memories in it.")
 
 
-def _write(writer: BundleWriter, found: Found, conversion: Conversion, source: Source) -> None:
-    entry = found.entry
-    entry = replace(entry, extra={**entry.extra, IMPORTED_FROM: conversion.format.name})
-    try:
-        check_entry(entry)
-        entry_from_dict(entry_fields(entry), source.limits)
-        writer.write([entry])
-    except (EntryError, BundleError) as error:
-        conversion.reject(RejectedEntry(found.where, str(error)))
-        return
-    conversion.entries += 1
-    conversion.vectors += entry.embedding is not None
-    conversion.instances.add(entry.source_instance)
+def _finished(item: Item, options: Options, made: Format) -> Item:
+    """The item; a memory gets the scope that was asked for, and names its format."""
+    if not isinstance(item, Found):
+        return item
+    entry = options.scope.apply(item.entry)
+    return Found(item.where, replace(entry, extra={**entry.extra, IMPORTED_FROM: made.name}))
+
+
+@dataclass(slots=True)
+class _Rules:
+    """The rules across the records of a source: ids are unique, vectors have one length.
+
+    Attributes:
+        dimensions: the length of the vectors; 0 until the first.
+        line: the last memory that was checked, as a line of the bundle.
+    """
+
+    limits: Limits
+    dimensions: int
+    line: bytes = b""
+    _seen: dict[int, int] = field(default_factory=dict)
+    """Hashes of the ids so far, with the hashes of what they are."""
+
+    def apply(self, item: Item) -> Item:
+        """The item itself, or why a bundle can't carry it beside the earlier ones."""
+        if isinstance(item, LeftOut | RejectedEntry):
+            return item
+        where = item.where if isinstance(item, Found) else f"the deletion of {item.id!r:.80}"
+        try:
+            identity = self._checked(item)
+        except (EntryError, BundleError) as error:
+            return RejectedEntry(where, str(error))
+        line = hash(self.line)
+        count = len(self._seen)
+        first = self._seen.setdefault(hash(identity), line)
+        if len(self._seen) > count:
+            return item
+        if first == line:
+            return LeftOut(where, REPEATED)
+        return RejectedEntry(where, "an earlier record has the same id", identity)
+
+    def _checked(self, item: Found | Tombstone) -> str:
+        """The id of the item.
+
+        Raises:
+            EntryError, BundleError: a bundle can't carry it.
+        """
+        if isinstance(item, Tombstone):
+            self.line = dump_tombstone(item)
+            check_id("id", item.id, self.limits)
+            return item.id
+        entry = item.entry
+        self.line = dump_entry(entry)
+        if len(self.line) > self.limits.line_bytes:
+            raise EntryError(
+                f"it is {len(self.line):,} bytes as JSON; the limit is "
+                f"{self.limits.line_bytes:,} (TRIBAL_LIMIT_LINE_BYTES)"
+            )
+        entry_from_dict(entry_fields(entry), self.limits)
+        if entry.embedding is not None:
+            self.dimensions = self.dimensions or entry.embedding.size
+            if entry.embedding.size != self.dimensions:
+                raise EntryError(
+                    f"embedding has {counted(entry.embedding.size, 'dimension')}; the earlier "
+                    f"vectors have {self.dimensions:,}"
+                )
+        return entry.id
