@@ -158,6 +158,44 @@ async def test_an_export_without_a_path_returns_a_link_to_a_readable_resource(
         assert isinstance(packed, BlobResourceContents)
 
 
+async def read_json(client: Client, uri: str) -> dict[str, Any]:
+    """Read a resource that lists something."""
+    (contents,) = (await client.read_resource(uri)).contents
+    assert isinstance(contents, TextResourceContents)
+    assert contents.mime_type == "application/json"
+    value: dict[str, Any] = json.loads(contents.text)
+    return value
+
+
+@ERAS
+async def test_bundles_and_restore_points_are_listed_so_that_they_can_be_named(
+    folder: Path, era: str
+) -> None:
+    write_many(folder / "some.json", 4)
+    (folder / "package.json").write_text('{"name": "x"}')
+    (folder / "notes.txt").write_text("secret")
+    (folder / "link.json").symlink_to(folder / "some.json")
+    (folder / ".hidden.json").write_bytes((folder / "some.json").read_bytes())
+    async with Client(build_server(), mode=era) as client:
+        resources = {str(r.uri) for r in (await client.list_resources()).resources}
+        assert resources == {"tribal://bundles", "tribal://history"}
+        nothing = await read_json(client, "tribal://history")
+        assert (nothing["operations"], bool(nothing["next_step"])) == ([], True)
+        listed = await read_json(client, "tribal://bundles")
+        ((path, count),) = ((b["path"], b["memory_count"]) for b in listed["bundles"])
+        assert (path, count, listed["other_files"]) == (str(folder / "some.json"), 4, 1)
+        assert "tribal_import" in listed["next_step"]
+        assert (await call(client, "tribal_import", input_path=path))["imported"] == 4
+        await call(client, "tribal_export", output_path="all.jsonl.zst", tags=["work"])
+        newest, _ = (await read_json(client, "tribal://bundles"))["bundles"]
+        assert (newest["path"], newest["memory_count"]) == (str(folder / "all.jsonl.zst"), 2)
+        assert newest["bytes"] == (folder / "all.jsonl.zst").stat().st_size
+        (operation,) = (await read_json(client, "tribal://history"))["operations"]
+        assert operation["can_undo"] is True
+        undone = await call(client, "tribal_undo", point=operation["point"])
+        assert undone["removed"] == 4
+
+
 @ERAS
 @pytest.mark.parametrize(
     ("name", "parts"),

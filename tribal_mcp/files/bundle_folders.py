@@ -4,7 +4,7 @@ A path is resolved, must be in an allowed folder, and is then walked from that f
 at a time without following links: what was checked is what is opened, even if somebody swaps a link
 meanwhile. Kind and size are read from the open file. A new bundle is written beside its final name
 and appears under it completely or not at all. No message shows more of the file system than the
-path as the caller gave it.
+path as the caller gave it. One file, though long: each check belongs to the opening that relies on it.
 """
 
 import itertools
@@ -140,19 +140,16 @@ class BundleFolders:
 
     def names(self) -> list[str]:
         """The names of the bundles in the default folder, sorted."""
-        with (
-            explaining("The bundle folder"),
-            suppress(FileNotFoundError),
-            os.scandir(self.default) as found,
-        ):
-            return sorted(
-                entry.name
-                for entry in found
-                if entry.is_file(follow_symlinks=False)
-                and entry.name.lower().endswith(SUFFIXES)
-                and not entry.name.startswith(".")
-            )
-        return []
+        return sorted(entry.name for entry in _bundles_in(self.default))
+
+    def files(self) -> list[tuple[Path, os.stat_result]]:
+        """The files directly in the allowed folders that have a bundle's suffix."""
+        found = []
+        for folder in {self.default, *self._roots}:
+            for entry in _bundles_in(folder):
+                with suppress(FileNotFoundError):  # it was deleted meanwhile
+                    found.append((folder / entry.name, entry.stat(follow_symlinks=False)))
+        return found
 
     @contextmanager
     def publish(
@@ -305,6 +302,22 @@ class BundleFolders:
 def dated_name(prefix: str, now: datetime, suffix: str = ".json") -> str:
     """A name such as `memories-2026-11-23T051700Z.json`; `now` has a time zone."""
     return f"{prefix}-{now.astimezone(UTC):%Y-%m-%dT%H%M%SZ}{suffix}"
+
+
+def _bundles_in(folder: Path) -> list[os.DirEntry[str]]:
+    with (
+        explaining("A bundle folder"),
+        suppress(FileNotFoundError),
+        os.scandir(folder) as found,
+    ):
+        return [
+            entry
+            for entry in found
+            if entry.is_file(follow_symlinks=False)
+            and entry.name.lower().endswith(SUFFIXES)
+            and not entry.name.startswith(".")
+        ]
+    return []
 
 
 def _numbered(name: str) -> Iterator[str]:

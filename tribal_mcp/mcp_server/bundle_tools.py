@@ -34,8 +34,9 @@ again, and moves them between machines, agents and embedding models as portable 
 Use it when the user wants to remember, recall, correct or forget something, to export, back up, \
 save, move, migrate, restore, import or merge memories, or asks how many there are.
 Before an import, run tribal_import with dry_run=true and show the user the counts; then run it \
-with dry_run=false. tribal_undo undoes an import or a deletion. Results contain counts, paths and \
-short excerpts of changes; only tribal_recall returns whole memories.\
+with dry_run=false. tribal_undo undoes an import or a deletion. The resources tribal://bundles and \
+tribal://history list the bundles and the restore points. Results contain counts, paths and short \
+excerpts of changes; only tribal_recall returns whole memories.\
 """
 
 

@@ -4,6 +4,7 @@ Arguments are checked here and the work is done by a store process, so that the 
 once and stays responsive.
 """
 
+import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
@@ -17,10 +18,15 @@ from tribal_mcp.config import load
 from tribal_mcp.errors import TribalError, UsageError
 from tribal_mcp.files.bundle_folders import BundleFolders
 from tribal_mcp.mcp_server import bundle_tools, memory_tools
+from tribal_mcp.mcp_server.next_steps import as_call
 from tribal_mcp.mcp_server.tool import message_of
+from tribal_mcp.next_steps import in_words
 from tribal_mcp.worker.pool import StoreProcesses
 
 Server = MCPServer[StoreProcesses]
+
+_LISTED = 100
+"""Bundles or operations that a resource lists at most."""
 
 
 async def bundle(name: str) -> str | bytes:
@@ -51,17 +57,39 @@ def _read_bundle(name: str) -> str | bytes:
         return data
 
 
+async def _listed(processes: StoreProcesses, job: str, what: str) -> str:
+    """The result of a job that lists, of which the newest."""
+    try:
+        result = await processes.call(job, {}, read_only=True)
+    except TribalError as error:
+        raise ResourceError(message_of(error)) from error
+    if (more := len(result[what]) - _LISTED) > 0:
+        result["notes"].append(f"{more:,} older {what} are not listed.")
+        del result[what][_LISTED:]
+    result["next_step"] = in_words(result.pop("next_steps"), as_call)
+    return json.dumps(result, ensure_ascii=False)
+
+
 def build_server(shared: StoreProcesses | None = None) -> Server:
     """The server; its store processes start when they are first needed.
 
     Args:
         shared: the processes of the HTTP server that it is part of; by default it has its own.
     """
+    processes = shared or StoreProcesses()
 
     @asynccontextmanager
     async def lifespan(_: Server) -> AsyncIterator[StoreProcesses]:
-        async with nullcontext(shared) if shared else StoreProcesses() as processes:
+        async with nullcontext() if shared else processes:
             yield processes
+
+    async def bundles() -> str:
+        """The bundles in the allowed folders, newest first: path, size, date and count."""
+        return await _listed(processes, "bundles", "bundles")
+
+    async def history() -> str:
+        """The changes made to memories, newest first, each with its restore point for undo."""
+        return await _listed(processes, "history", "operations")
 
     server = MCPServer[StoreProcesses](
         "tribal-mcp",
@@ -72,7 +100,10 @@ def build_server(shared: StoreProcesses | None = None) -> Server:
         lifespan=lifespan,
         tools=[*bundle_tools.TOOLS, *memory_tools.TOOLS],
     )
-    server.resource("tribal://bundles/{name}", title="A bundle", mime_type="application/json")(
-        bundle
-    )
+    for uri, title, read in (
+        ("tribal://bundles", "Bundles", bundles),
+        ("tribal://history", "History", history),
+        ("tribal://bundles/{name}", "A bundle", bundle),
+    ):
+        server.resource(uri, title=title, mime_type="application/json")(read)
     return server

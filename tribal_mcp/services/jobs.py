@@ -9,6 +9,7 @@ from tribal_mcp.files.failures import failure
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.exporting.export_bundle import run_export
 from tribal_mcp.services.importing.import_bundle import run_import
+from tribal_mcp.services.maintenance.bundles import run_bundles
 from tribal_mcp.services.maintenance.check import run_check, run_rescue
 from tribal_mcp.services.maintenance.copy_store import run_copy
 from tribal_mcp.services.maintenance.history import run_history
@@ -44,6 +45,7 @@ JOBS: dict[str, Job] = {
     "import": (ImportRequest, run_import),
     "undo": (UndoRequest, run_undo),
     "history": (HistoryRequest, run_history),
+    "bundles": (Request, run_bundles),
     "stats": (Request, run_stats),
     "check": (CheckRequest, run_check),
     "rescue": (ExportRequest, run_rescue),

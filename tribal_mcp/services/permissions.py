@@ -10,7 +10,7 @@ from tribal_mcp.errors import NotPermitted
 READ_ONLY = "tribal.read_only"
 """The key in the scope of an HTTP request: whether its caller may only read."""
 
-READING = frozenset({"export", "stats", "check", "recall", "list", "show", "history"})
+READING = frozenset({"export", "stats", "check", "recall", "list", "show", "history", "bundles"})
 _CHANGING = ("overwrite", "repair")
 
 

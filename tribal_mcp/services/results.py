@@ -176,6 +176,28 @@ class HistoryResult(Result):
     next_step: str = ""
 
 
+class BundleFile(BaseModel):
+    """A bundle in an allowed folder."""
+
+    path: str = Field(description="to name it in an import")
+    bytes: int = Field(description="its size")
+    modified: str = Field(description="when the file was written, in UTC")
+    exported_at: str = Field(description="when it was exported; empty: not known")
+    memory_count: int | None = Field(description="memories in it; null: it does not say")
+    model_name: str = Field(description="the model of its vectors")
+
+
+class BundlesResult(Result):
+    """The bundles in the allowed folders, newest first."""
+
+    bundles: list[BundleFile]
+    other_files: int = Field(
+        description="further .json and .jsonl files there: older, no bundles, or not readable"
+    )
+    notes: list[str] = []
+    next_step: str = ""
+
+
 class LastExport(BaseModel):
     """The latest export of a collection."""
 
