@@ -10,6 +10,7 @@ import io
 import json
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,15 @@ def source_at(path: Path, limits: Limits = DEFAULT_LIMITS) -> Source:
 def source_of(data: bytes, name: str = "file") -> Source:
     """The source of a file with this content."""
     return Source(origin_of_file(name, io.BytesIO(data), DEFAULT_LIMITS))
+
+
+def source_with(folder: Path, files: Mapping[str, str], *, hidden: bool = False) -> Source:
+    """The source of a folder with these text files, which is made."""
+    for path, text in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text, encoding="utf-8")
+    folder.mkdir(exist_ok=True)
+    return Source(FolderOrigin(folder.parent, folder, folder.name, DEFAULT_LIMITS, hidden))
 
 
 def read_sample(

@@ -45,6 +45,11 @@ class Origin(Protocol):
         ...
 
     @property
+    def parent(self) -> str:
+        """The name of the folder that holds it; empty if that says nothing."""
+        ...
+
+    @property
     def limits(self) -> Limits:
         """The limits of what is read."""
         ...
@@ -92,6 +97,7 @@ class FileOrigin:
     limits: Limits
     wal: BinaryIO | None = None
     notes: list[str] = field(default_factory=list)
+    parent: str = ""
 
     def paths(self) -> Sequence[str]:
         """The name of the file."""
@@ -166,6 +172,11 @@ class FolderOrigin:
             what = "; ".join(f"{kind}: {count:,}" for kind, count in sorted(left.items()))
             self.notes.append(f"Not read in {self.name!r:.80}: {what}.")
 
+    @property
+    def parent(self) -> str:
+        """The name of the folder that holds it."""
+        return self.path.parent.name
+
     def paths(self) -> Sequence[str]:
         """The relative paths of its regular files."""
         return sorted(self._files)
@@ -197,6 +208,7 @@ class ZipOrigin:
 
     def __init__(self, name: str, file: BinaryIO, limits: Limits) -> None:
         self.name = name
+        self.parent = ""
         self.limits = limits
         self.notes: list[str] = []
         self._file = file

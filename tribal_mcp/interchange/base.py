@@ -23,6 +23,8 @@ from tribal_mcp.stores.base import UNDATED
 
 CERTAIN, LIKELY, POSSIBLE = 90, 60, 30
 """How sure a format is: only this system writes that; it looks like it; it can be read as it."""
+FALLBACK = 10
+"""It can be read, if no other format can do better."""
 
 REPEATED = "the same record as an earlier one"
 """The reason for which a record of any format is left out if an earlier one is identical."""
@@ -36,7 +38,7 @@ class Evidence:
     """That a source has a format.
 
     Attributes:
-        certainty: CERTAIN, LIKELY or POSSIBLE; larger wins.
+        certainty: CERTAIN, LIKELY, POSSIBLE or FALLBACK; larger wins.
         why: what was found, to follow "because it has": "a JSON list of objects with `mapping`".
     """
 

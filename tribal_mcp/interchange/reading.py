@@ -21,7 +21,9 @@ from tribal_mcp.portability.memory import EPOCH, read_date
 _BLOCK = 1 << 16
 _RECORD_BYTES = 64 << 20
 """The longest record that is read."""
-_FRONTMATTER = re.compile(r"---[ \t]*\n(.*?)(?:^|\n)---[ \t]*(?:\n|\Z)", re.DOTALL)
+FRONTMATTER = re.compile(r"---[ \t]*\n(.*?)(?<=\n)---[ \t]*(?:\n|\Z)", re.DOTALL)
+"""The values before a Markdown text: group 1 is YAML."""
+_KEY = re.compile(r"^[^\s#-][^\n]*:|^[\[{*&]", re.MULTILINE)
 _YAML_CHARS = 64 << 10
 _MILLISECONDS_FROM, _MICROSECONDS_FROM, _NANOSECONDS_FROM = 1e11, 1e14, 1e17
 """From which number on an epoch time is in ms, µs or ns: in seconds it would be after 5138."""
@@ -215,7 +217,7 @@ def yaml_values(text: str) -> dict[str, Any]:
     if len(text) > _YAML_CHARS:
         raise EntryError("its frontmatter is too long")
     try:
-        if any(isinstance(event, AliasEvent) for event in _yaml().parse(text)):
+        if "*" in text and any(isinstance(e, AliasEvent) for e in _yaml().parse(text)):
             raise EntryError("its YAML uses aliases")
         found = _yaml().load(text)
     except (YAMLError, ValueError, RecursionError, AttributeError, TypeError) as error:
@@ -243,8 +245,8 @@ def split_frontmatter(text: str) -> tuple[dict[str, Any], str]:
     Raises:
         EntryError: they can't be read that way either.
     """
-    match = _FRONTMATTER.match(text)
-    if not match:
+    match = FRONTMATTER.match(text)
+    if not match or (match[1].strip() and not _KEY.search(match[1])):  # text between two rules
         return {}, text
     body = text[match.end() :]
     try:

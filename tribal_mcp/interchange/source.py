@@ -10,7 +10,7 @@ import ijson  # type: ignore[import-untyped]  # has no stubs
 
 from tribal_mcp.errors import EntryError
 from tribal_mcp.files.origins import Origin, decoded
-from tribal_mcp.interchange.reading import parsed
+from tribal_mcp.interchange.reading import opening, parsed
 from tribal_mcp.portability.limits import Limits
 
 _PEEK_BYTES = 1 << 20
@@ -59,11 +59,17 @@ class Source:
     origin: Origin
     _peeks: dict[str, Peek] = field(default_factory=dict)
     _paths: Sequence[str] | None = None
+    _openings: dict[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """Its last path component."""
         return self.origin.name
+
+    @property
+    def parent(self) -> str:
+        """The name of the folder that holds it; empty if that says nothing."""
+        return self.origin.parent
 
     @property
     def limits(self) -> Limits:
@@ -101,6 +107,12 @@ class Source:
             with self.origin.open(path) as file:
                 self._peeks[path] = peek_at(file.read(_PEEK_BYTES))
         return self._peeks[path]
+
+    def opening(self, path: str) -> str:
+        """The first characters of a text file, which are read once; empty if it isn't text."""
+        if path not in self._openings:
+            self._openings[path] = opening(self.origin, path)
+        return self._openings[path]
 
     def named(self, *names: str) -> list[str]:
         """The paths whose last component is one of these names, in any case."""
