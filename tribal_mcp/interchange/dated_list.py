@@ -77,7 +77,7 @@ def _entries(source: Source) -> Iterator[tuple[int, str | None, str]]:
     """The number of its line, the date and the text of each entry; no date for other lines."""
     assert source.file is not None  # noqa: S101 - recognised
     try:
-        text = text_of(source, source.file)
+        text = text_of(source.origin, source.file)
     except ValueError as error:
         raise BundleError(f"{source.file!r:.80} {error}.") from None
     entry: tuple[int, str, list[str]] | None = None
