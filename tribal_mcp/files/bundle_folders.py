@@ -4,7 +4,7 @@ A path is resolved, must be in an allowed folder, and is then walked from that f
 at a time without following links: what was checked is what is opened, even if somebody swaps a link
 meanwhile. Kind and size are read from the open file. A new bundle is written beside its final name
 and appears under it completely or not at all. No message shows more of the file system than the
-path as the caller gave it. One file, though long: each check belongs to the opening that relies on it.
+path as the caller gave it. One file, though long: a check belongs to the opening that needs it.
 """
 
 import itertools
