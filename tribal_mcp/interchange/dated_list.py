@@ -56,7 +56,12 @@ class DatedList(Format):
     def read(self, source: Source, options: Options) -> Iterator[Item]:  # noqa: ARG002
         """Each line that begins with a date, with the lines that continue it."""
         seen: set[str] = set()
-        for number, date, text in _entries(source):
+        assert source.file is not None  # noqa: S101 - recognised
+        try:
+            whole = text_of(source.origin, source.file)
+        except ValueError as error:
+            raise BundleError(f"{source.file!r:.80} {error}.") from None
+        for number, date, text in dated_entries(whole):
             where = f"line {number:,}"
             if date is None:
                 yield LeftOut(where, _HEADING)
@@ -73,13 +78,8 @@ def _memory(memory_id: str, date: str, text: str) -> MemoryEntry:
     return memory(memory_id, text, created=read_time(date), source_instance="list")
 
 
-def _entries(source: Source) -> Iterator[tuple[int, str | None, str]]:
+def dated_entries(text: str) -> Iterator[tuple[int, str | None, str]]:
     """The number of its line, the date and the text of each entry; no date for other lines."""
-    assert source.file is not None  # noqa: S101 - recognised
-    try:
-        text = text_of(source.origin, source.file)
-    except ValueError as error:
-        raise BundleError(f"{source.file!r:.80} {error}.") from None
     entry: tuple[int, str, list[str]] | None = None
     for number, line in enumerate(text.split("\n"), 1):
         match = _ENTRY.match(line)

@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 
 from tribal_mcp.errors import BundleError, UsageError
 from tribal_mcp.interchange.base import Evidence, Format
+from tribal_mcp.interchange.chatgpt import ChatGPT
 from tribal_mcp.interchange.claude_code import ClaudeCode
 from tribal_mcp.interchange.dated_list import DatedList
 from tribal_mcp.interchange.source import Source
@@ -14,7 +15,11 @@ from tribal_mcp.interchange.source import Source
 GROUP = "tribal_mcp.formats"
 """The entry point group of formats in other packages: each entry is a subclass of `Format`."""
 
-BUILT_IN: tuple[type[Format], ...] = (ClaudeCode, DatedList)
+BUILT_IN: tuple[type[Format], ...] = (
+    ChatGPT,
+    ClaudeCode,
+    DatedList,
+)
 
 
 @dataclass(frozen=True, slots=True)

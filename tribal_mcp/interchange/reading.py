@@ -6,9 +6,8 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, BinaryIO
+from typing import Any
 
-import ijson  # type: ignore[import-untyped]  # has no stubs
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import YAMLError
@@ -16,11 +15,11 @@ from ruamel.yaml.events import AliasEvent
 
 from tribal_mcp.errors import BundleError, EntryError
 from tribal_mcp.files.origins import Origin, decoded
+from tribal_mcp.interchange.json_stream import RECORD_CHARS, no_constant, unique, values
 from tribal_mcp.portability.memory import EPOCH, read_date
+from tribal_mcp.portability.vectors import kind_of
 
-_BLOCK = 1 << 16
-_RECORD_BYTES = 64 << 20
-"""The longest record that is read."""
+_RECORD_BYTES = RECORD_CHARS
 FRONTMATTER = re.compile(r"---[ \t]*\n(.*?)(?<=\n)---[ \t]*(?:\n|\Z)", re.DOTALL)
 """The values before a Markdown text: group 1 is YAML."""
 _KEY = re.compile(r"^[^\s#-][^\n]*:|^[\[{*&]", re.MULTILINE)
@@ -32,24 +31,19 @@ _MILLISECONDS_FROM, _MICROSECONDS_FROM, _NANOSECONDS_FROM = 1e11, 1e14, 1e17
 def items(origin: Origin, path: str, prefix: str = "item") -> Iterator[Any]:
     """The values at a place in a JSON file, one at a time.
 
+    A value is an EntryError if an object in it has a key twice.
+
     Args:
         origin: where the file is.
         path: its path there.
-        prefix: the place, as ijson writes it: "item" for the elements of a list, "memories.item",
-            "" for the whole document.
+        prefix: the place: "item" for the elements of a list, "memories.item" for those of a list
+            in an object, "" for the whole document.
 
     Raises:
         BundleError: the file is not valid JSON, or one value is too large.
     """
     with origin.open(path) as file:
-        bounded = _Bounded(file, path)
-        try:
-            for value in ijson.items(bounded, prefix, use_float=True):
-                bounded.since = 0
-                yield value
-        except (ijson.JSONError, UnicodeError, ValueError, OverflowError, RecursionError) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise BundleError(f"{path!r:.80} is not valid JSON: {reason}.") from None
+        yield from values(file, path, prefix.split(".") if prefix else ())
 
 
 def whole_json(origin: Origin, path: str) -> Any:  # noqa: ANN401 - any JSON value
@@ -59,26 +53,6 @@ def whole_json(origin: Origin, path: str) -> Any:  # noqa: ANN401 - any JSON val
         BundleError: it is not valid JSON, or too large.
     """
     return next(items(origin, path, ""), None)
-
-
-class _Bounded:
-    """A file of which a parser reads one record at a time; a byte order mark is left out."""
-
-    def __init__(self, file: BinaryIO, path: str) -> None:
-        self.since = 0
-        self._file = file
-        self._path = path
-        self._is_start = True
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(min(size, _BLOCK) if size > 0 else size)
-        if self._is_start and size:
-            self._is_start = False
-            data = data.removeprefix(b"\xef\xbb\xbf") or self._file.read(size)
-        self.since += len(data)
-        if self.since > _RECORD_BYTES:
-            raise BundleError(f"A record of {self._path!r:.80} is larger than 64 MiB.")
-        return data
 
 
 def json_lines(origin: Origin, path: str) -> Iterator[tuple[int, Any]]:
@@ -121,22 +95,13 @@ def parsed(text: bytes | str) -> Any:  # noqa: ANN401 - any JSON value
         EntryError: it is not valid JSON.
     """
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        return json.loads(text, object_pairs_hook=unique, parse_constant=no_constant)
     except RecursionError:
         raise EntryError("is nested too deeply") from None
+    except EntryError:
+        raise
     except ValueError as error:
         raise EntryError(f"is not valid JSON: {error}") from None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("an object has a key twice")
-    return found
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number")
 
 
 def read_time(value: object) -> datetime | None:
@@ -276,6 +241,19 @@ def _plain_values(text: str) -> dict[str, Any] | None:
         else:
             values[key] = inner = {}
     return values
+
+
+def object_of(value: object, what: str) -> dict[str, Any]:
+    """The value, which must be a JSON object; `what` names it in the message.
+
+    Raises:
+        EntryError: it is something else, or is an EntryError itself.
+    """
+    if isinstance(value, EntryError):
+        raise value
+    if not isinstance(value, dict):
+        raise EntryError(f"{what} is {kind_of(value)}, not an object")
+    return value
 
 
 def texts(value: object) -> list[str]:
