@@ -42,6 +42,11 @@ if TYPE_CHECKING:
     help="With --overwrite: replace a bundle that has many more memories.",
 )
 @click.option(
+    "--reproducible",
+    is_flag=True,
+    help="Write the same bytes for the same memories: ordered by id, and without the time.",
+)
+@click.option(
     "--compact-vectors",
     is_flag=True,
     help="Write vectors as base64: a quarter of the size, but only tribal-mcp can read them.",
@@ -92,6 +97,11 @@ def export_command(*, as_json: bool, **arguments: object) -> None:
 @click.option("--strict", is_flag=True, help="Refuse the whole bundle if any entry is invalid.")
 @click.option(
     "--restore-deleted", is_flag=True, help="Also import memories that were deleted here."
+)
+@click.option(
+    "--skip-same-text",
+    is_flag=True,
+    help="Leave out new memories whose text another memory has; links to them lead to that one.",
 )
 @click.option(
     "--plan",

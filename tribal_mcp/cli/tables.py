@@ -62,6 +62,8 @@ def _(result: ImportResult) -> Rows:
         }
     )
     table[2] = ("skipped", f"{table[2][1]}   {_why_skipped(result)}")
+    if result.same_text:
+        table.append(("same text", f"{result.same_text:,} new with the text of another memory"))
     if result.kept_both:
         table.append(("kept both", f"{result.kept_both:,} stored under a new id"))
     if result.brought_back:
@@ -90,6 +92,7 @@ def _why_skipped(result: ImportResult) -> str:
         "older": result.older,
         "conflicting": result.conflicts,
         "deleted here": result.forgotten,
+        "same text": result.same_text_skipped,
     }
     reasons["different"] = result.skipped - sum(reasons.values())
     return _parts(reasons).removeprefix(f"{result.skipped:,} ")  # one reason for all of them

@@ -8,11 +8,14 @@ from urllib.parse import urlencode
 from tribal_mcp.next_steps import as_command
 
 _BODY = {
-    "export": ("tags", "date_from", "date_to", "since", "include_related"),
+    "export": ("tags", "date_from", "date_to", "since", "include_related", "reproducible"),
     "undo": ("point", "dry_run"),
     "reembed": ("all", "dry_run"),
 }
-_QUERY = ("conflict_resolution", "embedding_strategy", "dry_run", "strict", "restore_deleted")
+_QUERY = (
+    "conflict_resolution", "embedding_strategy", "dry_run", "strict", "restore_deleted",
+    "skip_same_text",
+)  # fmt: skip
 
 
 def as_request(action: str, arguments: Mapping[str, Any]) -> str:

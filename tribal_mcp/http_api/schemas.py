@@ -58,6 +58,9 @@ class ExportFields(Request):
         False,
         description="also export what the memories refer to (supersedes, related_to), and so on",
     )
+    reproducible: Flag = Field(
+        False, description="the same memories give the same bytes: dated by the newest of them"
+    )
 
 
 class ImportOptions(Request):
@@ -80,6 +83,9 @@ class ImportOptions(Request):
     strict: Flag = Field(False, description="refuse the whole bundle if any entry is invalid")
     restore_deleted: Flag = Field(
         False, description="also import memories that were deleted in the store"
+    )
+    skip_same_text: Flag = Field(
+        False, description="leave out new memories whose text another memory already has"
     )
 
 

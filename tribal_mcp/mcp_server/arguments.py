@@ -47,6 +47,9 @@ IncludeRelated = Annotated[
         description="Also export what the memories refer to (supersedes, related_to), and so on."
     ),
 ]
+Reproducible = Annotated[
+    StrictBool, Field(description="The same memories give the same bytes, without the time.")
+]
 
 # Bundles
 
@@ -70,6 +73,9 @@ BundleJson = Annotated[
 ]
 # Strict: "false" in quotes is text, and text is never interpreted as a boolean.
 Overwrite = Annotated[StrictBool, Field(description="Replace an existing bundle at output_path.")]
+AllowSmaller = Annotated[
+    StrictBool, Field(description="Also if it has many more memories than the new one.")
+]
 OnConflict = Annotated[
     Literal["skip", "overwrite", "merge", "keep_both", "fail", "mirror"],
     Field(
@@ -92,6 +98,10 @@ Strict = Annotated[
 ]
 RestoreDeleted = Annotated[
     StrictBool, Field(description="Also import memories that were deleted here.")
+]
+SkipSameText = Annotated[
+    StrictBool,
+    Field(description="Leave out new memories whose text another memory has."),
 ]
 WritePlan = Annotated[
     StrictBool,

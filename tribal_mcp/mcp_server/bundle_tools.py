@@ -7,6 +7,7 @@ from mcp.types import CallToolResult, ResourceLink
 
 from tribal_mcp.mcp_server.arguments import (
     All,
+    AllowSmaller,
     BundleJson,
     DateFrom,
     DateTo,
@@ -19,8 +20,10 @@ from tribal_mcp.mcp_server.arguments import (
     OutputPath,
     Overwrite,
     Point,
+    Reproducible,
     RestoreDeleted,
     Since,
+    SkipSameText,
     Strict,
     Tags,
     WritePlan,
@@ -50,6 +53,8 @@ async def tribal_export(
     overwrite: Overwrite = False,
     since: Since = "",
     include_related: IncludeRelated = False,
+    allow_smaller: AllowSmaller = False,
+    reproducible: Reproducible = False,
 ) -> Annotated[CallToolResult, ExportResult]:
     """Write memories to a portable JSON bundle: a backup, or something to import elsewhere. Filters
     by tag and date apply together; without filters, all memories are exported. Returns counts and
@@ -62,6 +67,8 @@ async def tribal_export(
         "overwrite": overwrite,
         "since": since,
         "include_related": include_related,
+        "allow_smaller": allow_smaller,
+        "reproducible": reproducible,
     }
     result = ExportResult(**await ask(ctx, "export", arguments))
     told = answer(result)
@@ -88,6 +95,7 @@ async def tribal_import(
     dry_run: DryRun = False,
     strict: Strict = False,
     restore_deleted: RestoreDeleted = False,
+    skip_same_text: SkipSameText = False,
     write_plan: WritePlan = False,
 ) -> Annotated[CallToolResult, ImportResult]:
     """Import memories from a bundle. The whole file is checked before anything is written. Run it
@@ -101,6 +109,7 @@ async def tribal_import(
         "dry_run": dry_run,
         "strict": strict,
         "restore_deleted": restore_deleted,
+        "skip_same_text": skip_same_text,
         "write_plan": write_plan,
     }
     result = ImportResult(**await ask(ctx, "import", arguments))

@@ -43,6 +43,8 @@ class Reason(StrEnum):
     DELETED_THERE = "deleted from the bundle's store"
     NOT_HERE = "deleted from the bundle's store, not in this one"
     NOT_IN_BUNDLE = "not in the bundle"
+    SAME_TEXT = "new, but the text of another memory"
+    SAME_TEXT_HERE = "the text of another memory, under another id"
     CHANGED_SINCE = "changed in this store after the bundle's store deleted it"
 
 

@@ -50,6 +50,7 @@ async def export_memories(
     *,
     since: datetime | PortableBundle | None = None,
     include_related: bool = False,
+    reproducible: bool = False,
 ) -> PortableBundle:
     """Read memories and tombstones from a store, as one snapshot.
 
@@ -67,6 +68,8 @@ async def export_memories(
             this earlier, full bundle lacks or has in another version.
         include_related: also include the memories that the selected ones link to in `supersedes`
             and `related_to`, directly or through others.
+        reproducible: the same memories give the same bundle: ordered by id, and dated by the newest
+            of them instead of now.
 
     Raises:
         UsageError: `embedding_metadata` has other dimensions than the store's vectors, or `since`
@@ -86,7 +89,10 @@ async def export_memories(
         export = await Export.plan(
             store,
             embedding_metadata,
-            Selection(filters or EVERYTHING, point, limit, include_related),
+            Selection(
+                filters or EVERYTHING, point, limit, _switch("include_related", include_related)
+            ),
+            reproducible=_switch("reproducible", reproducible),
         )
         bundle = PortableBundle(export.manifest, notes=export.notes, deleted=export.tombstones)
         async for batch in store.read(export.ids):
@@ -128,6 +134,7 @@ async def import_memories(
     *,
     dry_run: bool = False,
     restore_deleted: bool = False,
+    skip_same_text: bool = False,
     embedder: Embedder | None = None,
     on_progress: OnProgress | None = None,
 ) -> ImportSummary:
@@ -144,6 +151,8 @@ async def import_memories(
         embedding_strategy: what to do with the bundle's vectors.
         dry_run: plan only, write nothing.
         restore_deleted: import deleted memories, too, that were not updated after the deletion.
+        skip_same_text: leave out new memories whose text the store or an earlier entry has under
+            another id; links to them lead to that one.
         embedder: makes the vectors with REEMBED, and checks the model that the bundle names.
         on_progress: called with (entries done, entries in all) after each batch.
 
@@ -159,21 +168,20 @@ async def import_memories(
     )
     embedding_strategy = _choice("embedding_strategy", embedding_strategy, ReembeddingStrategy.AUTO)
     _check_import(bundle, target_metadata, on_progress)
-    dry_run, restore_deleted = (
-        _switch("dry_run", dry_run), _switch("restore_deleted", restore_deleted)
-    )  # fmt: skip
-    points = None if dry_run else RestorePoints.of(store)
+    options = Options(
+        conflict_resolution,
+        embedding_strategy,
+        _switch("dry_run", dry_run),
+        _switch("restore_deleted", restore_deleted),
+        _switch("skip_same_text", skip_same_text),
+    )
+    points = None if options.dry_run else RestorePoints.of(store)
     model = await store.identity() if points else None
     return await import_entries(
         HeldBundle(bundle),
         store,
         target_metadata,
-        Options(
-            conflict_resolution,
-            embedding_strategy,
-            dry_run,
-            restore_deleted,
-        ),
+        options,
         embedder=embedder,
         point=points.begin("import", "a bundle in memory", model=model) if points else None,
         watch=Watch(on_progress),

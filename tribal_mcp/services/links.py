@@ -60,8 +60,8 @@ class Links:
             store: as it is after the import.
             batches: the same entries again, for the ids behind the hashes.
         """
-        ids, named, removed = map(_sorted, (self._ids, self._named, self._removed))
-        outside = named[~_among(named, ids)]
+        ids, named, removed = map(sorted_hashes, (self._ids, self._named, self._removed))
+        outside = named[~is_among(named, ids)]
         if not outside.size:
             return 0
         lost = 0
@@ -69,21 +69,21 @@ class Links:
         while batch := await anyio.to_thread.run_sync(next, every, None):
             links = [i for e in batch if isinstance(e, MemoryEntry) for i in _named_by(e)]
             hashes = np.fromiter(map(hash, links), np.int64, len(links))
-            outer = Counter(compress(links, _among(hashes, outside)))
+            outer = Counter(compress(links, is_among(hashes, outside)))
             here = list(await _existing(store, outer))
-            goes = _among(np.fromiter(map(hash, here), np.int64, len(here)), removed)
+            goes = is_among(np.fromiter(map(hash, here), np.int64, len(here)), removed)
             lost += outer.total() - sum(outer[i] for i in compress(here, ~goes))
         return lost
 
 
-def _sorted(hashes: "array[int]") -> Hashes:
+def sorted_hashes(hashes: "array[int]") -> Hashes:
     """The hashes, sorted in place to save memory."""
     found = np.frombuffer(hashes, np.int64)
     found.sort()
     return found
 
 
-def _among(hashes: Hashes, others: Hashes) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def is_among(hashes: Hashes, others: Hashes) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     """Which of the hashes are among the others, which are sorted."""
     if not others.size:
         return np.zeros(hashes.size, np.bool_)

@@ -35,6 +35,7 @@ class ExportRequest(Request):
     compact_vectors: bool = False
     since: str = ""
     include_related: bool = False
+    reproducible: bool = False
     spool_file: str = ""
     """The spool file to write the bundle to; `output_path` is then only its name."""
 
@@ -49,6 +50,7 @@ class ImportRequest(Request):
     dry_run: Switch = False
     strict: Switch = False
     restore_deleted: Switch = False
+    skip_same_text: Switch = False
     write_plan: bool = False
     spool_file: str = ""
     """The spool file that holds the bundle, alone or wrapped with options."""

@@ -67,7 +67,9 @@ class ChangeResult(BaseModel):
     fields: list[str] = Field([], description="the fields that differ from the stored memory")
     here: str = Field("", description="the beginning of the stored memory")
     bundle: str = Field("", description="the beginning of the bundle's memory")
-    new_id: str = Field("", description="the id in this store, if it gets a new one")
+    new_id: str = Field(
+        "", description="the id in this store, if it gets a new one; or the memory with its text"
+    )
 
 
 class ImportSummary(BaseModel):
@@ -98,6 +100,10 @@ class ImportSummary(BaseModel):
     forgotten: int = Field(
         0, description="skipped: deleted here since; restore_deleted restores them"
     )
+    same_text_skipped: int = Field(
+        0, description="skipped: another memory has the same text, and skip_same_text is set"
+    )
+    same_text: int = Field(0, description="new, though another memory has the same text")
     kept_both: int = Field(0, description="new: added under a new id beside the stored memory")
     brought_back: int = Field(0, description="new: deleted here before, and restored")
     from_the_future: int = Field(

@@ -132,6 +132,11 @@ class InMemoryStore(SearchByReading):
         found = (self._entries[i] for i in ids if i in self._entries)
         return [link for entry in found for link in links_of(entry_fields(entry))]
 
+    async def find_texts(self, contents: Sequence[str]) -> list[tuple[str, str]]:
+        """The content and the id of each memory with one of these contents."""
+        wanted = set(contents)
+        return [(e.content, e.id) for e in self._entries.values() if e.content in wanted]
+
     async def apply(self, change: Change) -> None:
         """Make a change."""
         check_change(change, self._dimensions)

@@ -8,7 +8,7 @@ store overrides what it can do faster. One test suite checks all of them.
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -105,6 +105,15 @@ class SearchableStore(MemoryStore, Protocol):
 
     async def tally(self) -> Tally:
         """Count all memories; may see the store between two batches of another session."""
+        ...
+
+
+@runtime_checkable
+class FindsTexts(Protocol):
+    """A store that finds texts without reading all memories."""
+
+    async def find_texts(self, contents: Sequence[str]) -> list[tuple[str, str]]:
+        """The content and the id of each memory with one of these contents."""
         ...
 
 

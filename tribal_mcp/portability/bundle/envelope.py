@@ -13,7 +13,14 @@ from tribal_mcp.portability.bundle.compression import decompressed
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.strict_json import STRING, parse
 
-OPTIONS = ("conflict_resolution", "embedding_strategy", "dry_run", "strict", "restore_deleted")
+OPTIONS = (
+    "conflict_resolution",
+    "embedding_strategy",
+    "dry_run",
+    "strict",
+    "restore_deleted",
+    "skip_same_text",
+)
 """The keys that may accompany the bundle."""
 
 ANSWER = ("success", "memory_count", "error")

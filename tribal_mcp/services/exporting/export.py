@@ -2,7 +2,8 @@
 
 import logging
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Self
 
@@ -19,11 +20,12 @@ from tribal_mcp.portability.manifest import (
     EmbeddingManifest,
     EmbeddingMetadata,
 )
+from tribal_mcp.portability.memory import from_microseconds, microseconds
 from tribal_mcp.services.context import Watch
 from tribal_mcp.services.exporting.since import Changed, Since
 from tribal_mcp.services.links import with_related
 from tribal_mcp.services.other_models import describe_other_models
-from tribal_mcp.stores.base import EVERYTHING, MemoryStore, StoreState
+from tribal_mcp.stores.base import BATCH, EVERYTHING, MemoryStore, StoreState
 from tribal_mcp.text import counted, memories
 
 DEFAULT_LIMIT = 100_000
@@ -61,6 +63,7 @@ class Export:
         selection: which memories were asked for.
         ids: of the memories, in the order in which they are written.
         manifest: the head of the bundle.
+        at: the time of the export.
         deleted: the tombstones: when each memory was deleted, in microseconds UTC.
         related: memories that are included only because others link to them.
         truncated: whether the limit left some out.
@@ -70,6 +73,7 @@ class Export:
     selection: Selection
     ids: list[str]
     manifest: EmbeddingManifest
+    at: str
     deleted: dict[str, int] = field(default_factory=dict)
     related: int = 0
     truncated: bool = False
@@ -85,6 +89,8 @@ class Export:
         model: EmbeddingMetadata | None,
         selection: Selection,
         watch: Watch = Watch(),  # noqa: B008 - immutable
+        *,
+        reproducible: bool = False,
     ) -> Self:
         """Ask the store for the ids, and for the model of its vectors.
 
@@ -96,6 +102,8 @@ class Export:
             model: the model of its vectors, if the store has not recorded it.
             selection: which memories.
             watch: follows the comparison with an earlier bundle.
+            reproducible: the same memories give the same bundle: ordered by id, and dated by the
+                newest of them.
 
         Raises:
             UsageError: the limit is below 1, or the model has other dimensions than the vectors.
@@ -112,6 +120,13 @@ class Export:
         if selection.include_related:
             ids = await with_related(store, ids)
         related = len(ids) - matching
+        at = datetime.now(UTC).isoformat()
+        dated = at
+        if reproducible:
+            ids.sort()
+            dated = await _newest(store, ids, selected.deleted)
+            if state.identity is None:
+                embedding = replace(embedding, created_at="")
         truncated = limit is not None and len(ids) > limit
         if truncated:
             notes.append(
@@ -126,12 +141,12 @@ class Export:
         manifest = EmbeddingManifest(
             embedding,
             len(ids),
-            datetime.now(UTC).isoformat(),
+            dated,
             extra=(selection.since.about() if selection.since else {})
             | ({SELECTION: selection.filters.in_words()[:500]} if partial else {})
             | other_models,
         )
-        return cls(selection, ids, manifest, selected.deleted, related, truncated, notes)
+        return cls(selection, ids, manifest, at, selected.deleted, related, truncated, notes)
 
     @property
     def tombstones(self) -> list[Tombstone]:
@@ -182,6 +197,17 @@ class Export:
             )
         await anyio.to_thread.run_sync(writer.write_deleted, self.tombstones)
         return writer.finish()
+
+
+async def _newest(store: MemoryStore, ids: Sequence[str], deleted: Mapping[str, int]) -> str:
+    """The time of the newest change of these memories and tombstones; 1970 if there is none."""
+    newest = max(deleted.values(), default=0)
+    for start in range(0, len(ids), BATCH):
+        found = await store.get_many(ids[start : start + BATCH], vectors=False)
+        updated = (microseconds(entry.updated_at) for entry in found.values())
+        newest = max(newest, max(updated, default=newest))
+    latest = microseconds(datetime.max.replace(tzinfo=UTC))  # a date with an offset may be later
+    return from_microseconds(min(newest, latest)).isoformat()
 
 
 async def _selected(store: MemoryStore, selection: Selection, watch: Watch) -> Changed:

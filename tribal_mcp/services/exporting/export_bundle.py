@@ -40,6 +40,7 @@ async def run_export(context: Context, request: ExportRequest) -> ExportResult:
             configured_model(context.settings),
             selection,
             context.watch("Compared", begin=_VERIFIED_PERCENT, end=_COMPARED_PERCENT),
+            reproducible=request.reproducible,
         )
         written, integrity = await _write(context, request, path, store, export)
         last = LastExport(
@@ -66,7 +67,7 @@ async def run_export(context: Context, request: ExportRequest) -> ExportResult:
         next_step="",
         deleted=integrity.deleted_count,
         related=export.related,
-        exported_at=export.manifest.exported_at,
+        exported_at=export.at,
         next_steps=_next_steps(selection, export, shown),
     )
 
@@ -127,7 +128,7 @@ def _next_steps(selection: Selection, export: Export, path: str) -> list[NextSte
             )
         ]
         if selection.since:
-            later = {"since": export.manifest.exported_at}
+            later = {"since": export.at}
             steps.append(
                 NextStep("To export what changes from now on, run {call}.", "export", later)
             )

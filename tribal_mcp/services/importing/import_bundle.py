@@ -72,6 +72,7 @@ async def _import(context: Context, request: ImportRequest) -> ImportResult:
                     strategy,
                     dry_run=request.dry_run,
                     restore_deleted=request.restore_deleted,
+                    skip_same_text=request.skip_same_text,
                 ),
                 embedder=embedder,
                 point=point,
@@ -144,6 +145,7 @@ async def _restore_point(
     if request.dry_run or points is None:
         return None
     how = f"{request.conflict_resolution}, {request.embedding_strategy}"
+    how += ", same texts left out" if request.skip_same_text else ""
     source = os.path.basename(request.input_path) or "inline bundle"  # noqa: PTH119 - text only
     model = await store.identity()
     return points.begin("import", source, verified.sha256, how, model=model)
@@ -170,8 +172,15 @@ def next_steps(request: ImportRequest, result: ImportResult) -> list[NextStep]:
         return [NextStep("Every entry was rejected. Correct the bundle as the errors say.")]
     if result.dry_run:
         imported = given | {"dry_run": False}
-        return [NextStep("Nothing was written. To import, run {call}.", "import", imported)]
-    steps: list[NextStep] = []
+        steps = [NextStep("Nothing was written. To import, run {call}.", "import", imported)]
+        if result.same_text:
+            step = (
+                f"{counted(result.same_text, 'new entry has', 'new entries have')} the text of "
+                "another memory. To leave them out, add skip_same_text: {call}."
+            )
+            steps.append(NextStep(step, "import", imported | {"skip_same_text": True}))
+        return steps
+    steps = []
     if result.errors:
         step = (
             "The other entries are imported. To add the rejected ones, correct them as the errors "
@@ -203,7 +212,8 @@ def _about_skipped(result: ImportResult, given: dict[str, Any]) -> list[NextStep
             "deletion here. To restore deleted memories, run {call}."
         )
         steps.append(NextStep(step, "import", given | {"restore_deleted": True}))
-    kept = result.skipped - result.identical - result.older - result.conflicts - result.forgotten
+    explained = result.identical + result.older + result.conflicts + result.forgotten
+    kept = result.skipped - explained - result.same_text_skipped
     if kept:
         step = (
             f"{counted(kept, 'memory differs', 'memories differ')} from the bundle and stayed "

@@ -17,7 +17,7 @@ from tribal_mcp.embedding.base import Embedder
 from tribal_mcp.errors import Stopped, StoreError, TribalError, UsageError
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
-from tribal_mcp.portability.manifest import SELECTION, SINCE, EmbeddingMetadata
+from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.services.context import Watch
 from tribal_mcp.services.embedders import Work
@@ -25,7 +25,7 @@ from tribal_mcp.services.importing.model_check import check_model
 from tribal_mcp.services.importing.new_vectors import NewVectors
 from tribal_mcp.services.importing.planner import Planner, Step
 from tribal_mcp.services.importing.report import Report
-from tribal_mcp.services.importing.sources import EntrySource
+from tribal_mcp.services.importing.sources import EntrySource, refuse_partial
 from tribal_mcp.services.importing.vectors import VectorPlan, plan_vectors
 from tribal_mcp.services.links import LINKS_BATCH, Links
 from tribal_mcp.services.results import ChangeResult, ImportSummary, ReembedResult
@@ -45,12 +45,14 @@ class Options:
         embedding_strategy: what to do with the bundle's vectors.
         dry_run: plan only, write nothing.
         restore_deleted: import memories that were deleted here.
+        skip_same_text: leave out new memories whose text another memory has.
     """
 
     conflict_resolution: ConflictResolution = ConflictResolution.SKIP
     embedding_strategy: ReembeddingStrategy = ReembeddingStrategy.AUTO
     dry_run: bool = False
     restore_deleted: bool = False
+    skip_same_text: bool = False
 
 
 async def import_entries(
@@ -75,7 +77,12 @@ async def import_entries(
     """
     begin = time.monotonic()
     if options.conflict_resolution is ConflictResolution.MIRROR:
-        _refuse_partial(source)
+        refuse_partial(source)
+        if options.skip_same_text:
+            raise UsageError(
+                "mirror makes the store equal to the bundle, and skip_same_text leaves out a part "
+                "of it. Nothing was imported. Choose one of them."
+            )
     state = await store.state()
     strategy = options.embedding_strategy
     vectors, notes = await _plan_vectors(source, state, target_metadata, strategy, embedder)
@@ -88,6 +95,8 @@ async def import_entries(
         Report(summary, on_change),
         options.restore_deleted,
     )
+    if options.skip_same_text:
+        await planner.same_texts.look_ahead(source, planner.decisions)
     if planner.looks_ahead:
         await planner.look_ahead(source.batches(STEP), source.tombstones(STEP))
     new: NewVectors | None = None
@@ -124,30 +133,6 @@ async def _plan_vectors(
         strategy,
     )
     return vectors, [note for note in (check.note, vectors.note) if note]
-
-
-def _refuse_partial(source: EntrySource) -> None:
-    """Refuse to make a store equal to a bundle that is not complete.
-
-    Raises:
-        UsageError: it was filtered, is incremental, or has entries that can't be read.
-    """
-    extra = source.manifest.extra
-    why = ""
-    if SINCE in extra:
-        why = "it is incremental"
-    elif SELECTION in extra:
-        why = f"it has only {str(extra[SELECTION])[:200]}"
-    elif not source.total:
-        why = "it has no entries"
-    elif source.rejected:
-        why = f"{counted(source.rejected, 'entry', 'entries')} of it can't be read"
-    if why:
-        raise UsageError(
-            f"The store can't be made equal to this bundle, because {why}. Nothing was imported. "
-            "Use a full bundle, or merge this one.",
-            NextStep("To merge, run {call}.", "import", {"conflict_resolution": "merge"}),
-        )
 
 
 def _unchanged(entry: MemoryEntry) -> MemoryEntry:

@@ -21,6 +21,7 @@ from tribal_mcp.portability.conflicts import Action, Decision, Reason, decide, d
 from tribal_mcp.portability.memory import MADE_BY, MemoryEntry, own_model, with_vector
 from tribal_mcp.portability.memory_json import dump_fields, entry_fields
 from tribal_mcp.services.importing.report import Report, differing_fields
+from tribal_mcp.services.importing.same_texts import SameTexts
 from tribal_mcp.stores.base import Change, MemoryStore
 from tribal_mcp.stores.restore_points import Held
 from tribal_mcp.text import counted
@@ -68,8 +69,12 @@ class Planner:
     arriving: Arriving
     report: Report
     restore_deleted: bool = False
+    same_texts: SameTexts = field(init=False)
     _copies: dict[str, str] = field(default_factory=dict, init=False)
     """New ids of entries that are kept beside stored memories, by their ids in the bundle."""
+
+    def __post_init__(self) -> None:
+        self.same_texts = SameTexts(self.store, alone=self.strategy is ConflictResolution.MIRROR)
 
     @property
     def looks_ahead(self) -> bool:
@@ -95,7 +100,10 @@ class Planner:
             here = await self._held([entry.id for entry in entries])
             for entry in entries:
                 under = here.get(entry.id)
-                reason = decide(under, entry, self.strategy).reason
+                if self.strategy is ConflictResolution.FAIL:
+                    reason = self._decide(under, entry).reason
+                else:
+                    reason = decide(under, entry, self.strategy).reason
                 if reason is Reason.CONFLICT:
                     conflicts += 1
                     examples = [*examples, entry.id][:_EXAMPLES]
@@ -123,6 +131,11 @@ class Planner:
                 ),
             )
 
+    async def decisions(self, batch: Sequence[MemoryEntry]) -> list[Decision]:
+        """What would be done with each entry, if it were the next one."""
+        here = await self._held([entry.id for entry in batch])
+        return [self._decide(here.get(entry.id), self.arriving(entry)) for entry in batch]
+
     def _resolve_links(self, by_links: list[tuple[MemoryEntry, MemoryEntry]]) -> None:
         """Find which pairs that differ only in links still differ once the links follow the copies.
 
@@ -139,17 +152,16 @@ class Planner:
     async def entries(self, batch: Sequence[Item]) -> Step:
         """Plan a batch of entries."""
         entries = [self.arriving(e) if isinstance(e, MemoryEntry) else e for e in batch]
-        here = await self._held([e.id for e in entries if isinstance(e, MemoryEntry)])
-        copies = (
-            {
-                e.id: self._copies.setdefault(e.id, _id_of_copy(e))
-                for e in entries
-                if isinstance(e, MemoryEntry)
-                and self._decide(here.get(e.id), e).reason is Reason.KEPT_BOTH
-            }
-            if self.strategy is ConflictResolution.KEEP_BOTH
-            else {}
-        )
+        read = [entry for entry in entries if isinstance(entry, MemoryEntry)]
+        here = await self._held([entry.id for entry in read])
+        decided = [self._decide(here.get(entry.id), entry) for entry in read]
+        same = await self.same_texts.find(read, decided)
+        decisions = dict(zip([entry.id for entry in read], decided, strict=True))
+        copies = {
+            entry.id: self._copies.setdefault(entry.id, _id_of_copy(entry))
+            for entry in read
+            if decisions[entry.id].reason is Reason.KEPT_BOTH
+        }
         beside = await self._held(list(copies.values())) if copies else {}
         coming: list[MemoryEntry] = []
         before: dict[str, Held] = {}
@@ -158,22 +170,24 @@ class Planner:
                 self.report.reject(entry)
                 continue
             assert isinstance(source, MemoryEntry)  # noqa: S101 - this entry was made from it
-            decision = self._decide(here.get(entry.id), entry)
+            decision = decisions[entry.id]
             if decision.action is Action.REFUSE:
                 raise ImportConflict(
                     f"The memory {entry.id!r:.80} was changed here since the import began, so the "
                     "import stopped, as requested with 'fail'."
                 )
-            written, under = entry, here.get(entry.id)
+            under = here.get(entry.id)
             if entry.id in copies:
                 written = replace(self._linked(entry), id=copies[entry.id])
                 under = beside.get(written.id)
                 if under is not None:  # an earlier run of the same import
                     decision = decide(under, written, ConflictResolution.SKIP)
-            elif self._copies and decision.action is Action.INSERT:
-                written = self._linked(entry)
-            elif self._copies and isinstance(under, MemoryEntry):  # it only gets a vector
-                written = with_vector(under, entry.embedding, own_model(entry))
+            else:
+                written = self._written(entry, decision, under)
+            if decision.reason is Reason.NEW and written.id != entry.id:
+                decision = Decision(Action.SKIP, Reason.SAME_TEXT_HERE)
+            elif decision.reason is Reason.NEW and entry.id in same:
+                decision = Decision(Action.INSERT, Reason.SAME_TEXT)
             self.report.count(decision, source, written)
             self.report.describe(decision, entry.id, under, written)
             if decision.action in {Action.INSERT, Action.OVERWRITE}:
@@ -181,6 +195,14 @@ class Planner:
                 before[written.id] = under
         self.report.add_up()
         return Step(Change(coming), before)
+
+    def _written(self, entry: MemoryEntry, decision: Decision, under: Held) -> MemoryEntry:
+        """The memory to store for an entry; under the id of another if that is kept instead."""
+        if decision.reason is Reason.NEW and entry.id in self.same_texts.kept:
+            return replace(entry, id=self.same_texts.kept[entry.id])
+        if self._copies and isinstance(under, MemoryEntry):  # it only gets a vector
+            return with_vector(under, entry.embedding, own_model(entry))
+        return self._linked(entry) if self._copies or self.same_texts.kept else entry
 
     async def tombstones(self, deleted: Mapping[str, int]) -> Step:
         """Plan a batch of tombstones: ids, and the time of deletion in microseconds UTC."""
@@ -198,6 +220,7 @@ class Planner:
                 not isinstance(under, int) or under < deleted_at_us
             )
             if decision.action is Action.DELETE or unknown:
+                self.same_texts.change([memory_id])
                 forget[memory_id] = deleted_at_us
                 before[memory_id] = under
         return Step(Change(forget=forget), before)
@@ -219,22 +242,25 @@ class Planner:
         return held
 
     def _decide(self, here: Held, entry: MemoryEntry) -> Decision:
-        if self._copies and entry.id not in self._copies and isinstance(here, MemoryEntry):
+        linking = self._copies or self.same_texts.kept
+        if linking and entry.id not in self._copies and isinstance(here, MemoryEntry):
             linked = self._linked(entry)
             if linked.same_but_for_vector(here):
                 entry = linked
         return decide(here, entry, self.strategy, restore_deleted=self.restore_deleted)
 
     def _linked(self, entry: MemoryEntry) -> MemoryEntry:
-        """The entry, linked to the copies instead of the entries that they were made from."""
-        copies = self._copies
-        return replace(
-            entry,
-            supersedes=copies.get(entry.supersedes, entry.supersedes)
-            if entry.supersedes
-            else entry.supersedes,
-            related_to=[copies.get(i, i) for i in entry.related_to],
-        )
+        """The entry, linked to the copies of entries and to what is kept in their place."""
+        supersedes = entry.supersedes and self._new_id(entry.supersedes)
+        related_to = [self._new_id(i) for i in entry.related_to]
+        if related_to != entry.related_to:
+            related_to = [i for i in dict.fromkeys(related_to) if i != entry.id]
+        if supersedes == entry.id:
+            supersedes = entry.supersedes
+        return replace(entry, supersedes=supersedes, related_to=related_to)
+
+    def _new_id(self, memory_id: str) -> str:
+        return self._copies.get(memory_id) or self.same_texts.kept.get(memory_id, memory_id)
 
 
 def _id_of_copy(entry: MemoryEntry) -> str:

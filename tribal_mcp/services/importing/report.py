@@ -22,8 +22,13 @@ _SKIPPED = {
     Reason.OLDER: "older",
     Reason.SAME_TIME: "conflicts",
     Reason.DELETED_HERE: "forgotten",
+    Reason.SAME_TEXT_HERE: "same_text_skipped",
 }
-_WRITTEN = {Reason.KEPT_BOTH: "kept_both", Reason.RESTORED: "brought_back"}
+_WRITTEN = {
+    Reason.KEPT_BOTH: "kept_both",
+    Reason.RESTORED: "brought_back",
+    Reason.SAME_TEXT: "same_text",
+}
 
 
 @dataclass(slots=True)

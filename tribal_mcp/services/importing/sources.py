@@ -4,12 +4,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from tribal_mcp.errors import UsageError
+from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.bundle.entries import Item
 from tribal_mcp.portability.bundle.portable import PortableBundle
 from tribal_mcp.portability.bundle.reader import BundleReader
 from tribal_mcp.portability.bundle.tombstones import Tombstone
 from tribal_mcp.portability.bundle.verification import Verified
-from tribal_mcp.portability.manifest import EmbeddingManifest
+from tribal_mcp.portability.manifest import SELECTION, SINCE, EmbeddingManifest
+from tribal_mcp.text import counted
 
 
 class EntrySource(Protocol):
@@ -145,6 +148,30 @@ class VerifiedBundle:
     def tombstones(self, size: int) -> Iterator[dict[str, int]]:
         """Its tombstones: ids, and the time of deletion in microseconds UTC."""
         return map(_times, self.reader.deleted(size))
+
+
+def refuse_partial(source: EntrySource) -> None:
+    """Refuse to make a store equal to a bundle that is not complete.
+
+    Raises:
+        UsageError: it was filtered, is incremental, or has entries that can't be read.
+    """
+    extra = source.manifest.extra
+    why = ""
+    if SINCE in extra:
+        why = "it is incremental"
+    elif SELECTION in extra:
+        why = f"it has only {str(extra[SELECTION])[:200]}"
+    elif not source.total:
+        why = "it has no entries"
+    elif source.rejected:
+        why = f"{counted(source.rejected, 'entry', 'entries')} of it can't be read"
+    if why:
+        raise UsageError(
+            f"The store can't be made equal to this bundle, because {why}. Nothing was imported. "
+            "Use a full bundle, or merge this one.",
+            NextStep("To merge, run {call}.", "import", {"conflict_resolution": "merge"}),
+        )
 
 
 def _times(tombstones: Iterable[Tombstone]) -> dict[str, int]:

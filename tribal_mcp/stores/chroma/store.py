@@ -261,8 +261,11 @@ class ChromaStore:
 
     async def find_text(self, content: str) -> list[str]:
         """The ids of the memories whose content is exactly this, oldest insertion first."""
-        found = await self._read(lambda contents: contents.with_value(DOCUMENT, [content]))
-        return [memory_id for _, memory_id in found]
+        return [memory_id for _, memory_id in await self.find_texts([content])]
+
+    async def find_texts(self, contents: Sequence[str]) -> list[tuple[str, str]]:
+        """The content and the id of each memory with one of these contents."""
+        return await self._read(lambda own: own.with_value(DOCUMENT, contents))
 
     async def corrections(self, ids: Sequence[str]) -> dict[str, list[str]]:
         """For each id that memories supersede: their ids, oldest insertion first."""

@@ -255,7 +255,7 @@ class ServerApi:
                 got["ids"], got["documents"], got["metadatas"], rows, strict=True
             ):
                 vector = None if row is None else np.array(row, np.float32)
-                yield RawRecord(memory_id, document, metadata or {}, vector)
+                yield RawRecord(memory_id, document, dict(sorted((metadata or {}).items())), vector)
 
     def upsert(self, collection: RawCollection, records: NewRecords) -> None:
         """Insert records, or replace those with their ids; a key set to None is removed."""
