@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from tribal_mcp.http_api.content import BODY_TYPES, EVENTS
-from tribal_mcp.services.requests import Request
+from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
+from tribal_mcp.services.requests import Embeddings, OnConflict, Request
 
 
 def _as_bool(value: object) -> object:
@@ -66,16 +67,14 @@ class ExportFields(Request):
 class ImportOptions(Request):
     """How to import."""
 
-    conflict_resolution: Literal["skip", "overwrite", "merge", "keep_both", "fail", "mirror"] = (
-        Field(
-            "skip",
-            description="if a different memory with the same id exists: keep it, replace it, keep "
-            "the one with the newer updated_at, store the bundle's under a new id, or refuse the "
-            "import; mirror: make the store equal to the bundle",
-        )
+    conflict_resolution: OnConflict = Field(
+        ConflictResolution.SKIP,
+        description="if a different memory with the same id exists: keep it, replace it, keep "
+        "the one with the newer updated_at, store the bundle's under a new id, or refuse the "
+        "import; mirror: make the store equal to the bundle",
     )
-    embedding_strategy: Literal["auto", "keep", "drop", "reembed"] = Field(
-        "auto",
+    embedding_strategy: Embeddings = Field(
+        ReembeddingStrategy.AUTO,
         description="vectors of the bundle: keep them if the models match, else drop them; keep "
         "them; drop them; or compute those that are missing or don't match",
     )

@@ -1,9 +1,11 @@
 """The arguments of the tools, each described once."""
 
 import json
-from typing import Annotated, Literal
+from typing import Annotated, get_args
 
 from pydantic import BeforeValidator, Field, StrictBool, WithJsonSchema
+
+from tribal_mcp.services import requests
 
 
 def _as_text(value: object) -> str:
@@ -77,7 +79,7 @@ AllowSmaller = Annotated[
     StrictBool, Field(description="Also if it has many more memories than the new one.")
 ]
 OnConflict = Annotated[
-    Literal["skip", "overwrite", "merge", "keep_both", "fail", "mirror"],
+    requests.OnConflict,
     Field(
         description="If a different memory with the same id exists: skip keeps it, overwrite "
         "replaces it, merge keeps the one with the newer updated_at, keep_both stores the bundle's "
@@ -86,7 +88,7 @@ OnConflict = Annotated[
     ),
 ]
 Embeddings = Annotated[
-    Literal["auto", "keep", "drop", "reembed"],
+    requests.Embeddings,
     Field(
         description="Vectors of the bundle: auto keeps them if the models match, else drops "
         "them; keep and drop always do; reembed computes those that are missing or that auto would "
@@ -120,14 +122,9 @@ Content = Annotated[
 NewTags = Annotated[list[str], Field(description='Tags to filter by later, such as ["work"].')]
 About = Annotated[str, Field(description="Its origin or subject, if that helps.")]
 SourceType = Annotated[
-    Literal["", "user_explicit", "auto_capture", "correction", "cross_instance"],
+    requests.SourceType,
     # Gemini refuses an empty value in an enum; by default the argument is left out.
-    WithJsonSchema(
-        {
-            "type": "string",
-            "enum": ["user_explicit", "auto_capture", "correction", "cross_instance"],
-        }
-    ),
+    WithJsonSchema({"type": "string", "enum": [*filter(None, get_args(requests.SourceType))]}),
     Field(
         description="user_explicit: the user said it; auto_capture: you inferred it; "
         "cross_instance: another agent said it. By default: correction with supersedes, else "

@@ -29,6 +29,7 @@ from tribal_mcp.mcp_server.arguments import (
     WritePlan,
 )
 from tribal_mcp.mcp_server.tool import Ctx, PlainTool, answer, ask
+from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
 from tribal_mcp.services.results import ExportResult, ImportResult, ReembedResult, UndoResult
 
 INSTRUCTIONS = """\
@@ -90,8 +91,8 @@ async def tribal_import(
     *,
     input_path: InputPath = "",
     bundle_json: BundleJson = "",
-    conflict_resolution: OnConflict = "skip",
-    embedding_strategy: Embeddings = "auto",
+    conflict_resolution: OnConflict = ConflictResolution.SKIP,
+    embedding_strategy: Embeddings = ReembeddingStrategy.AUTO,
     dry_run: DryRun = False,
     strict: Strict = False,
     restore_deleted: RestoreDeleted = False,

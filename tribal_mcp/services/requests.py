@@ -2,12 +2,24 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema, model_validator
+from pydantic_core import core_schema
 
 from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
 
 Switch = Annotated[bool, Field(strict=True)]
 """True or false; no text or number that might mean one."""
+
+
+# As an enum, a schema would refer to a definition, and not every client follows a reference.
+_listed = GetPydanticSchema(
+    lambda choices, _: core_schema.no_info_after_validator_function(
+        choices, core_schema.literal_schema([choice.value for choice in choices])
+    )
+)
+OnConflict = Annotated[ConflictResolution, _listed]
+Embeddings = Annotated[ReembeddingStrategy, _listed]
+SourceType = Literal["", "user_explicit", "auto_capture", "correction", "cross_instance"]
 
 
 class Request(BaseModel):
@@ -45,8 +57,8 @@ class ImportRequest(Request):
 
     input_path: str = ""
     bundle_json: str = ""
-    conflict_resolution: ConflictResolution = ConflictResolution.SKIP
-    embedding_strategy: ReembeddingStrategy = ReembeddingStrategy.AUTO
+    conflict_resolution: OnConflict = ConflictResolution.SKIP
+    embedding_strategy: Embeddings = ReembeddingStrategy.AUTO
     dry_run: Switch = False
     strict: Switch = False
     restore_deleted: Switch = False
@@ -101,7 +113,7 @@ class RememberRequest(Request):
     content: str = ""
     tags: list[str] = []
     context: str = ""
-    source_type: Literal["", "user_explicit", "auto_capture", "correction", "cross_instance"] = ""
+    source_type: SourceType = ""
     confidence: float = 1.0
     supersedes: str = ""
     related_to: list[str] = []
