@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -79,7 +80,7 @@ class InMemoryStore(SearchByReading):
 
     async def get_many(self, ids: Sequence[str], *, vectors: bool = True) -> dict[str, MemoryEntry]:
         """The memories with those ids, by id; with `vectors=False` without their vectors."""
-        found = {i: deepcopy(self._entries[i]) for i in ids if i in self._entries}
+        found = {i: _copy(self._entries[i]) for i in ids if i in self._entries}
         if not vectors:
             for entry in found.values():
                 entry.embedding = None
@@ -147,7 +148,7 @@ class InMemoryStore(SearchByReading):
         written = [*change.forget, *(entry.id for entry in change.entries)]
         self._stored.update(dict.fromkeys(written, time.time_ns() // 1000))
         self._tombstones.update(change.forget)
-        self._entries.update((entry.id, deepcopy(entry)) for entry in change.entries)
+        self._entries.update((entry.id, _copy(entry)) for entry in change.entries)
 
     async def upsert(self, entries: Collection[MemoryEntry]) -> None:
         """Insert the entries, or replace those with their ids."""
@@ -163,3 +164,16 @@ class InMemoryStore(SearchByReading):
         """Record the model of this store's vectors; None if it is unknown."""
         check_identity(identity, await self.state())
         self._identity = identity
+
+
+def _copy(entry: MemoryEntry) -> MemoryEntry:
+    """Copy an entry with everything in it that can be changed, much faster than `deepcopy` does."""
+    return replace(
+        entry,
+        embedding=None if entry.embedding is None else entry.embedding.copy(),
+        tags=[*entry.tags],
+        related_to=[*entry.related_to],
+        metadata=deepcopy(entry.metadata),
+        extra=deepcopy(entry.extra),
+        verbatim={**entry.verbatim},
+    )
