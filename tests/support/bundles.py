@@ -43,7 +43,6 @@ def written(  # noqa: PLR0917 - in the order of a file
     writer.write(entries)
     writer.write_deleted(deleted)
     writer.finish()
-    assert writer.bytes_written == len(out.getvalue())
     return out.getvalue()
 
 

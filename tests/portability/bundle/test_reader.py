@@ -13,7 +13,7 @@ from tests.support.bundles import as_dict, dumped, read, written
 from tests.support.examples import memories, memory
 from tribal_mcp.errors import BundleError
 from tribal_mcp.portability.bundle.entries import HashedIds
-from tribal_mcp.portability.bundle.reader import BundleReader, inline_reader
+from tribal_mcp.portability.bundle.reader import BundleReader, inline_file
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.memory_json import dump_entry
 
@@ -274,15 +274,12 @@ def test_progress_ends_at_the_size_of_the_file() -> None:
     assert seen[-1] == (len(data), len(data))
 
 
-def test_an_inline_bundle_is_text_or_an_object() -> None:
-    for bundle in (written(3).decode(), json.loads(written(3)), as_dict(3)):
-        reader = inline_reader(bundle)
-        assert [entry for batch in reader.batches() for entry in batch] == memories(3)
+def test_an_inline_bundle_is_text_of_limited_size() -> None:
+    reader = BundleReader(inline_file(written(3).decode(), Limits()))
+    assert [entry for batch in reader.batches() for entry in batch] == memories(3)
     with pytest.raises(BundleError, match=r"limit is 100 .TRIBAL_LIMIT_INLINE_BYTES"):
-        inline_reader(written(3).decode(), Limits(inline_bytes=100))
-    with pytest.raises(BundleError, match="not a JSON object"):
-        inline_reader({"manifest": object()})
+        inline_file(written(3).decode(), Limits(inline_bytes=100))
     with_a_surrogate = as_dict(1)
     with_a_surrogate["entries"][0]["content"] = "\ud800"
-    for surrogate in (with_a_surrogate, json.dumps(with_a_surrogate, ensure_ascii=False)):
-        assert inline_reader(surrogate).verify().rejected_count == 1
+    text = json.dumps(with_a_surrogate, ensure_ascii=False)
+    assert BundleReader(inline_file(text, Limits())).verify().rejected_count == 1

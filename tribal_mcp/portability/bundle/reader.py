@@ -5,10 +5,9 @@ same JSON is read as strictly, but slower. `verify` reads the file once and keep
 `batches` returns the entries and `deleted` the tombstones, without reading the file again.
 """
 
-import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from typing import Any, BinaryIO
@@ -203,22 +202,13 @@ def _changed() -> BundleError:
     )
 
 
-def inline_reader(bundle: str | Mapping[str, Any], limits: Limits = DEFAULT_LIMITS) -> BundleReader:
-    """A reader of an inline bundle; raises what `inline_file` and `BundleReader` do."""
-    return BundleReader(inline_file(bundle, limits), limits)
-
-
-def inline_file(bundle: str | Mapping[str, Any], limits: Limits) -> BytesIO:
-    """The text of an inline bundle, given as text or as a JSON object, as a file.
+def inline_file(bundle: str, limits: Limits) -> BytesIO:
+    """The text of an inline bundle as a file.
 
     Raises:
-        BundleError: it is not a JSON object, or larger than `limits.inline_bytes`.
+        BundleError: it is larger than `limits.inline_bytes`.
     """
-    try:
-        text = bundle if isinstance(bundle, str) else json.dumps(bundle, ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError):
-        raise BundleError("The inline bundle is not a JSON object. Nothing was imported.") from None
-    data = text.encode(errors="surrogatepass")
+    data = bundle.encode(errors="surrogatepass")
     if len(data) > limits.inline_bytes:
         raise BundleError(
             f"The inline bundle has {len(data):,} bytes; the limit is {limits.inline_bytes:,} "

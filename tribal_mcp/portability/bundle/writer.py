@@ -73,8 +73,8 @@ class BundleWriter:
         if vectors == "base64":
             manifest = replace(manifest, schema_version=COMPACT_VERSION)
         self._expected = manifest.memory_count
-        self._counting = _CountingFile(out)
-        self._file = compressed(self._counting, compression)  # type: ignore[arg-type]  # writes only
+        self._out = out
+        self._file = compressed(out, compression)
         self._is_json = layout == "json"
         self._is_compact = vectors == "base64"
         self._hash = EntriesHash()
@@ -82,11 +82,6 @@ class BundleWriter:
         head = _manifest_json(manifest)
         self._manifest_hash = hashlib.sha256(head).hexdigest()
         self._file.write(HEAD + head + (ENTRIES if self._is_json else b"}"))
-
-    @property
-    def bytes_written(self) -> int:
-        """Bytes written to the file; final after `finish`."""
-        return self._counting.count
 
     def write(self, entries: Iterable[MemoryEntry]) -> None:
         """Append entries.
@@ -151,7 +146,8 @@ class BundleWriter:
         }
         begin = b'\n],\n"integrity": ' if self._is_json else b'\n{"integrity": '
         self._file.write(begin + orjson.dumps(tail) + b"}")
-        self._file.close()
+        if self._file is not self._out:
+            self._file.close()
         return integrity
 
     def _line(self, entry: MemoryEntry) -> bytes:
@@ -183,26 +179,3 @@ def _manifest_json(manifest: EmbeddingManifest) -> bytes:
     except EntryError as error:
         raise BundleError(f"The manifest can't be written: {error}.") from None
     return orjson.dumps(data)
-
-
-class _CountingFile:
-    """A file that counts the bytes written to it."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.count = 0
-        self._file = file
-
-    def write(self, data: bytes, /) -> int:
-        written = self._file.write(data)
-        self.count += len(data)
-        return written
-
-    def writelines(self, lines: list[bytes], /) -> None:
-        self._file.writelines(lines)
-        self.count += sum(map(len, lines))
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def close(self) -> None:
-        """Leave the underlying file open."""
