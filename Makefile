@@ -53,6 +53,7 @@ torture: $(VENV)/.ready
 
 fuzz: $(VENV)/.ready
 	TRIBAL_FUZZ=500000 $(BIN)/python -m pytest -k fuzz -s -o faulthandler_timeout=36000
+	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile full -o faulthandler_timeout=36000
 
 clean:
 	rm -rf .venv .venv-* dist mutants
@@ -62,12 +63,6 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
-	touch $@
-
-$(LOWEST)/.ready: pyproject.toml
-	$(PYTHON) -m venv --clear $(LOWEST)
-	$(LOWEST)/bin/python -m pip install --quiet "uv>=0.7"
-	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --no-build --editable . --group dev
 	touch $@
 
 .venv-lowest/.ready: pyproject.toml

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.support.chroma_servers import RealServer, real_server
@@ -19,6 +20,11 @@ SLOW = {
     *("test_search", "test_since", "test_two_stores"),
 }
 """Packages and modules of tests that start many processes or take long; see `make quick`."""
+
+# `make fuzz` uses the profile `full`.
+hypothesis.settings.register_profile("short", max_examples=25, deadline=None)
+hypothesis.settings.register_profile("full", max_examples=5_000, deadline=None)
+hypothesis.settings.load_profile("short")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

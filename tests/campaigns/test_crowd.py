@@ -16,7 +16,7 @@ SYNC_THRESHOLD = times(10, 100)
 
 
 def test_many_writers_and_readers_lose_nothing(tmp_path: Path) -> None:
-    writers, count = times(4, 8), times(30, 1000)
+    writers, count = times(3, 8), times(20, 1000)
     folder, acknowledged, stop = tmp_path / "store", tmp_path / "acknowledged", tmp_path / "stop"
     acknowledged.mkdir()
     ask(work.make_collection, folder, SYNC_THRESHOLD)  # with an index that is written often

@@ -34,7 +34,7 @@ pytestmark = [
     pytest.mark.campaign,
     pytest.mark.skipif(bool(unavailable()), reason=unavailable()),
 ]
-_SHORT = 5
+_SHORT = 3
 """Runs of each operation in a short campaign."""
 
 

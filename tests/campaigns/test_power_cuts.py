@@ -154,7 +154,7 @@ def test_a_power_cut_loses_nothing_that_was_acknowledged(program: str, place: Pa
     outcomes: Counter[str] = Counter()
     examples: list[str] = []
     for seed, rules in enumerate(disk.RULES):
-        cuts = Cuts(times(4, 75), seed, rules, power.PROGRAMS[program].atomic)
+        cuts = Cuts(times(3, 75), seed, rules, power.PROGRAMS[program].atomic)
         some, those = ask(judged, found, place, cuts, timeout_s=3000)
         outcomes += some
         examples += those

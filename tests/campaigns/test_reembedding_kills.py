@@ -42,7 +42,7 @@ def nearest(stored: dict[str, dict[str, object]], question: str, dimensions: int
 
 
 def test_a_killed_change_of_model_resumes_where_it_stopped(tmp_path: Path) -> None:
-    count, kills = times(300, 5000), times(3, 20)
+    count, kills = times(200, 5000), times(2, 20)
     chance = random.Random(3)  # noqa: S311
     write_bundle(
         tmp_path / "some.json",

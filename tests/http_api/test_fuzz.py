@@ -20,8 +20,8 @@ from tests.support.embedding_server import embedding_server
 from tests.support.http_client import HttpServer, serving, spool_files
 from tests.support.mcp_client import write_many
 
-REQUESTS = 20_000 if FULL else 300
-EXAMPLES = 1_000 if FULL else 15
+REQUESTS = 20_000 if FULL else 200
+EXAMPLES = 1_000 if FULL else 5
 COUNT = 20
 
 

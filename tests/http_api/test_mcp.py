@@ -19,7 +19,7 @@ from tests.support.mcp_client import (
 )
 from tribal_mcp.portability.bundle.reader import BundleReader
 
-MANY = 20_000
+MANY = 6_000
 IMPORTING = b'"Imported '
 
 

@@ -27,7 +27,7 @@ from tribal_mcp.stores.chroma.store import open_store
 
 pytestmark = pytest.mark.anyio
 
-COUNT = 6000
+COUNT = 3000
 
 
 class LongImport:

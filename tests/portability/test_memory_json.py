@@ -32,7 +32,6 @@ LAYOUTS: st.SearchStrategy[Layout] = st.sampled_from(["json", "jsonl"])
 VECTORS: st.SearchStrategy[Vectors] = st.sampled_from(["numbers", "base64"])
 
 
-@settings(max_examples=40, deadline=None)
 @given(many(), LAYOUTS, VECTORS)
 def test_any_memories_survive_writer_and_reader(
     memories: list[MemoryEntry], layout: Layout, vectors: Vectors
@@ -44,7 +43,6 @@ def test_any_memories_survive_writer_and_reader(
     assert written(result.entries, layout, "none", vectors, DIMENSIONS) == data
 
 
-@settings(max_examples=40, deadline=None)
 @given(many())
 def test_any_memories_survive_a_reformatted_file(memories: list[MemoryEntry]) -> None:
     data = written(memories, dimensions=DIMENSIONS)
@@ -53,7 +51,6 @@ def test_any_memories_survive_a_reformatted_file(memories: list[MemoryEntry]) ->
     assert written(result.entries, dimensions=DIMENSIONS) == data
 
 
-@settings(max_examples=40, deadline=None)
 @given(many())
 def test_any_memories_survive_a_bundle_in_memory(memories: list[MemoryEntry]) -> None:
     bundle = PortableBundle(manifest(len(memories), DIMENSIONS), memories)
@@ -92,7 +89,6 @@ async def _through(first: MemoryStore, second: MemoryStore, memories: list[Memor
         assert await _exported(second) == before
 
 
-@settings(max_examples=40, deadline=None)
 @given(many())
 def test_any_memories_survive_an_in_memory_store(memories: list[MemoryEntry]) -> None:
     anyio.run(_through, InMemoryStore(), InMemoryStore(), memories)
@@ -100,7 +96,6 @@ def test_any_memories_survive_an_in_memory_store(memories: list[MemoryEntry]) ->
 
 @settings(
     max_examples=4,
-    deadline=None,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
@@ -111,7 +106,6 @@ def test_any_memories_survive_chroma_folders(memories: list[MemoryEntry]) -> Non
         anyio.run(_through, first, second, memories)
 
 
-@settings(max_examples=40, deadline=None)
 @given(entries())
 def test_any_memory_survives_its_dict(entry: MemoryEntry) -> None:
     form = entry_to_dict(entry)
@@ -121,7 +115,6 @@ def test_any_memory_survives_its_dict(entry: MemoryEntry) -> None:
     assert json.loads(dump_entry(entry)) == form
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.lists(float32s, min_size=1, max_size=20))
 @example([0.0, -0.0, 1e-45, 3.4028234663852886e38, 1.1754943508222875e-38, 16777217.0])
 def test_each_number_is_written_as_the_shortest_text_of_its_float32(numbers: list[float]) -> None:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.bundles import manifest, read
@@ -75,7 +75,6 @@ async def test_an_incremental_export_includes_unchanged_related_memories(
 LINKS = st.dictionaries(st.integers(0, 12), st.lists(st.integers(0, 15), max_size=3), max_size=12)
 
 
-@settings(max_examples=100, deadline=None)
 @given(LINKS, st.sets(st.integers(0, 12)), st.randoms(use_true_random=False))
 def test_related_memories_are_all_that_the_links_reach(
     links: dict[int, list[int]], start: set[int], dice: random.Random

@@ -13,7 +13,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.bundles import MODEL, written
@@ -318,7 +318,6 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
 @given(STEPS, st.booleans(), st.randoms(use_true_random=False))
 def test_incremental_bundles_in_any_order_give_the_same_store(
     steps: list[list[tuple[bool, int]]], by_bundle: bool, dice: random.Random

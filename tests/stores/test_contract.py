@@ -299,9 +299,9 @@ async def test_changing_an_entry_afterwards_does_not_change_the_store(
 
 
 async def test_more_than_one_batch_is_inserted_and_deleted(store: MemoryStore) -> None:
-    await store.upsert(memories(2500))
-    assert await store.count() == 2500
-    assert await store.delete([f"memory-{n}" for n in range(2400)]) == 2400
+    await store.upsert(memories(1200))
+    assert await store.count() == 1200
+    assert await store.delete([f"memory-{n}" for n in range(1100)]) == 1100
     assert await store.count() == 100
 
 

@@ -68,7 +68,7 @@ def test_a_large_file_is_read_in_parts(written: bytes, monkeypatch: pytest.Monke
 def test_a_truncated_file_is_damaged(written: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hnsw_labels, "_PART_BYTES", 30_000)
     size = len(written)
-    for end in [*range(0, 150, 3), *range(150, size, size // 20), *range(size - 60, size)]:
+    for end in [*range(0, 150, 10), *range(150, size, size // 9), *range(size - 60, size, 4)]:
         with pytest.raises(StoreDamaged, match="pickle can't be read"):
             read(written[:end])
 
@@ -76,7 +76,7 @@ def test_a_truncated_file_is_damaged(written: bytes, monkeypatch: pytest.MonkeyP
 def changed(data: bytes) -> Iterator[bytes]:
     """Copies with one random byte changed."""
     random = seeded(4)
-    for _ in range(60):
+    for _ in range(20):
         at = random.randrange(len(data))
         yield data[:at] + bytes([data[at] ^ random.randrange(1, 256)]) + data[at + 1 :]
 
@@ -96,7 +96,7 @@ def test_a_changed_byte_has_the_same_effect_as_when_the_file_is_unpickled_at_onc
         else:
             if min(expected.values()) >= 0:
                 assert dict(zip(expected, read(data).of(list(expected)), strict=True)) == expected
-    assert 6 < refused < 54
+    assert 2 < refused < 18
 
 
 @pytest.mark.parametrize(

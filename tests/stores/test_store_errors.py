@@ -98,7 +98,7 @@ async def test_an_index_that_was_not_written_is_rebuilt_from_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with ChromaStore(tmp_path) as store:
-        await store.upsert([memory(n) for n in range(900)])
+        await store.upsert([memory(n) for n in range(600)])
 
         def lose(path: Path) -> None:
             if path.name == "data_level0.bin":
@@ -108,11 +108,11 @@ async def test_an_index_that_was_not_written_is_rebuilt_from_the_log(
         with monkeypatch.context() as disk:
             disk.setattr(index_backup, "fsync_path", lose)
             with pytest.raises(SystemFailure, match="did not store all of the vector index"):
-                await store.upsert([memory(n) for n in range(900, 1800)])
+                await store.upsert([memory(n) for n in range(600, 1200)])
     async with ChromaStore(tmp_path) as store:
-        found = await store.get_many([f"memory-{n}" for n in range(1800)])
-        assert all(found[f"memory-{n}"] == memory(n) for n in range(900))
+        found = await store.get_many([f"memory-{n}" for n in range(1200)])
+        assert all(found[f"memory-{n}"] == memory(n) for n in range(600))
         assert [p.message for p in await store.check()] == []
-        await store.upsert([memory(n) for n in range(900, 1800)])
-        assert await store.count() == 1800
+        await store.upsert([memory(n) for n in range(600, 1200)])
+        assert await store.count() == 1200
         assert [p.message for p in await store.check()] == []

@@ -110,10 +110,10 @@ FILES: dict[str, Callable[[], BinaryIO]] = {
     "1 GB of white space": big(b"", b" " * 999 + b"\n", 1_000_000, b""),
     "1 GB of blank lines in a stream": big(ENTRY[:-2] + b"\n", b" \n" * 1000, 500_000, b""),
     "entries with one id": big(ENTRIES, ENTRY * 1000, 200, b"1]}"),
-    "ids of 8 MB": big(b"", LONG_ID, 60, b""),
+    "ids of 8 MB": big(b"", LONG_ID, 40, b""),
     "a key of 8 MB": big(BEGIN + b'"', X * 8, 1, b'":1,"entries":[]}'),
     "tombstones of 2 MB": big(ENTRY[:-2] + b"\n", TOMBSTONE, 300, b""),
-    "entries of tiny values": big(b"", VALUES, 100, b""),
+    "entries of tiny values": big(b"", VALUES, 60, b""),
 }
 
 

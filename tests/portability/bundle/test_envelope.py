@@ -5,7 +5,7 @@ from io import BytesIO
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tribal_mcp.errors import BundleError
@@ -34,7 +34,6 @@ def unwrapped(text: bytes, **limits: int) -> tuple[dict[str, Any] | None, bytes]
     st.sampled_from([None, 2]),
     st.booleans(),
 )
-@settings(deadline=None)
 def test_bundle_and_options_are_separated_wherever_a_block_ends(  # noqa: PLR0917 - by Hypothesis
     bundle: dict[str, Any],
     before: dict[str, Any],

@@ -80,7 +80,8 @@ def test_one_changed_byte_is_refused_or_has_no_effect(name: str) -> None:
     dice = random.Random(1)  # noqa: S311 - the same in every run
     harmless = 0
     for at, old in enumerate(data):
-        for new in {old ^ 1, old ^ 32, *b' \n"', dice.randrange(256)} - {old}:
+        others = {old ^ 1, old ^ 32, *b' \n"', dice.randrange(256)} - {old}
+        for new in dice.sample(sorted(others), 3):
             changed = data[:at] + bytes([new]) + data[at + 1 :]
             try:
                 result = read(changed)

@@ -177,7 +177,8 @@ def test_one_changed_byte_of_the_deleted_part_is_refused_or_has_no_effect(name: 
     begin = data.index(b'"deleted"') - 10
     for at in range(begin, len(data)):
         old = data[at]
-        for new in {old ^ 1, old ^ 32, *b' \n",', dice.randrange(256)} - {old}:
+        others = {old ^ 1, old ^ 32, *b' \n",', dice.randrange(256)} - {old}
+        for new in dice.sample(sorted(others), 3):
             try:
                 result = read(data[:at] + bytes([new]) + data[at + 1 :])
             except BundleError:
@@ -300,6 +301,6 @@ def test_many_tombstones_are_written_and_read_in_constant_memory(
         return writing, reading
 
     peaks(1_000)  # allocations that happen only once do not count
-    few, many = peaks(10_000), peaks(40_000)
-    more = [(b - a) / 30_000 for a, b in zip(few, many, strict=True)]
+    few, many = peaks(5_000), peaks(20_000)
+    more = [(b - a) / 15_000 for a, b in zip(few, many, strict=True)]
     assert max(more) < 32, "bytes per tombstone; finding duplicate ids takes 10 of them"
