@@ -25,7 +25,7 @@ from tribal_mcp.interchange.markdown import (
     NOT_MARKDOWN,
     Links,
     Note,
-    head,
+    beginning,
     heads,
     is_index,
     note_items,
@@ -33,7 +33,7 @@ from tribal_mcp.interchange.markdown import (
     take_text,
     visible,
 )
-from tribal_mcp.interchange.reading import opening, read_time
+from tribal_mcp.interchange.reading import read_time
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.portability.memory import MemoryEntry
 
@@ -95,7 +95,7 @@ class ClaudeCode(Format):
         links: dict[str, Links] = {}
         for path in memories:
             project, rest = places[path]
-            name = head(path, opening(source.origin, path)).values.get("name")
+            name = beginning(source, path).values.get("name")
             known = links.setdefault(project, Links(loose=True))
             known.add(rest, derived_id(self.name, project, rest), [name] if name else [])
         for item in note_items(source, memories, partial(_memory, places=places, links=links)):

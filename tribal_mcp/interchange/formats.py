@@ -7,18 +7,34 @@ from importlib.metadata import entry_points
 
 from tribal_mcp.errors import BundleError, UsageError
 from tribal_mcp.interchange.base import Evidence, Format
+from tribal_mcp.interchange.basic_memory import BasicMemory
 from tribal_mcp.interchange.chatgpt import ChatGPT
 from tribal_mcp.interchange.claude_code import ClaudeCode
+from tribal_mcp.interchange.codex import Codex
 from tribal_mcp.interchange.dated_list import DatedList
+from tribal_mcp.interchange.letta import Letta
+from tribal_mcp.interchange.mif import Mif
+from tribal_mcp.interchange.obsidian import Obsidian
+from tribal_mcp.interchange.okf import Okf
+from tribal_mcp.interchange.openclaw import OpenClaw
+from tribal_mcp.interchange.rules import Rules
 from tribal_mcp.interchange.source import Source
 
 GROUP = "tribal_mcp.formats"
 """The entry point group of formats in other packages: each entry is a subclass of `Format`."""
 
 BUILT_IN: tuple[type[Format], ...] = (
+    BasicMemory,
     ChatGPT,
     ClaudeCode,
+    Codex,
     DatedList,
+    Letta,
+    Mif,
+    Obsidian,
+    Okf,
+    OpenClaw,
+    Rules,
 )
 
 

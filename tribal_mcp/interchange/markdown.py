@@ -1,22 +1,21 @@
-"""What the formats of Markdown folders share: notes, and the links, tags and items in them."""
+"""What the formats of Markdown folders share: notes, their values, links and tags."""
 
 import posixpath
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import pairwise
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from urllib.parse import unquote
 
 from markdown_it import MarkdownIt
-from markdown_it.token import Token
 
 from tribal_mcp.errors import EntryError, TribalError
 from tribal_mcp.files.origins import text_of
-from tribal_mcp.interchange.base import Found, Item, LeftOut, attempt, derived_id, memory
-from tribal_mcp.interchange.reading import FRONTMATTER, split_frontmatter
+from tribal_mcp.interchange.base import Found, Item, LeftOut
+from tribal_mcp.interchange.reading import FRONTMATTER, opening, read_time, split_frontmatter, texts
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.portability.bundle.entries import RejectedEntry
 from tribal_mcp.portability.memory import MemoryEntry
@@ -24,25 +23,16 @@ from tribal_mcp.portability.memory import MemoryEntry
 INDEX = "an index file: a list of links to the memories"
 NO_TEXT = "a file without text"
 NOT_MARKDOWN = "a file that is not Markdown"
-REPEATED = "the same text as an earlier one"
-GENERATED = "text that this program wrote"
-BEGIN, END = "<!-- tribal-mcp:begin", "<!-- tribal-mcp:end"
-"""How lines begin between which a digest of memories is written into a file of rules."""
-
 SUFFIXES = (".md", ".markdown", ".mdc")
 _SAMPLES = 64
 _PROSE_CHARS = 256 << 10
 _MARKDOWN = MarkdownIt("commonmark").disable("text_join")
-_BLOCKS = MarkdownIt("commonmark").disable("inline")
-_NO_BLOCKS = {"bullet_list_open", "ordered_list_open", "hr"}
-_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 _WIKI = re.compile(r"\[\[([^\[\]\n]+)\]\]")
 _TAG = re.compile(
     r"(?<!\S)#([^\s#.,:;!?\"'()\[\]{}<>|\\@$%^&*+=~`\u2000-\u206f\u3000-\u303f\uff00-\uff0f]+)"
 )
 _VALUE = re.compile(r"^([\w][\w .-]*):[ \t]*(.*)$", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\A(?:[ \t]*\n)+")
-_MARKER = re.compile(r"\s*(?:[-*+]|\d{1,9}[.)])(?:\s+|$)")
 _INDEX_LINE = re.compile(r"\s*(?:[-*+]|\d{1,9}[.)])\s+.*(?:\]\([^)]+\)|\[\[[^\]]+\]\])")
 
 
@@ -93,6 +83,11 @@ def notes(source: Source) -> list[str]:
     return found
 
 
+def is_reserved(path: str) -> bool:
+    """Whether a path names an index or a log of changes, as in OKF."""
+    return path.casefold().rpartition("/")[2] in ("index.md", "log.md")
+
+
 def heads(source: Source, paths: Sequence[str]) -> list[Head]:
     """The beginnings of up to 64 of these files, taken evenly."""
     every = -(-len(paths) // _SAMPLES) or 1
@@ -107,29 +102,57 @@ def head(path: str, text: str) -> Head:
     return Head(path, front, values, text[match.end() :] if match else text)
 
 
+def read_text(source: Source, path: str) -> str:
+    """The text of a file of a source.
+
+    Raises:
+        EntryError: it is not text, too large, or can't be read.
+    """
+    try:
+        return text_of(source.origin, path)
+    except (ValueError, TribalError) as error:
+        raise EntryError(str(error)) from None
+
+
 def read_note(source: Source, path: str) -> Note:
     """A note of a source.
 
     Raises:
         EntryError: it is not text, too large, or its frontmatter can't be read.
     """
-    try:
-        text = text_of(source.origin, path)
-        values, body = split_frontmatter(text)
-    except TribalError as error:
-        raise error if isinstance(error, EntryError) else EntryError(str(error)) from None
-    except ValueError as error:
-        raise EntryError(str(error)) from None
+    text = read_text(source, path)
+    values, body = split_frontmatter(text)
     trimmed = _BLANK_LINES.sub("", body)
     line = text.count("\n", 0, len(text) - len(trimmed)) + 1
     return Note(path, values, trimmed.rstrip(), line)
+
+
+def beginning(source: Source, path: str) -> Head:
+    """The beginning of a note with all of its frontmatter, for a first pass over the names."""
+    return head(path, opening(source.origin, path, 1 << 16))
+
+
+def first_values(seen: Head, *keys: str) -> dict[str, Any]:
+    """The values of a beginning if one of these keys is among them; none if unreadable."""
+    if any(key in seen.values for key in keys):
+        with suppress(EntryError):
+            return split_frontmatter(f"---\n{seen.front}---\n")[0]
+    return {}
+
+
+def names_of(seen: Head, *keys: str) -> list[str]:
+    """The texts under these keys of a beginning: other names of the note."""
+    names: list[str] = []
+    for value in map(first_values(seen, *keys).get, keys):
+        listed = value if isinstance(value, list) else [value]
+        names += [name for name in listed if isinstance(name, str)]
+    return names
 
 
 def note_items(
     source: Source, paths: Iterable[str], make: Callable[[Note], MemoryEntry]
 ) -> Iterator[Item]:
     """What each of these notes is: the memory that `make` returns, or why there is none."""
-    repeats = Repeats()
     for path in paths:
         try:
             item: Item = Found(path, make(read_note(source, path)))
@@ -137,12 +160,32 @@ def note_items(
             item = RejectedEntry(path, str(error))
         if isinstance(item, Found) and not item.entry.content.strip():
             item = LeftOut(path, NO_TEXT)
-        yield repeats.checked(item)
+        yield item
 
 
 def take_text(values: dict[str, Any], key: str) -> str | None:
     """A text among the values, which is removed from them; a value of another type stays."""
     return values.pop(key).strip() or None if isinstance(values.get(key), str) else None
+
+
+def take_time(values: dict[str, Any], *keys: str) -> datetime | None:
+    """The first time among values that people write; one that is no date stays a value."""
+    for key in keys:
+        with suppress(EntryError):
+            if values.get(key) and (time := read_time(values[key])):
+                del values[key]
+                return time
+    return None
+
+
+def take_tags(values: dict[str, Any], *keys: str) -> list[str]:
+    """The tags among the values, without `#`.
+
+    Raises:
+        EntryError: they are not texts.
+    """
+    tags = [tag.lstrip("#") for key in keys for tag in texts(values.pop(key, None))]
+    return list(dict.fromkeys(filter(None, tags)))
 
 
 def is_index(body: str) -> bool:
@@ -234,126 +277,3 @@ class Links:
             targets += [unquote(link) for link in links if ":" not in link.split("/", 1)[0]]
         found = [self.find(target, note.path) for target in targets]
         return list(dict.fromkeys(i for i in found if i and i != own_id))
-
-
-@dataclass(slots=True)
-class Repeats:
-    """Finds records that have the id of an earlier one."""
-
-    _seen: dict[str, int] = field(default_factory=dict)
-
-    def checked(self, item: Item) -> Item:
-        """The item, or why it is not another memory: the same text, or only the same id."""
-        if not isinstance(item, Found):
-            return item
-        memory_id, text = item.entry.id, hash(item.entry.content)
-        if memory_id not in self._seen:
-            self._seen[memory_id] = text
-            return item
-        if self._seen[memory_id] == text:
-            return LeftOut(item.where, REPEATED)
-        return RejectedEntry(item.where, f"has the id of an earlier record: {memory_id!r:.80}")
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A list item or a paragraph.
-
-    Attributes:
-        line: where it begins, from 1.
-        headings: those that it is below, the outermost first.
-        intro: a paragraph before the list that ends with a colon.
-        text: its Markdown, without the marker of the list item.
-    """
-
-    line: int
-    headings: tuple[str, ...]
-    intro: str
-    text: str
-
-    @property
-    def context(self) -> str | None:
-        """The headings, and the introduction of the list."""
-        parts = [*self.headings, self.intro] if self.intro else self.headings
-        return " > ".join(parts) or None
-
-
-def pieces(body: str, line: int = 1) -> Iterator[Piece]:
-    """Each item of a list and each other block of a Markdown text, in order.
-
-    Items within items belong to them. A paragraph that ends with a colon introduces the list that
-    follows it, and is one piece with a code block that follows it.
-
-    Args:
-        body: the text.
-        line: the number of its first line.
-    """
-    lines = body.split("\n")
-    headings: list[tuple[int, str]] = []
-    intro: Piece | None = None
-    is_used = False
-    for token, following in _blocks(body):
-        first, last = token.map or (0, 0)
-        under = tuple(text for _, text in headings)
-        if token.type == "list_item_open":
-            lead = intro.text if intro else ""
-            yield Piece(line + first, under, lead, _item_text(lines[first:last]))
-            is_used = True
-            continue
-        if intro and not is_used:
-            if token.type in ("fence", "code_block"):
-                yield replace(intro, text="\n".join(lines[intro.line - line : last]).rstrip())
-                intro = None
-                continue
-            yield intro
-        intro, is_used = None, False
-        if token.type == "heading_open":
-            level = int(token.tag[1:])
-            headings = [h for h in headings if h[0] < level] + [(level, following.content)]
-            continue
-        piece = Piece(line + first, under, "", "\n".join(lines[first:last]).strip("\n").rstrip())
-        if token.type == "paragraph_open" and piece.text.endswith(":"):
-            intro = piece
-        else:
-            yield piece
-    if intro and not is_used:
-        yield intro
-
-
-def _blocks(body: str) -> Iterator[tuple[Token, Token]]:
-    """The tokens of headings, items of outermost lists and other outermost blocks; what follows."""
-    tokens = _BLOCKS.parse(body)
-    for token, following in pairwise([*tokens, Token("", "", 0)]):
-        is_item = token.type == "list_item_open" and token.level == 1
-        is_block = token.level == 0 and token.type not in _NO_BLOCKS
-        if token.map and (is_item or is_block):
-            yield token, following
-
-
-def _item_text(lines: list[str]) -> str:
-    marker = _MARKER.match(lines[0])
-    width = marker.end() if marker else 0
-    rest = [line[width:] if not line[:width].strip() else line for line in lines[1:]]
-    return "\n".join([lines[0][width:], *rest]).strip()
-
-
-def piece_items(note: Note, *key: str, **fields: Any) -> Iterator[Item]:  # noqa: ANN401 - see `memory`
-    """Each piece of a note as a memory; what this program wrote and comments are left out.
-
-    Args:
-        note: the note.
-        key: of what the ids are made, beside headings and text: the format and the file.
-        fields: fields that all memories get, see `memory`.
-    """
-    is_ours = False
-    for piece in pieces(note.body, note.line):
-        where = f"{note.path}, line {piece.line:,}"
-        if piece.text.startswith(BEGIN):
-            is_ours = True
-            yield LeftOut(where, GENERATED)
-        elif piece.text.startswith(END):
-            is_ours = False
-        elif not is_ours and piece.text and not _COMMENT.fullmatch(piece.text):
-            memory_id = derived_id(*key, *piece.headings, piece.text)
-            make = partial(memory, context=piece.context, **fields)
-            yield attempt(where, make, memory_id, piece.text)

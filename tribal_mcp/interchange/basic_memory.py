@@ -1,0 +1,113 @@
+"""Notes of basic-memory: a folder, or a single note."""
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from typing import ClassVar
+
+from tribal_mcp.interchange.base import (
+    LIKELY,
+    Evidence,
+    Format,
+    Item,
+    LeftOut,
+    Options,
+    derived_id,
+    memory,
+)
+from tribal_mcp.interchange.markdown import (
+    NO_TEXT,
+    NOT_MARKDOWN,
+    Head,
+    Links,
+    Note,
+    beginning,
+    hashtags,
+    heads,
+    names_of,
+    note_items,
+    notes,
+    prose,
+    stem,
+    take_tags,
+    take_text,
+    take_time,
+    visible,
+)
+from tribal_mcp.interchange.source import Source
+from tribal_mcp.portability.memory import MemoryEntry
+
+_KEYS = {"title", "type", "permalink"}
+_OBSERVATION = re.compile(r"^\[[^\[\]\n]+\] ", re.MULTILINE)
+
+
+class BasicMemory(Format):
+    """One note a memory, with its headings, observations and relations as they are."""
+
+    name: ClassVar = "basic-memory"
+    title: ClassVar = "notes of basic-memory"
+    places: ClassVar = "~/basic-memory, or the folder of another project"
+    layout: ClassVar = "Markdown files with `title`, `type` and `permalink`"
+    fields: ClassVar = {
+        "the text, with observations and relations": "content",
+        "title": "context",
+        "tags, and #tags of observations": "tags",
+        "[[title]], [[permalink]], [text](file.md)": "related_to",
+        "created, modified": "created_at, updated_at",
+        "type, permalink, other values, the file": "metadata",
+    }
+    leaves_out: ClassVar = (NO_TEXT, NOT_MARKDOWN)
+
+    def recognise(self, source: Source) -> Evidence | None:
+        """Half of the notes, or more, have the three values."""
+        looked = heads(source, notes(source))
+        found = sum(map(_is_ours, looked))
+        if found and found >= len(looked) / 2:
+            return Evidence(LIKELY, "frontmatter with `title`, `type` and `permalink`")
+        return None
+
+    def read(self, source: Source, options: Options) -> Iterator[Item]:  # noqa: ARG002
+        """Each note, then the other files."""
+        found = notes(source)
+        links = Links()
+        for path in found:
+            seen = beginning(source, path)
+            names = names_of(seen, "title", "permalink", "aliases")
+            links.add(path, _id(path, seen.values.get("permalink")), names)
+        yield from note_items(source, found, partial(_memory, links=links))
+        known = set(found)
+        for path in filter(visible, source.paths()):
+            if path not in known:
+                yield LeftOut(path, NOT_MARKDOWN)
+
+
+def _is_ours(seen: Head) -> bool:
+    permalink = seen.values.get("permalink", "/")
+    return seen.values.keys() >= _KEYS and not permalink.startswith(("/", "http"))
+
+
+def _id(path: str, permalink: object) -> str:
+    """Made from the permalink, which stays when the file is moved; from the path without one."""
+    own = permalink if isinstance(permalink, str) else ""
+    return derived_id(BasicMemory.name, own or stem(path))
+
+
+def _memory(note: Note, links: Links) -> MemoryEntry:
+    values = dict(note.values)
+    permalink = values.get("permalink")
+    memory_id = _id(note.path, permalink)
+    tags = take_tags(values, "tags")
+    if "#" in note.body:
+        lines = prose(note.body)[0].split("\n")
+        tags += [tag for line in lines if _OBSERVATION.match(line) for tag in hashtags(line)]
+    return memory(
+        memory_id,
+        note.body,
+        context=take_text(values, "title"),
+        created=take_time(values, "created", "created_at"),
+        updated=take_time(values, "modified", "updated_at"),
+        tags=list(dict.fromkeys(tags)),
+        related_to=links.of(note, memory_id),
+        source_instance="basic-memory",
+        metadata={"file": note.path, **values},
+    )

@@ -1,0 +1,171 @@
+"""Codex's memory folder: the handbook MEMORY.md in both of its schemas, summaries and notes."""
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, ClassVar
+
+from tribal_mcp.errors import EntryError
+from tribal_mcp.interchange.base import (
+    CERTAIN,
+    LIKELY,
+    Evidence,
+    Format,
+    Item,
+    LeftOut,
+    Options,
+    derived_id,
+    memory,
+)
+from tribal_mcp.interchange.markdown import (
+    NO_TEXT,
+    NOT_MARKDOWN,
+    Note,
+    note_items,
+    notes,
+    read_text,
+    take_text,
+    visible,
+)
+from tribal_mcp.interchange.markdown_items import Piece, piece_items
+from tribal_mcp.interchange.reading import FRONTMATTER, read_time, texts
+from tribal_mcp.interchange.source import Source
+from tribal_mcp.portability.bundle.entries import RejectedEntry
+from tribal_mcp.portability.choices import MemorySource
+from tribal_mcp.portability.memory import MemoryEntry
+
+_RAW = "raw_memories.md: what MEMORY.md was made from"
+_CONTENTS = "the table of contents in memory_summary.md"
+_SKILL = "a skill, or another working file of Codex"
+_SIGNATURE = re.compile(r"^(?:# Task Group: |rollout_summary_files:)", re.MULTILINE)
+_TASK_GROUP = re.compile(r"^(?=# Task Group: )", re.MULTILINE)
+_BLOCK = re.compile(
+    r"^(?=---[ \t]*\n(?:rollout_summary_files|description|keywords):)", re.MULTILINE
+)
+_REFERENCE = re.compile(r"^\s*- (\S+\.md \(.*\))\s*$", re.MULTILINE)
+_UPDATED = re.compile(r"\bupdated_at=([^\s,)]+)")
+_FOLDER = re.compile(r"\bcwd=([^,;)\n]+)")
+_FIELD = re.compile(r"^(description|keywords|scope|applies_to):[ \t]*(.*)$", re.MULTILINE)
+_KEYWORDS = re.compile(r"^#+ keywords\s*\n+- (.*)$", re.MULTILINE)
+_NO_PIECE = re.compile(
+    r"(?:rollout_summary_files|keywords|description|scope|applies_to):|\S+\.md \(.*\)$|v\d+$"
+)
+_HEADER = re.compile(r"(?:[a-z_]+:[^\n]*(?:\n|\Z))+")
+_AD_HOC = "extensions/ad_hoc/notes/"
+_SUMMARIES = "rollout_summaries/"
+
+
+class Codex(Format):
+    """The items of MEMORY.md and memory_summary.md, each rollout summary and each ad hoc note."""
+
+    name: ClassVar = "codex"
+    title: ClassVar = "a memory folder of Codex"
+    places: ClassVar = "~/.codex/memories"
+    layout: ClassVar = "MEMORY.md with `# Task Group:` or `rollout_summary_files:`"
+    fields: ClassVar = {
+        "a list item or a paragraph; a rollout summary or ad hoc note as a whole": "content",
+        "the headings above it": "context",
+        "keywords": "tags",
+        "cwd": "source_instance",
+        "updated_at, the latest of the rollouts": "updated_at",
+        "description, scope, applies_to, thread_id, other values, the file": "metadata",
+    }
+    leaves_out: ClassVar = (_RAW, _CONTENTS, _SKILL, NO_TEXT, NOT_MARKDOWN)
+
+    def recognise(self, source: Source) -> Evidence | None:
+        """The names of the files, or a handbook."""
+        found = notes(source)
+        own = {"memory_summary.md", "raw_memories.md"}.intersection(found)
+        if own and any(path == "MEMORY.md" or path.startswith(_SUMMARIES) for path in found):
+            return Evidence(CERTAIN, f"MEMORY.md or {_SUMMARIES} beside {min(own)}")
+        handbook = "MEMORY.md" if "MEMORY.md" in found else source.file
+        if handbook in found and _SIGNATURE.search(source.opening(handbook)):
+            return Evidence(LIKELY, "a handbook with `# Task Group:` or `rollout_summary_files:`")
+        return None
+
+    def read(self, source: Source, options: Options) -> Iterator[Item]:  # noqa: ARG002
+        """Each item of the two Markdown files, then each other file."""
+        found = notes(source)
+        for path in found:
+            if path == "raw_memories.md":
+                yield LeftOut(path, _RAW)
+            elif path.startswith((_SUMMARIES, _AD_HOC)):
+                yield from note_items(source, [path], _whole)
+            elif path in ("MEMORY.md", "memory_summary.md", source.file):
+                yield from _pieces(source, path)
+            else:
+                yield LeftOut(path, _SKILL)
+        for path in filter(visible, source.paths()):
+            if path not in found:
+                yield LeftOut(path, NOT_MARKDOWN)
+
+
+def _pieces(source: Source, path: str) -> Iterator[Item]:
+    """The items of MEMORY.md or memory_summary.md."""
+    try:
+        text = read_text(source, path)
+    except EntryError as error:
+        yield RejectedEntry(path, str(error))
+        return
+    if not text.strip():
+        yield LeftOut(path, NO_TEXT)
+    line = 1
+    for group in (_TASK_GROUP if _TASK_GROUP.search(text) else _BLOCK).split(text):
+        match = FRONTMATTER.match(group)
+        body = group[match.end() :] if match else group
+        start = line + group.count("\n", 0, len(group) - len(body))
+        yield from piece_items(
+            Note(path, {}, body, start), (Codex.name, path), _leave, **_fields_of(path, group)
+        )
+        line += group.count("\n")
+
+
+def _fields_of(path: str, group: str) -> dict[str, Any]:
+    """What the header and the references of a group say of its items."""
+    values = dict(_FIELD.findall(group))
+    keywords = [values.pop("keywords", ""), *_KEYWORDS.findall(group)]
+    files = _REFERENCE.findall(group)
+    folders = set(
+        _FOLDER.findall("\n".join(files)) or _FOLDER.findall(values.get("applies_to", ""))
+    )
+    dates = []
+    for text in _UPDATED.findall("\n".join(files)):
+        with suppress(EntryError):  # it stays in the metadata
+            dates.append(read_time(text))
+    return {
+        "updated": max(filter(None, dates), default=None),
+        "tags": texts(",".join(keywords)),
+        "source_instance": f"codex:{folders.pop()}" if len(folders) == 1 else "codex",
+        "source_type": MemorySource.AUTO_CAPTURE,
+        "metadata": {"file": path, **values, "rollout_summary_files": files},
+    }
+
+
+def _leave(piece: Piece) -> str | None:
+    under = piece.headings[-1].casefold() if piece.headings else ""
+    if under == "what's in memory":
+        return _CONTENTS
+    is_header = under in ("keywords", "rollout_summary_files") or _NO_PIECE.match(piece.text)
+    return "" if is_header else None
+
+
+def _whole(note: Note) -> MemoryEntry:
+    """A rollout summary, which begins with `key: value` lines, or an ad hoc note."""
+    values, body = dict(note.values), note.body
+    if note.path.startswith(_SUMMARIES) and (match := _HEADER.match(body)):
+        lines = [line.partition(":") for line in match[0].strip().split("\n")]
+        values |= {key: value.strip() for key, _, value in lines}
+        body = body[match.end() :].strip("\n")
+    folder = take_text(values, "cwd")
+    thread = values.get("thread_id")
+    is_summary = note.path.startswith(_SUMMARIES)
+    return memory(
+        derived_id(Codex.name, _SUMMARIES, thread)
+        if isinstance(thread, str) and thread
+        else derived_id(Codex.name, note.path),
+        body,
+        updated=read_time(values.pop("updated_at", None)),
+        source_instance=f"codex:{folder}" if folder else "codex",
+        source_type=MemorySource.AUTO_CAPTURE if is_summary else MemorySource.UNKNOWN,
+        metadata={"file": note.path, **values},
+    )
