@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any, BinaryIO, Protocol
 
 from tribal_mcp.errors import BundleError
@@ -271,6 +271,73 @@ class ZipOrigin:
         """Close the archive."""
         self._zip.close()
         self._file.close()
+
+
+class UnpackedOrigin:
+    """An origin with the members of zip archives in it, one level deep: "a.zip/member".
+
+    Args:
+        origin: the origin; it stays open.
+        archives: the paths of the archives.
+
+    Raises:
+        BundleError: an archive is damaged, or they hold more than the limits allow.
+    """
+
+    def __init__(self, origin: Origin, archives: Sequence[str]) -> None:
+        self.name = origin.name
+        self.parent = origin.parent
+        self.limits = origin.limits
+        self.notes = origin.notes
+        self._places: dict[str, tuple[Origin, str]] = {
+            path: (origin, path) for path in origin.paths() if path not in archives
+        }
+        self._archives: list[ZipOrigin] = []
+        for path in archives:
+            file = _in_a_file(origin.open(path))
+            try:
+                archive = ZipOrigin(path, file, self.limits)
+            except BundleError:
+                file.close()
+                self.close()
+                raise
+            self._archives.append(archive)
+            self._places.update({f"{path}/{m}": (archive, m) for m in archive.paths()})
+        total = sum(one.size(m) for one in self._archives for m in one.paths())
+        if total > self.limits.file_bytes:
+            raise BundleError(
+                f"The archives in {self.name!r:.80} hold {total:,} bytes, and the limit is "
+                f"{self.limits.file_bytes:,} (TRIBAL_LIMIT_FILE_BYTES)."
+            )
+
+    def paths(self) -> Sequence[str]:
+        """The paths of files and members."""
+        return sorted(self._places)
+
+    def open(self, path: str) -> BinaryIO:
+        """A file or a member, decompressed."""
+        origin, inside = self._places[path]
+        return origin.open(inside)
+
+    def size(self, path: str) -> int:
+        """The size of a file or a member in bytes."""
+        origin, inside = self._places[path]
+        return origin.size(inside)
+
+    def close(self) -> None:
+        """Close the archives."""
+        for archive in self._archives:
+            archive.close()
+
+
+def _in_a_file(file: BinaryIO) -> BinaryIO:
+    """The file itself, or a private copy of a member, in which one can go back and forth."""
+    if not isinstance(file, _Member):
+        return file
+    copy = TemporaryFile()  # noqa: SIM115 - the caller closes it
+    with file:
+        shutil.copyfileobj(file, copy, MIB)
+    return copy
 
 
 class _Member(io.BufferedReader):

@@ -9,6 +9,7 @@ from tribal_mcp.errors import BundleError, UsageError
 from tribal_mcp.interchange.base import Evidence, Format
 from tribal_mcp.interchange.basic_memory import BasicMemory
 from tribal_mcp.interchange.chatgpt import ChatGPT
+from tribal_mcp.interchange.claude import Claude
 from tribal_mcp.interchange.claude_code import ClaudeCode
 from tribal_mcp.interchange.codex import Codex
 from tribal_mcp.interchange.dated_list import DatedList
@@ -26,6 +27,7 @@ GROUP = "tribal_mcp.formats"
 BUILT_IN: tuple[type[Format], ...] = (
     BasicMemory,
     ChatGPT,
+    Claude,
     ClaudeCode,
     Codex,
     DatedList,

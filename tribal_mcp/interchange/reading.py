@@ -46,6 +46,12 @@ def items(origin: Origin, path: str, prefix: str = "item") -> Iterator[Any]:
         yield from values(file, path, prefix.split(".") if prefix else ())
 
 
+def documents(origin: Origin, path: str) -> Iterator[Any]:
+    """The elements of a JSON list, or another JSON value itself; see `items`."""
+    is_list = opening(origin, path, 64).lstrip()[:1] == "["
+    yield from items(origin, path, "item" if is_list else "")
+
+
 def whole_json(origin: Origin, path: str) -> Any:  # noqa: ANN401 - any JSON value
     """The value of a small JSON file.
 

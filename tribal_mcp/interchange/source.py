@@ -15,6 +15,8 @@ from tribal_mcp.portability.limits import Limits
 
 _PEEK_BYTES = 1 << 20
 _PEEK_LINES = 20
+_PEEKS = 64
+"""How many are remembered."""
 
 Kind = Literal["object", "array", "lines", "text", "sqlite", "parquet", "binary", "empty"]
 
@@ -102,8 +104,10 @@ class Source:
         return self.origin.size(path)
 
     def peek(self, path: str) -> Peek:
-        """A first look at a file, which is read once."""
+        """A first look at a file, which is remembered for a while."""
         if path not in self._peeks:
+            if len(self._peeks) >= _PEEKS:
+                self._peeks.clear()
             with self.origin.open(path) as file:
                 self._peeks[path] = peek_at(file.read(_PEEK_BYTES))
         return self._peeks[path]
