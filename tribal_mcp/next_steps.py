@@ -65,7 +65,7 @@ def as_command(action: str, arguments: Mapping[str, Any]) -> str:
     """A use case as a command, for the servers, which do not offer all of them."""
     words = ["tribal-mcp", action]
     for name, value in arguments.items():
-        if name == "output_path":
+        if name in {"input_path", "output_path"}:
             words.append("FILE" if value is ... else shlex.quote(str(value)))
         elif value is True:
             words.append(f"--{name.replace('_', '-')}")

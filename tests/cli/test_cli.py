@@ -136,7 +136,7 @@ ENDS = {
     "a missing file": (["import", "gone.json"], 2, "'gone.json' does not exist"),
     "an invalid date": (["export", "a.json", "--from", "soon"], 2, "start date 'soon' is not"),
     "an unknown suffix": (["export", "a.txt"], 2, ".json"),
-    "a directory": (["import", "folder.json"], 6, "folder"),
+    "a directory": (["import", "folder.json"], 3, "'folder.json' is not a bundle"),
 }
 
 

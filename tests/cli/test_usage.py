@@ -65,7 +65,7 @@ def test_options_offer_every_choice(command: str, option: str, values: set[str])
         ("import x.json --dryrun", "There is no option --dryrun. Did you mean --dry-run?"),
         ("import x.json --xyz", "There is no option --xyz."),
         ("--verson", "There is no option --verson. Did you mean --version?"),
-        ("import", "Missing argument: FILE."),
+        ("import", "Missing argument: PATH."),
         ("forget", "Missing argument: ID."),
         ("import x.json y.json", "Unexpected argument: 'y.json'."),
         ("stats all", "Unexpected argument: 'all'."),

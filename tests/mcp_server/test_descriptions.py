@@ -35,7 +35,8 @@ async def test_every_argument_has_a_description_and_is_required_or_has_a_default
         assert needed == required.get(tool["name"], [])
         for name, schema in tool["inputSchema"]["properties"].items():
             assert schema["description"].endswith("."), name
-            assert ("default" in schema) is (name not in needed), name
+            by_source = name == "conflict_resolution"  # its default depends on what is imported
+            assert ("default" in schema) is (name not in needed and not by_source), name
 
 
 def tokens_of(value: object) -> float:

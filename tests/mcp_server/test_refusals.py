@@ -102,8 +102,11 @@ IMPORTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "a path outside": ({"input_path": "/etc/passwd.json"}, ["outside", "TRIBAL_BUNDLE_DIRS"]),
     "a way out": ({"input_path": "../../etc/x.json"}, ["outside", "TRIBAL_BUNDLE_DIRS"]),
-    "another suffix": ({"input_path": "/etc/passwd"}, ["'/etc/passwd'", ".json"]),
-    "a folder": ({"input_path": "folder.json"}, ["folder", "a file name"]),
+    "another suffix": (
+        {"input_path": "/etc/passwd"},
+        ["'/etc/passwd' is outside", "`tribal-mcp import /etc/passwd` on the command line"],
+    ),
+    "a folder": ({"input_path": "folder.json"}, ["'folder.json' is not a bundle", "claude-code"]),
     "a pipe": ({"input_path": "pipe.json"}, ["not a regular file"]),
     "a link": ({"input_path": "link.json"}, ["link"]),
     "an empty file": ({"input_path": "empty.json"}, ["empty"]),

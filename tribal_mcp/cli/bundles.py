@@ -60,17 +60,21 @@ def export_command(*, as_json: bool, **arguments: object) -> None:
     show(result, f"Exported {what} to {arguments['output_path']}", as_json=as_json)
 
 
-@click.command("import", cls=Command, short_help="Import memories from a bundle.")
-@click.argument("input_path", metavar="FILE", cls=Argument, help="The bundle to read.")
+@click.command("import", cls=Command, short_help="Import memories from a bundle or another system.")
+@click.argument(
+    "input_path",
+    metavar="PATH",
+    cls=Argument,
+    help="The bundle to read; or the file, folder or zip archive of another system.",
+)
 @click.option(
     "--on-conflict",
     "conflict_resolution",
-    default="skip",
     type=Choice(
         {
-            "skip": "keep the stored memory",
+            "skip": "keep the stored memory (default for bundles)",
             "overwrite": "replace it",
-            "merge": "keep the one that was updated last",
+            "merge": "keep the one that was updated last (default for other systems)",
             "keep_both": "store the bundle's under a new id",
             "fail": "refuse the whole import",
             "mirror": "make the store equal to the bundle: replace it, and delete what the bundle "
@@ -109,9 +113,38 @@ def export_command(*, as_json: bool, **arguments: object) -> None:
     is_flag=True,
     help="Also write a file that lists what happens to each entry.",
 )
+@click.option(
+    "--format", metavar="NAME", help="The format of another system, if it is not recognised."
+)
+@click.option(
+    "--map",
+    "mapping",
+    metavar="FIELD=NAME",
+    multiple=True,
+    help="For records of no known system: which of their fields is content, id, created_at, "
+    "updated_at or tags; repeatable.",
+)
+@click.option("--conversations", is_flag=True, help="Also import the messages of conversations.")
+@click.option(
+    "--add-tag", "add_tags", metavar="TAG", multiple=True, help="A tag for all; repeatable."
+)
+@click.option(
+    "--map-tag",
+    "map_tags",
+    metavar="OLD=NEW",
+    multiple=True,
+    help="Rename a tag; an empty new name removes it; repeatable.",
+)
+@click.option("--instance", metavar="NAME", help="The source instance of all memories.")
+@click.option(
+    "--mirror-deletions",
+    is_flag=True,
+    help="Delete what was imported from this source before and is no longer there.",
+)
 @as_json
 def import_command(*, as_json: bool, **arguments: object) -> int:
-    """Import memories from a bundle. The whole file is checked before anything is written. To
+    """Import memories from a bundle, or from another system's files, whose format is recognised.
+    The whole file is checked before anything is written. To
     preview the changes, add --dry-run; to undo them, run `tribal-mcp undo`."""  # noqa: D205, D209 - as above
     result = cast("ImportResult", run("import", arguments))
     file, entries = arguments["input_path"], counted(result.total, "entry", "entries")

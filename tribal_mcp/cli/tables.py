@@ -72,13 +72,18 @@ def _(result: ImportResult) -> Rows:
         deleted = f"{memories(result.deleted)} deleted here"
         table.append(("tombstones", f"{result.deletions:,}, {deleted}"))
     if result.vectors_kept + result.vectors_reembedded + result.without_vector:
+        source = "source" if result.format else "bundle"
         vectors = {
             "kept": result.vectors_kept,
             "computed": result.vectors_reembedded,
             "dropped": result.vectors_dropped,
-            "missing in the bundle": result.without_vector - result.vectors_dropped,
+            f"missing in the {source}": result.without_vector - result.vectors_dropped,
         }
         table.append(("vectors", _parts(vectors)))
+    if result.left_out:
+        table.append(("left out", f"{result.left_out:,} of {counted(result.found, 'record')}"))
+    if result.missing:
+        table.append(("missing", f"{memories(result.missing)} that the source no longer has"))
     if result.plan_path:
         table.append(("plan", result.plan_path))
     if result.restore_point:

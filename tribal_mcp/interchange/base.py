@@ -9,7 +9,7 @@ key, dates that the source does not give are unknown, and fields without an equi
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -76,41 +76,16 @@ Item = Found | Tombstone | LeftOut | RejectedEntry
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
-    """Changes to the scope of every memory that is imported.
-
-    Attributes:
-        add_tags: tags that each gets.
-        map_tags: new names of tags; an empty name removes the tag.
-        instance: the source instance of each, instead of the format's.
-    """
-
-    add_tags: Sequence[str] = ()
-    map_tags: Mapping[str, str] = field(default_factory=dict)
-    instance: str = ""
-
-    def apply(self, entry: MemoryEntry) -> MemoryEntry:
-        """The entry with these changes."""
-        if not (self.add_tags or self.map_tags or self.instance):
-            return entry
-        tags = [self.map_tags.get(tag, tag) for tag in entry.tags]
-        tags = list(dict.fromkeys(filter(None, [*tags, *self.add_tags])))
-        return replace(entry, tags=tags, source_instance=self.instance or entry.source_instance)
-
-
-@dataclass(frozen=True, slots=True)
 class Options:
     """How to read a source.
 
     Attributes:
         conversations: also import the messages of conversations, where they are optional.
-        scope: changes to the scope of every memory.
         mapping: for generic formats: the source's field for each of ours ("content", "id",
             "created_at", "updated_at", "tags").
     """
 
     conversations: bool = False
-    scope: Scope = Scope()
     mapping: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -124,6 +99,7 @@ class Format(ABC):
         layout: what is looked for, to recognise it.
         fields: how each field of the source is mapped: the source's name, and where it goes.
         leaves_out: the reasons for which records are left out.
+        generic: whether it takes `Options.mapping`.
     """
 
     name: ClassVar[str]
@@ -132,6 +108,7 @@ class Format(ABC):
     layout: ClassVar[str]
     fields: ClassVar[Mapping[str, str]]
     leaves_out: ClassVar[Sequence[str]] = ()
+    generic: ClassVar[bool] = False
 
     @abstractmethod
     def recognise(self, source: Source) -> Evidence | None:

@@ -27,10 +27,8 @@ from tribal_mcp.portability.memory_json import (
     entry_fields,
     entry_from_dict,
 )
+from tribal_mcp.stores.base import IMPORTED_FROM
 from tribal_mcp.text import counted
-
-IMPORTED_FROM = "imported_from"
-"""The field of a memory that names the format which it was imported from."""
 
 _EXAMPLES = 3
 _DETAILS = 100
@@ -111,7 +109,7 @@ def convert(
     for number, item in enumerate(made.read(source, options), 1):
         if not number % _PROGRESS_EVERY:
             on_progress(number)
-        match allowed := rules.apply(_finished(item, options, made)):
+        match allowed := rules.apply(_finished(item, made)):
             case LeftOut():
                 conversion.leave_out(allowed)
             case RejectedEntry():
@@ -130,11 +128,11 @@ def convert(
         raise BundleError(f"{source.name!r:.80} is {made.title}, and has no memories in it.")
 
 
-def _finished(item: Item, options: Options, made: Format) -> Item:
-    """The item; a memory gets the scope that was asked for, and names its format."""
+def _finished(item: Item, made: Format) -> Item:
+    """The item; a memory names its format."""
     if not isinstance(item, Found):
         return item
-    entry = options.scope.apply(item.entry)
+    entry = item.entry
     return Found(item.where, replace(entry, extra={**entry.extra, IMPORTED_FROM: made.name}))
 
 

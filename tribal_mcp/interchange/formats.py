@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 
-from tribal_mcp.errors import BundleError, UsageError
+from tribal_mcp.errors import UsageError
 from tribal_mcp.interchange.base import Evidence, Format
 from tribal_mcp.interchange.basic_memory import BasicMemory
 from tribal_mcp.interchange.chatgpt import ChatGPT
@@ -113,9 +113,17 @@ def named(name: str, source: Source) -> Recognition:
     return Recognition(made, made.recognise(source) or Evidence(0, "it was named"))
 
 
-def unknown(source: Source) -> BundleError:
-    """The error for a source that no format claims: what was looked for."""
-    looked = "; ".join(f"{f.title} ({f.name}): {f.layout}" for f in formats().values())
-    return BundleError(
-        f"{source.name!r:.80} is neither a bundle nor a source that is known. Looked for: {looked}."
-    )
+def mapped(source: Source) -> Recognition:
+    """The generic format of a source whose fields the user has mapped.
+
+    Raises:
+        UsageError: the source is no list of records or table.
+    """
+    claims = [(e, f) for f in formats().values() if f.generic and (e := f.recognise(source))]
+    if not claims:
+        names = ", ".join(sorted(f.name for f in formats().values() if f.generic))
+        raise UsageError(
+            f"{source.name!r:.80} is in no format whose fields can be mapped ({names})."
+        )
+    evidence, made = max(claims, key=lambda claim: claim[0].certainty)
+    return Recognition(made, evidence)

@@ -5,6 +5,7 @@ from typing import Annotated, get_args
 
 from pydantic import BeforeValidator, Field, StrictBool, WithJsonSchema
 
+from tribal_mcp.portability.choices import ConflictResolution
 from tribal_mcp.services import requests
 
 
@@ -20,27 +21,21 @@ def _as_text(value: object) -> str:
 
 Tags = Annotated[
     list[str],
-    Field(description='Only memories with any of these tags, such as ["work"]; [] selects all.'),
+    Field(description="Only memories with any of these tags."),
 ]
 DateFrom = Annotated[
     str,
-    Field(
-        description="Only memories created at or after this time: ISO 8601, such as 2026-01-15; "
-        "UTC by default."
-    ),
+    Field(description="Only memories created at or after this time: ISO 8601; UTC by default."),
 ]
 DateTo = Annotated[
     str,
-    Field(
-        description="Only memories created before this time; a date without a time includes that "
-        "day."
-    ),
+    Field(description="Only memories created before this time; a date alone includes that day."),
 ]
 Since = Annotated[
     str,
     Field(
-        description="Only what was added, changed or deleted here since then: an ISO 8601 time "
-        "(exported_at of an earlier export), or the path or name of an earlier bundle."
+        description="Only what was added, changed or deleted here since then: an ISO 8601 time, or "
+        "an earlier bundle."
     ),
 ]
 IncludeRelated = Annotated[
@@ -58,56 +53,68 @@ Reproducible = Annotated[
 OutputPath = Annotated[
     str,
     Field(
-        description="The file to write: .json or .jsonl, then .gz or .zst to compress it. Empty: a "
-        "dated file in the bundle folder."
+        description="The file to write: .json or .jsonl, then .gz or .zst. Empty: a dated file in "
+        "the bundle folder."
     ),
 ]
-InputPath = Annotated[str, Field(description="The bundle file to read.")]
+InputPath = Annotated[
+    str,
+    Field(
+        description="The bundle, or the file, folder or zip archive of another system, which is "
+        "recognised."
+    ),
+]
 # Annotated as text, so that the SDK does not parse it first and lose what a strict reader refuses.
 BundleJson = Annotated[
     str,
     BeforeValidator(_as_text),
     WithJsonSchema({"type": "string"}),
-    Field(
-        description="Instead of input_path: the bundle itself, as JSON text. For large bundles use "
-        "a file."
-    ),
+    Field(description="Instead of input_path: the bundle as JSON text, if it is small."),
 ]
 # Strict: "false" in quotes is text, and text is never interpreted as a boolean.
 Overwrite = Annotated[StrictBool, Field(description="Replace an existing bundle at output_path.")]
 AllowSmaller = Annotated[
     StrictBool, Field(description="Also if it has many more memories than the new one.")
 ]
-OnConflict = Annotated[
-    requests.OnConflict,
+Format = Annotated[str, Field(description="Another system's format, if it is not recognised.")]
+Mapping = Annotated[
+    list[str],
     Field(
-        description="If a different memory with the same id exists: skip keeps it, overwrite "
-        "replaces it, merge keeps the one with the newer updated_at, keep_both stores the bundle's "
-        "under a new id, fail refuses the whole import. mirror makes the store equal to the "
-        "bundle: it also deletes what the bundle does not have."
+        description="If no format fits: our field and theirs, such as "
+        '["content=text", "created_at=date"].'
+    ),
+]
+MirrorDeletions = Annotated[
+    StrictBool,
+    Field(description="Delete what this source had before and no longer has."),
+]
+OnConflict = Annotated[
+    requests.OnConflict | None,
+    WithJsonSchema({"type": "string", "enum": list(ConflictResolution)}),
+    Field(
+        description="If another memory has the id: skip keeps it, overwrite replaces it, merge "
+        "keeps the newer updated_at, keep_both adds the bundle's under a new id, fail refuses all, "
+        "mirror makes the store equal to the bundle. Default: skip; for other systems merge."
     ),
 ]
 Embeddings = Annotated[
     requests.Embeddings,
     Field(
-        description="Vectors of the bundle: auto keeps them if the models match, else drops "
-        "them; keep and drop always do; reembed computes those that are missing or that auto would "
-        "drop."
+        description="Vectors: auto keeps them if the models match, else drops them; keep and drop "
+        "always do; reembed also computes what is missing."
     ),
 ]
 Strict = Annotated[
     StrictBool, Field(description="Refuse the whole bundle if any entry is invalid.")
 ]
-RestoreDeleted = Annotated[
-    StrictBool, Field(description="Also import memories that were deleted here.")
-]
+RestoreDeleted = Annotated[StrictBool, Field(description="Also import what was deleted here.")]
 SkipSameText = Annotated[
     StrictBool,
     Field(description="Leave out new memories whose text another memory has."),
 ]
 WritePlan = Annotated[
     StrictBool,
-    Field(description="Also write a file that lists what happens to each entry (plan_path)."),
+    Field(description="Also write what happens to each entry to a file."),
 ]
 
 # Single memories
@@ -136,9 +143,7 @@ Confidence = Annotated[
 ]
 Supersedes = Annotated[str, Field(description="The id of the memory that this one corrects.")]
 RelatedTo = Annotated[list[str], Field(description="Ids of related memories.")]
-Query = Annotated[
-    str, Field(description="A question or keywords, in any language. Empty: list the newest.")
-]
+Query = Annotated[str, Field(description="A question or keywords. Empty: list the newest.")]
 Count = Annotated[
     int, Field(description="How many memories at most, up to 20.", ge=1, le=20, strict=True)
 ]

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from mcp.types import CallToolResult, ResourceLink
 
+from tribal_mcp.errors import PathNotAllowed
 from tribal_mcp.mcp_server.arguments import (
     All,
     AllowSmaller,
@@ -14,8 +15,11 @@ from tribal_mcp.mcp_server.arguments import (
     Discard,
     DryRun,
     Embeddings,
+    Format,
     IncludeRelated,
     InputPath,
+    Mapping,
+    MirrorDeletions,
     OnConflict,
     OutputPath,
     Overwrite,
@@ -29,7 +33,8 @@ from tribal_mcp.mcp_server.arguments import (
     WritePlan,
 )
 from tribal_mcp.mcp_server.tool import Ctx, PlainTool, answer, ask
-from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
+from tribal_mcp.next_steps import as_command
+from tribal_mcp.portability.choices import ReembeddingStrategy
 from tribal_mcp.services.results import ExportResult, ImportResult, ReembedResult, UndoResult
 
 INSTRUCTIONS = """\
@@ -58,8 +63,7 @@ async def tribal_export(
     reproducible: Reproducible = False,
 ) -> Annotated[CallToolResult, ExportResult]:
     """Write memories to a portable JSON bundle: a backup, or something to import elsewhere. Filters
-    by tag and date apply together; without filters, all memories are exported. Returns counts and
-    the path, not the memories."""  # noqa: D205, D209 - the description that a model reads
+    by tag and date apply together; without filters, all memories are exported."""  # noqa: D205, D209 - the description that a model reads
     arguments = {
         "tags": tags,
         "date_from": date_from,
@@ -91,17 +95,20 @@ async def tribal_import(
     *,
     input_path: InputPath = "",
     bundle_json: BundleJson = "",
-    conflict_resolution: OnConflict = ConflictResolution.SKIP,
+    conflict_resolution: OnConflict = None,
     embedding_strategy: Embeddings = ReembeddingStrategy.AUTO,
     dry_run: DryRun = False,
     strict: Strict = False,
     restore_deleted: RestoreDeleted = False,
     skip_same_text: SkipSameText = False,
     write_plan: WritePlan = False,
+    format: Format = "",  # noqa: A002 - as it is named for the model
+    mapping: Mapping = [],  # noqa: B006 - as above
+    mirror_deletions: MirrorDeletions = False,
 ) -> Annotated[CallToolResult, ImportResult]:
-    """Import memories from a bundle. The whole file is checked before anything is written. Run it
-    with dry_run=true first and show the counts and the first changes. If it is interrupted, the
-    same call completes it; tribal_undo undoes it."""  # noqa: D205, D209 - the description that a model reads
+    """Import memories from a bundle or from another system (ChatGPT, Claude Code, mem0, CSV …).
+    Run it with dry_run=true first and show the counts and the first changes. If it is interrupted,
+    the same call completes it; tribal_undo undoes it."""  # noqa: D205, D209 - the description that a model reads
     arguments = {
         "input_path": input_path,
         "bundle_json": bundle_json,
@@ -112,8 +119,15 @@ async def tribal_import(
         "restore_deleted": restore_deleted,
         "skip_same_text": skip_same_text,
         "write_plan": write_plan,
+        "format": format,
+        "mapping": mapping,
+        "mirror_deletions": mirror_deletions,
     }
-    result = ImportResult(**await ask(ctx, "import", arguments))
+    try:
+        result = ImportResult(**await ask(ctx, "import", arguments))
+    except PathNotAllowed as error:
+        command = as_command("import", {"input_path": input_path})
+        raise error.extended(f"The user can import it with {command}.") from None
     told = answer(result)
     told.is_error = result.total > 0 and result.errors == result.total
     return told
@@ -126,8 +140,8 @@ async def tribal_reembed(
     dry_run: DryRun = False,
 ) -> ReembedResult:
     """Compute vectors for the memories that have none, with the configured embedding model; with
-    all=true, for every memory, which changes the store's model. If it is interrupted, the same call
-    continues. Run it with dry_run=true first and show the count, duration and tokens."""  # noqa: D205, D209 - as above
+    all=true, for every memory, which changes the store's model. If interrupted, repeat the call.
+    Run it with dry_run=true first and show the count, duration and tokens."""  # noqa: D205, D209 - as above
     return ReembedResult(**await ask(ctx, "reembed", {"all": all, "dry_run": dry_run}))
 
 

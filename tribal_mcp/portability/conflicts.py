@@ -35,6 +35,7 @@ class Reason(StrEnum):
     NEWER = "newer"
     OLDER = "older"
     VECTOR_ADDED = "identical, but with an embedding"
+    CHANGED_THERE = "changed in the source"
     SAME_TIME = "conflict: different content, same updated_at"
     CONFLICT = "conflict: differs from the existing memory"
     KEPT_BOTH = "differs from the existing memory: added under a new id"
@@ -63,6 +64,7 @@ _REPLACED = Decision(Action.OVERWRITE, Reason.REPLACED)
 _NEWER = Decision(Action.OVERWRITE, Reason.NEWER)
 _OLDER = Decision(Action.SKIP, Reason.OLDER)
 _VECTOR_ADDED = Decision(Action.OVERWRITE, Reason.VECTOR_ADDED)
+_CHANGED_THERE = Decision(Action.OVERWRITE, Reason.CHANGED_THERE)
 _SAME_TIME = Decision(Action.SKIP, Reason.SAME_TIME)
 _KEPT_BOTH = Decision(Action.INSERT, Reason.KEPT_BOTH)
 _CONFLICT = Decision(Action.REFUSE, Reason.CONFLICT)
@@ -76,6 +78,7 @@ def decide(  # noqa: PLR0911 - one return per row of the decision table
     strategy: ConflictResolution,
     *,
     restore_deleted: bool = False,
+    incoming_wins_ties: bool = False,
 ) -> Decision:
     """The decision for an incoming memory.
 
@@ -85,6 +88,8 @@ def decide(  # noqa: PLR0911 - one return per row of the decision table
         incoming: the memory from the bundle.
         strategy: how to resolve a conflict.
         restore_deleted: also restore a memory that the store deleted later.
+        incoming_wins_ties: under MERGE, take the incoming memory if both have the same
+            `updated_at`: it comes from the system that the existing one came from.
     """
     if existing is None:
         return _NEW
@@ -107,7 +112,7 @@ def decide(  # noqa: PLR0911 - one return per row of the decision table
     if incoming.updated_at != existing.updated_at:
         return _NEWER if incoming.updated_at > existing.updated_at else _OLDER
     if not same:
-        return _SAME_TIME
+        return _CHANGED_THERE if incoming_wins_ties else _SAME_TIME
     gains_vector = existing.embedding is None and incoming.embedding is not None
     return _VECTOR_ADDED if gains_vector else _IDENTICAL
 

@@ -64,6 +64,18 @@ class ImportRequest(Request):
     restore_deleted: Switch = False
     skip_same_text: Switch = False
     write_plan: bool = False
+    format: str = ""
+    """The name of the source's format; by default it is recognised."""
+    mapping: list[str] = []
+    """For records in no known format: a field of a memory, `=`, and the name of the source's."""
+    conversations: Switch = False
+    """Also import the messages of conversations, where the source has them."""
+    add_tags: list[str] = []
+    map_tags: list[str] = []
+    """An old tag, `=`, and the new one; nothing after the `=` removes the tag."""
+    instance: str = ""
+    mirror_deletions: Switch = False
+    """Delete memories imported from the same source before that it no longer has."""
     spool_file: str = ""
     """The spool file that holds the bundle, alone or wrapped with options."""
 

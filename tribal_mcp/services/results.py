@@ -111,6 +111,9 @@ class ImportSummary(BaseModel):
     )
     deletions: int = Field(0, description="tombstones in the bundle")
     deleted: int = Field(0, description="memories deleted here because of them")
+    missing: int = Field(
+        0, description="memories imported from this source before that it no longer has"
+    )
     dangling: int = Field(
         0,
         description="links (supersedes, related_to) to memories neither in the bundle nor here",
@@ -129,6 +132,9 @@ class ImportSummary(BaseModel):
 class ImportResult(ImportSummary, Result):
     """An import."""
 
+    format: str = Field("", description="the source's format; empty: a bundle")
+    found: int = Field(0, description="records in a source that is no bundle")
+    left_out: int = Field(0, description="of them: not memories; notes say why")
     plan_path: str = Field("", description="the plan file, if requested: one line for each entry")
     next_step: str = Field("", description="what to do next")
 

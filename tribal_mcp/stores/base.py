@@ -36,6 +36,8 @@ OnWait = Callable[[str], None]
 
 UNDATED = "created_at_unknown"
 """The extra field of an entry whose creation date is unknown."""
+IMPORTED_FROM = "imported_from"
+"""The extra field of an entry that names the format which it was imported from."""
 
 
 @dataclass(frozen=True, slots=True)

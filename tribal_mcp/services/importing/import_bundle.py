@@ -1,11 +1,10 @@
 """The use case: import a bundle from a file, from text, or from the body of a request."""
 
 import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
-from io import BytesIO
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import anyio.to_thread
@@ -15,19 +14,19 @@ from tribal_mcp.embedding.providers import embedder_of
 from tribal_mcp.errors import EmbedderError, UsageError
 from tribal_mcp.files.bundle_folders import dated_name
 from tribal_mcp.next_steps import NextStep
-from tribal_mcp.portability.bundle.envelope import is_wrapped, unwrap
-from tribal_mcp.portability.bundle.reader import BundleReader, inline_file
 from tribal_mcp.portability.bundle.verification import Verified
 from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
+from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.embedders import configured_model, without_vector
 from tribal_mcp.services.importing.envelope import unwrapped
 from tribal_mcp.services.importing.importer import Options, import_entries
-from tribal_mcp.services.importing.sources import VerifiedBundle
+from tribal_mcp.services.importing.other_systems import NOT_IMPORTED, Opened, opened, pairs
+from tribal_mcp.services.importing.sources import Scope, VerifiedBundle
 from tribal_mcp.services.permissions import refuse_change
 from tribal_mcp.services.requests import ImportRequest
 from tribal_mcp.services.results import ChangeResult, ImportResult
-from tribal_mcp.stores.base import MemoryStore
+from tribal_mcp.stores.base import IMPORTED_FROM, MemoryStore
 from tribal_mcp.stores.restore_points import OpenPoint, RestorePoints
 from tribal_mcp.text import counted
 
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from tribal_mcp.files.directory import Draft
 
 _VERIFIED_PERCENT = 10.0
-_NOT_IMPORTED = "Nothing was imported."
 
 
 async def run_import(context: Context, request: ImportRequest) -> ImportResult:
@@ -44,7 +42,7 @@ async def run_import(context: Context, request: ImportRequest) -> ImportResult:
     A request body may wrap the bundle with options, `dry_run` among them, so the permission is
     checked once those are known.
     """
-    still_wanted = partial(context.refuse_if_stopped, _NOT_IMPORTED)
+    still_wanted = partial(context.refuse_if_stopped, NOT_IMPORTED)
     async with unwrapped(request, context.spool, context.limits, still_wanted) as bare:
         if context.read_only:
             refuse_change("import", bare.model_dump())
@@ -55,25 +53,23 @@ async def _import(context: Context, request: ImportRequest) -> ImportResult:
     if sum(map(bool, (request.input_path, request.bundle_json, request.spool_file))) != 1:
         raise UsageError("Give either the path of a bundle or the bundle itself, and not both.")
     strategy = request.embedding_strategy
-    with _bundle(context, request) as reader:
-        verifying = context.verifying(_VERIFIED_PERCENT, _NOT_IMPORTED)
+    scope = Scope(request.add_tags, pairs(request.map_tags, "map_tags"), request.instance)
+    async with opened(context, request) as source:
+        reader, options = source.reader, _options(request, source, scope)
+        verifying = context.verifying(_VERIFIED_PERCENT, NOT_IMPORTED)
         verified = await anyio.to_thread.run_sync(
             partial(reader.verify, verifying, strict=request.strict)
         )
         async with context.store() as store, _plan_file(context, request) as plan:
-            point = await _restore_point(context, request, verified, store)
+            how = f"{options.conflict_resolution}, {options.embedding_strategy}"
+            how += ", same texts left out" if request.skip_same_text else ""
+            point = await _restore_point(context, request, how, verified, store)
             embedder = await _embedder(context, store, strategy)
             summary = await import_entries(
-                VerifiedBundle(reader, verified),
+                VerifiedBundle(reader, verified, scope),
                 store,
                 configured_model(context.settings),
-                Options(
-                    request.conflict_resolution,
-                    strategy,
-                    dry_run=request.dry_run,
-                    restore_deleted=request.restore_deleted,
-                    skip_same_text=request.skip_same_text,
-                ),
+                options,
                 embedder=embedder,
                 point=point,
                 on_change=partial(_write_line, plan) if plan else None,
@@ -84,43 +80,59 @@ async def _import(context: Context, request: ImportRequest) -> ImportResult:
                 ),
             )
     result = ImportResult(**summary.model_dump())
+    source.account(result)
     result.plan_path = os.fspath(plan.path) if plan else ""
     result.next_steps = next_steps(request, result)
     return result
 
 
-@contextmanager
-def _bundle(context: Context, request: ImportRequest) -> Iterator[BundleReader]:
-    with ExitStack() as stack:
+def _options(request: ImportRequest, source: Opened, scope: Scope) -> Options:
+    """How to import what was opened.
 
-        def scratch() -> BinaryIO:
-            if request.bundle_json:
-                return BytesIO()
-            return stack.enter_context(context.spool.scratch(elsewhere=request.dry_run))
+    By default another system's version of its own record replaces an older one, and a bundle's
+    entry replaces nothing.
 
-        file: BinaryIO
-        if request.bundle_json:
-            file = inline_file(request.bundle_json, context.limits)
-        elif request.spool_file:
-            file = stack.enter_context(context.spool.reading(request.spool_file))
-        else:
-            limit = context.limits.file_bytes
-            file = stack.enter_context(context.bundle_folders.open_input(request.input_path, limit))
-        if not request.spool_file and is_wrapped(file, context.limits):
-            file = _unwrapped(context, file, scratch())
-        yield BundleReader(file, context.limits, scratch=scratch)
-
-
-def _unwrapped(context: Context, file: BinaryIO, alone: BinaryIO) -> BinaryIO:
-    """The bundle in the answer of TribalMemory's server to an export."""
-    still_wanted = partial(context.refuse_if_stopped, _NOT_IMPORTED)
-    if options := unwrap(file, alone, context.limits, still_wanted):
-        raise UsageError(
-            f"{next(iter(options))!r:.80} stands beside the bundle in the file, where it has no "
-            "effect. Nothing was imported. Remove it, and give it as an option of the import."
+    Raises:
+        UsageError: the options don't fit the source.
+    """
+    made = source.conversion
+    strategy = request.conflict_resolution
+    if made is None:
+        if request.mirror_deletions or request.mapping or request.conversations:
+            raise UsageError(
+                "mirror_deletions, mapping and conversations are for sources of other systems, and "
+                "this is a bundle. Nothing was imported. Leave them out; the conflict resolution "
+                "'mirror' makes the store equal to a bundle."
+            )
+        return Options(
+            strategy,
+            request.embedding_strategy,
+            dry_run=request.dry_run,
+            restore_deleted=request.restore_deleted,
+            skip_same_text=request.skip_same_text,
         )
-    alone.seek(0)
-    return alone
+    if strategy is ConflictResolution.MIRROR:
+        raise UsageError(
+            f"The store can't be made equal to {made.format.title}. Nothing was imported. To "
+            "delete what was imported from it before and is no longer there, mirror its deletions."
+        )
+    if "conflict_resolution" not in request.model_fields_set:
+        strategy = ConflictResolution.MERGE
+    instances = {scope.instance} if scope.instance else made.instances
+    return Options(
+        strategy,
+        request.embedding_strategy,
+        dry_run=request.dry_run,
+        restore_deleted=request.restore_deleted,
+        skip_same_text=request.skip_same_text,
+        incoming_wins_ties=True,
+        is_from_source=partial(_is_from, made.format.name, instances),
+        mirror_deletions=request.mirror_deletions,
+    )
+
+
+def _is_from(format_name: str, instances: Collection[str], entry: MemoryEntry) -> bool:
+    return entry.extra.get(IMPORTED_FROM) == format_name and entry.source_instance in instances
 
 
 @asynccontextmanager
@@ -139,13 +151,11 @@ def _write_line(file: BinaryIO, change: ChangeResult) -> None:
 
 
 async def _restore_point(
-    context: Context, request: ImportRequest, verified: Verified, store: MemoryStore
+    context: Context, request: ImportRequest, how: str, verified: Verified, store: MemoryStore
 ) -> OpenPoint | None:
     points = RestorePoints.of(store, context.settings.restore_points)
     if request.dry_run or points is None:
         return None
-    how = f"{request.conflict_resolution}, {request.embedding_strategy}"
-    how += ", same texts left out" if request.skip_same_text else ""
     source = os.path.basename(request.input_path) or "inline bundle"  # noqa: PTH119 - text only
     model = await store.identity()
     return points.begin("import", source, verified.sha256, how, model=model)
@@ -190,6 +200,13 @@ def next_steps(request: ImportRequest, result: ImportResult) -> list[NextStep]:
     if result.needs_reembedding:
         step = f"{without_vector(result.without_vector)} To add vectors, run {{call}}."
         steps.append(NextStep(step, "reembed"))
+    if result.missing and not request.mirror_deletions:
+        were = counted(result.missing, "memory that was", "memories that were")
+        step = (
+            f"{were} imported from this source before can't be found in it any more. To delete "
+            "them here too, run {call}."
+        )
+        steps.append(NextStep(step, "import", given | {"mirror_deletions": True}))
     steps += _about_skipped(result, given)
     if result.restore_point:
         undo = {"point": result.restore_point}

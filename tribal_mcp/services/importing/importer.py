@@ -46,6 +46,10 @@ class Options:
         dry_run: plan only, write nothing.
         restore_deleted: import memories that were deleted here.
         skip_same_text: leave out new memories whose text another memory has.
+        incoming_wins_ties: under MERGE, take an entry that differs at the same `updated_at`.
+        is_from_source: whether a memory was imported from the source before: those that the source
+            no longer has are counted. None if the source is a bundle.
+        mirror_deletions: delete those too.
     """
 
     conflict_resolution: ConflictResolution = ConflictResolution.SKIP
@@ -53,6 +57,9 @@ class Options:
     dry_run: bool = False
     restore_deleted: bool = False
     skip_same_text: bool = False
+    incoming_wins_ties: bool = False
+    is_from_source: Callable[[MemoryEntry], bool] | None = None
+    mirror_deletions: bool = False
 
 
 async def import_entries(
@@ -94,6 +101,7 @@ async def import_entries(
         vectors.arriving,
         Report(summary, on_change),
         options.restore_deleted,
+        options.incoming_wins_ties,
     )
     if options.skip_same_text:
         await planner.same_texts.look_ahead(source, planner.decisions)
@@ -104,7 +112,7 @@ async def import_entries(
         work = Work(embedder, ReembedResult(model=str(embedder.identity)))
         new = NewVectors(store, vectors, work, options.dry_run)
         planner.arriving = _unchanged
-    run = _Import(source, store, planner, vectors, state.identity, new, point)
+    run = _Import(source, store, planner, options, vectors, state.identity, new, point)
     with closing(point) if point else nullcontext():
         await run.all(watch)
         await run.finish()
@@ -147,6 +155,7 @@ class _Import:
         source: the bundle.
         store: where it goes.
         planner: plans each batch, and counts.
+        options: how to import.
         vectors: what becomes of the bundle's vectors.
         model: the store's model as the vectors were planned for it.
         new: makes new vectors.
@@ -156,13 +165,14 @@ class _Import:
     source: EntrySource
     store: MemoryStore
     planner: Planner
+    options: Options
     vectors: VectorPlan
     model: EmbeddingMetadata | None
     new: NewVectors | None
     point: OpenPoint | None
     _links: Links = field(default_factory=Links)
     _bundled: set[str] = field(default_factory=set)
-    """The ids of the bundle's entries, if the store is to have no others."""
+    """The ids of the bundle's entries, if it matters which memories it does not have."""
     _adopt: EmbeddingMetadata | None = field(init=False)
     """The model that the store takes over with the first batch."""
     _writing: bool = field(default=False, init=False)
@@ -208,12 +218,32 @@ class _Import:
                 batch = await self.new.of(batch)
                 self.planner.report.made = self.new.made
             yield partial(self.planner.entries, batch), len(batch)
-            if self.planner.strategy is ConflictResolution.MIRROR:
+            if self._needs_others:
                 self._bundled.update(e.id for e in batch if isinstance(e, MemoryEntry))
-        if self.planner.strategy is ConflictResolution.MIRROR:
-            others = [i for i in await self.store.list_ids() if i not in self._bundled]
-            for start in range(0, len(others), STEP):
-                yield partial(self.planner.removals, others[start : start + STEP]), 0
+        if self._needs_others:
+            async for others in self._others():
+                yield partial(self.planner.removals, others), 0
+
+    @property
+    def _needs_others(self) -> bool:
+        """Whether memories that the bundle does not have are counted or deleted."""
+        mirrors = self.options.conflict_resolution is ConflictResolution.MIRROR
+        return mirrors or self.options.is_from_source is not None
+
+    async def _others(self) -> AsyncIterator[list[str]]:
+        """The memories to delete because the bundle does not have them."""
+        others = [i for i in await self.store.list_ids() if i not in self._bundled]
+        is_from_source = self.options.is_from_source
+        for start in range(0, len(others), STEP):
+            batch = others[start : start + STEP]
+            if is_from_source:
+                here = await self.store.get_many(batch, vectors=False)
+                batch = [memory_id for memory_id, entry in here.items() if is_from_source(entry)]
+                self.summary.missing += len(batch)
+                if not self.options.mirror_deletions:
+                    continue
+            if batch:
+                yield batch
 
     async def _batch(self, plan: Callable[[], Awaitable[Step]]) -> None:
         """Plan a batch and write it, in one session."""

@@ -62,6 +62,7 @@ class Planner:
         arriving: turns an entry into what the store is to get.
         report: counts and describes what becomes of every entry.
         restore_deleted: import memories that were deleted here.
+        incoming_wins_ties: under MERGE, take an entry that differs at the same `updated_at`.
     """
 
     store: MemoryStore
@@ -69,6 +70,7 @@ class Planner:
     arriving: Arriving
     report: Report
     restore_deleted: bool = False
+    incoming_wins_ties: bool = False
     same_texts: SameTexts = field(init=False)
     _copies: dict[str, str] = field(default_factory=dict, init=False)
     """New ids of entries that are kept beside stored memories, by their ids in the bundle."""
@@ -247,7 +249,13 @@ class Planner:
             linked = self._linked(entry)
             if linked.same_but_for_vector(here):
                 entry = linked
-        return decide(here, entry, self.strategy, restore_deleted=self.restore_deleted)
+        return decide(
+            here,
+            entry,
+            self.strategy,
+            restore_deleted=self.restore_deleted,
+            incoming_wins_ties=self.incoming_wins_ties,
+        )
 
     def _linked(self, entry: MemoryEntry) -> MemoryEntry:
         """The entry, linked to the copies of entries and to what is kept in their place."""

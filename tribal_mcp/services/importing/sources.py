@@ -1,7 +1,7 @@
 """Where an import reads from: a verified bundle in a file, or one in memory."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from tribal_mcp.errors import UsageError
@@ -12,6 +12,7 @@ from tribal_mcp.portability.bundle.reader import BundleReader
 from tribal_mcp.portability.bundle.tombstones import Tombstone
 from tribal_mcp.portability.bundle.verification import Verified
 from tribal_mcp.portability.manifest import SELECTION, SINCE, EmbeddingManifest
+from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.text import counted
 
 
@@ -105,11 +106,35 @@ class HeldBundle:
 
 
 @dataclass(frozen=True, slots=True)
+class Scope:
+    """Changes to the scope of every memory that is imported.
+
+    Attributes:
+        add_tags: tags that each gets.
+        map_tags: new names of tags; an empty name removes the tag.
+        instance: the source instance of each, instead of the format's.
+    """
+
+    add_tags: Sequence[str] = ()
+    map_tags: Mapping[str, str] = field(default_factory=dict)
+    instance: str = ""
+
+    def apply(self, entry: MemoryEntry) -> MemoryEntry:
+        """The entry with these changes."""
+        if not (self.add_tags or self.map_tags or self.instance):
+            return entry
+        tags = [self.map_tags.get(tag, tag) for tag in entry.tags]
+        tags = list(dict.fromkeys(filter(None, [*tags, *self.add_tags])))
+        return replace(entry, tags=tags, source_instance=self.instance or entry.source_instance)
+
+
+@dataclass(frozen=True, slots=True)
 class VerifiedBundle:
     """A file that has been verified, as a source."""
 
     reader: BundleReader
     verified: Verified
+    scope: Scope = Scope()
 
     @property
     def manifest(self) -> EmbeddingManifest:
@@ -143,7 +168,12 @@ class VerifiedBundle:
 
     def batches(self, size: int) -> Iterator[list[Item]]:
         """Its entries in order."""
-        return self.reader.batches(size)
+        if self.scope == Scope():
+            return self.reader.batches(size)
+        return (
+            [self.scope.apply(i) if isinstance(i, MemoryEntry) else i for i in batch]
+            for batch in self.reader.batches(size)
+        )
 
     def tombstones(self, size: int) -> Iterator[dict[str, int]]:
         """Its tombstones: ids, and the time of deletion in microseconds UTC."""

@@ -1,0 +1,119 @@
+"""Private, read-only snapshots of the SQLite databases of other programs."""
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tribal_mcp.errors import BundleError
+from tribal_mcp.files.origins import Origin, head_of
+from tribal_mcp.portability.limits import MIB
+
+_COPIES = 5
+_SUFFIXES = ("", "-wal")
+
+
+class Database:
+    """A private, read-only copy of a SQLite database. Views and triggers in it never run.
+
+    Attributes:
+        tables: the columns of each of its tables, in order. Views and virtual tables are not
+            among them.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, shown: str) -> None:
+        self._connection = connection
+        self._shown = shown
+        self.tables: dict[str, list[str]] = {}
+        for name, sql in self._rows(
+            "SELECT name, sql FROM sqlite_master WHERE type = 'table' ORDER BY name"
+        ):
+            if isinstance(name, str) and not str(sql).upper().startswith("CREATE VIRTUAL"):
+                columns = self._rows("SELECT name FROM pragma_table_info(?)", name)
+                self.tables[name] = [column for (column,) in columns]
+
+    def rows(self, table: str, order: str = "rowid") -> Iterator[dict[str, Any]]:
+        """The rows of a table as values by column.
+
+        Raises:
+            BundleError: the database is damaged.
+        """
+        columns = self.tables[table]
+        listed = ", ".join(map(_quoted, columns))
+        for row in self._rows(f"SELECT {listed} FROM {_quoted(table)} ORDER BY {_quoted(order)}"):  # noqa: S608 - names from the schema, quoted
+            yield dict(zip(columns, row, strict=True))
+
+    def _rows(self, sql: str, *values: object) -> Iterator[tuple[Any, ...]]:
+        try:
+            yield from self._connection.execute(sql, values)
+        except (sqlite3.Error, UnicodeError) as error:
+            raise BundleError(f"The database {self._shown!r:.80} can't be read: {error}.") from None
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def is_sqlite(origin: Origin, path: str) -> bool:
+    """Whether a file is a SQLite database."""
+    return head_of(origin, path, 16) == b"SQLite format 3\0"
+
+
+@contextmanager
+def database(origin: Origin, path: str) -> Iterator[Database]:
+    """A snapshot of a database, with what a running program has only in its `-wal` file.
+
+    Raises:
+        BundleError: it is not a readable SQLite database, or is being written to.
+    """
+    with TemporaryDirectory(prefix="tribal-") as private:
+        copy = Path(private) / "copy.db"
+        for _ in range(_COPIES):
+            before = _copied(origin, path, copy)
+            if before == _states(origin, path):
+                break
+        else:
+            raise BundleError(
+                f"{path!r:.80} changes while it is read. Close the program that uses it."
+            )
+        with closing(sqlite3.connect(copy)) as connection:
+            connection.execute("PRAGMA trusted_schema = OFF")
+            connection.set_authorizer(_only_reading)
+            yield Database(connection, path)
+
+
+def _copied(origin: Origin, path: str, copy: Path) -> list[tuple[int, int] | None]:
+    """Copy a database and its `-wal` file; returns their states before."""
+    states = _states(origin, path)
+    for suffix in _SUFFIXES:
+        target = copy.with_name(copy.name + suffix)
+        target.unlink(missing_ok=True)
+        with suppress(KeyError), origin.open(path + suffix) as source, target.open("wb") as out:
+            shutil.copyfileobj(source, out, MIB)
+    return states
+
+
+def _states(origin: Origin, path: str) -> list[tuple[int, int] | None]:
+    """Size and time of change of a database and its `-wal` file, if they are files on disk."""
+    states: list[tuple[int, int] | None] = []
+    for suffix in _SUFFIXES:
+        with suppress(KeyError, OSError), origin.open(path + suffix) as file:
+            found = os.fstat(file.fileno())
+            states.append((found.st_size, found.st_mtime_ns))
+            continue
+        states.append(None)
+    return states
+
+
+def _only_reading(action: int, *_: object) -> int:
+    allowed = {
+        sqlite3.SQLITE_SELECT,
+        sqlite3.SQLITE_READ,
+        sqlite3.SQLITE_FUNCTION,
+        sqlite3.SQLITE_PRAGMA,
+    }
+    return sqlite3.SQLITE_OK if action in allowed else sqlite3.SQLITE_DENY

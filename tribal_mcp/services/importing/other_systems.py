@@ -1,0 +1,221 @@
+"""Opens what an import reads: a bundle, or another system's source, which is turned into one."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import anyio.from_thread
+import anyio.to_thread
+
+from tribal_mcp.errors import BundleError, UsageError
+from tribal_mcp.files.origins import FileOrigin, Origin, origin_of_file
+from tribal_mcp.next_steps import NextStep
+from tribal_mcp.portability.bundle.envelope import is_wrapped, unwrap
+from tribal_mcp.portability.bundle.reader import BundleReader, inline_file
+from tribal_mcp.services.context import Context
+from tribal_mcp.services.requests import ImportRequest
+from tribal_mcp.services.results import ImportResult
+from tribal_mcp.text import counted
+
+if TYPE_CHECKING:
+    from tribal_mcp.interchange.convert import Conversion
+    from tribal_mcp.interchange.formats import Recognition
+
+BUNDLE = "bundle"
+"""The name of this program's own format."""
+
+NOT_IMPORTED = "Nothing was imported."
+_ENTRY_KEYS = {"id", "content", "created_at"}
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What an import reads.
+
+    Attributes:
+        reader: the bundle.
+        conversion: how it was made from another system's source; None for a bundle.
+        others: the formats that the source might also have.
+        notes: sentences for the user about what was not read.
+    """
+
+    reader: BundleReader
+    conversion: "Conversion | None" = None
+    others: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+    def account(self, result: ImportResult) -> None:
+        """Add to a result what became of the records that are not in the bundle."""
+        if self.conversion is None:
+            return
+        made = self.conversion
+        result.format = made.format.name
+        result.found = made.found
+        result.left_out = made.left_out.total()
+        result.total += made.rejected_count
+        result.errors += made.rejected_count
+        result.error_details = [*map(str, made.rejected), *result.error_details]
+        result.notes = [*self._notes(made), *result.notes]
+
+    def _notes(self, made: "Conversion") -> list[str]:
+        found = f"This is {made.format.title} ({made.format.name}): {made.evidence.why}."
+        if self.others:
+            found += f" It could also be read as {' or '.join(self.others)}."
+        notes = [found, *self.notes]
+        for reason, count in made.left_out.most_common():
+            places = ", ".join(made.places[reason])
+            more = ", …" if count > len(made.places[reason]) else ""
+            notes.append(f"Left out, {counted(count, 'record')}: {reason} ({places}{more}).")
+        return notes
+
+
+@asynccontextmanager
+async def opened(context: Context, request: ImportRequest) -> AsyncIterator[Opened]:
+    """What the request names.
+
+    Raises:
+        UsageError: the format is unknown, or the source could have several.
+        BundleError: it is neither a bundle nor a source of a known format.
+    """
+    with ExitStack() as stack:
+        yield await anyio.to_thread.run_sync(partial(_open, context, request, stack))
+
+
+def _open(context: Context, request: ImportRequest, stack: ExitStack) -> Opened:
+    def scratch() -> BinaryIO:
+        if request.bundle_json:
+            return BytesIO()
+        return stack.enter_context(context.spool.scratch(elsewhere=request.dry_run))
+
+    origin = _origin(context, request, stack)
+    reader, problem = None, None
+    if isinstance(origin, FileOrigin) and request.format in {"", BUNDLE}:
+        try:
+            file = _unwrapped(context, request, origin.file, scratch)
+            reader = BundleReader(file, context.limits, scratch=scratch)
+        except BundleError as error:
+            problem = error
+    if reader and (request.format or reader.manifest.embedding):
+        return Opened(reader)
+    found = _recognised(context, request, origin, plain=reader is not None)
+    if found is None:
+        if reader is None:
+            raise _unknown(request, origin, problem)
+        return Opened(reader)
+    return _converted(context, request, origin, found, scratch)
+
+
+def _origin(context: Context, request: ImportRequest, stack: ExitStack) -> Origin:
+    limits = context.limits
+    if request.input_path:
+        origin = context.bundle_folders.open_origin(request.input_path, limits)
+    elif request.bundle_json:
+        origin = origin_of_file("the text", inline_file(request.bundle_json, limits), limits)
+    else:
+        file = stack.enter_context(context.spool.reading(request.spool_file))
+        origin = origin_of_file("the body", file, limits)
+    stack.callback(origin.close)
+    return origin
+
+
+def _unwrapped(
+    context: Context, request: ImportRequest, file: BinaryIO, scratch: Callable[[], BinaryIO]
+) -> BinaryIO:
+    """The bundle in a file, without what TribalMemory's server wraps around it."""
+    if request.spool_file or not is_wrapped(file, context.limits):
+        return file
+    alone = scratch()
+    still_wanted = partial(context.refuse_if_stopped, NOT_IMPORTED)
+    if options := unwrap(file, alone, context.limits, still_wanted):
+        raise UsageError(
+            f"{next(iter(options))!r:.80} stands beside the bundle in the file, where it has no "
+            "effect. Nothing was imported. Remove it, and give it as an option of the import."
+        )
+    alone.seek(0)
+    return alone
+
+
+def _recognised(
+    context: Context, request: ImportRequest, origin: Origin, *, plain: bool
+) -> "Recognition | None":
+    """The format of a source; None if none is known, or if it is a plain list of entries."""
+    from tribal_mcp.interchange import formats  # noqa: PLC0415 - bundles don't need the parsers
+    from tribal_mcp.interchange.base import POSSIBLE  # noqa: PLC0415
+    from tribal_mcp.interchange.source import Source  # noqa: PLC0415
+
+    context.refuse_if_stopped(NOT_IMPORTED)
+    source = Source(origin)
+    if request.format:
+        return formats.named(request.format, source)
+    if request.mapping:
+        return formats.mapped(source)
+    found = formats.recognise(source)
+    if found and plain and found.evidence.certainty <= POSSIBLE:
+        path = source.file
+        if path is not None and source.peek(path).keys >= _ENTRY_KEYS:
+            return None
+    return found
+
+
+def _converted(
+    context: Context,
+    request: ImportRequest,
+    origin: Origin,
+    found: "Recognition",
+    scratch: Callable[[], BinaryIO],
+) -> Opened:
+    from tribal_mcp.interchange.base import Options  # noqa: PLC0415 - as above
+    from tribal_mcp.interchange.convert import Conversion, convert  # noqa: PLC0415
+    from tribal_mcp.interchange.source import Source  # noqa: PLC0415
+
+    def on_progress(count: int) -> None:
+        context.refuse_if_stopped(NOT_IMPORTED)
+        message = f"Read {counted(count, 'record')}"
+        anyio.from_thread.run_sync(context.progress, 0.0, message)
+
+    conversion = Conversion(found.format, found.evidence)
+    out = scratch()
+    options = Options(request.conversations, pairs(request.mapping, "mapping"))
+    convert(Source(origin), conversion, out, options, on_progress)
+    if request.strict and conversion.rejected:
+        raise BundleError(f"{conversion.rejected[0]}. {NOT_IMPORTED}")
+    out.seek(0)
+    reader = BundleReader(out, context.limits, scratch=scratch)
+    return Opened(reader, conversion, [f.name for f in found.others], origin.notes)
+
+
+def pairs(given: Sequence[str], name: str) -> dict[str, str]:
+    """Arguments such as `["content=text"]` as a mapping.
+
+    Raises:
+        UsageError: one has no `=`, no name before it, or a name that another one has.
+    """
+    found: dict[str, str] = {}
+    for pair in given:
+        key, sign, value = pair.partition("=")
+        if not sign or not key or key in found:
+            raise UsageError(
+                f"{name} has {pair!r:.80}; each must be two names with = between them, such as "
+                f"'content=text', and none may be given twice. {NOT_IMPORTED}"
+            )
+        found[key] = value
+    return found
+
+
+def _unknown(request: ImportRequest, origin: Origin, problem: BundleError | None) -> BundleError:
+    from tribal_mcp.interchange.formats import formats  # noqa: PLC0415 - as above
+
+    given: dict[str, Any] = {"input_path": request.input_path} if request.input_path else {}
+    names = ", ".join(sorted(formats()))
+    step = NextStep(
+        "If it is a table or a list of records, say which field is the text: {call}.",
+        "import",
+        {**given, "mapping": ["content=text"], "dry_run": True},
+    )
+    looked = f"It is also in none of the other formats that are known: {names}."
+    if problem:
+        return problem.extended(looked, step)
+    return BundleError(f"{origin.name!r:.80} is not a bundle. {looked} {NOT_IMPORTED}", step)
