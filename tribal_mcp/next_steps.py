@@ -15,11 +15,13 @@ class NextStep:
         action: the use case, by its name in `services.jobs.JOBS`; empty if there is none.
         arguments: its arguments, by the names of its request. A value `...` is for the user to
             fill in.
+        elsewhere: it is for another store than the one that was used.
     """
 
     text: str
     action: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    elsewhere: bool = False
 
 
 def to_json(steps: Iterable[NextStep]) -> list[list[Any]]:

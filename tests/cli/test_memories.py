@@ -193,3 +193,17 @@ def test_a_bundle_is_not_replaced_by_a_much_smaller_one(tribal: Tribal, tmp_path
     allowed = ("--overwrite", "--allow-smaller", "--to", "2026-01-01T05:00")
     assert tribal("export", "backup.json", *allowed).code == 0
     assert len(Path("backup.json").read_bytes()) < len(whole)
+
+
+def test_the_next_steps_of_an_error_name_the_store_and_those_for_another_store_do_not(
+    tribal: Tribal, tmp_path: Path
+) -> None:
+    place = ("--data-dir", str(tmp_path / "other"), "--collection", "work")
+    tribal("remember", "Tea", *place)
+    shown = tribal("show", "nobody", *place)
+    assert shown.code == 2
+    assert f"`tribal-mcp list --data-dir {tmp_path / 'other'} --collection work`" in shown.err
+    out = tribal("export", str(tmp_path / "a.json"), *place).out
+    assert f"`tribal-mcp import {tmp_path / 'a.json'} --dry-run` there" in out
+    rescued = tribal("rescue", str(tmp_path / "b.json"), *place).out
+    assert f"`tribal-mcp import {tmp_path / 'b.json'} --data-dir FOLDER`" in rescued

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -11,21 +12,18 @@ from tribal_mcp.next_steps import NextStep, in_words
 Commands = Mapping[str, click.Command]
 
 
-def in_commands(
-    steps: Iterable[NextStep], commands: Commands, store: Mapping[str, str] | None = None
-) -> list[str]:
-    """Each step as a sentence, with its command line in backticks.
-
-    Args:
-        steps: what to do next.
-        commands: by name.
-        store: the options for the store that the running command was given, to repeat them.
-    """
+def in_store(steps: Iterable[NextStep], store: Mapping[str, str]) -> list[NextStep]:
+    """The steps for the store whose options the running command was given: they repeat them."""
     return [
-        in_words(
-            [step],
-            lambda action, given: f"`{command_line(commands[action], {**given, **(store or {})})}`",
-        )
+        step if step.elsewhere else replace(step, arguments={**step.arguments, **store})
+        for step in steps
+    ]
+
+
+def in_commands(steps: Iterable[NextStep], commands: Commands) -> list[str]:
+    """Each step as a sentence, with its command line in backticks."""
+    return [
+        in_words([step], lambda action, given: f"`{command_line(commands[action], given)}`")
         for step in steps
     ]
 

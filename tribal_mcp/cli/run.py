@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tribal_mcp.cli.next_steps import in_commands
+from tribal_mcp.cli.next_steps import in_commands, in_store
 from tribal_mcp.cli.text import printable_json
 from tribal_mcp.cli.usage import store_options
-from tribal_mcp.errors import NoSpace, UsageError
+from tribal_mcp.errors import NoSpace, TribalError, UsageError
 
 if TYPE_CHECKING:
     from tribal_mcp.services.results import Result
@@ -53,14 +53,18 @@ def run(name: str, arguments: dict[str, Any]) -> "Result":
     settings, limits = load(store_options())
     with Progress() as progress, stopping(progress) as stop:
         context = Context(settings, limits, progress, stop, trusted=True)
-        return anyio.run(run_job, context, name, arguments)
+        try:
+            return anyio.run(run_job, context, name, arguments)
+        except TribalError as error:
+            error.next_steps = tuple(in_store(error.next_steps, store_options()))
+            raise
 
 
 def show(result: "Result", title: str, *, as_json: bool) -> None:
     """Print a result with the next steps, as a table or as JSON."""
     app = click.get_current_context().find_root().command
     assert isinstance(app, click.Group)  # noqa: S101 - all commands are in one
-    steps = in_commands(result.next_steps, app.commands, store_options())
+    steps = in_commands(in_store(result.next_steps, store_options()), app.commands)
     with _writing():
         if as_json:
             result.next_step = " ".join(steps)

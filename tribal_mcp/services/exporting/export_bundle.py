@@ -125,6 +125,7 @@ def _next_steps(selection: Selection, export: Export, path: str) -> list[NextSte
                 "To see what this bundle would change in another store, run {call} there.",
                 "import",
                 {"input_path": path, "dry_run": True},
+                elsewhere=True,
             )
         ]
         if selection.since:

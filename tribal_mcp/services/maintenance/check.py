@@ -68,10 +68,11 @@ async def run_rescue(context: Context, request: ExportRequest) -> RescueResult:
         next_step="",
         next_steps=[
             NextStep(
-                "Set TRIBAL_DATA_DIR to a new folder, run {call}, and check the memories before "
-                "you remove the damaged folder.",
+                "To restore it, run {call} with a new folder, and check the memories before you "
+                "remove the damaged one.",
                 "import",
-                {"input_path": request.output_path},
+                {"input_path": request.output_path, "data_dir": ...},
+                elsewhere=True,
             )
         ],
     )
