@@ -119,16 +119,23 @@ def _(result: UndoResult) -> Rows:
 
 @rows.register
 def _(result: HistoryResult) -> Rows:
-    return [(operation.point, _of_operation(operation)) for operation in result.operations]
+    table: Rows = []
+    for operation in result.operations:
+        table += [(operation.point, _what_changed(operation)), ("", _when(operation))]
+    return table
 
 
-def _of_operation(operation: HistoryEntry) -> str:
+def _what_changed(operation: HistoryEntry) -> str:
     did = _parts({what.replace("_", " "): count for what, count in operation.counts.items()})
-    state = "" if operation.state == "complete" else f" ({operation.state})"
     how = f" [{operation.how}]" if operation.how else ""
-    what = f"{operation.operation} {operation.source}".rstrip()
-    about = f"{operation.local_time}, {_size(operation.bytes)}"
-    return f"{what}{how}: {did or 'no changes'}{state} ({about})"
+    return f"{operation.operation} {operation.source}".rstrip() + f"{how}: {did or 'no changes'}"
+
+
+def _when(operation: HistoryEntry) -> str:
+    states = [] if operation.state == "complete" else [operation.state]
+    if not operation.can_undo and operation.state != "undone":
+        states.append("can't be undone")
+    return ", ".join([operation.local_time, _size(operation.bytes), *states])
 
 
 @rows.register

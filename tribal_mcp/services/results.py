@@ -176,7 +176,9 @@ class HistoryEntry(BaseModel):
     how: str = Field(description="its arguments")
     counts: dict[str, int] = Field(description="what it changed")
     state: str = Field(description="complete, interrupted or undone")
-    can_undo: bool = Field(description="whether the earlier versions are still kept")
+    can_undo: bool = Field(
+        description="whether the earlier versions are still kept; those before a repair never are"
+    )
     bytes: int = Field(0, description="size of what is kept to undo it")
 
 
@@ -232,6 +234,7 @@ class CopyResult(Result):
     written: int = Field(0, description="memories that this call wrote")
     forgotten: int = Field(0, description="tombstones")
     sha256: str = Field("", description="the checksum of both sides, in the order of the ids")
+    restore_point: str = Field("", description="identifies the copy for undo in the target")
     dry_run: bool = False
     duration_ms: int = 0
     notes: list[str] = []
@@ -253,7 +256,7 @@ class ReembedResult(Result):
         None, description="dry run with a paid provider: estimated number of tokens"
     )
     dry_run: bool = False
-    restore_point: str = Field("", description="identifies a change of model for undo")
+    restore_point: str = Field("", description="identifies this for undo; empty: no change")
     duration_ms: int = 0
     notes: list[str] = []
     next_step: str = Field("", description="what to do next")

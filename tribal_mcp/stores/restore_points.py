@@ -40,6 +40,8 @@ from tribal_mcp.text import counted
 FOLDER = "restore"
 SESSION = "remember"
 """The operation whose restore point grows with each memory that a process stores."""
+REPAIR = "repair"
+"""The operation that keeps nothing of what was before, so it can't be undone."""
 KEEP = 20
 """How many restore points keep their contents by default."""
 
@@ -53,7 +55,7 @@ class Point(BaseModel):
     Attributes:
         id: the name of the restore point: the operation's time in UTC.
         number: rises with each restore point of the folder; 0 in those of versions before 0.2.
-        operation: what changed the memories: import, undo, forget, reembed, remember.
+        operation: what changed the memories: import, undo, forget, reembed, copy, remember, repair.
         source: the name of the bundle, or the restore point that was undone.
         sha256: the hash of the bundle's entries.
         how: the arguments, as text.
@@ -252,6 +254,17 @@ class RestorePoints:
         )
         return OpenPoint(self, about, self._lock_of(about.id))
 
+    def record_repair(self, done: int) -> None:
+        """Add a repair, which can't be undone, to the history.
+
+        Args:
+            done: how many problems were repaired.
+        """
+        point = self.begin(REPAIR)
+        point.about.emptied = point.about.complete = True
+        point.about.counts = {"repaired": done}
+        self.save(point.about)
+
     def _lock_of(self, name: str) -> FileLock:
         return FileLock(self.folder / name / "writing.lock", thread_local=False)
 
@@ -296,7 +309,7 @@ class RestorePoints:
             if point.id == name or (not name and can_undo):
                 return point
         if not name:
-            left = any(point.emptied and not point.undone for point in points)
+            left = any(p.emptied and not p.undone and p.operation != REPAIR for p in points)
             old = "Older ones are no longer kept." if left else ""
             raise UsageError(
                 f"Nothing left to undo. {old}".rstrip(),
@@ -313,6 +326,8 @@ class RestorePoints:
         Raises:
             UsageError: the contents were removed.
         """
+        if point.operation == REPAIR:
+            raise UsageError(f"{point.id} is a repair, which can't be undone.")
         if point.emptied:
             raise UsageError(
                 f"The restore point {point.id} can't be undone any more: only the contents of the "
@@ -355,7 +370,7 @@ class RestorePoints:
     def empty_old(self) -> None:
         """Remove the contents of all but the newest restore points; their ids stay."""
         # What a session of remembering saves is only ids.
-        saved = [point for point in self.all() if point.operation != SESSION]
+        saved = [point for point in self.all() if point.operation not in {SESSION, REPAIR}]
         for point in saved[self.keep :]:
             has_contents = "was" in next(self._lines(point), {})
             # A kept collection is removed by the operation that keeps the next one.

@@ -79,7 +79,7 @@ async def _complete(store: SearchableStore, work: Work, point: OpenPoint) -> Non
         f"The store's model is {work.embedder.identity} already, so only missing vectors and those "
         "of other models were made."
     )
-    await embed_missing(store, work, point)
+    await embed_missing(store, work, point, others=True)
 
 
 def _second_name(name: str, model: EmbeddingMetadata) -> str:

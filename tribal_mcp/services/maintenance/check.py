@@ -4,6 +4,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 
+import anyio.to_thread
+
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.bundle.layout import layout_of
 from tribal_mcp.portability.bundle.tombstones import Tombstone
@@ -14,6 +16,7 @@ from tribal_mcp.services.requests import CheckRequest, ExportRequest
 from tribal_mcp.services.results import CheckResult, FolderProblem, RescueResult
 from tribal_mcp.stores.chroma.salvage import Salvage
 from tribal_mcp.stores.chroma.store import ChromaStore
+from tribal_mcp.stores.restore_points import RestorePoints
 
 
 async def run_check(context: Context, request: CheckRequest) -> CheckResult:
@@ -29,6 +32,9 @@ async def check_store(store: ChromaStore, *, repair: bool = False) -> CheckResul
         StoreDamaged: the database itself is damaged, so it can't be repaired.
     """
     done = await store.repair() if repair else []
+    points = RestorePoints.of(store)
+    if done and points:
+        await anyio.to_thread.run_sync(points.record_repair, len(done))
     found = await store.check()
     problems = [FolderProblem(**asdict(problem), harmless=problem.harmless) for problem in found]
     sound = all(problem.harmless for problem in found)

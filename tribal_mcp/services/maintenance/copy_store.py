@@ -6,8 +6,12 @@ repeating it. At the end both sides are read, and compared by count and checksum
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext
 
+import anyio.to_thread
+
+from tribal_mcp.config import Settings
 from tribal_mcp.errors import Stopped, StoreError, UsageError
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.memory import MemoryEntry
@@ -18,6 +22,7 @@ from tribal_mcp.services.requests import CopyRequest
 from tribal_mcp.services.results import CopyResult
 from tribal_mcp.stores.base import STEP, Change, MemoryStore, StoreState
 from tribal_mcp.stores.factory import location_of, settings_at, store_of
+from tribal_mcp.stores.restore_points import Held, OpenPoint, RestorePoints
 from tribal_mcp.text import counted, memories
 
 _COPIED_PERCENT = 60.0
@@ -39,32 +44,50 @@ async def run_copy(context: Context, request: CopyRequest) -> CopyResult:
             source,
             target,
             result,
+            RestorePoints.of(target, there.restore_points),
             overwrite=request.overwrite,
             progress=context.progress,
             stop=context.stop,
         )
     given = request.model_dump(exclude_defaults=True) | {"dry_run": False}
-    result.next_steps = [
-        NextStep("Nothing was copied. To copy, run {call}.", "copy", given)
+    result.next_steps = (
+        [NextStep("Nothing was copied. To copy, run {call}.", "copy", given)]
         if request.dry_run
-        else NextStep(
+        else _after(result, there)
+    )
+    return result
+
+
+def _after(result: CopyResult, there: Settings) -> list[NextStep]:
+    steps = [
+        NextStep(
             "Both stores hold the same memories. To use the target, set TRIBAL_DATA_DIR or "
             "TRIBAL_CHROMA_URL."
         )
     ]
-    return result
+    if result.restore_point and not there.chroma_url:
+        undo = {
+            "point": result.restore_point,
+            "data_dir": str(there.data_dir),
+            "collection": there.collection,
+        }
+        steps.append(NextStep("To undo the copy, run {call}.", "undo", undo, elsewhere=True))
+    return steps
 
 
 async def copy_store(
     source: MemoryStore,
     target: MemoryStore,
     result: CopyResult,
+    points: RestorePoints | None = None,
     *,
     overwrite: bool = False,
     progress: Progress = lambda _percent, _message: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Copy all memories and tombstones of one store into another; `result` counts.
+
+    What it replaces in the target is saved in `points`.
 
     Raises:
         UsageError: the target has vectors of another model; or it holds other memories, and
@@ -80,19 +103,24 @@ async def copy_store(
     result.total = len(ids)
     await _compare(ids, tombstones, source, target, result, overwrite=overwrite)
     if not result.dry_run:
-        if not there.has_vectors and there.identity != here.identity:
-            await target.set_identity(here.identity)
-        for start in range(0, len(ids), STEP):
-            await _copy(ids[start : start + STEP], source, target, result)
-            done = min(start + STEP, len(ids))
-            progress(_COPIED_PERCENT * done / len(ids), f"Copied {done:,} of {len(ids):,} memories")
-            if stop():
-                raise Stopped(
-                    f"Stopped after {done:,} of {memories(len(ids))}. To continue, repeat the copy."
-                )
-        known = await target.forgotten(list(tombstones))
-        newer = {i: moment for i, moment in tombstones.items() if known.get(i, 0) < moment}
-        await target.apply(Change(forget=newer))
+        about = f"from {result.source}"
+        point = points.begin("copy", about, model=there.identity) if points else None
+        with closing(point) if point else nullcontext():
+            if not there.has_vectors and there.identity != here.identity:
+                if point:
+                    point.note_identity(there.identity, here.identity)
+                await target.set_identity(here.identity)
+            for start in range(0, len(ids), STEP):
+                await _copy(ids[start : start + STEP], source, target, result, point)
+                done = min(start + STEP, len(ids))
+                message = f"Copied {done:,} of {len(ids):,} memories"
+                progress(_COPIED_PERCENT * done / len(ids), message)
+                if stop():
+                    raise Stopped(f"{message}. To continue, repeat the copy.")
+            await _forget(tombstones, target, point)
+            if point:
+                counts = {"copied": result.copied, "replaced": result.replaced}
+                result.restore_point = point.finish(counts)
         result.forgotten = len(tombstones)
         result.sha256 = await _compared(sorted(ids), source, target, progress)
     result.duration_ms = round((time.monotonic() - begin) * 1000)
@@ -133,7 +161,7 @@ async def _compare(
     for start in range(0, len(common), STEP):
         part = common[start : start + STEP]
         ours, theirs = await source.get_many(part), await target.get_many(part)
-        differing += [i for i in part if not _same(ours.get(i), theirs.get(i))]
+        differing += [i for i in part if i not in ours or not _same(ours[i], theirs.get(i))]
     result.replaced = len(differing)
     result.identical = len(common) - len(differing)
     result.copied = len(ids) - len(common)
@@ -148,20 +176,46 @@ async def _compare(
 
 
 async def _copy(
-    ids: Sequence[str], source: MemoryStore, target: MemoryStore, result: CopyResult
+    ids: Sequence[str],
+    source: MemoryStore,
+    target: MemoryStore,
+    result: CopyResult,
+    point: OpenPoint | None,
 ) -> None:
-    ours, theirs = await source.get_many(ids), await target.get_many(ids)
+    ours = await source.get_many(ids)
+    theirs: dict[str, Held] = {**await target.forgotten(ids), **await target.get_many(ids)}
     missing = [entry for i, entry in ours.items() if not _same(entry, theirs.get(i))]
+    change = Change(missing)
+    if point and missing:
+        before = {entry.id: theirs.get(entry.id) for entry in missing}
+        await anyio.to_thread.run_sync(point.save, before, change)
     try:
-        await target.apply(Change(missing))
+        await target.apply(change)
     except UsageError as error:
         message = f"The target can't hold these memories. {error}"
         raise UsageError(message, *error.next_steps) from None
     result.written += len(missing)
 
 
-def _same(one: MemoryEntry | None, two: MemoryEntry | None) -> bool:
-    return one is not None and two is not None and dump_entry(one) == dump_entry(two)
+async def _forget(
+    tombstones: Mapping[str, int], target: MemoryStore, point: OpenPoint | None
+) -> None:
+    """Copy the tombstones that the target does not have, or has from an earlier time."""
+    ids = list(tombstones)
+    for start in range(0, len(ids), STEP):
+        part = ids[start : start + STEP]
+        known = await target.forgotten(part)
+        newer = {i: tombstones[i] for i in part if known.get(i, 0) < tombstones[i]}
+        before: dict[str, Held] = {i: known.get(i) for i in newer}
+        before.update(await target.get_many(list(newer)))
+        change = Change(forget=newer)
+        if point and newer:
+            await anyio.to_thread.run_sync(point.save, before, change)
+        await target.apply(change)
+
+
+def _same(one: MemoryEntry, two: Held) -> bool:
+    return isinstance(two, MemoryEntry) and dump_entry(one) == dump_entry(two)
 
 
 async def _compared(

@@ -17,29 +17,31 @@ from tribal_mcp.stores.restore_points import OpenPoint
 from tribal_mcp.stores.search import SearchableStore
 
 
-async def embed_missing(store: SearchableStore, work: Work, point: OpenPoint | None = None) -> None:
+async def embed_missing(
+    store: SearchableStore, work: Work, point: OpenPoint | None = None, *, others: bool = False
+) -> None:
     """Embed the memories that have no vector.
 
     Args:
         store: where they are.
         work: makes the vectors.
-        point: if given, memories with a vector of another model are embedded, too, and their old
-            vectors are saved here.
+        point: saves what was before.
+        others: also embed memories with a vector of another model.
 
     Raises:
         UsageError: the model is not that of the store's vectors.
         EmbedderError: it fails; the batches before are done.
     """
     refuse_other_model(work.embedder, await store.state())
-    others = await other_models_in(store, work.embedder.identity) if point else {}
-    ids = [*others, *await store.list_pending()]
+    by_others = await other_models_in(store, work.embedder.identity) if others else {}
+    ids = [*by_others, *await store.list_pending()]
     work.result.total = len(ids)
     for start in range(0, len(ids), BATCH):
         part = ids[start : start + BATCH]
         entries = [
             entry
             for entry in (await store.get_many(part)).values()
-            if entry.embedding is None or (entry.id in others and own_model(entry) is not None)
+            if entry.embedding is None or (entry.id in by_others and own_model(entry) is not None)
         ]
         made = dict(zip([e.id for e in entries], await work.vectors(entries), strict=True))
         async with store.session(writing=True):
@@ -50,12 +52,15 @@ async def embed_missing(store: SearchableStore, work: Work, point: OpenPoint | N
                 for entry in entries
                 if made[entry.id] is not None and now.get(entry.id) == entry
             ]
-            if fresh and state.identity is None:
-                await store.set_identity(work.embedder.identity)
             change = Change(fresh)
+            adopted = work.embedder.identity if fresh and state.identity is None else None
             if point and fresh:
+                if adopted:
+                    point.note_identity(None, adopted)
                 before = {entry.id: now[entry.id] for entry in fresh}
                 await anyio.to_thread.run_sync(point.save, before, change)
+            if adopted:
+                await store.set_identity(adopted)
             await store.apply(change)
         work.result.embedded += len(fresh)
         work.done(start + len(part), len(ids))

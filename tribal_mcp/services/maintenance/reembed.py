@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 
 from tribal_mcp.embedding.base import TextRefused
 from tribal_mcp.embedding.providers import embedder_of, is_paid
@@ -43,17 +43,15 @@ async def run_reembed(context: Context, request: ReembedRequest) -> ReembedResul
             if not request.all:
                 refuse_other_model(embedder, await store.state())
             await preview(store, work, everything=request.all, paid=is_paid(embedder))
-        elif request.all:
+        else:
             points = RestorePoints.of(store, context.settings.restore_points)
             assert points is not None  # noqa: S101 - every store of the settings has a folder
-            model = await store.identity()
-            point = points.begin("reembed", f"to {embedder.identity}", model=model)
-            with _continued_later():
-                await change_model(store, work, point)
-            result.restore_point = point.finish({"embedded": result.total})
-        else:
-            with _continued_later():
-                await embed_missing(store, work)
+            about = f"to {embedder.identity}" if request.all else "memories without a vector"
+            point = points.begin("reembed", about, model=await store.identity())
+            with closing(point), _continued_later():
+                await (change_model if request.all else embed_missing)(store, work, point)
+            count = result.total if request.all else result.embedded
+            result.restore_point = point.finish({"embedded": count})
     result.duration_ms = round((time.monotonic() - begin) * 1000)
     result.next_steps = next_steps(request, result)
     return result
