@@ -14,6 +14,7 @@ from tribal_mcp.interchange.claude_code import ClaudeCode
 from tribal_mcp.interchange.codex import Codex
 from tribal_mcp.interchange.dated_list import DatedList
 from tribal_mcp.interchange.letta import Letta
+from tribal_mcp.interchange.mem0 import Mem0
 from tribal_mcp.interchange.mif import Mif
 from tribal_mcp.interchange.obsidian import Obsidian
 from tribal_mcp.interchange.okf import Okf
@@ -31,6 +32,7 @@ BUILT_IN: tuple[type[Format], ...] = (
     ClaudeCode,
     Codex,
     DatedList,
+    Mem0,
     Letta,
     Mif,
     Obsidian,
