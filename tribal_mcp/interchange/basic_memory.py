@@ -27,7 +27,6 @@ from tribal_mcp.interchange.markdown import (
     names_of,
     note_items,
     notes,
-    prose,
     stem,
     take_tags,
     take_text,
@@ -98,7 +97,7 @@ def _memory(note: Note, links: Links) -> MemoryEntry:
     memory_id = _id(note.path, permalink)
     tags = take_tags(values, "tags")
     if "#" in note.body:
-        lines = prose(note.body)[0].split("\n")
+        lines = note.prose[0].split("\n")
         tags += [tag for line in lines if _OBSERVATION.match(line) for tag in hashtags(line)]
     return memory(
         memory_id,

@@ -17,6 +17,7 @@ from tribal_mcp.interchange.base import (
     derived_id,
     memory,
 )
+from tribal_mcp.interchange.frontmatter import FRONTMATTER
 from tribal_mcp.interchange.markdown import (
     NO_TEXT,
     NOT_MARKDOWN,
@@ -28,7 +29,7 @@ from tribal_mcp.interchange.markdown import (
     visible,
 )
 from tribal_mcp.interchange.markdown_items import Piece, piece_items
-from tribal_mcp.interchange.reading import FRONTMATTER, read_time, texts
+from tribal_mcp.interchange.reading import read_time, texts
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.portability.bundle.entries import RejectedEntry
 from tribal_mcp.portability.choices import MemorySource

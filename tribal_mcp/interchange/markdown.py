@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 from urllib.parse import unquote
 
@@ -15,7 +16,8 @@ from markdown_it import MarkdownIt
 from tribal_mcp.errors import EntryError, TribalError
 from tribal_mcp.files.origins import text_of
 from tribal_mcp.interchange.base import Found, Item, LeftOut
-from tribal_mcp.interchange.reading import FRONTMATTER, opening, read_time, split_frontmatter, texts
+from tribal_mcp.interchange.frontmatter import FRONTMATTER, split_frontmatter
+from tribal_mcp.interchange.reading import opening, read_time, texts
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.portability.bundle.entries import RejectedEntry
 from tribal_mcp.portability.memory import MemoryEntry
@@ -36,7 +38,7 @@ _BLANK_LINES = re.compile(r"\A(?:[ \t]*\n)+")
 _INDEX_LINE = re.compile(r"\s*(?:[-*+]|\d{1,9}[.)])\s+.*(?:\]\([^)]+\)|\[\[[^\]]+\]\])")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Note:
     """A Markdown file: the values of its frontmatter, and the text after it, trimmed.
 
@@ -47,6 +49,11 @@ class Note:
     values: dict[str, Any]
     body: str
     line: int = 1
+
+    @cached_property
+    def prose(self) -> tuple[str, list[str]]:
+        """Its text without code, and the targets of its Markdown links; see `prose`."""
+        return prose(self.body)
 
     @property
     def stem(self) -> str:
@@ -272,7 +279,7 @@ class Links:
         """The ids of the memories that a note links to, and that the targets `more` lead to."""
         targets = list(more)
         if "[" in note.body:
-            text, links = prose(note.body)
+            text, links = note.prose
             targets += _WIKI.findall(text)
             targets += [unquote(link) for link in links if ":" not in link.split("/", 1)[0]]
         found = [self.find(target, note.path) for target in targets]

@@ -28,7 +28,6 @@ from tribal_mcp.interchange.markdown import (
     names_of,
     note_items,
     notes,
-    prose,
     take_tags,
     take_time,
     visible,
@@ -99,7 +98,7 @@ def _memory(note: Note, vault: str, links: Links) -> MemoryEntry:
     memory_id = derived_id(Obsidian.name, vault, note.path)
     tags = take_tags(values, "tags", "tag")
     if "#" in note.body:
-        tags += hashtags(prose(note.body)[0])
+        tags += hashtags(note.prose[0])
     created = take_time(values, "created", "created_at", "date created", "date")
     return memory(
         memory_id,

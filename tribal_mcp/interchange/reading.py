@@ -1,17 +1,11 @@
-"""Reading JSON, JSON Lines, YAML and dates of other programs, strictly and in bounded memory."""
+"""Reading JSON, JSON Lines and dates of other programs, strictly and in bounded memory."""
 
 import json
 import math
-import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
-
-from ruamel.yaml import YAML
-from ruamel.yaml.constructor import SafeConstructor
-from ruamel.yaml.error import YAMLError
-from ruamel.yaml.events import AliasEvent
 
 from tribal_mcp.errors import BundleError, EntryError
 from tribal_mcp.files.origins import Origin, decoded
@@ -20,10 +14,6 @@ from tribal_mcp.portability.memory import EPOCH, read_date
 from tribal_mcp.portability.vectors import kind_of
 
 _RECORD_BYTES = RECORD_CHARS
-FRONTMATTER = re.compile(r"---[ \t]*\n(.*?)(?<=\n)---[ \t]*(?:\n|\Z)", re.DOTALL)
-"""The values before a Markdown text: group 1 is YAML."""
-_KEY = re.compile(r"^[^\s#-][^\n]*:|^[\[{*&]", re.MULTILINE)
-_YAML_CHARS = 64 << 10
 _MILLISECONDS_FROM, _MICROSECONDS_FROM, _NANOSECONDS_FROM = 1e11, 1e14, 1e17
 """From which number on an epoch time is in ms, µs or ns: in seconds it would be after 5138."""
 
@@ -170,83 +160,6 @@ def local_time(text: str, layout: str) -> datetime:
         return datetime.strptime(text, layout).replace(tzinfo=UTC)
     except ValueError:
         raise EntryError(f"{text!r:.60} is not a date") from None
-
-
-class _TextDates(SafeConstructor):
-    """Constructs plain values; dates stay text."""
-
-
-_TextDates.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
-
-
-def yaml_values(text: str) -> dict[str, Any]:
-    """The mapping that a YAML text holds, with dates as text.
-
-    Raises:
-        EntryError: it is not a mapping of plain values, or uses aliases.
-    """
-    if len(text) > _YAML_CHARS:
-        raise EntryError("its frontmatter is too long")
-    try:
-        if "*" in text and any(isinstance(e, AliasEvent) for e in _yaml().parse(text)):
-            raise EntryError("its YAML uses aliases")
-        found = _yaml().load(text)
-    except (YAMLError, ValueError, RecursionError, AttributeError, TypeError) as error:
-        if isinstance(error, EntryError):
-            raise
-        raise EntryError("its frontmatter is not valid YAML") from None
-    if found is None:
-        return {}
-    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
-        raise EntryError("its frontmatter is not a mapping")
-    return found
-
-
-def _yaml() -> YAML:
-    yaml = YAML(typ="safe", pure=True)
-    yaml.Constructor = _TextDates
-    return yaml
-
-
-def split_frontmatter(text: str) -> tuple[dict[str, Any], str]:
-    """The values before a Markdown text, and the text after them.
-
-    Values that are not valid YAML, such as `name: a: b`, are read line by line as `key: text`.
-
-    Raises:
-        EntryError: they can't be read that way either.
-    """
-    match = FRONTMATTER.match(text)
-    if not match or (match[1].strip() and not _KEY.search(match[1])):  # text between two rules
-        return {}, text
-    body = text[match.end() :]
-    try:
-        return yaml_values(match[1]), body
-    except EntryError:
-        values = _plain_values(match[1])
-        if values is None:
-            raise
-        return values, body
-
-
-def _plain_values(text: str) -> dict[str, Any] | None:
-    """`key: text` lines, with one level of indented ones below an empty `key:`."""
-    values: dict[str, Any] = {}
-    inner: dict[str, Any] | None = None
-    for line in filter(str.strip, text.split("\n")):
-        key, colon, value = line.partition(":")
-        if not colon or not re.fullmatch(r"\s*[\w.-]+", key):
-            return None
-        value = value.strip().strip("\"'")
-        if key[0].isspace():
-            if inner is None:
-                return None
-            inner[key.strip()] = value
-        elif value:
-            values[key], inner = value, None
-        else:
-            values[key] = inner = {}
-    return values
 
 
 def object_of(value: object, what: str) -> dict[str, Any]:
