@@ -108,7 +108,10 @@ WRONG = {
         "TRIBAL_LIMIT_ENTRIES is '0', but it must be greater than 0.",
     ),
     "a name that Chroma refuses": ({"TRIBAL_COLLECTION": "a b"}, "TRIBAL_COLLECTION is 'a b', but"),
-    "a name that is too short": ({"TRIBAL_COLLECTION": "ab"}, "3 to 500"),
+    "a name that is too short": ({"TRIBAL_COLLECTION": "ab"}, "3 to 474"),
+    "a name that is too long": ({"TRIBAL_COLLECTION": "a" * 475}, "3 to 474"),
+    "the name of a sibling": ({"TRIBAL_COLLECTION": "x.pending"}, "must not end with .pending"),
+    "the name for tombstones": ({"TRIBAL_COLLECTION": "x.forgotten"}, "must not end with"),
     "an unknown user's home folder": (
         {"TRIBAL_DATA_DIR": "~no-such-user/x"},
         "TRIBAL_DATA_DIR is '~no-such-user/x', but that user has no home folder.",

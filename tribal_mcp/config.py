@@ -24,13 +24,35 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from tribal_mcp.errors import UsageError, invalid_value
 from tribal_mcp.portability.limits import Limits
 
-_COLLECTION = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,498}[a-zA-Z0-9]")
+PENDING, TOMBSTONES = ".pending", ".forgotten"
+"""A collection's siblings have its name and one of these."""
+_COLLECTION = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{1,472}[a-zA-Z0-9]")
+"""Chroma allows 512 characters; the rest is for what a change of model appends."""
 _TOKEN = re.compile(r"[!-~]+")
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\]")
 _ORIGIN = re.compile(r"https?://[^\s/,*@]+")
 _HEADER_NAME = re.compile(r"[\w-]+", re.ASCII)
 _HEADER_VALUE = re.compile(r"[ -~]*")
 _SIMILAR = 0.85
+
+
+def check_collection_name(name: str) -> str:
+    """The name.
+
+    Raises:
+        ValueError: no collection for memories can have it.
+    """
+    if not _COLLECTION.fullmatch(name):
+        raise ValueError(
+            "it must be 3 to 474 characters long, use only letters, digits, '.', '_' and '-', and "
+            "begin and end with a letter or digit"
+        )
+    if name.endswith((PENDING, TOMBSTONES)):
+        raise ValueError(
+            f"it must not end with {PENDING} or {TOMBSTONES}: such collections hold the memories "
+            "without a vector, and the tombstones, of another one"
+        )
+    return name
 
 
 class LimitSettings(BaseSettings, Limits):
@@ -97,12 +119,7 @@ class Settings(BaseSettings):
     @field_validator("collection")
     @classmethod
     def _valid_collection_name(cls, value: str) -> str:
-        if not _COLLECTION.fullmatch(value):
-            raise ValueError(
-                "it must be 3 to 500 characters long, use only letters, digits, '.', '_' and '-', "
-                "and begin and end with a letter or digit"
-            )
-        return value
+        return check_collection_name(value)
 
     @field_validator("chroma_url")
     @classmethod

@@ -7,6 +7,7 @@ TribalError
 ├── PartialImport          4   422   The import ended, and some entries, or all, were rejected.
 ├── StoreError             5   503   The store can't be used.
 │   ├── StoreLocked        5   423   Another process has locked the store; the message names it.
+│   ├── StoreMissing       5   404   There is no store where the settings point.
 │   ├── StoreDamaged       5   503   The store's files are damaged or have an unknown layout.
 │   └── SystemFailure      5   503   The disk fails, or the system can't open or read a file.
 ├── PathNotAllowed         6   403   The path is outside the allowed folders, or not a regular file.
@@ -89,6 +90,12 @@ class StoreLocked(StoreError):
     """Another process has locked the store; the message names it."""
 
     http_status = 423
+
+
+class StoreMissing(StoreError):
+    """There is no store where the settings point."""
+
+    http_status = 404
 
 
 class StoreDamaged(StoreError):

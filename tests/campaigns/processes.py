@@ -2,11 +2,15 @@
 
 import multiprocessing
 import os
+import random
+import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 FULL = os.environ.get("TRIBAL_CAMPAIGN") == "full"
@@ -77,6 +81,31 @@ def kill_all() -> None:
             continue
         process.join()
     _started.clear()
+
+
+def kill_at_random(child: Child, chance: random.Random, within_s: float, index: Path) -> None:
+    """Kill at any moment in half of the cases, and while an index is written in the other half."""
+    begin = time.monotonic()
+    moment = chance.uniform(0, within_s)
+    if chance.random() < 0.5:
+        time.sleep(moment)
+    else:
+        before = _stamp(index)
+        while time.monotonic() - begin < within_s and child.process.is_alive():
+            now = _stamp(index)
+            if now != before and time.monotonic() - begin > moment / 2:
+                time.sleep(chance.choice([0, 0, 0.0001, 0.0005, 0.002]))
+                break
+            before = now
+    child.kill()
+
+
+def _stamp(index: Path) -> list[int]:
+    found: list[int] = []
+    for name in ("header.bin", "index_metadata.pickle"):
+        with suppress(FileNotFoundError):  # a repair moves them
+            found.append((index / name).stat().st_mtime_ns)
+    return found
 
 
 def answer(child: Child, timeout_s: float = 250) -> Any:  # noqa: ANN401

@@ -21,7 +21,7 @@ from tests.support.examples import memories
 from tests.support.old_chroma import VERSIONS, digests, unpack
 from tribal_mcp import open_store
 from tribal_mcp.portability.manifest import create_embedding_metadata
-from tribal_mcp.stores.chroma.folder import OURS as OWNED
+from tribal_mcp.stores.record import OURS as OWNED
 
 OURS = "ours"
 """A folder that this program made."""

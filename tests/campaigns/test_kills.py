@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.campaigns import work
-from tests.campaigns.processes import Child, ask, report, start, times
+from tests.campaigns.processes import ask, kill_at_random, report, start, times
 from tests.support.examples import memory
 from tribal_mcp.portability.bundle.reader import BundleReader
 from tribal_mcp.portability.limits import Limits
@@ -49,31 +49,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def _kill_at_random(child: Child, chance: random.Random, within_s: float, index: Path) -> None:
-    """Kill at any moment in half of the cases, and while an index is written in the other half."""
-    start = time.monotonic()
-    moment = chance.uniform(0, within_s)
-    if chance.random() < 0.5:
-        time.sleep(moment)
-    else:
-        before = _stamp(index)
-        while time.monotonic() - start < within_s and child.process.is_alive():
-            now = _stamp(index)
-            if now != before and time.monotonic() - start > moment / 2:
-                time.sleep(chance.choice([0, 0, 0.0001, 0.0005, 0.002]))
-                break
-            before = now
-    child.kill()
-
-
-def _stamp(index: Path) -> list[int]:
-    return [
-        found.stat().st_mtime_ns
-        for name in ("header.bin", "index_metadata.pickle")
-        if (found := index / name).exists()
-    ]
-
-
 def test_a_killed_import_loses_nothing_and_can_be_run_again(prepared: Path, tmp_path: Path) -> None:
     kills = times(8, 300)
     chance = random.Random(1)  # noqa: S311
@@ -93,7 +68,7 @@ def test_a_killed_import_loses_nothing_and_can_be_run_again(prepared: Path, tmp_
         shutil.copytree(prepared / "store", folder)
         (index,) = {p.parent for p in folder.glob("*/data_level0.bin")} - {_pending(folder)}
         victim = start(work.import_bundle, folder, prepared / "bundle.json", BATCH, "overwrite")
-        _kill_at_random(victim, chance, whole_s, index)
+        kill_at_random(victim, chance, whole_s, index)
         reports = victim.reports()
         victim.close()
         found["killed"] += not any(kind == "done" for kind, _ in reports)

@@ -1,6 +1,7 @@
-"""The calls of a use case that a campaign makes fail, and what is in the store afterwards."""
+"""The calls of a use case that a campaign makes fail or kills, and what is there afterwards."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from tribal_mcp.config import load
 from tribal_mcp.errors import TribalError
 from tribal_mcp.portability.bundle.writer import BundleWriter
 from tribal_mcp.portability.manifest import EmbeddingManifest
-from tribal_mcp.services.context import Context
+from tribal_mcp.services.context import Context, Progress
 from tribal_mcp.services.jobs import run as run_job
+from tribal_mcp.services.maintenance import copy_store, undo
 from tribal_mcp.stores.chroma.store import ChromaStore
+from tribal_mcp.stores.restore_points import RestorePoints
 
 _FORGOTTEN = [f"memory-{n}" for n in range(10, 40)]
 OPERATIONS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -28,6 +31,12 @@ OPERATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "reembed": ("reembed", {"all": True}),
     "repair": ("check", {"repair": True}),
 }
+FURTHER: dict[str, tuple[str, dict[str, Any]]] = {
+    "copy": ("copy", {"overwrite": True}),
+    "since": ("export", {"overwrite": True, "allow_smaller": True}),
+}
+BATCH = 20
+"""Memories in a batch of an undo or a copy that is killed."""
 
 
 @dataclass(slots=True)
@@ -65,12 +74,18 @@ class Place:
         return self.folder / "bundles" / "some.json"
 
 
-def call(environment: dict[str, str], name: str, arguments: dict[str, Any]) -> Answer:
+def call(
+    environment: dict[str, str],
+    name: str,
+    arguments: dict[str, Any],
+    progress: Progress = lambda _percent, _message: None,
+) -> Answer:
     """Carry out a use case as the command line does."""
     os.environ.update(environment)
     settings, limits = load()
+    context = Context(settings, limits, progress, trusted=True)
     try:
-        result = anyio.run(run_job, Context(settings, limits, trusted=True), name, arguments)
+        result = anyio.run(run_job, context, name, arguments)
     except TribalError as error:
         return Answer(error=type(error).__name__, message=str(error))
     return Answer(result.model_dump())
@@ -80,6 +95,34 @@ def call_and_fail(_report: object, place: Place, address: str) -> Answer:
     """The same, and a supervisor decides which system call fails."""
     report_calls(address)
     return call(place.environment, place.name, place.arguments)
+
+
+def call_in_batches(report: Callable[[object], None], place: Place) -> Answer:
+    """The same in small batches; each is reported once it is acknowledged."""
+    undo.STEP = copy_store.STEP = BATCH  # type: ignore[attr-defined]
+    return call(
+        place.environment,
+        place.name,
+        place.arguments,
+        lambda _percent, message: report(("progress", message)),
+    )
+
+
+def order(_report: object, place: Place) -> list[str]:
+    """The ids that an undo or a copy changes, in its order; those that are deleted at once."""
+
+    async def run() -> list[str]:
+        if place.name == "copy":
+            async with ChromaStore(place.folder / "source") as source:
+                return await source.list_ids()
+        async with ChromaStore(place.store) as store:
+            points = RestorePoints.of(store)
+            assert points is not None
+            return [saved.id for saved in points.before(points.find(place.arguments["point"]))]
+
+    if place.name in ("undo", "copy"):
+        return anyio.run(run)
+    return list(place.arguments.get("ids", ()))
 
 
 def find(_report: object, place: Place) -> Found:
@@ -114,8 +157,17 @@ def prepared(_report: object, place: Place) -> dict[str, Any]:
     match place.name:
         case "import":
             return bundle
+        case "export" if "allow_smaller" in place.arguments:  # since an earlier bundle
+            earlier = str(place.bundle.with_name("earlier.json"))
+            call(place.environment, "export", {"output_path": earlier})
+            call(place.environment, "import", OPERATIONS["import"][1] | bundle)
+            return {"output_path": str(place.bundle), "since": earlier}
         case "export":
             return {"output_path": str(place.bundle)}
+        case "copy":
+            source = ChromaStore(place.folder / "source")
+            anyio.run(_fill_source, source)
+            return {"source": str(source.own_folder.parent)}
         case "undo":
             imported = call(place.environment, "import", OPERATIONS["import"][1] | bundle)
             return {"point": imported.result["restore_point"]}
@@ -123,3 +175,17 @@ def prepared(_report: object, place: Place) -> dict[str, Any]:
             for labels in place.store.glob("*/index_metadata.pickle"):
                 labels.write_bytes(labels.read_bytes()[:200])
     return {}
+
+
+async def _fill_source(source: ChromaStore) -> None:
+    async with source:
+        await source.set_identity(power.MODEL)
+        await source.upsert(
+            [
+                memory(n, DIMENSIONS, content="from the other store")
+                if n % 10
+                else memory(n, content="from the other store", embedding=None)
+                for n in range(50, 150)
+            ]
+        )
+        await source.delete(["memory-149", "memory-10"])

@@ -19,8 +19,8 @@ from tribal_mcp.services.importing import importer as importing
 from tribal_mcp.services.jobs import run as run_job
 from tribal_mcp.stores.chroma import folder as chroma_folder
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
-from tribal_mcp.stores.chroma.folder import OURS
 from tribal_mcp.stores.chroma.store import ChromaStore
+from tribal_mcp.stores.record import OURS
 
 Report = Callable[[Any], None]
 Strategy = Literal["skip", "overwrite", "merge"]

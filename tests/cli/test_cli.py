@@ -76,6 +76,7 @@ def test_import_counts_dropped_vectors_and_explains_the_consequence(tribal: Trib
 
 
 def test_export_overwrites_an_existing_bundle_only_with_overwrite(tribal: Tribal) -> None:
+    assert tribal("remember", "A memory.").code == 0
     assert tribal("export", "all.json").code == 0
     refused = tribal("export", "all.json")
     assert (refused.code, refused.out) == (2, "")
@@ -118,6 +119,7 @@ def test_json_option_prints_the_whole_result_and_nothing_else(
     model: type[ExportResult | ImportResult | StatsResult],
 ) -> None:
     write_bundle(Path("all.json"), memories(3))
+    assert tribal("remember", "A memory.").code == 0
     done = tribal(*arguments, "--json")
     assert done.err == ""
     assert json.loads(done.out).keys() == model.model_fields.keys() - {"next_steps"}
@@ -237,5 +239,6 @@ def test_unprintable_characters_are_escaped(tribal: Tribal) -> None:
 
 def test_export_prints_file_names_that_are_not_utf_8(tribal: Tribal) -> None:
     name = os.fsdecode(b"caf\xe9.json")
+    assert tribal("remember", "A memory.").code == 0
     assert tribal("export", name).code == 0
     assert Path(name).exists()

@@ -92,7 +92,7 @@ def test_memories_are_listed_page_by_page_and_shown_complete(tribal: Tribal) -> 
 def test_an_empty_list_names_the_store(tribal: Tribal) -> None:
     out = tribal("list").out
     assert out.startswith("No memories\n")
-    assert re.search(r"Note: /\S+ holds 0 memories\.", out)
+    assert re.search(r"Note: There is no memory store in /\S+ yet\.", out)
     assert "To store a memory, run `tribal-mcp remember TEXT`." in out
 
 

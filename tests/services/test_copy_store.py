@@ -150,6 +150,7 @@ def test_credentials_of_one_server_are_not_sent_to_another(
         f"https://me:s3cret{'x' * 300}@a.example",
         "https://me:s3cret@[::1",
         "a#",
+        "a#x.pending",
     ],
 )
 def test_an_invalid_location_is_refused_without_showing_its_password(place: str) -> None:

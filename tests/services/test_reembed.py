@@ -210,6 +210,22 @@ async def test_only_the_latest_earlier_collection_is_kept(
     assert not [name for name in names if ".reembedding-" in name]
 
 
+async def test_a_collection_with_the_longest_name_can_change_its_model(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store", "x" * 474)
+    await store.upsert(texts(3))
+    for model in (Model(8), Model(16)):
+        await change_to(store, model)
+        await assert_of(store, model, 3)
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 475, "ab", "memories.pending", "memories.forgotten"], ids=lambda n: n[:20]
+)
+def test_a_name_that_no_collection_can_have_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="it must"):
+        open_store(tmp_path, name)
+
+
 async def test_repeating_a_change_of_model_that_was_stopped_continues_it(
     store: ChromaStore,
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.chroma_folders import change
 from tests.support.examples import memories, memory
+from tests.support.mounts import read_only_mount
 from tribal_mcp.config import Settings
 from tribal_mcp.errors import NoSpace, Stopped, StoreError, StoreLocked
 from tribal_mcp.portability.bundle.portable import PortableBundle
@@ -73,19 +74,8 @@ def read_only(tmp_path: Path) -> Iterator[Path]:
     store = open_store(there / "store")
     anyio.run(store.upsert, memories(3))
     anyio.run(store.close)
-    mount("--bind", there, here)
-    try:
-        mount("-o", "remount,ro,bind", here)
+    with read_only_mount(there, here):
         yield here
-    finally:
-        subprocess.run(["/bin/umount", "--lazy", here], check=True)
-
-
-def mount(*options: str | Path) -> None:
-    try:
-        subprocess.run(["/bin/mount", *options], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("may not mount")
 
 
 async def test_a_read_only_store_can_be_read(read_only: Path) -> None:

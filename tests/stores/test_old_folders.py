@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.chroma_folders import change, chroma, existing, the
 from tests.support.command_line import Tribal, plain
+from tests.support.mounts import read_only_mount
 from tests.support.old_chroma import COLLECTIONS, OLDER, VERSIONS, digests, unpack
 from tribal_mcp.stores.chroma import migration
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
@@ -65,6 +66,22 @@ def test_reading_changes_no_byte_of_a_folder(
         bundle = json.loads((tmp_path / "all.json").read_text())
         assert len(bundle["entries"]) == 21
     assert before == digests(folder)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_folder_on_a_read_only_mount_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tribal: Tribal, version: str
+) -> None:
+    folder, _ = unpack(version, tmp_path)
+    (tmp_path / "bundle.json").write_text(json.dumps(plain(3)))
+    monkeypatch.setenv("TRIBAL_DATA_DIR", str(folder))
+    monkeypatch.setenv("TRIBAL_COLLECTION", "notes-l2")
+    with read_only_mount(folder):
+        for words in READING:
+            ran = tribal(*words)
+            assert ran.code in (0, 2), (words, ran)  # 2: there is nothing to undo
+        assert tribal("remember", "A new note.").code == 5
+    assert len(json.loads((tmp_path / "all.json").read_text())["entries"]) == 21
 
 
 @pytest.mark.parametrize("version", OLDER)

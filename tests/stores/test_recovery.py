@@ -13,10 +13,11 @@ from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.stores.base import Change
 from tribal_mcp.stores.chroma.files.hnsw_labels import LABELS
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
-from tribal_mcp.stores.chroma.folder import OURS, ChromaFolder
+from tribal_mcp.stores.chroma.folder import ChromaFolder
 from tribal_mcp.stores.chroma.journal import Batch, Journal
 from tribal_mcp.stores.chroma.lock import FolderLock
 from tribal_mcp.stores.chroma.store import ChromaStore, open_store
+from tribal_mcp.stores.record import OURS
 
 pytestmark = pytest.mark.anyio
 

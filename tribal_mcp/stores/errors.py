@@ -97,7 +97,7 @@ def _translated(
         in_database = _code(error, message) == sqlite3.SQLITE_CORRUPT
         if _is_sound(folder) if in_database else is_intact():
             return SystemFailure(
-                "A file in the folder of the memory store could not be read, and can be read now: "
+                "A file in the folder of the memory store could not be read, and is not damaged: "
                 f"the disk may be failing. {_WRITTEN} Check the disk, keep a bundle on another "
                 "one, and try again."
             )
@@ -166,12 +166,17 @@ def _refusal(path: str) -> OSError | None:
 
 
 def _is_sound(folder: Path) -> bool:
-    """Whether the database is intact: SQLite takes a failed read for damage."""
+    """Whether the database is intact: SQLite takes a failed read for damage.
+
+    One that a transaction in progress keeps from being read counts as intact.
+    """
     try:
         database = f"{(folder / _DATABASE).absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(database, uri=True)) as sql:
             return bool(sql.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
-    except (sqlite3.Error, OSError):
+    except sqlite3.Error as error:
+        return (_code(error, "") or 0) & _PRIMARY in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY}
+    except OSError:
         return False
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from tribal_mcp.config import PENDING, TOMBSTONES
 from tribal_mcp.errors import StoreDamaged
 from tribal_mcp.portability.choices import MemorySource
 from tribal_mcp.portability.manifest import UNKNOWN_MODEL, EmbeddingMetadata
@@ -52,6 +53,8 @@ OTHER_TIMES = (CREATED, UPDATED, DELETED)
 MODEL, DIMENSIONS, PROVIDER, SINCE = (
     "tribal_model", "tribal_dimensions", "tribal_provider", "tribal_model_since",
 )  # fmt: skip
+OURS = "tribal_layout"
+"""In the metadata of each collection that this program created."""
 IDENTITY = frozenset({MODEL, DIMENSIONS, PROVIDER, SINCE})
 """The keys of a collection's metadata that record the model of its vectors."""
 
@@ -272,12 +275,33 @@ def _foreign(
 
 def pending_name(collection: str) -> str:
     """The name of the sibling collection for memories without a vector."""
-    return f"{collection}.pending"
+    return f"{collection}{PENDING}"
 
 
 def tombstones_name(collection: str) -> str:
     """The name of the sibling collection for tombstones."""
-    return f"{collection}.forgotten"
+    return f"{collection}{TOMBSTONES}"
+
+
+def is_sibling(name: str, metadata: Mapping[str, Any]) -> bool:
+    """Whether this program created the collection for what another one does not hold."""
+    return OURS in metadata and name.endswith((PENDING, TOMBSTONES))
+
+
+def count_by_store(found: Iterable[tuple[str, Mapping[str, Any], int]]) -> dict[str, int]:
+    """The memories of each store, by the name of its main collection.
+
+    Args:
+        found: the name, the metadata and the number of records of each collection.
+    """
+    counts: dict[str, int] = {}
+    for name, metadata, count in found:
+        if not is_sibling(name, metadata):
+            counts[name] = counts.get(name, 0) + count
+        elif name.endswith(PENDING):
+            main = name.removesuffix(PENDING)
+            counts[main] = counts.get(main, 0) + count
+    return counts
 
 
 def recorded(identity: EmbeddingMetadata | None) -> dict[str, str | int]:

@@ -23,6 +23,7 @@ from tribal_mcp.portability.manifest import (
 from tribal_mcp.portability.memory import from_microseconds, microseconds
 from tribal_mcp.services.context import Watch
 from tribal_mcp.services.exporting.since import Changed, Since
+from tribal_mcp.services.left_out import describe_undated
 from tribal_mcp.services.links import with_related
 from tribal_mcp.services.other_models import describe_other_models
 from tribal_mcp.stores.base import BATCH, EVERYTHING, MemoryStore, StoreState
@@ -117,6 +118,7 @@ class Export:
         selected = await _selected(store, selection, watch)
         ids, matching = selected.ids, len(selected.ids)
         notes = [*state.notes, *notes, *selected.notes]
+        notes += await describe_undated(store, selection.filters)
         if selection.include_related:
             ids = await with_related(store, ids)
         related = len(ids) - matching

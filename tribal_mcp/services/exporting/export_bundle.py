@@ -15,6 +15,7 @@ from tribal_mcp.services.context import Context
 from tribal_mcp.services.embedders import configured_model
 from tribal_mcp.services.exporting.export import Export, Selection
 from tribal_mcp.services.exporting.since import EarlierBundle, SinceTime, read_since
+from tribal_mcp.services.left_out import describe_empty, refuse_missing
 from tribal_mcp.services.requests import ExportRequest
 from tribal_mcp.services.results import EmbeddingResult, ExportResult, LastExport
 from tribal_mcp.stores.base import MemoryStore
@@ -35,6 +36,7 @@ async def run_export(context: Context, request: ExportRequest) -> ExportResult:
         filters, await _since(context, request), include_related=request.include_related
     )
     async with context.store() as store, store.session():
+        await refuse_missing(store, context.settings)
         export = await Export.plan(
             store,
             configured_model(context.settings),
@@ -42,6 +44,8 @@ async def run_export(context: Context, request: ExportRequest) -> ExportResult:
             context.watch("Compared", begin=_VERIFIED_PERCENT, end=_COMPARED_PERCENT),
             reproducible=request.reproducible,
         )
+        if not export.ids and not selection.since:
+            export.notes += await describe_empty(store, context.settings)
         written, integrity = await _write(context, request, path, store, export)
         last = LastExport(
             at=datetime.now(UTC).isoformat(timespec="seconds"),

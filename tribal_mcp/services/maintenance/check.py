@@ -6,12 +6,15 @@ from functools import partial
 
 import anyio.to_thread
 
+from tribal_mcp.errors import StoreDamaged, StoreMissing
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.bundle.layout import layout_of
 from tribal_mcp.portability.bundle.tombstones import Tombstone
 from tribal_mcp.portability.bundle.writer import BundleWriter
 from tribal_mcp.portability.manifest import UNKNOWN_MODEL, EmbeddingManifest, EmbeddingMetadata
 from tribal_mcp.services.context import Context
+from tribal_mcp.services.left_out import describe_missing, no_store, without_collection
+from tribal_mcp.services.maintenance.what_is_left import what_is_left
 from tribal_mcp.services.requests import CheckRequest, ExportRequest
 from tribal_mcp.services.results import CheckResult, FolderProblem, RescueResult
 from tribal_mcp.stores.chroma.salvage import Salvage
@@ -22,7 +25,10 @@ from tribal_mcp.stores.restore_points import RestorePoints
 async def run_check(context: Context, request: CheckRequest) -> CheckResult:
     """Check the folder, after repairing it if that is requested."""
     async with context.folder() as store:
-        return await check_store(store, repair=request.repair)
+        result = await check_store(store, repair=request.repair)
+        if result.sound:
+            result.notes += await describe_missing(store, context.settings)
+        return result
 
 
 async def check_store(store: ChromaStore, *, repair: bool = False) -> CheckResult:
@@ -63,14 +69,14 @@ async def run_rescue(context: Context, request: ExportRequest) -> RescueResult:
     layout, compression = layout_of(request.output_path)
     with context.publish(request.output_path, overwrite=request.overwrite) as file:
         writer = partial(BundleWriter, file, layout=layout, compression=compression)
-        count, salvage = await rescue_store(context.folder(), writer)
+        count, salvage = await _rescue(context, writer)
     return RescueResult(
         memory_count=count,
         output_path=request.output_path,
         bytes=file.path.stat().st_size,
-        lost_rows=salvage.files.lost_rows,
-        lost_vectors=salvage.files.lost_vectors,
-        notes=salvage.files.damage,
+        lost_rows=salvage.lost_rows,
+        lost_vectors=salvage.lost_vectors,
+        notes=salvage.damage,
         next_step="",
         next_steps=[
             NextStep(
@@ -84,6 +90,30 @@ async def run_rescue(context: Context, request: ExportRequest) -> RescueResult:
     )
 
 
+async def _rescue(context: Context, writer: partial[BundleWriter]) -> tuple[int, Salvage]:
+    """Rescue the store of the settings.
+
+    Raises:
+        StoreDamaged: nothing can be read; the message names what else there is.
+        StoreMissing: there is no such collection; the message names those that there are.
+    """
+    store, settings = context.folder(), context.settings
+    if not settings.data_dir.is_dir():
+        raise StoreMissing(no_store(settings))
+    try:
+        count, salvage = await rescue_store(store, writer)
+    except StoreDamaged as error:
+        raise error.extended(*what_is_left(store, context)) from error
+    if not count and salvage.main is None:
+        if any(salvage.others.values()):
+            raise StoreMissing(without_collection(settings, salvage.others))
+        if salvage.damage or salvage.lost_rows:
+            raise StoreDamaged(" ".join(["No memory can be read.", *salvage.damage])).extended(
+                *what_is_left(store, context)
+            )
+    return count, salvage
+
+
 async def rescue_store(store: ChromaStore, writer: partial[BundleWriter]) -> tuple[int, Salvage]:
     """Write what is readable to a bundle; the count of memories, and what was lost.
 
@@ -93,17 +123,14 @@ async def rescue_store(store: ChromaStore, writer: partial[BundleWriter]) -> tup
     """
 
     def write(salvage: Salvage) -> tuple[int, Salvage]:
-        ids = salvage.ids
-        embedding = salvage.identity or EmbeddingMetadata(
-            UNKNOWN_MODEL, next((c.dimension or 0 for c in salvage.collections), 0)
-        )
+        dimensions = (salvage.main.dimension or 0) if salvage.main else 0
+        embedding = salvage.identity or EmbeddingMetadata(UNKNOWN_MODEL, dimensions)
         bundle = writer(
-            manifest=EmbeddingManifest(embedding, len(ids), datetime.now(UTC).isoformat())
+            manifest=EmbeddingManifest(embedding, len(salvage.ids), datetime.now(UTC).isoformat())
         )
-        for batch in salvage.lines(ids):
+        for batch in salvage.lines():
             bundle.write_lines(batch.lines)
-        tombstones = salvage.forgotten(set(ids))
-        bundle.write_deleted(Tombstone(*one) for one in tombstones.items())
+        bundle.write_deleted(Tombstone(*one) for one in salvage.forgotten().items())
         return bundle.finish().memory_count, salvage
 
     return await store.rescue(write)

@@ -18,6 +18,7 @@ from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.memory_json import dump_entry
 from tribal_mcp.services.context import Context, Progress
 from tribal_mcp.services.embedders import UNRECORDED
+from tribal_mcp.services.left_out import refuse_missing
 from tribal_mcp.services.requests import CopyRequest
 from tribal_mcp.services.results import CopyResult
 from tribal_mcp.stores.base import STEP, Change, MemoryStore, StoreState
@@ -40,6 +41,7 @@ async def run_copy(context: Context, request: CopyRequest) -> CopyResult:
     result = CopyResult(source=names[0], target=names[1], dry_run=request.dry_run)
     waiting = context.waiting()
     async with store_of(here, waiting) as source, store_of(there, waiting) as target:
+        await refuse_missing(source, here)
         await copy_store(
             source,
             target,

@@ -5,6 +5,7 @@ import anyio.to_thread
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.memory import is_ahead
 from tribal_mcp.services.context import Context
+from tribal_mcp.services.left_out import describe_empty
 from tribal_mcp.services.requests import HistoryRequest
 from tribal_mcp.services.results import HistoryEntry, HistoryResult
 from tribal_mcp.stores.restore_points import SESSION, Point, RestorePoints
@@ -13,8 +14,12 @@ from tribal_mcp.text import counted
 
 async def run_history(context: Context, request: HistoryRequest) -> HistoryResult:
     """List all operations, or those that changed one memory."""
-    points = RestorePoints.of(context.store())
-    return await anyio.to_thread.run_sync(history, points, request.memory_id)
+    async with context.store() as store:
+        points = RestorePoints.of(store)
+        result = await anyio.to_thread.run_sync(history, points, request.memory_id)
+        if not result.operations:
+            result.notes += await describe_empty(store, context.settings)
+        return result
 
 
 def history(points: RestorePoints | None, memory_id: str = "") -> HistoryResult:

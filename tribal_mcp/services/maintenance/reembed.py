@@ -10,6 +10,7 @@ from tribal_mcp.errors import EmbedderError, NoSpace, SystemFailure
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.embedders import CHANGE_MODEL, Work, fits
+from tribal_mcp.services.left_out import describe_empty
 from tribal_mcp.services.maintenance.change_model import change_model
 from tribal_mcp.services.maintenance.missing_vectors import embed_missing, refuse_other_model
 from tribal_mcp.services.other_models import other_models_in
@@ -52,6 +53,8 @@ async def run_reembed(context: Context, request: ReembedRequest) -> ReembedResul
                 await (change_model if request.all else embed_missing)(store, work, point)
             count = result.total if request.all else result.embedded
             result.restore_point = point.finish({"embedded": count})
+        if not result.total and not await store.count():
+            result.notes += await describe_empty(store, context.settings)
     result.duration_ms = round((time.monotonic() - begin) * 1000)
     result.next_steps = next_steps(request, result)
     return result

@@ -10,11 +10,12 @@ from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.memory import is_ahead, read_date
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.embedders import without_vector
+from tribal_mcp.services.left_out import describe_empty
 from tribal_mcp.services.other_models import count_by_name, other_models_in
 from tribal_mcp.services.requests import Request
 from tribal_mcp.services.results import EmbeddingResult, LastExport, StatsResult
 from tribal_mcp.stores.base import StoreState
-from tribal_mcp.stores.factory import location_of
+from tribal_mcp.stores.factory import Store, location_of
 from tribal_mcp.stores.last_export import last_export
 from tribal_mcp.stores.search import UNKNOWN, SearchableStore
 
@@ -30,11 +31,13 @@ async def run_stats(context: Context, _request: Request) -> StatsResult:
         return await _stats(store, context.settings)
 
 
-async def _stats(store: SearchableStore, settings: Settings) -> StatsResult:
+async def _stats(store: Store, settings: Settings) -> StatsResult:
     state = await store.state()
     tally = await store.tally()
     identity = state.identity
     exported, notes = _last_export(store, settings.collection)
+    if not state.count:
+        notes += await describe_empty(store, settings)
     return StatsResult(
         data_dir=location_of(settings),
         collection=settings.collection,

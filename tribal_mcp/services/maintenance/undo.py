@@ -19,6 +19,7 @@ from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.memory_json import dump_entry
 from tribal_mcp.services.context import Context, Watch
+from tribal_mcp.services.left_out import describe_empty
 from tribal_mcp.services.maintenance.change_model import (
     swap_back,
     undone,
@@ -39,6 +40,7 @@ from tribal_mcp.stores.restore_points import (
 )
 from tribal_mcp.text import counted, memories
 
+_NOTHING_YET = "Nothing left to undo: no operation has changed memories yet."
 _OTHER_MODEL = "The store's model has changed since then, so restored memories have no vector."
 
 
@@ -46,10 +48,14 @@ async def run_undo(context: Context, request: UndoRequest) -> UndoResult:
     """Undo an operation, or say what that would change."""
     watch = context.watch("Compared")
     async with context.store() as store:
+        points = RestorePoints.of(store, context.settings.restore_points)
+        if points and not points.all():
+            found = await describe_empty(store, context.settings)
+            raise UsageError(" ".join([_NOTHING_YET, *found]))
         return await undo(
             store,
             request.point,
-            RestorePoints.of(store, context.settings.restore_points),
+            points,
             dry_run=request.dry_run,
             discard_later_edits=request.discard_later_edits,
             on_progress=watch.on_progress,

@@ -9,6 +9,7 @@ from tribal_mcp.errors import TribalError, UsageError
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.services.context import Context
+from tribal_mcp.services.left_out import describe_empty
 from tribal_mcp.services.memories.remember import some_ids
 from tribal_mcp.services.requests import ForgetRequest
 from tribal_mcp.services.results import ForgetResult
@@ -26,7 +27,10 @@ async def run_forget(context: Context, request: ForgetRequest) -> ForgetResult:
     """Delete the memories, or say what would be deleted."""
     async with context.store() as store:
         points = RestorePoints.of(store, context.settings.restore_points)
-        return await forget(store, request.ids, points, dry_run=request.dry_run)
+        result = await forget(store, request.ids, points, dry_run=request.dry_run)
+        if not result.forgotten:
+            result.notes += await describe_empty(store, context.settings)
+        return result
 
 
 async def forget(
@@ -53,7 +57,7 @@ async def forget(
         raise UsageError("No ids are given. Give the ids of the memories to delete.", _FIND_IDS)
     if len(wanted) > MOST:
         raise UsageError(f"{len(wanted):,} ids are too many at once. Give at most {MOST:,}.")
-    async with store.session(writing=not dry_run):
+    async with store.session(writing=not dry_run and await store.count() > 0):
         here = await store.get_many(wanted)
         found = [i for i in wanted if i in here]
         older = sorted({e.supersedes for e in here.values() if e.supersedes} - here.keys())

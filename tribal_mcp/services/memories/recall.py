@@ -24,6 +24,7 @@ from tribal_mcp.services.embedders import (
     fits,
     without_vector,
 )
+from tribal_mcp.services.left_out import describe_empty, describe_undated
 from tribal_mcp.services.memories.answer import By, fill, hit_of
 from tribal_mcp.services.memories.bm25 import KeywordSearch
 from tribal_mcp.services.memories.corrections import Corrections
@@ -31,9 +32,9 @@ from tribal_mcp.services.other_models import other_models_in
 from tribal_mcp.services.requests import ListRequest, RecallRequest
 from tribal_mcp.services.results import Hit, RecallResult
 from tribal_mcp.stores.base import StoreState
-from tribal_mcp.stores.factory import location_of
+from tribal_mcp.stores.factory import Store
 from tribal_mcp.stores.search import SearchableStore
-from tribal_mcp.text import counted, memories
+from tribal_mcp.text import counted
 
 MOST = 20
 """Memories in one answer."""
@@ -67,20 +68,23 @@ async def run_recall(context: Context, request: RecallRequest) -> RecallResult:
     embedder_of = partial(configured_embedder, context.settings)
     async with context.store() as store:
         result = await recall(store, embedder_of, request.query, request.count, filters)
-        return await _located(result, store, context)
+        return await _explained(result, store, context, filters)
 
 
 async def run_list(context: Context, request: ListRequest) -> RecallResult:
     """List the newest memories."""
+    filters = read_filter(request.tags, request.date_from, request.date_to)
     async with context.store() as store:
-        return await _located(await list_newest(store, request), store, context)
+        return await _explained(await list_newest(store, request), store, context, filters)
 
 
-async def _located(result: RecallResult, store: SearchableStore, context: Context) -> RecallResult:
-    """The result; if it is empty, with a note of where it looked."""
+async def _explained(
+    result: RecallResult, store: Store, context: Context, filters: ExportFilter
+) -> RecallResult:
+    """The result, with notes of what is not in it; if it is empty, of where it looked."""
     if not result.hits:
-        count = await store.count()
-        result.notes.append(f"{location_of(context.settings)} holds {memories(count)}.")
+        result.notes += await describe_empty(store, context.settings)
+    result.notes += await describe_undated(store, filters)
     return result
 
 

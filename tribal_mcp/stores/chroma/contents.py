@@ -13,11 +13,13 @@ from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry, microseconds
 from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.stores.base import EVERYTHING, Lines, Stored, StoreState, links_of
-from tribal_mcp.stores.chroma.folder import OURS, Files
+from tribal_mcp.stores.chroma.folder import Files
 from tribal_mcp.stores.errors import CHECK, REPAIR, RESCUE
 from tribal_mcp.stores.raw import RawCollection, RawRecord
 from tribal_mcp.stores.record import (
     DELETED,
+    OURS,
+    count_by_store,
     identity_of,
     pending_name,
     to_entry,
@@ -83,6 +85,13 @@ class Contents:
     def count(self) -> int:
         """How many memories there are."""
         return sum(files.count(c) for files, c in self._each())
+
+    def counts(self) -> dict[str, int]:
+        """How many memories each store of the folder has, by the name of its main collection."""
+        if not self._files:
+            return {}
+        found = self._files.collections()
+        return count_by_store((c.name, c.metadata, self._files.count(c)) for c in found)
 
     def _each(self) -> Iterator[tuple[Files, RawCollection]]:
         """The files with the main collection, and with its pending sibling, if these exist."""

@@ -26,6 +26,7 @@ from tribal_mcp.stores.chroma.api_reader import ApiFiles
 from tribal_mcp.stores.chroma.files.index_backup import IndexBackup
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
 from tribal_mcp.stores.chroma.files.tables import NotRolledBack
+from tribal_mcp.stores.chroma.full_text import create_full_text, has_full_text
 from tribal_mcp.stores.chroma.journal import Journal
 from tribal_mcp.stores.chroma.lock import OWN_FOLDER, FolderLock
 from tribal_mcp.stores.chroma.migration import (
@@ -39,13 +40,12 @@ from tribal_mcp.stores.chroma.migration import (
 from tribal_mcp.stores.chroma.proof import REBUILD
 from tribal_mcp.stores.errors import REPAIR, explained
 from tribal_mcp.stores.raw import RawCollection, UnknownLayout
+from tribal_mcp.stores.record import OURS
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
     from chromadb.api.models.Collection import Collection as ChromaCollection
 
-OURS = "tribal_layout"
-"""In the metadata of each collection that this program created."""
 FREE_BYTES = 32 * 1024 * 1024
 """Free space without which nothing is written."""
 _SPACE_FACTOR = 6
@@ -160,12 +160,20 @@ class ChromaFolder:
 
     def end_session(self) -> None:
         """Called at the end of a session."""
-        if self.open_steps:
+        if self.open_steps or (self._writing and self._has_transaction()):
             self.close()
             self._writing = self._owns_log = False
             return
         if self._writing:
             self.end_writing()
+
+    def _has_transaction(self) -> bool:
+        """Whether a transaction of Chroma's failed, and has not been rolled back."""
+        try:
+            with self.database.with_name(f"{DATABASE}-journal").open("rb") as file:
+                return any(file.read(8))
+        except OSError:
+            return False
 
     def end_writing(self) -> None:
         """Clear the writer marker: everything is on the disk. A further write sets it again."""
@@ -216,6 +224,22 @@ class ChromaFolder:
                 "those that it has stored already. Nothing was changed.",
                 REPAIR,
             )
+        if isinstance(files, ChromaFiles) and not has_full_text(files.sql):
+            raise StoreDamaged(
+                "Chroma can't store memories in this folder, because the full-text table of its "
+                "database is missing or damaged. Nothing was changed.",
+                REPAIR,
+            )
+
+    def restore_full_text(self) -> None:
+        """Create the full-text table if it is missing: without it, Chroma can't finish a write."""
+        files = self.files() if self.exists else None
+        if isinstance(files, ChromaFiles) and not has_full_text(files.sql):
+            self.check_free_space(self.database.stat().st_size)
+            self.close()
+            with self.connection() as sql:
+                create_full_text(sql)
+            self.note("The full-text table of the database was created from the documents.")
 
     def needs_conversion(self) -> bool:
         """Whether an older version of Chroma made the folder."""
@@ -304,8 +328,8 @@ class ChromaFolder:
 
     @contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:
-        """One transaction on Chroma's database."""
-        with closing(sqlite3.connect(self.database, timeout=_BUSY_S)) as sql, sql:
+        """One transaction on Chroma's database; one that fails may have to be rolled back."""
+        with self.step(), closing(sqlite3.connect(self.database, timeout=_BUSY_S)) as sql, sql:
             yield sql
 
     def _truncate_log(self, raw: RawCollection) -> None:

@@ -37,6 +37,8 @@ STORE_FILES = re.compile(
     rf"{re.escape(DATABASE)}.*|{OWN_FOLDER}|[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}"
 )
 """The store's own files; other files, such as bundles, may be in the same folder."""
+COPIES = ".before-conversion-"
+"""What the name of a copy of a folder adds to that of the folder."""
 _LOCKS = {"lock", "next"}
 _CHUNK = 1 << 20
 _TRIAL_ID = "tribal-mcp-trial"
@@ -166,7 +168,7 @@ def keep_copy(folder: Path) -> Path:
         NoSpace: there is too little space for it.
     """
     moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    kept = folder.with_name(f"{folder.name}.before-conversion-{moment}")
+    kept = folder.with_name(f"{folder.name}{COPIES}{moment}")
     unfinished = kept.with_name(f"{kept.name}.part")
     unfinished.mkdir(mode=0o700)
     try:

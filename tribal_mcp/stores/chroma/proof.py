@@ -35,7 +35,7 @@ from tribal_mcp.stores.chroma.files.tables import placeholders
 from tribal_mcp.stores.chroma.lock import OWN_FOLDER
 from tribal_mcp.stores.errors import is_damage
 from tribal_mcp.stores.raw import RawCollection
-from tribal_mcp.stores.record import CHECKSUM, pending_name, tombstones_name
+from tribal_mcp.stores.record import CHECKSUM, is_sibling
 
 _ROWS = """
     SELECT e.embedding_id, e.seq_id, m.int_value FROM embeddings e
@@ -98,9 +98,9 @@ class ProvenVectors:
         self._files = files
         self._collection = collection
         self._power_cut = power_cut
-        # The siblings of a collection of ours hold a constant instead of vectors.
-        self._constant = collection.dimension == 1 and collection.name.endswith(
-            (pending_name(""), tombstones_name(""))
+        # A sibling holds a constant instead of vectors.
+        self._constant = collection.dimension == 1 and is_sibling(
+            collection.name, collection.metadata
         )
         self._in_log: dict[str, int] = {}
         self._adds: dict[str, int] = {}

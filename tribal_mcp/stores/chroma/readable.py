@@ -21,10 +21,10 @@ from tribal_mcp.stores.chroma.files.pages import rebuild_database
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
 from tribal_mcp.stores.chroma.files.schema import log_number
 from tribal_mcp.stores.chroma.files.value_types import correct_types, wrong_types
-from tribal_mcp.stores.chroma.folder import OURS
 from tribal_mcp.stores.chroma.migration import DATABASE
 from tribal_mcp.stores.errors import is_damage
 from tribal_mcp.stores.raw import RawCollection, UnknownLayout
+from tribal_mcp.stores.record import OURS
 
 _SET_CONFIGURATION = "UPDATE collections SET config_json_str = ? WHERE id = ?"
 _REMOVE_SCHEMA = "UPDATE collections SET schema_str = NULL WHERE id = ?"
@@ -43,6 +43,7 @@ class ReadableFolder:
 
     Attributes:
         path: the folder to read.
+        from_pages: whether the database was made of its pages.
         damage: what is damaged, in sentences.
 
     Raises:
@@ -53,6 +54,7 @@ class ReadableFolder:
     def __init__(self, folder: Path, *, from_pages: bool = False) -> None:
         self.damage: list[str] = []
         self.path = folder
+        self.from_pages = False
         self._private: Path | None = None
         if from_pages or not _is_sound(folder):
             self._private = Path(tempfile.mkdtemp(prefix="tribal-mcp-"))
@@ -78,6 +80,7 @@ class ReadableFolder:
             database.unlink(missing_ok=True)
             if not rebuild_database(folder / DATABASE, database):
                 raise StoreDamaged("Nothing in the Chroma database can be read.")
+            self.from_pages = True
             self.damage.append(
                 "The database is damaged. It was read page by page, so rows that had been "
                 "deleted may be among those that were found."
@@ -105,6 +108,7 @@ class ReadableFolder:
                     shutil.copyfile(folder / name, private / name)
             with ChromaFiles(private) as files:
                 files.sql.execute("SELECT count(*) FROM embedding_metadata").fetchone()
+                files.collections()
                 wrong_types(files.sql)
                 return True
         except StoreDamaged:
@@ -143,14 +147,20 @@ class ReadableFolder:
 def _is_sound(folder: Path) -> bool:
     try:
         with ChromaFiles(folder, rollback=False) as files:
-            found = files.collections()
-            return not wrong_types(files.sql) and all(_is_readable(files, raw) for raw in found)
+            if not all(_is_readable(files, raw) for raw in files.collections()):
+                return False
+            try:
+                return not wrong_types(files.sql)
+            except sqlite3.DatabaseError as error:
+                if not is_damage(error, folder):
+                    raise
+                return True  # some pages are damaged: rows are read in ranges
     except StoreDamaged:
         return False
     except sqlite3.DatabaseError as error:
         if not is_damage(error, folder):
             raise
-        return True  # some pages are damaged: rows are read in ranges
+        return False
 
 
 def _is_readable(files: ChromaFiles, raw: RawCollection) -> bool:

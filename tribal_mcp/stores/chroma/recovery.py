@@ -28,14 +28,14 @@ from tribal_mcp.stores.base import BATCH, Change, OnWait
 from tribal_mcp.stores.chroma.collection_swap import FILE as SWAP
 from tribal_mcp.stores.chroma.collection_swap import finish_swap
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles, log_only
-from tribal_mcp.stores.chroma.folder import OURS, ChromaFolder
+from tribal_mcp.stores.chroma.folder import ChromaFolder
 from tribal_mcp.stores.chroma.journal import Batch
 from tribal_mcp.stores.chroma.lock import OWN_FOLDER
 from tribal_mcp.stores.chroma.proof import REBUILD, ProvenVectors, SavedVectors
 from tribal_mcp.stores.chroma.write import apply_batch, check_embedding_function, is_writable
 from tribal_mcp.stores.errors import RESCUE, explained
 from tribal_mcp.stores.raw import RawCollection
-from tribal_mcp.stores.record import to_entry
+from tribal_mcp.stores.record import OURS, to_entry
 from tribal_mcp.text import counted, memories
 
 _EXAMPLES = 5
@@ -65,6 +65,7 @@ def recover(folder: ChromaFolder, on_wait: OnWait = lambda _: None) -> None:
         return  # this program has never written to it, for that converts it
     power_cut = writer is not None and writer.before_restart
     with folder.step():
+        folder.restore_full_text()
         done = _recover_collections(folder, on_wait, power_cut=power_cut) if folder.exists else []
         done += finish_swap(folder)
         done += finish_batch(folder)

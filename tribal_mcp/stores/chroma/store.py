@@ -9,12 +9,13 @@ is approximate and has to be loaded first. (Over 300 lines: the store protocols 
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
 
-from tribal_mcp.errors import StoreError, StoreLocked
+from tribal_mcp.config import check_collection_name
+from tribal_mcp.errors import StoreDamaged, StoreError, StoreLocked, UsageError
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry
@@ -38,16 +39,11 @@ from tribal_mcp.stores.chroma.files.tables import DOCUMENT
 from tribal_mcp.stores.chroma.folder import ChromaFolder
 from tribal_mcp.stores.chroma.journal import Batch
 from tribal_mcp.stores.chroma.repair import repair
-from tribal_mcp.stores.chroma.salvage import Salvage, SalvagedFiles
+from tribal_mcp.stores.chroma.salvage import Part, Salvage, SalvagedFiles
 from tribal_mcp.stores.chroma.session import Sessions, in_thread, session_on
 from tribal_mcp.stores.chroma.write import apply_batch, writable_collection
-from tribal_mcp.stores.record import (
-    IDENTITY,
-    identity_of,
-    pending_name,
-    recorded,
-    tombstones_name,
-)
+from tribal_mcp.stores.errors import CHECK
+from tribal_mcp.stores.record import IDENTITY, pending_name, recorded
 from tribal_mcp.stores.restore_points import Point
 from tribal_mcp.stores.search import Nearest, Tally, check_dimensions
 
@@ -168,6 +164,18 @@ class ChromaStore:
     async def count(self) -> int:
         """The number of memories."""
         return await self._read_rows(Contents.count)
+
+    async def counts(self) -> dict[str, int] | None:
+        """How many memories each store of the folder has, by collection; None if it has no store.
+
+        Raises:
+            StoreDamaged: the database is missing, and the rest of a store is there.
+        """
+        if self._folder.exists:
+            return await self._read_rows(Contents.counts)
+        for problem in await self.check():
+            raise StoreDamaged(problem.message, CHECK)
+        return None
 
     async def get(self, memory_id: str) -> MemoryEntry | None:
         """The memory of that id, or None."""
@@ -377,15 +385,16 @@ class ChromaStore:
         """
 
         def reading() -> T:
-            with SalvagedFiles(self._folder.path) as files:
-                names = self._name, pending_name(self._name)
-                found = [c for c in map(files.collection, names) if c]
+            with ExitStack() as stack:
+
+                def part(*, from_pages: bool) -> Part:
+                    files = SalvagedFiles(self._folder.path, from_pages=from_pages)
+                    return Part.of(stack.enter_context(files), self._name)
+
                 journal = self._folder.journal.read()
                 batch = journal if journal and journal.collection == self._name else None
-                main = next((c for c in found if c.name == self._name), None)
-                identity = identity_of(main.metadata) if main else None
-                tombstones = files.collection(tombstones_name(self._name))
-                return use(Salvage(files, found, identity, batch, tombstones))
+                pages = partial(part, from_pages=True)
+                return use(Salvage(part(from_pages=False), pages, batch))
 
         return await self._maintain(reading)
 
@@ -395,6 +404,13 @@ def open_store(path: str | Path, collection: str = "memories") -> ChromaStore:
 
     Args:
         path: the folder.
-        collection: the collection in it; at least three characters.
+        collection: the collection in it.
+
+    Raises:
+        UsageError: no collection can have that name.
     """
+    try:
+        check_collection_name(collection)
+    except ValueError as error:
+        raise UsageError(f"The collection name is {collection!r:.80}, but {error}.") from None
     return ChromaStore(Path(path), collection)

@@ -16,11 +16,12 @@ from tribal_mcp.errors import StoreError
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.stores.chroma.checksums import checksum
-from tribal_mcp.stores.chroma.folder import OURS, ChromaFolder
+from tribal_mcp.stores.chroma.folder import ChromaFolder
 from tribal_mcp.stores.chroma.journal import Batch
 from tribal_mcp.stores.raw import HARMLESS_EMBEDDERS, RawCollection, UnknownLayout
 from tribal_mcp.stores.record import (
     CHECKSUM,
+    OURS,
     pending_name,
     to_metadata,
     to_tombstone,

@@ -25,6 +25,8 @@ CALL_BYTES = 8 * 1024 * 1024
 
 _READ_NUMBERS = 400_000
 """The most numbers of vectors in one answer."""
+_PAGE = 100
+"""Collections in one answer."""
 _LIST_ATTEMPTS = 20
 
 
@@ -120,6 +122,16 @@ class ServerApi:
             return _raw(self._http.request("GET", f"{self._root}/collections/{name}"))
         except Absent:
             return None
+
+    def collections(self) -> list[RawCollection]:
+        """All collections of the database, by name."""
+        found: list[RawCollection] = []
+        while True:
+            query = f"limit={_PAGE}&offset={len(found)}"
+            page = self._http.request("GET", f"{self._root}/collections?{query}")
+            found += map(_raw, page)
+            if len(page) < _PAGE:
+                return sorted(found, key=lambda collection: collection.name)
 
     def create(self, name: str, metadata: dict[str, Any]) -> RawCollection:
         """The collection with that name, created if missing; with l2 its vectors stay exact."""

@@ -6,10 +6,9 @@ from typing import Any
 
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.memory import microseconds
-from tribal_mcp.stores.chroma.folder import OURS
 from tribal_mcp.stores.chroma_server.api import ServerApi
 from tribal_mcp.stores.raw import RawCollection, RawRecord
-from tribal_mcp.stores.record import DELETED, identity_of, pending_name, tombstones_name
+from tribal_mcp.stores.record import DELETED, OURS, identity_of, pending_name, tombstones_name
 
 
 class Part(IntEnum):

@@ -29,12 +29,19 @@ from tribal_mcp.stores.base import (
     check_identity,
     links_of,
 )
-from tribal_mcp.stores.chroma.folder import OURS
 from tribal_mcp.stores.chroma_server.api import ServerApi
 from tribal_mcp.stores.chroma_server.collections import Part, StoreCollections, dimensions_of
 from tribal_mcp.stores.chroma_server.http import Absent, ChromaServer, ServerHttp
 from tribal_mcp.stores.chroma_server.write import write_change
-from tribal_mcp.stores.record import IDENTITY, identity_of, recorded, to_entry, to_fields
+from tribal_mcp.stores.record import (
+    IDENTITY,
+    OURS,
+    count_by_store,
+    identity_of,
+    recorded,
+    to_entry,
+    to_fields,
+)
 from tribal_mcp.stores.search import SearchByReading
 
 T = TypeVar("T")
@@ -134,6 +141,15 @@ class ChromaServerStore(SearchByReading):
     async def count(self) -> int:
         """The number of memories."""
         return (await self.state()).count
+
+    async def counts(self) -> dict[str, int]:
+        """How many memories each store of the database has, by the name of its collection."""
+
+        def work() -> dict[str, int]:
+            found = self._api.collections()
+            return count_by_store((c.name, c.metadata, self._api.count(c)) for c in found)
+
+        return await self._run(work)
 
     async def list_ids(self, filters: ExportFilter = EVERYTHING) -> list[str]:
         """The ids of the memories that match, in order of insertion, without a vector last."""

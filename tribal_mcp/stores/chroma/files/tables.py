@@ -33,11 +33,11 @@ _COUNT_BY_SOURCE = """
     SELECT string_value, count(*) FROM embedding_metadata
     WHERE key = 'source_type' AND string_value IS NOT NULL AND id IN ({rows}) GROUP BY string_value
 """
-# Times before 1970 are rounded down to whole seconds, too.
+# Times before 1970 are rounded down to whole seconds, too. An unknown date is stored as 0.
 _COUNT_BY_MONTH = """
     SELECT strftime('%Y-%m', (int_value - 999999 * (int_value < 0)) / 1000000, 'unixepoch'),
     count(*) FROM embedding_metadata
-    WHERE key = 'created_at_us' AND int_value IS NOT NULL AND id IN ({rows}) GROUP BY 1
+    WHERE key = 'created_at_us' AND int_value != 0 AND id IN ({rows}) GROUP BY 1
 """
 _STORED_SINCE = """
     SELECT embedding_id FROM embeddings e WHERE segment_id = ? AND coalesce(
