@@ -1,6 +1,7 @@
 """Sessions on a folder: locking, waiting, and what they leave on the disk."""
 
 import shutil
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -12,7 +13,9 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from tests.support.chroma_folders import change
+from tests.campaigns.processes import ask
+from tests.campaigns.work import make_collection
+from tests.support.chroma_folders import add, change, chroma, existing, vectors
 from tests.support.examples import memories, memory
 from tests.support.mounts import read_only_mount
 from tribal_mcp.config import Settings
@@ -295,3 +298,25 @@ async def test_an_unknown_layout_is_read_through_chroma_and_not_written(
         with pytest.raises(StoreError, match="layout"):
             await store.upsert([memory(7)])
         assert [problem.kind for problem in await store.check()] == ["layout"]
+
+
+async def test_the_next_write_truncates_the_log_that_chroma_let_grow(tmp_path: Path) -> None:
+    ask(make_collection, tmp_path / "store", 20)
+    store = open_store(tmp_path / "store")
+    await store.upsert(memories(30))
+    await store.close()
+    with chroma(tmp_path / "store") as client:
+        for start in range(100, 300, 50):
+            ids = [str(n) for n in range(start, start + 50)]
+            add(existing(client), ids, vectors(50), documents=ids)
+    assert logged(tmp_path / "store") > 200
+    await store.upsert(memories(60)[30:])
+    await store.close()
+    assert logged(tmp_path / "store") < 60
+
+
+def logged(folder: Path) -> int:
+    with sqlite3.connect(folder / "chroma.sqlite3") as sql:
+        [(count,)] = sql.execute("SELECT count(*) FROM embeddings_queue")
+    sql.close()
+    return int(count)
