@@ -10,7 +10,7 @@ import anyio
 import numpy as np
 import pytest
 
-from tests.support.chroma_folders import change
+from tests.support.chroma_folders import change, chroma, create, vectors
 from tests.support.command_line import Tribal
 from tests.support.examples import memories, memory
 from tribal_mcp import open_store
@@ -77,6 +77,68 @@ def test_rescue_reads_the_rows_that_sqlite_cannot_reach(
         stored = memory(int(memory_id.removeprefix("memory-"))).embedding
         assert stored is not None
         assert vector == stored.tobytes()
+
+
+@pytest.mark.parametrize("size", [16, 100])
+def test_a_damaged_header_leads_to_a_rescue_that_has_everything(
+    folder: Path, tribal: Tribal, tmp_path: Path, size: int
+) -> None:
+    with (folder / "chroma.sqlite3").open("r+b") as file:
+        file.write(os.urandom(size))
+    for words in (("check",), ("check", "--repair"), ("export", "x.json"), ("recall", "number")):
+        ran = tribal(*words)
+        assert (ran.code, "tribal-mcp rescue" in ran.out + ran.err) == (5, True), ran
+    assert len([v for v in rescued(tribal, tmp_path).values() if v]) == COUNT - 1
+
+
+_TYPES = {
+    "marks as bytes": "UPDATE max_seq_id SET seq_id = x'0000000000000191'",
+    "marks as text": "UPDATE max_seq_id SET seq_id = CAST(seq_id AS TEXT)",
+    "marks as words": "UPDATE max_seq_id SET seq_id = 'abc'",
+    "a text as bytes": "UPDATE embedding_metadata SET string_value = CAST(string_value AS BLOB) "
+    "WHERE key = 'chroma:document' AND id % 3 = 0",
+    "an id as bytes": "UPDATE embeddings SET embedding_id = CAST(embedding_id AS BLOB) "
+    "WHERE id = 3",
+    "a date as text": "UPDATE embedding_metadata SET int_value = CAST(int_value AS TEXT) || 'x' "
+    "WHERE key = 'created_at_us' AND id = 3",
+    "a schema cut off": "UPDATE collections SET schema_str = '{'",
+    "a schema nested deeply": "UPDATE collections SET schema_str = replace(hex(zeroblob(10000)), "
+    "'00', '[')",
+}
+
+
+@pytest.mark.parametrize("statement", _TYPES.values(), ids=_TYPES)
+def test_values_of_other_types_are_read_or_reported(
+    folder: Path, tribal: Tribal, tmp_path: Path, statement: str
+) -> None:
+    change(folder, statement)
+    for words in (("stats",), ("check",), ("export", "x.json"), ("recall", "number")):
+        assert tribal(*words).code in (0, 5)
+    assert tribal("rescue", "out.json").code == 0
+    entries = json.loads((tmp_path / "out.json").read_text())["entries"]
+    assert {e["id"] for e in entries} == {e.id for e in memories(COUNT)} - {"memory-5"}
+    assert all(e["content"] == f"Memory number {e['id'][7:]}" and e["embedding"] for e in entries)
+    if tribal("check").code and tribal("check", "--repair").code == 0:
+        assert tribal("check").code == 0
+        assert tribal("remember", "A new memory.").code == 0
+
+
+def test_what_chroma_leaves_of_a_deleted_collection_is_no_damage(
+    folder: Path, tribal: Tribal
+) -> None:
+    with chroma(folder) as client:
+        create(client, "another", sync_threshold=2).add(
+            ids=["a", "b", "c"], embeddings=vectors(3), documents=["x", "y", "z"]
+        )
+    with chroma(folder) as client:
+        client.delete_collection("another")
+    assert len(list(folder.glob("*/header.bin"))) == 3
+    found = tribal("check")
+    said = " ".join(found.out.split())
+    assert found.code == 0
+    assert re.search(r"1 index directory belongs to no collection \(\d+ KiB\)", said)
+    assert tribal("check", "--repair").code == 0
+    assert len(list(folder.glob("*/header.bin"))) == 2
 
 
 def test_rescue_names_the_collections_if_their_names_are_lost(
