@@ -33,9 +33,9 @@ async def test_results_match_their_schemas_and_have_a_next_step(folder: Path) ->
         schemas = {t.name: t.output_schema for t in (await client.list_tools()).tools}
         for tool, arguments in (
             ("tribal_stats", {}),
-            ("tribal_export", {"tags": ["none"]}),
             ("tribal_import", {"input_path": "some.json", "dry_run": True}),
             ("tribal_import", {"input_path": "some.json"}),
+            ("tribal_export", {"tags": ["none"]}),
             ("tribal_undo", {"dry_run": True}),
             ("tribal_stats", {}),
             ("tribal_export", {"output_path": "work.json", "tags": ["work"]}),
