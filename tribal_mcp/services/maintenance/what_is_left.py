@@ -35,8 +35,9 @@ def what_is_left(store: ChromaStore, context: Context) -> tuple[str, *tuple[Next
         return ("No restore points, copies of the folder or bundles were found nearby.",)
     steps = []
     if bundles:
-        text = "Set TRIBAL_DATA_DIR to a new folder, and to import the newest bundle, run {call}."
-        steps.append(NextStep(text, "import", {"input_path": str(bundles[0][0])}))
+        text = "To import the newest bundle, run {call} with a new folder."
+        given = {"input_path": str(bundles[0][0]), "data_dir": ...}
+        steps.append(NextStep(text, "import", given, elsewhere=True))
     return f"Found nearby: {'; '.join(found)}.", *steps
 
 
