@@ -228,3 +228,15 @@ def test_health_reveals_only_whether_the_server_works(tmp_path: Path) -> None:
         ill = server.ask("GET", "/v1/health")
         assert (ill.status, ill.json) == (503, {"status": "not ok"})
         assert server.ask("GET", "/v1/stats").problem[0] == 503
+
+
+def test_a_file_of_another_system_is_imported(tmp_path: Path) -> None:
+    body = b"[2026-01-14] - Likes tea.\n[unknown] - Works in Helsinki.\n"
+    path = "/v1/import?add_tags=list&add_tags=old&instance=laptop"
+    with serving(tmp_path) as server:
+        preview = server.ask("POST", f"{path}&dry_run=true", body, Content_Type="text/plain")
+        done = server.ask("POST", path, body, Content_Type="text/plain")
+        stats = server.ask("GET", "/v1/stats").json
+    assert preview.json["imported"] == done.json["imported"] == 2
+    assert done.json["format"] == "dated-list"
+    assert stats["tags"] == {"list": 2, "old": 2}

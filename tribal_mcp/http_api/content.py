@@ -27,6 +27,12 @@ BODY_TYPES = (
     "application/zstd",
     "application/octet-stream",
     "application/x-www-form-urlencoded",  # what `curl -d` sends by default
+    "application/zip",
+    "application/vnd.sqlite3",
+    "application/vnd.apache.parquet",
+    "text/csv",
+    "text/markdown",
+    "text/plain",
 )
 SUFFIXES = {"gzip": ".gz", "zstd": ".zst"}
 _FORMS = (JSON, LINES, "application/jsonl", "application/gzip", "application/zstd")

@@ -74,7 +74,8 @@ async def import_(request: Request, query: Annotated[ImportOptions, Query()]) ->
     """Import the memories of the bundle in the body.
 
     The body is the bundle, or an object with the bundle and the options:
-    `{"bundle": {…}, "conflict_resolution": "merge"}`. It is checked completely before anything is
+    `{"bundle": {…}, "conflict_resolution": "merge"}`; or the file or zip archive of another system,
+    whose format is recognised. It is checked completely before anything is
     written. If the import is interrupted or the client disconnects, it stops after the current
     batch; the same request completes it.
     """
@@ -161,7 +162,7 @@ def _handler(job: Job) -> Callable[..., Awaitable[Response]]:
     return handle
 
 
-_SEVERAL = frozenset({"tags"})
+_SEVERAL = frozenset({"tags", "mapping", "add_tags", "map_tags"})
 """The fields that may stand several times in a query."""
 
 

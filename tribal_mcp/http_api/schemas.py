@@ -71,7 +71,8 @@ class ImportOptions(Request):
         ConflictResolution.SKIP,
         description="if a different memory with the same id exists: keep it, replace it, keep "
         "the one with the newer updated_at, store the bundle's under a new id, or refuse the "
-        "import; mirror: make the store equal to the bundle",
+        "import; mirror: make the store equal to the bundle. For a file of another system, the "
+        "default is merge",
     )
     embedding_strategy: Embeddings = Field(
         ReembeddingStrategy.AUTO,
@@ -85,6 +86,22 @@ class ImportOptions(Request):
     )
     skip_same_text: Flag = Field(
         False, description="leave out new memories whose text another memory already has"
+    )
+    format: str = Field("", description="another system's format, if it is not recognised")
+    mapping: list[str] = Field(
+        [],
+        description="for records in no known format: our field and theirs",
+        examples=[["content=text", "created_at=date"]],
+    )
+    conversations: Flag = Field(False, description="also import the messages of conversations")
+    add_tags: list[str] = Field([], description="tags for each memory")
+    map_tags: list[str] = Field(
+        [], description="tags to rename; an empty new name removes one", examples=[["old=new"]]
+    )
+    instance: str = Field("", description="the source_instance of each memory")
+    mirror_deletions: Flag = Field(
+        False,
+        description="delete what was imported from this source before and is no longer there",
     )
 
 
@@ -189,7 +206,8 @@ IMPORTED: dict[str, Any] = {
 IMPORT_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "A bundle; or an object with a `bundle` and the options of the query.",
+        "description": "A bundle, an object with a `bundle` and the options of the query, or a "
+        "file or zip archive of another system.",
         "content": {
             kind: {"schema": _BUNDLE, "example": _EXAMPLE}
             if kind == "application/json"
