@@ -92,6 +92,9 @@ class Settings(BaseSettings):
         description="what acknowledged changes survive: a power cut (full), or a killed process",
     )
     restore_points: int = Field(20, ge=1, description="how many past operations can be undone")
+    discover: bool = Field(
+        False, description="whether an MCP resource lists the memories of other systems here"
+    )
     migrate_folder: bool = Field(
         False, description="whether a write may convert the folder of an older Chroma"
     )

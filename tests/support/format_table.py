@@ -12,9 +12,13 @@ PAGE = Path(__file__).parents[2] / "docs" / "formats.md"
 _BEGIN, _END = "<!-- generated: formats -->\n", "<!-- end -->\n"
 
 
+def _cell(text: str) -> str:
+    return f"`{text}`" if "[" in text and "`" not in text else text
+
+
 def section(kind: type[Format]) -> str:
     """What the page says about one format."""
-    rows = [f"| {theirs} | {ours} |" for theirs, ours in kind.fields.items()]
+    rows = [f"| {_cell(theirs)} | {_cell(ours)} |" for theirs, ours in kind.fields.items()]
     left_out = "".join(f"\n- {reason}" for reason in kind.leaves_out) or " nothing."
     return "\n".join(
         [

@@ -38,6 +38,7 @@ for _command in (
     bundles.import_command,
     store.undo_command,
     store.history_command,
+    store.discover_command,
     store.stats_command,
     store.where_command,
     store.copy_command,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tribal_mcp.services.results import (
         CheckResult,
         CopyResult,
+        DiscoverResult,
         HistoryResult,
         ReembedResult,
         RescueResult,
@@ -56,6 +57,15 @@ def history_command(*, as_json: bool, **arguments: object) -> None:
     """List the changes made to memories, the latest first, each with its restore point."""
     result = cast("HistoryResult", run("history", arguments))
     show(result, counted(len(result.operations), "operation"), as_json=as_json)
+
+
+@click.command("discover", cls=Command, short_help="Find memories of other systems.")
+@as_json
+def discover_command(*, as_json: bool) -> None:
+    """List the memories of other systems on this machine, at their usual places, each with the
+    command that imports them. Nothing is changed, and the network is not used."""  # noqa: D205, D209 - as above
+    result = cast("DiscoverResult", run("discover", {}))
+    show(result, counted(len(result.sources), "source"), as_json=as_json)
 
 
 @click.command("stats", cls=Command, short_help="Show what is in the store.")

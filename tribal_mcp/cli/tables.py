@@ -9,9 +9,11 @@ from pydantic import BaseModel
 from tribal_mcp.services.results import (
     CheckResult,
     CopyResult,
+    DiscoverResult,
     EmbeddingResult,
     ExportResult,
     ForgetResult,
+    FoundSource,
     HistoryEntry,
     HistoryResult,
     Hit,
@@ -123,6 +125,18 @@ def _(result: HistoryResult) -> Rows:
     for operation in result.operations:
         table += [(operation.point, _what_changed(operation)), ("", _when(operation))]
     return table
+
+
+@rows.register
+def _(result: DiscoverResult) -> Rows:
+    return [(source.system, _of_source(source)) for source in result.sources]
+
+
+def _of_source(source: FoundSource) -> str:
+    if source.problem:
+        return f"{source.path}: {source.problem}"
+    newest = f", newest {source.newest[:_DAY]}" if source.newest else ""
+    return f"{source.path}: {memories(source.count)}{newest}, {source.imported:,} imported"
 
 
 def _what_changed(operation: HistoryEntry) -> str:

@@ -402,9 +402,15 @@ def origin_of_file(
     """The origin of an open file: the archive in it, or the file itself."""
     magic = file.read(4)
     file.seek(0)
-    if magic in (b"PK\x03\x04", b"PK\x05\x06"):
+    if magic not in (b"PK\x03\x04", b"PK\x05\x06"):
+        return FileOrigin(name, file, limits, wal)
+    if wal:
+        wal.close()
+    try:
         return ZipOrigin(name, file, limits)
-    return FileOrigin(name, file, limits, wal)
+    except BundleError:
+        file.close()
+        raise
 
 
 def reopened(file: BinaryIO) -> BinaryIO:

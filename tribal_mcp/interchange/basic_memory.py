@@ -51,7 +51,7 @@ class BasicMemory(Format):
         "the text, with observations and relations": "content",
         "title": "context",
         "tags, and #tags of observations": "tags",
-        "[[title]], [[permalink]], [text](file.md)": "related_to",
+        "[[title]], [[permalink]], Markdown links": "related_to",
         "created, modified": "created_at, updated_at",
         "type, permalink, other values, the file": "metadata",
     }

@@ -62,7 +62,7 @@ class ClaudeCode(Format):
         "type": "tags, and metadata",
         "modified": "updated_at",
         "the project's folder": "source_instance",
-        "[[name]], [text](file.md)": "related_to",
+        "[[name]] and Markdown links": "related_to",
         "the file's name": "metadata (file)",
         "name, originSessionId, other values": "metadata",
     }

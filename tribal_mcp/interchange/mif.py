@@ -61,7 +61,7 @@ class Mif(Format):
         "summary": "context",
         "created, modified": "created_at, updated_at",
         "tags": "tags",
-        "relationships, [[id]], [text](file.md)": "related_to; supersedes",
+        "relationships, [[id]], Markdown links": "related_to; supersedes",
         "provenance.confidence": "confidence",
         "provenance.source_type": "source_type",
         "title, namespace, aliases, temporal, provenance, other values, the file": "metadata",

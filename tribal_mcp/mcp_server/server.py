@@ -6,7 +6,7 @@ once and stays responsive.
 
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
 
 import anyio.to_thread
@@ -70,6 +70,13 @@ async def _listed(processes: StoreProcesses, job: str, what: str) -> str:
     return json.dumps(result, ensure_ascii=False)
 
 
+def _may_discover() -> bool:
+    try:
+        return load()[0].discover
+    except TribalError:
+        return False  # each call says what is wrong with the settings
+
+
 def build_server(shared: StoreProcesses | None = None) -> Server:
     """The server; its store processes start when they are first needed.
 
@@ -91,6 +98,10 @@ def build_server(shared: StoreProcesses | None = None) -> Server:
         """The changes made to memories, newest first, each with its restore point for undo."""
         return await _listed(processes, "history", "operations")
 
+    async def sources() -> str:
+        """The memories of other systems on this machine: system, path, format, count, imported."""
+        return await _listed(processes, "discover", "sources")
+
     server = MCPServer[StoreProcesses](
         "tribal-mcp",
         title="Tribal memories",
@@ -100,10 +111,13 @@ def build_server(shared: StoreProcesses | None = None) -> Server:
         lifespan=lifespan,
         tools=[*bundle_tools.TOOLS, *memory_tools.TOOLS],
     )
-    for uri, title, read in (
-        ("tribal://bundles", "Bundles", bundles),
-        ("tribal://history", "History", history),
-        ("tribal://bundles/{name}", "A bundle", bundle),
-    ):
+
+    def add(uri: str, title: str, read: Callable[..., Awaitable[str | bytes]]) -> None:
         server.resource(uri, title=title, mime_type="application/json")(read)
+
+    add("tribal://bundles", "Bundles", bundles)
+    add("tribal://history", "History", history)
+    add("tribal://bundles/{name}", "A bundle", bundle)
+    if _may_discover():
+        add("tribal://sources", "Memories of other systems", sources)
     return server

@@ -12,6 +12,7 @@ from tribal_mcp.services.importing.import_bundle import run_import
 from tribal_mcp.services.maintenance.bundles import run_bundles
 from tribal_mcp.services.maintenance.check import run_check, run_rescue
 from tribal_mcp.services.maintenance.copy_store import run_copy
+from tribal_mcp.services.maintenance.discover import run_discover
 from tribal_mcp.services.maintenance.history import run_history
 from tribal_mcp.services.maintenance.reembed import run_reembed
 from tribal_mcp.services.maintenance.stats import run_stats
@@ -45,6 +46,7 @@ JOBS: dict[str, Job] = {
     "import": (ImportRequest, run_import),
     "undo": (UndoRequest, run_undo),
     "history": (HistoryRequest, run_history),
+    "discover": (Request, run_discover),
     "bundles": (Request, run_bundles),
     "stats": (Request, run_stats),
     "check": (CheckRequest, run_check),

@@ -10,7 +10,9 @@ from tribal_mcp.errors import NotPermitted
 READ_ONLY = "tribal.read_only"
 """The key in the scope of an HTTP request: whether its caller may only read."""
 
-READING = frozenset({"export", "stats", "check", "recall", "list", "show", "history", "bundles"})
+READING = frozenset(
+    {"export", "stats", "check", "recall", "list", "show", "history", "discover", "bundles"}
+)
 _CHANGING = ("overwrite", "repair")
 
 

@@ -190,6 +190,26 @@ class HistoryResult(Result):
     next_step: str = ""
 
 
+class FoundSource(BaseModel):
+    """Memories of another system on this machine."""
+
+    system: str
+    path: str
+    format: str = Field("", description="the format of the import")
+    count: int = Field(0, description="memories in it")
+    imported: int = Field(0, description="of them: in this store already")
+    newest: str = Field("", description="the newest date in it; empty: not known")
+    problem: str = Field("", description="why it can't be read")
+
+
+class DiscoverResult(Result):
+    """The memories of other systems on this machine, at their usual places."""
+
+    sources: list[FoundSource]
+    notes: list[str] = []
+    next_step: str = ""
+
+
 class BundleFile(BaseModel):
     """A bundle in an allowed folder."""
 
