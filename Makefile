@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick test-lowest check coverage package bench mutants torture fuzz clean
+.PHONY: demo test quick test-lowest check coverage package bench interop mutants torture fuzz clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python examples/demo.py
@@ -40,6 +40,10 @@ package: $(VENV)/.ready
 
 bench: $(VENV)/.ready
 	$(BIN)/python benchmarks/bench.py
+
+# Installs other systems' programs from the package index, and reads what they write: docs/interop.md
+interop: $(VENV)/.ready
+	$(BIN)/python -m tests.interop.run
 
 # Changes the code and checks that a test fails: docs/mutation-testing.md. MUTANTS limits it to some.
 MUTANTS ?= tribal_mcp.portability.* tribal_mcp.services.importing.*

@@ -3,7 +3,7 @@
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +14,7 @@ from tribal_mcp.files.origins import Origin, head_of
 from tribal_mcp.portability.limits import MIB
 
 _COPIES = 5
-_SUFFIXES = ("", "-wal")
+_SUFFIXES = ("", "-wal", "-journal")
 
 
 class Database:
@@ -33,18 +33,22 @@ class Database:
             "SELECT name, sql FROM sqlite_master WHERE type = 'table' ORDER BY name"
         ):
             if isinstance(name, str) and not str(sql).upper().startswith("CREATE VIRTUAL"):
-                columns = self._rows("SELECT name FROM pragma_table_info(?)", name)
-                self.tables[name] = [column for (column,) in columns]
+                columns = self._rows(f"PRAGMA table_info({_quoted(name)})")
+                self.tables[name] = [column[1] for column in columns]
 
-    def rows(self, table: str, order: str = "rowid") -> Iterator[dict[str, Any]]:
-        """The rows of a table as values by column.
+    def rows(
+        self, table: str, order: str = "rowid", where: Mapping[str, object] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """The rows of a table as values by column; with `where`, those with these values.
 
         Raises:
             BundleError: the database is damaged.
         """
         columns = self.tables[table]
         listed = ", ".join(map(_quoted, columns))
-        for row in self._rows(f"SELECT {listed} FROM {_quoted(table)} ORDER BY {_quoted(order)}"):  # noqa: S608 - names from the schema, quoted
+        wanted = " AND ".join(f"{_quoted(name)} = ?" for name in where or ()) or "1"
+        query = f"SELECT {listed} FROM {_quoted(table)} WHERE {wanted} ORDER BY {_quoted(order)}"  # noqa: S608 - names from the schema, quoted
+        for row in self._rows(query, *(where or {}).values()):
             yield dict(zip(columns, row, strict=True))
 
     def _rows(self, sql: str, *values: object) -> Iterator[tuple[Any, ...]]:
@@ -72,41 +76,39 @@ def database(origin: Origin, path: str) -> Iterator[Database]:
     """
     with TemporaryDirectory(prefix="tribal-") as private:
         copy = Path(private) / "copy.db"
-        for _ in range(_COPIES):
-            before = _copied(origin, path, copy)
-            if before == _states(origin, path):
-                break
-        else:
-            raise BundleError(
-                f"{path!r:.80} changes while it is read. Close the program that uses it."
-            )
+        copy_files(
+            origin, {path + suffix: copy.with_name(copy.name + suffix) for suffix in _SUFFIXES}
+        )
         with closing(sqlite3.connect(copy)) as connection:
             connection.execute("PRAGMA trusted_schema = OFF")
             connection.set_authorizer(_only_reading)
             yield Database(connection, path)
 
 
-def _copied(origin: Origin, path: str, copy: Path) -> list[tuple[int, int] | None]:
-    """Copy a database and its `-wal` file; returns their states before."""
-    states = _states(origin, path)
-    for suffix in _SUFFIXES:
-        target = copy.with_name(copy.name + suffix)
-        target.unlink(missing_ok=True)
-        with suppress(KeyError), origin.open(path + suffix) as source, target.open("wb") as out:
-            shutil.copyfileobj(source, out, MIB)
-    return states
+def copy_files(origin: Origin, targets: Mapping[str, Path]) -> None:
+    """Copy files of an origin, all of one moment; those that don't exist are left out.
+
+    Raises:
+        BundleError: they keep changing.
+    """
+    for _ in range(_COPIES):
+        before = [_state(origin, path) for path in targets]
+        for path, target in targets.items():
+            target.unlink(missing_ok=True)
+            with suppress(KeyError), origin.open(path) as source, target.open("wb") as out:
+                shutil.copyfileobj(source, out, MIB)
+        if before == [_state(origin, path) for path in targets]:
+            return
+    first = next(iter(targets))
+    raise BundleError(f"{first!r:.80} changes while it is read. Close the program that uses it.")
 
 
-def _states(origin: Origin, path: str) -> list[tuple[int, int] | None]:
-    """Size and time of change of a database and its `-wal` file, if they are files on disk."""
-    states: list[tuple[int, int] | None] = []
-    for suffix in _SUFFIXES:
-        with suppress(KeyError, OSError), origin.open(path + suffix) as file:
-            found = os.fstat(file.fileno())
-            states.append((found.st_size, found.st_mtime_ns))
-            continue
-        states.append(None)
-    return states
+def _state(origin: Origin, path: str) -> tuple[int, int] | None:
+    """Size and time of change of a file, if it is a file on disk."""
+    with suppress(KeyError, OSError), origin.open(path) as file:
+        found = os.fstat(file.fileno())
+        return found.st_size, found.st_mtime_ns
+    return None
 
 
 def _only_reading(action: int, *_: object) -> int:

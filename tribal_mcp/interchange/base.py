@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar
 
-from tribal_mcp.errors import EntryError
+from tribal_mcp.errors import BundleError, EntryError
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.portability.bundle.entries import RejectedEntry
 from tribal_mcp.portability.bundle.tombstones import Tombstone
@@ -127,6 +127,22 @@ class Format(ABC):
         return None
 
 
+def only_file(source: Source, made: Format) -> str:
+    """The path of the source's only file.
+
+    Raises:
+        BundleError: it has none or several.
+    """
+    if source.file is None:
+        raise unlike(source, made)
+    return source.file
+
+
+def unlike(source: Source, made: Format) -> BundleError:
+    """The error for a source that doesn't have the format that was named."""
+    return BundleError(f"{source.name!r:.80} is not {made.title}. It should be {made.layout}.")
+
+
 def attempt(where: str, make: Callable[..., MemoryEntry], *args: Any) -> Found | RejectedEntry:  # noqa: ANN401
     """The memory that `make(*args)` returns, or why it can't be read: an EntryError it raises."""
     try:
@@ -137,7 +153,8 @@ def attempt(where: str, make: Callable[..., MemoryEntry], *args: Any) -> Found |
 
 def derived_id(format_name: str, *key: str) -> str:
     """The id of a record that has none: the same whenever the same natural key is imported."""
-    return str(uuid.uuid5(_IDS, "\0".join((format_name, *key))))
+    name = "\0".join((format_name, *key))
+    return str(uuid.uuid5(_IDS, name.encode(errors="backslashreplace").decode()))
 
 
 def memory(  # noqa: D417 - the others are those of MemoryEntry

@@ -8,37 +8,63 @@ from importlib.metadata import entry_points
 from tribal_mcp.errors import UsageError
 from tribal_mcp.interchange.base import Evidence, Format
 from tribal_mcp.interchange.basic_memory import BasicMemory
+from tribal_mcp.interchange.cdp import Cdp
 from tribal_mcp.interchange.chatgpt import ChatGPT
+from tribal_mcp.interchange.chroma import Chroma
 from tribal_mcp.interchange.claude import Claude
 from tribal_mcp.interchange.claude_code import ClaudeCode
+from tribal_mcp.interchange.claude_mem import ClaudeMem
 from tribal_mcp.interchange.codex import Codex
 from tribal_mcp.interchange.dated_list import DatedList
+from tribal_mcp.interchange.generic import (
+    GenericCsv,
+    GenericJson,
+    GenericJsonLines,
+    GenericParquet,
+)
 from tribal_mcp.interchange.letta import Letta
+from tribal_mcp.interchange.mcp_memory_service import McpMemoryService
 from tribal_mcp.interchange.mem0 import Mem0
 from tribal_mcp.interchange.mif import Mif
 from tribal_mcp.interchange.obsidian import Obsidian
 from tribal_mcp.interchange.okf import Okf
 from tribal_mcp.interchange.openclaw import OpenClaw
+from tribal_mcp.interchange.pgvector import Pgvector
+from tribal_mcp.interchange.qdrant import Qdrant
+from tribal_mcp.interchange.reference_server import ReferenceServer
 from tribal_mcp.interchange.rules import Rules
 from tribal_mcp.interchange.source import Source
+from tribal_mcp.interchange.vector_io import VectorIo
 
 GROUP = "tribal_mcp.formats"
 """The entry point group of formats in other packages: each entry is a subclass of `Format`."""
 
 BUILT_IN: tuple[type[Format], ...] = (
     BasicMemory,
+    Cdp,
     ChatGPT,
+    Chroma,
     Claude,
     ClaudeCode,
+    ClaudeMem,
     Codex,
     DatedList,
-    Mem0,
     Letta,
+    McpMemoryService,
+    Mem0,
     Mif,
     Obsidian,
     Okf,
     OpenClaw,
+    Pgvector,
+    Qdrant,
+    ReferenceServer,
     Rules,
+    VectorIo,
+    GenericCsv,
+    GenericJson,
+    GenericJsonLines,
+    GenericParquet,
 )
 
 

@@ -8,7 +8,8 @@ from typing import Any, BinaryIO, Literal
 
 import ijson  # type: ignore[import-untyped]  # has no stubs
 
-from tribal_mcp.errors import EntryError
+from tribal_mcp.errors import BundleError, EntryError
+from tribal_mcp.files.databases import database
 from tribal_mcp.files.origins import Origin, decoded
 from tribal_mcp.interchange.reading import opening, parsed
 from tribal_mcp.portability.limits import Limits
@@ -62,6 +63,7 @@ class Source:
     _peeks: dict[str, Peek] = field(default_factory=dict)
     _paths: Sequence[str] | None = None
     _openings: dict[str, str] = field(default_factory=dict)
+    _tables: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -122,6 +124,15 @@ class Source:
             self._openings[path] = opening(self.origin, path)
         return self._openings[path]
 
+    def tables(self, path: str) -> dict[str, list[str]]:
+        """The columns of each table of a SQLite database; none if it can't be read."""
+        if path not in self._tables:
+            self._tables[path] = {}
+            if self.peek(path).kind == "sqlite":
+                with suppress(BundleError), database(self.origin, path) as db:
+                    self._tables[path] = db.tables
+        return self._tables[path]
+
     def named(self, *names: str) -> list[str]:
         """The paths whose last component is one of these names, in any case."""
         return [p for p in self.paths() if p.rsplit("/", 1)[-1].casefold() in names]
@@ -158,14 +169,17 @@ def _text(head: bytes) -> str | None:
 
 
 def _lines(text: str, *, complete: bool) -> list[Any] | None:
-    """The values of the first lines, if there are several and each is an object by itself."""
+    """The values of the first lines, if the first is an object and more than half are valid."""
     rows = text.split("\n")
-    rows = [row for row in (rows if complete else rows[:-1]) if row.strip()]
-    try:
-        values = [parsed(row) for row in rows[:_PEEK_LINES]]
-    except EntryError:
-        return None
-    return values if len(values) > 1 and isinstance(values[0], dict) else None
+    rows = [row for row in (rows if complete else rows[:-1]) if row.strip()][:_PEEK_LINES]
+    values = []
+    for number, row in enumerate(rows):
+        try:
+            values.append(parsed(row))
+        except EntryError:
+            if not number:
+                return None
+    return values if len(values) > max(1, len(rows) / 2) and isinstance(values[0], dict) else None
 
 
 def _document(text: str) -> Any:  # noqa: ANN401 - any JSON value

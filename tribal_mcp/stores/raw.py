@@ -69,7 +69,7 @@ class RawCollection:
             raise self._unreadable()
         return {
             str(function.get("name"))
-            for node in _nodes(self.settings)
+            for node in nodes(self.settings)
             if isinstance(function := node.get("embedding_function"), dict)
             and function.get("type") == "known"
         }
@@ -85,10 +85,13 @@ def _spaces(settings: dict[str, Any]) -> list[str | None]:
     return [indexes[kind]["space"] for kind in ("hnsw", "spann") if indexes.get(kind)]
 
 
-def _nodes(value: object) -> Iterator[dict[str, Any]]:
+def nodes(value: object) -> Iterator[dict[str, Any]]:
+    """The objects within a JSON value."""
     left = [value]
     while left:
         node = left.pop()
         if isinstance(node, dict):
             yield node
             left += node.values()
+        elif isinstance(node, list):
+            left += node

@@ -1,0 +1,36 @@
+"""Writes a palace with MemPalace's own tools, and prints the drawers that they filed."""
+
+import json
+import os
+import sys
+
+os.environ["MEMPALACE_PALACE_PATH"] = sys.argv[1]
+
+from chromadb.utils.embedding_functions.onnx_mini_lm_l6_v2 import ONNXMiniLM_L6_V2
+
+
+def vectors(_self, texts):
+    return [[(sum(map(ord, text)) * n % 97) / 97 for n in range(1, 385)] for text in texts]
+
+
+ONNXMiniLM_L6_V2.__call__ = vectors
+
+from mempalace.mcp_server import tools_write
+
+DRAWERS = [
+    ("billing", "runbook", "Deploys run from the release branch only."),
+    ("home", "garden", "Zürich has\ntwo lines."),
+]
+found = []
+for wing, room, text in DRAWERS:
+    answer = tools_write.tool_add_drawer(wing, room, text)
+    assert answer.get("success"), answer
+    found.append(
+        {
+            "id": answer["drawer_id"],
+            "text": text,
+            "tags": [room],
+            "instance": f"mempalace:{wing}",
+        }
+    )
+print(json.dumps({"memories": found}))

@@ -1,0 +1,159 @@
+"""claude-mem: observations and session summaries, from its database or its JSON exports."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from tribal_mcp.errors import EntryError
+from tribal_mcp.files.databases import database
+from tribal_mcp.interchange.base import (
+    CERTAIN,
+    Evidence,
+    Format,
+    Item,
+    LeftOut,
+    Options,
+    attempt,
+    derived_id,
+    memory,
+    only_file,
+    unlike,
+)
+from tribal_mcp.interchange.reading import as_object, items, parsed, read_time
+from tribal_mcp.interchange.source import Source
+from tribal_mcp.interchange.vectors import without
+from tribal_mcp.portability.bundle.entries import RejectedEntry
+from tribal_mcp.portability.choices import MemorySource
+from tribal_mcp.portability.memory import MemoryEntry
+
+_SESSION = "a session, which has no memory of its own"
+_PROMPT = "a prompt of the user"
+_EMPTY = "an observation or a summary without text"
+_LISTS = {
+    "observations": "observations",
+    "summaries": "session_summaries",
+    "sessions": "sdk_sessions",
+    "prompts": "user_prompts",
+}
+"""The lists of an export, each with the table that holds the same records."""
+_OBSERVATION = {"memory_session_id", "project", "type", "created_at_epoch"}
+_SUMMARY_PARTS = {
+    "request": "Request",
+    "investigated": "Investigated",
+    "learned": "Learned",
+    "completed": "Completed",
+    "next_steps": "Next steps",
+    "notes": "Notes",
+}
+_MAPPED = ("text", "narrative", "title", "subtitle", "facts", "concepts", "concept", "project",
+           "created_at", "created_at_epoch", *_SUMMARY_PARTS)  # fmt: skip
+_LISTED = ("files_read", "files_modified", "files_edited")
+
+Row = Mapping[str, Any]
+
+
+class ClaudeMem(Format):
+    """One memory for each observation, and one for each session summary."""
+
+    name: ClassVar = "claude-mem"
+    title: ClassVar = "observations and session summaries of claude-mem"
+    places: ClassVar = "`~/.claude-mem/claude-mem.db`, or a JSON export of its scripts"
+    layout: ClassVar = "tables or JSON lists `observations` and `summaries` with memory_session_id"
+    fields: ClassVar = {
+        "title, subtitle, narrative or text, facts": "content, in that order",
+        "request, investigated, learned, completed, next_steps, notes": "content of a summary",
+        "concepts": "tags",
+        "project": "source_instance; metadata.project",
+        "created_at_epoch": "created_at, in milliseconds since 1970",
+        "memory_session_id, type, files_read, …": "metadata, under their own names",
+    }
+    leaves_out: ClassVar = (_SESSION, _PROMPT, _EMPTY)
+
+    def recognise(self, source: Source) -> Evidence | None:
+        """The columns of its table, or an export with its lists."""
+        if (path := source.file) is None:
+            return None
+        if set(source.tables(path).get("observations", ())) >= _OBSERVATION:
+            return Evidence(CERTAIN, "a table `observations` with `memory_session_id`")
+        peek = source.peek(path)
+        if peek.kind == "object" and {"exportedAtEpoch", "observations"} <= peek.keys:
+            return Evidence(CERTAIN, "`exportedAtEpoch` beside the list `observations`")
+        return None
+
+    def read(self, source: Source, options: Options) -> Iterator[Item]:  # noqa: ARG002
+        """Each record of each list or table."""
+        path = only_file(source, self)
+        tables = source.tables(path)
+        if not tables:
+            for name in _LISTS:
+                for number, record in enumerate(items(source.origin, path, f"{name}.item"), 1):
+                    yield _item(name, f"{name}, item {number:,}", record)
+            return
+        if not set(tables.get("observations", ())) >= _OBSERVATION:
+            raise unlike(source, self)
+        with database(source.origin, path) as db:
+            for name, table in _LISTS.items():
+                for row in db.rows(table) if table in tables else ():
+                    yield _item(name, f"{table}, row {row.get('id')}", row)
+
+
+def _item(name: str, where: str, record: Any) -> Item:  # noqa: ANN401 - any JSON value
+    if name in {"sessions", "prompts"}:
+        return LeftOut(where, _SESSION if name == "sessions" else _PROMPT)
+    content_of = _observation if name == "observations" else _summary
+    try:
+        content = content_of(as_object(record))
+    except EntryError as error:
+        return RejectedEntry(where, str(error))
+    return attempt(where, _memory, name, record, content) if content else LeftOut(where, _EMPTY)
+
+
+def _observation(row: Row) -> str:
+    facts = "\n".join(f"- {fact}" for fact in _texts(row, "facts"))
+    parts = [_text(row, name) for name in ("title", "subtitle", "narrative", "text")]
+    return "\n\n".join(filter(None, [*parts, facts]))
+
+
+def _summary(row: Row) -> str:
+    parts = {label: _text(row, name) for name, label in _SUMMARY_PARTS.items()}
+    return "\n\n".join(f"{label}: {text}" for label, text in parts.items() if text)
+
+
+def _text(row: Row, name: str) -> str:
+    value = row.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise EntryError(f"{name} is not text")
+    return value if value.strip() else ""
+
+
+def _texts(row: Row, name: str) -> list[str]:
+    """A list of texts, which the database keeps as JSON text."""
+    value = row.get(name)
+    if isinstance(value, str):
+        value = parsed(value) if value.lstrip().startswith("[") else [value]
+    if not isinstance(value, list | None) or not all(isinstance(v, str) for v in value or []):
+        raise EntryError(f"{name} is not a list of texts")
+    return [text for text in value or [] if text.strip()]
+
+
+def _memory(name: str, row: Row, content: str) -> MemoryEntry:
+    project = _text(row, "project")
+    identity = (_text(row, "memory_session_id"), str(row.get("id") or content))
+    concepts = [*_texts(row, "concepts"), *filter(None, [_text(row, "concept")])]
+    lists = {field: _texts(row, field) for field in _LISTED}
+    return memory(
+        derived_id(ClaudeMem.name, name, *identity),
+        content,
+        created=read_time(row.get("created_at_epoch") or row.get("created_at")),
+        source_instance=f"claude-mem:{project}" if project else "claude-mem",
+        source_type=MemorySource.AUTO_CAPTURE,
+        tags=list(dict.fromkeys(concepts)),
+        metadata={
+            "kind": "observation" if name == "observations" else "summary",
+            "project": project,
+            "title": row.get("title"),
+            **without(row, "id", *_MAPPED, *_LISTED),
+            **lists,
+        },
+    )

@@ -1,0 +1,174 @@
+"""CSV, JSON, JSON Lines and Parquet files of no known system, with a field mapping.
+
+A mapping that the user does not give is guessed from the names of the fields, and shown as the
+reason why the file can be read. If several fields may be the content, the user has to choose.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any, ClassVar
+
+from tribal_mcp.errors import EntryError
+from tribal_mcp.interchange.base import (
+    FALLBACK,
+    Evidence,
+    Format,
+    Item,
+    Options,
+    only_file,
+    unlike,
+)
+from tribal_mcp.interchange.mapping import (
+    EMPTY,
+    FIELDS,
+    Mapper,
+    Rows,
+    chosen,
+    described,
+    guess,
+    items_of,
+)
+from tribal_mcp.interchange.reading import as_object, items, json_lines
+from tribal_mcp.interchange.source import Source
+from tribal_mcp.interchange.tables import csv_head, csv_rows, parquet_columns, parquet_rows
+from tribal_mcp.interchange.vectors import Vectors
+
+
+class Generic(Format):
+    """A format whose fields are mapped by their names."""
+
+    places: ClassVar = "any file of this kind"
+    fields: ClassVar = FIELDS
+    leaves_out: ClassVar = (EMPTY,)
+
+    @abstractmethod
+    def columns(self, source: Source, path: str) -> Sequence[str]:
+        """The names of its fields; none if the file is of another kind."""
+
+    @abstractmethod
+    def rows(self, source: Source, path: str) -> Rows:
+        """Its rows."""
+
+    def recognise(self, source: Source) -> Evidence | None:
+        """One of its fields is named like the content of a memory."""
+        if source.file is None:
+            return None
+        columns = self.columns(source, source.file)
+        if "content" not in guess(columns):
+            return None
+        return Evidence(FALLBACK, f"{self.title} with {described(columns)}")
+
+    def read(self, source: Source, options: Options) -> Iterator[Item]:
+        """Each row, with the mapping that is given, or else guessed."""
+        path = only_file(source, self)
+        columns = self.columns(source, path)
+        if not columns:
+            raise unlike(source, self)
+        vectors = Vectors(source.notes)
+        mapper = Mapper(self.name, chosen(columns, options), vectors)
+        yield from items_of(self.rows(source, path), mapper.item)
+        vectors.finish()
+
+
+class GenericCsv(Generic):
+    """One memory for each row after the header."""
+
+    name: ClassVar = "csv"
+    title: ClassVar = "a CSV table"
+    layout: ClassVar = "UTF-8 text with a header, with a column such as content, text or note"
+
+    def columns(self, source: Source, path: str) -> Sequence[str]:
+        """The header."""
+        peek = source.peek(path)
+        head = csv_head(peek.text) if peek.kind == "text" else []
+        return head[0] if head else ()
+
+    def rows(self, source: Source, path: str) -> Rows:
+        """The rows after the header."""
+        return csv_rows(source.origin, path)
+
+
+class GenericJson(Generic):
+    """One memory for each object of a list."""
+
+    name: ClassVar = "json"
+    title: ClassVar = "a JSON list"
+    layout: ClassVar = (
+        "a list of objects, or an object with one such list, with a field such as content or text"
+    )
+
+    def columns(self, source: Source, path: str) -> Sequence[str]:
+        """The keys of the first objects."""
+        _, found = _list_in(source, path)
+        return _keys(found)
+
+    def rows(self, source: Source, path: str) -> Rows:
+        """The objects of the list."""
+        place, _ = _list_in(source, path)
+        return _objects(enumerate(items(source.origin, path, place), 1), "item")
+
+
+class GenericJsonLines(Generic):
+    """One memory for each line."""
+
+    name: ClassVar = "jsonl"
+    title: ClassVar = "JSON lines"
+    layout: ClassVar = "JSON objects, one a line, with a field such as content or text"
+
+    def columns(self, source: Source, path: str) -> Sequence[str]:
+        """The keys of the first lines."""
+        peek = source.peek(path)
+        return _keys(peek.value) if peek.kind == "lines" else ()
+
+    def rows(self, source: Source, path: str) -> Rows:
+        """The lines."""
+        return _objects(json_lines(source.origin, path), "line")
+
+
+class GenericParquet(Generic):
+    """One memory for each row."""
+
+    name: ClassVar = "parquet"
+    title: ClassVar = "a Parquet table"
+    layout: ClassVar = "a column such as content or text"
+
+    def columns(self, source: Source, path: str) -> Sequence[str]:
+        """The columns of its schema."""
+        if source.peek(path).kind != "parquet":
+            return ()
+        return parquet_columns(source.origin, path)
+
+    def rows(self, source: Source, path: str) -> Rows:
+        """The rows."""
+        return parquet_rows(source.origin, path)
+
+
+def _list_in(source: Source, path: str) -> tuple[str, list[Any]]:
+    """The place of the only list of objects in a JSON document, and its first elements."""
+    value = source.peek(path).value
+    if source.peek(path).kind == "array":
+        return "item", value if isinstance(value, list) else []
+    if source.peek(path).kind == "object":
+        lists = [
+            (key, found)
+            for key, found in value.items()
+            if isinstance(found, list) and found and isinstance(found[0], dict) and "." not in key
+        ]
+        if len(lists) == 1:
+            return f"{lists[0][0]}.item", lists[0][1]
+    return "item", []
+
+
+def _keys(values: Sequence[Any]) -> list[str]:
+    objects = [value for value in values[:20] if isinstance(value, dict)]
+    return list(dict.fromkeys(chain.from_iterable(objects)))
+
+
+def _objects(values: Iterator[tuple[int, Any]], unit: str) -> Rows:
+    for number, value in values:
+        where = f"{unit} {number:,}"
+        try:
+            yield where, as_object(value)
+        except EntryError as error:
+            yield where, error

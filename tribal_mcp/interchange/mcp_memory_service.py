@@ -1,0 +1,240 @@
+"""mcp-memory-service: its SQLite database, the JSON of its exporter, and that of its dashboard."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, ClassVar
+
+from tribal_mcp.errors import EntryError
+from tribal_mcp.files.databases import Database, database
+from tribal_mcp.interchange.base import (
+    CERTAIN,
+    LIKELY,
+    Evidence,
+    Format,
+    Item,
+    Options,
+    attempt,
+    memory,
+    only_file,
+    unlike,
+)
+from tribal_mcp.interchange.reading import as_object, items, parsed, read_time, texts
+from tribal_mcp.interchange.source import Peek, Source
+from tribal_mcp.interchange.vec0 import Vec0
+from tribal_mcp.interchange.vectors import Vectors, without
+from tribal_mcp.portability.bundle.entries import RejectedEntry
+from tribal_mcp.portability.bundle.tombstones import Tombstone
+from tribal_mcp.portability.manifest import EmbeddingMetadata
+from tribal_mcp.portability.memory import MemoryEntry, microseconds
+from tribal_mcp.portability.vectors import Vector, kind_of
+
+_TABLE = "memories"
+_COLUMNS = {"id", "content_hash", "content", "tags", "memory_type", "created_at_iso"}
+_MAPPED = frozenset(
+    {
+        "id", "content_hash", "content", "tags", "metadata", "created_at", "updated_at",
+        "created_at_iso", "updated_at_iso", "deleted_at", "superseded_by", "confidence",
+        "embedding", "embedding_pending",
+    }
+)  # fmt: skip
+_FALLBACK_MODEL = "__hash_fallback__"
+
+Row = Mapping[str, Any]
+
+
+class McpMemoryService(Format):
+    """One memory for each row or record."""
+
+    name: ClassVar = "mcp-memory-service"
+    title: ClassVar = "memories of mcp-memory-service"
+    places: ClassVar = (
+        "`sqlite_vec.db` in its data folder (`~/.local/share/mcp-memory/`, "
+        "`~/Library/Application Support/mcp-memory/`), or a JSON export"
+    )
+    layout: ClassVar = (
+        "a table or a JSON list `memories` with `content_hash`, `tags`, `memory_type`"
+    )
+    fields: ClassVar = {
+        "content_hash": "id",
+        "content": "content",
+        "tags": "tags",
+        "created_at, updated_at": "the same, in seconds since 1970",
+        "deleted_at": "a deletion",
+        "superseded_by": "supersedes of the newer memory",
+        "memory_graph": "related_to, and metadata.memory_graph",
+        "confidence": "confidence",
+        "store": "source_instance, unless it is the default one; metadata.store",
+        "metadata": "metadata",
+        "memory_type, version, parent_id": "metadata, under their own names",
+        "memory_embeddings, embedding": "the vector",
+    }
+
+    def recognise(self, source: Source) -> Evidence | None:
+        """Its table, or a list of records with a content hash and a memory type."""
+        if (path := source.file) is None:
+            return None
+        peek = source.peek(path)
+        if set(source.tables(path).get(_TABLE, ())) >= _COLUMNS:
+            return Evidence(CERTAIN, f"a table `{_TABLE}` with `content_hash`")
+        if peek.kind == "object" and isinstance(peek.value.get("memories"), list):
+            return _evidence_of(peek)
+        return None
+
+    def read(self, source: Source, options: Options) -> Iterator[Item]:  # noqa: ARG002
+        """Each row or record."""
+        path = only_file(source, self)
+        vectors = Vectors(source.notes)
+        if source.peek(path).kind == "sqlite":
+            with database(source.origin, path) as db:
+                if not set(db.tables.get(_TABLE, ())) >= _COLUMNS:
+                    raise unlike(source, self)
+                yield from _rows(db, vectors)
+        else:
+            yield from _records(source, path, vectors)
+        vectors.finish()
+
+    def model(self, source: Source) -> EmbeddingMetadata | None:
+        """The model that all of its events name for their vectors."""
+        path = source.file
+        if path is None or "embedding_model" not in source.tables(path).get("sync_events", ()):
+            return None
+        with database(source.origin, path) as db:
+            named = {
+                (row["embedding_model"], row["embedding_dim"])
+                for row in db.rows("sync_events")
+                if row["embedding_model"] is not None
+            }
+        if len(named) != 1:
+            return None
+        ((name, dimensions),) = named
+        if not isinstance(name, str) or name.startswith(_FALLBACK_MODEL):
+            return None
+        known = isinstance(dimensions, int) and dimensions > 0
+        return EmbeddingMetadata(name, dimensions) if known else None
+
+
+def _evidence_of(peek: Peek) -> Evidence | None:
+    if isinstance(peek.value.get("export_metadata"), dict) and "memories" in peek.value:
+        return Evidence(CERTAIN, "`export_metadata` beside the list `memories`")
+    records = peek.value["memories"]
+    if records and isinstance(records[0], dict) and "content_hash" in records[0]:
+        return Evidence(LIKELY, "a list `memories` of objects with `content_hash`")
+    return None
+
+
+def _rows(db: Database, vectors: Vectors) -> Iterator[Item]:
+    alive = set[str]()
+    older: dict[str, list[str]] = defaultdict(list)
+    for row in db.rows(_TABLE, "id"):
+        if not row.get("deleted_at") and isinstance(row["content_hash"], str):
+            alive.add(row["content_hash"])
+            if isinstance(newer := row.get("superseded_by"), str) and newer:
+                older[newer].append(row["content_hash"])
+    edges = _edges(db)
+    vec0 = Vec0(db, "memory_embeddings")
+    for row in db.rows(_TABLE, "id"):
+        where = f"row {row['id']}"
+        if row.get("deleted_at"):
+            yield _deletion(where, row)
+            continue
+        linked = edges.get(row["content_hash"], [])
+        links = [edge["target_hash"] for edge in linked if edge["target_hash"] in alive]
+        try:
+            values = _metadata(row)
+        except EntryError as error:
+            yield RejectedEntry(where, str(error))
+            continue
+        extra = {"memory_graph": [without(edge, "source_hash") for edge in linked]}
+        make = partial(_memory, older=older, alive=alive, links=links)
+        yield attempt(where, make, row, {**values, **extra}, vectors.read(vec0.get(row["id"])))
+
+
+def _edges(db: Database) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    if {"source_hash", "target_hash"} <= set(db.tables.get("memory_graph", ())):
+        for row in db.rows("memory_graph"):
+            found[row["source_hash"]].append(row)
+    return found
+
+
+def _deletion(where: str, row: Row) -> Item:
+    try:
+        moment = read_time(row["deleted_at"])
+    except EntryError as error:
+        return RejectedEntry(where, f"deleted_at {error}")
+    if moment is None or not isinstance(row["content_hash"], str):
+        return RejectedEntry(where, "the deletion has no time or no content_hash")
+    return Tombstone(row["content_hash"], microseconds(moment))
+
+
+def _records(source: Source, path: str, vectors: Vectors) -> Iterator[Item]:
+    alive = set[str]()
+    older: dict[str, list[str]] = defaultdict(list)
+    for record in items(source.origin, path, "memories.item"):
+        if isinstance(record, dict) and isinstance(identity := record.get("content_hash"), str):
+            alive.add(identity)
+            if newer := _superseded_by(record, record.get("metadata")):
+                older[newer].append(identity)
+    make = partial(_memory, older=older, alive=alive, links=())
+    for number, record in enumerate(items(source.origin, path, "memories.item"), 1):
+        where = f"memories, item {number:,}"
+        try:
+            values = _metadata(as_object(record))
+        except EntryError as error:
+            yield RejectedEntry(where, str(error))
+            continue
+        yield attempt(where, make, record, values, vectors.read(record.get("embedding")))
+
+
+def _superseded_by(record: Row, metadata: object) -> str:
+    inner = metadata.get("superseded_by") if isinstance(metadata, dict) else None
+    newer = record.get("superseded_by") or inner
+    return newer if isinstance(newer, str) else ""
+
+
+def _metadata(record: Row) -> dict[str, Any]:
+    """The record's metadata, and its own fields without an equivalent.
+
+    Raises:
+        EntryError: the metadata is not a JSON object.
+    """
+    metadata = record.get("metadata")
+    if isinstance(metadata, str):
+        metadata = parsed(metadata) if metadata.strip() else None
+    if not isinstance(metadata, dict | None):
+        raise EntryError(f"metadata is {kind_of(metadata)}, not an object")
+    own = without(record, *_MAPPED)
+    inner = {f"metadata.{k}" if k in own else k: v for k, v in (metadata or {}).items()}
+    return {**own, **inner}
+
+
+def _memory(
+    record: Row,
+    metadata: dict[str, Any],
+    vector: Vector | None,
+    *,
+    older: Mapping[str, list[str]],
+    alive: set[str],
+    links: Any,  # noqa: ANN401 - a sequence of ids
+) -> MemoryEntry:
+    identity, content = record.get("content_hash"), record.get("content")
+    earlier = older.get(identity, []) if isinstance(identity, str) else []
+    if newer := _superseded_by(record, metadata):
+        link = {} if newer in alive else {"superseded_by": newer}
+        metadata = {**without(metadata, "superseded_by"), **link}
+    store = record.get("store") or "default"
+    confidence = record.get("confidence")
+    return memory(
+        identity,  # type: ignore[arg-type]  # checked by MemoryEntry's rules
+        content,  # type: ignore[arg-type]
+        created=read_time(record.get("created_at") or record.get("created_at_iso")),
+        updated=read_time(record.get("updated_at") or record.get("updated_at_iso")),
+        embedding=vector,
+        source_instance="mcp-memory-service" + ("" if store == "default" else f":{store}"),
+        tags=texts(record.get("tags")),
+        confidence=1.0 if confidence is None else confidence,
+        supersedes=earlier[-1] if earlier else None,
+        related_to=list(dict.fromkeys([*earlier[:-1], *links])),
+        metadata=metadata,
+    )
