@@ -55,7 +55,7 @@ SYSTEMS = (
 def environment(system: System) -> tuple[list[str], str]:
     """The command that runs the writer, and the version of the program; installs it once."""
     folder = ENVIRONMENTS / system.writer
-    script = str(Path(__file__).parent / "writers" / f"{system.writer}.py")
+    script = str(Path(__file__).parent / "writers" / f"write_{system.writer}.py")
     if system.package.startswith("@"):
         package = folder / _SERVER.split("/dist", maxsplit=1)[0] / "package.json"
         if not package.exists():
