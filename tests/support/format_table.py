@@ -13,6 +13,7 @@ _BEGIN, _END = "<!-- generated: formats -->\n", "<!-- end -->\n"
 
 
 def _cell(text: str) -> str:
+    text = text.replace("|", r"\|")
     return f"`{text}`" if "[" in text and "`" not in text else text
 
 

@@ -54,7 +54,7 @@ class Obsidian(Format):
         "the text": "content",
         "the name of the file": "context",
         "tags, tag, and #tags in the text": "tags",
-        "[[note]], [[note|alias]], ![[note]], [text](note.md)": "related_to",
+        "[[note]], [[note|alias]], ![[note]], Markdown links": "related_to",
         "created, date, created_at; the day in the name of a daily note": "created_at",
         "updated, modified, updated_at": "updated_at",
         "the name of the folder": "source_instance",
