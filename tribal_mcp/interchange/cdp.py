@@ -7,7 +7,7 @@ from typing import ClassVar
 from tribal_mcp.errors import BundleError, EntryError
 from tribal_mcp.interchange.base import CERTAIN, Evidence, Format, Item, Options, only_file
 from tribal_mcp.interchange.conventions import FIELDS, LEFT_OUT, Record, item_of
-from tribal_mcp.interchange.reading import as_object, json_lines
+from tribal_mcp.interchange.reading import json_lines, object_of
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.interchange.vectors import Vectors
 from tribal_mcp.next_steps import NextStep
@@ -54,7 +54,7 @@ class Cdp(Format):
         for number, value in json_lines(source.origin, path):
             where = f"line {number:,}"
             try:
-                row = as_object(value)
+                row = object_of(value, "the record")
             except EntryError as error:
                 yield RejectedEntry(where, str(error))
                 continue

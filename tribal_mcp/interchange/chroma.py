@@ -36,9 +36,8 @@ from tribal_mcp.portability.bundle.entries import RejectedEntry
 from tribal_mcp.portability.bundle.tombstones import Tombstone
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles, log_only
-from tribal_mcp.stores.chroma.folder import OURS
 from tribal_mcp.stores.raw import RawRecord, nodes
-from tribal_mcp.stores.record import DELETED, identity_of, to_entry
+from tribal_mcp.stores.record import DELETED, OURS, identity_of, to_entry
 from tribal_mcp.text import counted
 
 _DATABASE = "chroma.sqlite3"

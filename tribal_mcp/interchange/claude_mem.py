@@ -18,7 +18,7 @@ from tribal_mcp.interchange.base import (
     only_file,
     unlike,
 )
-from tribal_mcp.interchange.reading import as_object, items, parsed, read_time
+from tribal_mcp.interchange.reading import items, object_of, parsed, read_time
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.interchange.vectors import without
 from tribal_mcp.portability.bundle.entries import RejectedEntry
@@ -101,7 +101,7 @@ def _item(name: str, where: str, record: Any) -> Item:  # noqa: ANN401 - any JSO
         return LeftOut(where, _SESSION if name == "sessions" else _PROMPT)
     content_of = _observation if name == "observations" else _summary
     try:
-        content = content_of(as_object(record))
+        content = content_of(object_of(record, "the record"))
     except EntryError as error:
         return RejectedEntry(where, str(error))
     return attempt(where, _memory, name, record, content) if content else LeftOut(where, _EMPTY)

@@ -29,7 +29,7 @@ from tribal_mcp.interchange.mapping import (
     guess,
     items_of,
 )
-from tribal_mcp.interchange.reading import as_object, items, json_lines
+from tribal_mcp.interchange.reading import items, json_lines, object_of
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.interchange.tables import csv_head, csv_rows, parquet_columns, parquet_rows
 from tribal_mcp.interchange.vectors import Vectors
@@ -169,6 +169,6 @@ def _objects(values: Iterator[tuple[int, Any]], unit: str) -> Rows:
     for number, value in values:
         where = f"{unit} {number:,}"
         try:
-            yield where, as_object(value)
+            yield where, object_of(value, "the record")
         except EntryError as error:
             yield where, error

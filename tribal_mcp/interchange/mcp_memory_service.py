@@ -19,7 +19,7 @@ from tribal_mcp.interchange.base import (
     only_file,
     unlike,
 )
-from tribal_mcp.interchange.reading import as_object, items, parsed, read_time, texts
+from tribal_mcp.interchange.reading import items, object_of, parsed, read_time, texts
 from tribal_mcp.interchange.source import Peek, Source
 from tribal_mcp.interchange.vec0 import Vec0
 from tribal_mcp.interchange.vectors import Vectors, without
@@ -180,7 +180,7 @@ def _records(source: Source, path: str, vectors: Vectors) -> Iterator[Item]:
     for number, record in enumerate(items(source.origin, path, "memories.item"), 1):
         where = f"memories, item {number:,}"
         try:
-            values = _metadata(as_object(record))
+            values = _metadata(object_of(record, "the record"))
         except EntryError as error:
             yield RejectedEntry(where, str(error))
             continue

@@ -17,7 +17,7 @@ from tribal_mcp.interchange.base import (
 )
 from tribal_mcp.interchange.conventions import FIELDS, LEFT_OUT, Record, item_of
 from tribal_mcp.interchange.mapping import items_of
-from tribal_mcp.interchange.reading import as_object, parsed
+from tribal_mcp.interchange.reading import object_of, parsed
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.interchange.tables import csv_head, csv_rows
 from tribal_mcp.interchange.vectors import Vectors, without
@@ -79,7 +79,7 @@ def _columns(source: Source, path: str) -> dict[str, str] | None:
 
 def _item(columns: Mapping[str, str], vectors: Vectors, where: str, row: Mapping[str, Any]) -> Item:
     try:
-        metadata = as_object(_json(row, columns["metadata"]) or {})
+        metadata = object_of(_json(row, columns["metadata"]) or {}, "the metadata")
         numbers = _json(row, columns["vector"])
     except EntryError as error:
         return RejectedEntry(where, str(error))

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from tribal_mcp.errors import EntryError
 from tribal_mcp.interchange.base import LIKELY, Evidence, Format, Item, Options, only_file
 from tribal_mcp.interchange.conventions import FIELDS, LEFT_OUT, Record, item_of
-from tribal_mcp.interchange.reading import as_object, items, json_lines
+from tribal_mcp.interchange.reading import items, json_lines, object_of
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.interchange.vectors import Vectors, without
 from tribal_mcp.portability.bundle.entries import RejectedEntry
@@ -50,7 +50,7 @@ class Qdrant(Format):
         for number, value in _points(source, path):
             where = f"point {number:,}"
             try:
-                yield _item(where, as_object(value), vectors)
+                yield _item(where, object_of(value, "the record"), vectors)
             except EntryError as error:
                 yield RejectedEntry(where, str(error))
         vectors.finish()
@@ -99,7 +99,7 @@ def _points(source: Source, path: str) -> Iterator[tuple[int, Any]]:
 
 
 def _item(where: str, point: dict[str, Any], vectors: Vectors) -> Item:
-    payload = as_object(point.get("payload"))
+    payload = object_of(point.get("payload"), "payload")
     identity = point.get("id")
     vector = point.get("vector")
     if isinstance(vector, dict):

@@ -175,19 +175,6 @@ def object_of(value: object, what: str) -> dict[str, Any]:
     return value
 
 
-def as_object(value: object) -> dict[str, Any]:
-    """A record that is a JSON object.
-
-    Raises:
-        EntryError: it is something else, or could not be parsed.
-    """
-    if isinstance(value, EntryError):
-        raise value
-    if not isinstance(value, dict):
-        raise EntryError(f"it is {kind_of(value)}, not an object")
-    return value
-
-
 def texts(value: object) -> list[str]:
     """Tags or other short texts, from a list or a text with commas; empty and repeated ones go.
 

@@ -4,18 +4,19 @@ import json
 import os
 import sys
 
+OUTPUT = os.dup(1)  # the server sends the output of the process elsewhere
 os.environ["MEMPALACE_PALACE_PATH"] = sys.argv[1]
 
 from chromadb.utils.embedding_functions.onnx_mini_lm_l6_v2 import ONNXMiniLM_L6_V2
 
 
-def vectors(_self, texts):
-    return [[(sum(map(ord, text)) * n % 97) / 97 for n in range(1, 385)] for text in texts]
+def vectors(self, input):
+    return [[(sum(map(ord, text)) * n % 97) / 97 for n in range(1, 385)] for text in input]
 
 
 ONNXMiniLM_L6_V2.__call__ = vectors
 
-from mempalace.mcp_server import tools_write
+import mempalace.mcp_server as tools_write
 
 DRAWERS = [
     ("billing", "runbook", "Deploys run from the release branch only."),
@@ -33,4 +34,4 @@ for wing, room, text in DRAWERS:
             "instance": f"mempalace:{wing}",
         }
     )
-print(json.dumps({"memories": found}))
+os.write(OUTPUT, json.dumps({"memories": found}).encode())
