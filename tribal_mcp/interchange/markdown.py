@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from markdown_it import MarkdownIt
 
 from tribal_mcp.errors import EntryError, TribalError
-from tribal_mcp.files.origins import text_of
+from tribal_mcp.files.origins import FileOrigin, text_of
 from tribal_mcp.interchange.base import Found, Item, LeftOut
 from tribal_mcp.interchange.frontmatter import FRONTMATTER, split_frontmatter
 from tribal_mcp.interchange.reading import opening, read_time, texts
@@ -75,6 +75,11 @@ def stem(path: str) -> str:
     """A path without the suffix of Markdown files."""
     base, dot, suffix = path.rpartition(".")
     return base if f"{dot}{suffix}".casefold() in SUFFIXES else path
+
+
+def is_single(source: Source) -> bool:
+    """Whether a source is a file, so that its name and what is beside it say little."""
+    return isinstance(source.origin, FileOrigin)
 
 
 def visible(path: str) -> bool:

@@ -25,6 +25,7 @@ from tribal_mcp.interchange.markdown import (
     Note,
     beginning,
     hashtags,
+    is_single,
     names_of,
     note_items,
     notes,
@@ -65,7 +66,7 @@ class Obsidian(Format):
     def recognise(self, source: Source) -> Evidence | None:
         """Mostly Markdown; of files that are no attachments, at least half."""
         found = [path for path in notes(source) if path.casefold().endswith(SUFFIXES)]
-        if source.paths() == [source.name]:
+        if is_single(source):
             is_note = found and source.opening(found[0]).startswith("---\n")
             return Evidence(FALLBACK, "Markdown with frontmatter") if is_note else None
         others = [path for path in source.paths() if visible(path) and not _is_attachment(path)]
@@ -77,7 +78,7 @@ class Obsidian(Format):
     def read(self, source: Source, options: Options) -> Iterator[Item]:  # noqa: ARG002
         """Each note, then the attachments."""
         found = notes(source)
-        vault = "" if source.paths() == [source.name] else source.name.removesuffix(".zip")
+        vault = "" if is_single(source) else source.name.removesuffix(".zip")
         links = Links()
         for path in found:
             names = names_of(beginning(source, path), "aliases", "alias")

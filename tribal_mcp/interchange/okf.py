@@ -41,7 +41,6 @@ from tribal_mcp.portability.memory import MemoryEntry
 OWN_BLOCK = "x_tribal"
 """The key of what this program adds: fields of a memory that OKF has no place for."""
 _OWN_FIELDS = ("source_instance", "source_type", "supersedes", "context")
-_DONE = ("id", "confidence")
 _LOG = "log.md: the history of the bundle"
 _TRUST = {"generated", "verified", "sources", "stale_after", "usage_window", OWN_BLOCK}
 
@@ -113,7 +112,9 @@ def _id(path: str, values: dict[str, Any]) -> str:
 def _memory(note: Note, links: Links) -> MemoryEntry:
     values = dict(note.values)
     memory_id = _id(note.path, values)
-    own = dict(_own(values))
+    own = {key: value for key, value in _own(values).items() if value is not None}
+    take_text(own, "id")
+    confidence = own.pop("confidence", 1.0)
     generated = values.get("generated")
     legacy = None if generated else values.pop("timestamp", None)
     updated = read_time(generated.get("at") if isinstance(generated, dict) else legacy)
@@ -127,16 +128,15 @@ def _memory(note: Note, links: Links) -> MemoryEntry:
     own_metadata = own.pop("metadata", {})
     if not isinstance(own_metadata, dict):
         raise EntryError(f"its {OWN_BLOCK}.metadata is not a mapping")
-    kept = {key: value for key, value in own.items() if value is not None and key not in _DONE}
     return memory(
         memory_id,
         note.body or description or "",
         created=created,
         updated=updated,
-        confidence=own.get("confidence", 1.0),
+        confidence=confidence,
         tags=take_tags(values, "tags"),
         related_to=list(dict.fromkeys(linked)),
-        metadata={"file": note.path, **values, OWN_BLOCK: kept or None, **own_metadata},
+        metadata={"file": note.path, **values, OWN_BLOCK: own or None, **own_metadata},
         **fields,
     )
 

@@ -13,7 +13,7 @@ from tribal_mcp.interchange.base import (
     LeftOut,
     Options,
 )
-from tribal_mcp.interchange.markdown import NO_TEXT, read_note
+from tribal_mcp.interchange.markdown import NO_TEXT, is_single, read_note
 from tribal_mcp.interchange.markdown_items import GENERATED, Piece, piece_items
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.portability.bundle.entries import RejectedEntry
@@ -57,7 +57,7 @@ class Rules(Format):
 
     def read(self, source: Source, options: Options) -> Iterator[Item]:  # noqa: ARG002
         """Each list item and paragraph of each file."""
-        project = source.name.removesuffix(".zip") if source.paths() != [source.name] else ""
+        project = "" if is_single(source) else source.name.removesuffix(".zip")
         project = "" if project.lstrip(".").casefold() in _NO_PROJECT else project
         for path in _files(source) or source.paths():
             try:
