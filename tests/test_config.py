@@ -120,11 +120,11 @@ WRONG = {
     ),
     "a model without dimensions": (
         {"TRIBAL_EMBEDDING_MODEL": "m"},
-        "TRIBAL_EMBEDDING_MODEL and TRIBAL_EMBEDDING_DIMENSIONS belong together.",
+        "The dimensions of TRIBAL_EMBEDDING_MODEL, 'm', are not known. Set",
     ),
     "dimensions without a model": (
         {"TRIBAL_EMBEDDING_DIMENSIONS": "3"},
-        "TRIBAL_EMBEDDING_MODEL and TRIBAL_EMBEDDING_DIMENSIONS belong together.",
+        "TRIBAL_EMBEDDING_DIMENSIONS is set without TRIBAL_EMBEDDING_MODEL. Set the model",
     ),
     "a server without a scheme": (
         {"TRIBAL_CHROMA_URL": "localhost:8000"},

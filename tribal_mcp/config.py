@@ -22,6 +22,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validat
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tribal_mcp.errors import UsageError, invalid_value
+from tribal_mcp.portability.known_models import dimensions_of
 from tribal_mcp.portability.limits import Limits
 
 PENDING, TOMBSTONES = ".pending", ".forgotten"
@@ -76,7 +77,9 @@ class Settings(BaseSettings):
     collection: str = Field("memories", description="the collection that holds the memories")
     embedding_provider: str = Field("", description="the embedding provider, such as openai")
     embedding_model: str = Field("", description="the embedding model")
-    embedding_dimensions: int = Field(0, ge=0, description="the dimensions of its vectors")
+    embedding_dimensions: int = Field(
+        0, ge=0, description="the dimensions of its vectors, if the model is not a known one"
+    )
     embedding_url: str = Field(
         "", description="the embedding server's URL, if not the provider's default"
     )
@@ -145,12 +148,22 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _complete_model(self) -> Self:
-        if bool(self.embedding_model) != bool(self.embedding_dimensions):
+        if self.embedding_dimensions and not self.embedding_model:
             raise ValueError(
-                "TRIBAL_EMBEDDING_MODEL and TRIBAL_EMBEDDING_DIMENSIONS belong together. Set both, "
-                "or neither to use the model of the first bundle"
+                "TRIBAL_EMBEDDING_DIMENSIONS is set without TRIBAL_EMBEDDING_MODEL. Set the model, "
+                "too, or neither to use the default of the provider"
+            )
+        if self.embedding_model and not self.dimensions:
+            raise ValueError(
+                f"The dimensions of TRIBAL_EMBEDDING_MODEL, {self.embedding_model!r:.80}, are not "
+                "known. Set TRIBAL_EMBEDDING_DIMENSIONS to the length of its vectors"
             )
         return self
+
+    @property
+    def dimensions(self) -> int:
+        """The dimensions of the configured model; 0 if there is none."""
+        return self.embedding_dimensions or dimensions_of(self.embedding_model)
 
     @cached_property
     def bundle_dir(self) -> Path:

@@ -1,6 +1,7 @@
 """Embedding providers: only the settings choose one, and its answers are checked."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,9 +16,10 @@ from tribal_mcp.config import Settings, load
 from tribal_mcp.embedding import chroma_functions
 from tribal_mcp.embedding.base import BATCH
 from tribal_mcp.embedding.http import HttpEmbedder
-from tribal_mcp.embedding.providers import PROVIDERS, embedder_of
+from tribal_mcp.embedding.providers import PROVIDERS, embedder_of, settings_for
 from tribal_mcp.errors import EmbedderError
-from tribal_mcp.portability.manifest import create_embedding_metadata
+from tribal_mcp.portability.known_models import dimensions_of
+from tribal_mcp.portability.manifest import EmbeddingMetadata, create_embedding_metadata
 from tribal_mcp.stores.base import StoreState
 
 pytestmark = pytest.mark.anyio
@@ -115,7 +117,7 @@ async def test_a_server_that_cant_be_reached_is_an_error_message() -> None:
     ("lie", "says"),
     [
         ("few", "returned 1 vector for 2 texts"),
-        ("short", "vectors with 7 dimensions, but TRIBAL_EMBEDDING_DIMENSIONS is 8. Set it to 7."),
+        ("short", "with 7 dimensions instead of 8. Set TRIBAL_EMBEDDING_DIMENSIONS to 7."),
         ("nan", "returned an invalid vector"),
         ("json", "but not with embeddings"),
     ],
@@ -153,7 +155,7 @@ def test_each_provider_is_created_or_names_what_is_missing(
     settings = set_to(monkeypatch, TRIBAL_EMBEDDING_PROVIDER=name)
     if provider.key:
         monkeypatch.delenv(provider.key, raising=False)
-        missing = provider.key if provider.model else "Set all three"
+        missing = provider.key if provider.model else "Set both"
         with pytest.raises(EmbedderError, match=missing):
             embedder_of(settings, EMPTY)
         monkeypatch.setenv(provider.key, "a key")
@@ -186,7 +188,7 @@ def test_an_unknown_provider_is_refused_with_the_known_ones(
         ("cohere", "cohere", "Client"),
     ],
 )
-async def test_a_missing_package_is_reported_with_the_command_that_installs_it(
+async def test_a_missing_package_is_named(
     monkeypatch: pytest.MonkeyPatch, name: str, package: str, class_name: str
 ) -> None:
     monkeypatch.setenv(PROVIDERS[name].key or "UNUSED", "a key")
@@ -195,7 +197,7 @@ async def test_a_missing_package_is_reported_with_the_command_that_installs_it(
     assert embedder is not None
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(
-        EmbedderError, match=rf"its package is not installed\. .*pip install 'tribal-mcp\[{name}\]'"
+        EmbedderError, match=rf"its package is not installed\. If the package {name} is missing, "
     ) as caught:
         await embedder.embed(["tea"])
     assert "a key" not in str(caught.value)
@@ -233,9 +235,53 @@ def test_every_provider_and_extra_is_documented() -> None:
 
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     extras = tomllib.loads(text)["project"]["optional-dependencies"]
-    assert extras.keys() == {p.extra for p in PROVIDERS.values() if p.extra}
+    packages = {line.partition(">=")[0] for lines in extras.values() for line in lines}
+    assert packages >= {p.package for p in PROVIDERS.values() if p.package}
     page = (Path(__file__).parents[2] / "docs" / "embedding.md").read_text()
     for name, provider in PROVIDERS.items():
         assert f"`{name}`" in page
         for word in (provider.key, provider.model):
             assert not word or f"`{word}`" in page, json.dumps(word)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        EmbeddingMetadata("all-MiniLM-L6-v2", 384, "onnx"),
+        EmbeddingMetadata("text-embedding-3-small", 1536, "unknown"),
+        EmbeddingMetadata("text-embedding-3-large", 3072, "openai"),
+        EmbeddingMetadata("sentence-transformers/all-MiniLM-L6-v2", 384, "made up"),
+        EmbeddingMetadata("text-embedding-3-large", 256, "openai"),
+        EmbeddingMetadata("a-model-of-mine", 77, "ollama"),
+        EmbeddingMetadata("BAAI/bge-m3", 1024, "openai-compatible"),
+    ],
+    ids=str,
+)
+def test_the_settings_that_a_note_names_make_the_stored_model_available(
+    model: EmbeddingMetadata, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = settings_for(model)
+    assert said.startswith("set TRIBAL_EMBEDDING_PROVIDER=")
+    for word in re.split(r"[ ,]+", said.removeprefix("set ").replace(" and ", " ")):
+        name, _, value = word.partition("=")
+        monkeypatch.setenv(name, value or "http://localhost:8080/v1")
+    embedder = embedder_of(load()[0], StoreState(model, model.dimensions, 1))
+    assert embedder is not None
+    assert embedder.identity.is_compatible_with(model)
+
+
+def test_a_model_of_an_unknown_provider_is_named_without_guessing_it() -> None:
+    said = settings_for(EmbeddingMetadata("a-model-of-mine", 77, "made up"))
+    assert said == (
+        "set TRIBAL_EMBEDDING_PROVIDER, TRIBAL_EMBEDDING_MODEL=a-model-of-mine and "
+        "TRIBAL_EMBEDDING_DIMENSIONS=77"
+    )
+
+
+def test_the_dimensions_of_known_models_need_not_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIBAL_EMBEDDING_MODEL", "text-embedding-3-large")
+    assert load()[0].dimensions == 3072
+    monkeypatch.setenv("TRIBAL_EMBEDDING_DIMENSIONS", "256")
+    assert load()[0].dimensions == 256
+    for provider in PROVIDERS.values():
+        assert not provider.model or dimensions_of(provider.model)

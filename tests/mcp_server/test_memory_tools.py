@@ -195,3 +195,17 @@ async def test_invalid_arguments_are_refused_with_a_message(
     result = await server.call_tool(tool, arguments)
     assert result.is_error
     assert why in text_of(result)
+
+
+async def test_the_note_about_embedding_names_one_setting_and_is_not_repeated(
+    tmp_path: Path,
+) -> None:
+    async with connected(tmp_path) as client:
+        notes: list[str] = []
+        for number in range(3):
+            made = await call(client, "tribal_remember", content=f"Fact {number}")
+            notes += made["notes"]
+            notes += (await call(client, "tribal_recall", query="fact"))["notes"]
+    [note] = notes
+    assert note.startswith("Stored without an embedding: keyword search finds it")
+    assert note.endswith("For semantic search, set TRIBAL_EMBEDDING_PROVIDER=default.")

@@ -145,8 +145,8 @@ async def test_keyword_search_finds_memories_without_a_vector_beside_semantic_se
 @pytest.mark.parametrize(
     ("embedder", "why"),
     [
-        (no_embedder, "no embedding model is configured. Set TRIBAL_EMBEDDING_PROVIDER"),
-        (BagOfWords("another"), "or change the model of all memories"),
+        (no_embedder, "For semantic search, set TRIBAL_EMBEDDING_PROVIDER"),
+        (BagOfWords("another"), "To change the model of all memories"),
         (BagOfWords(dimensions=32), "reembed(all=True)"),
         (BagOfWords(fails="No answer from 127.0.0.1. Start the server."), "Start the server."),
     ],

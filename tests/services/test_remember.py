@@ -95,7 +95,7 @@ async def test_the_first_memory_with_a_vector_records_the_model(
 @pytest.mark.parametrize(
     ("embedder", "why"),
     [
-        (no_embedder, "no embedding model is configured.*TRIBAL_EMBEDDING_PROVIDER"),
+        (no_embedder, "For semantic search, set TRIBAL_EMBEDDING_PROVIDER"),
         (BagOfWords("another"), r"made by bag-of-words.*another \(64.*reembed\(all=True"),
         (BagOfWords(fails="The key is missing. Set OPENAI_API_KEY."), "Set OPENAI_API_KEY"),
     ],

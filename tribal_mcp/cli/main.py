@@ -14,8 +14,8 @@ from tribal_mcp.errors import Stopped, TribalError, UsageError
 @click.group(
     cls=Group,
     invoke_without_command=True,
-    epilog="Settings are environment variables such as TRIBAL_DATA_DIR, listed in "
-    "docs/settings.md. For help on a command, run `tribal-mcp COMMAND -h`.",
+    epilog="Settings are environment variables such as TRIBAL_DATA_DIR; `tribal-mcp where` lists "
+    "them. For help on a command, run `tribal-mcp COMMAND -h`.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, message="%(version)s", help="Show the version and exit.")

@@ -62,8 +62,8 @@ def checked(
             ) from None
         if vector.size != identity.dimensions:
             raise EmbedderError(
-                f"{identity.model_name} returned vectors with {vector.size} dimensions, but "
-                f"TRIBAL_EMBEDDING_DIMENSIONS is {identity.dimensions}. Set it to {vector.size}."
+                f"{identity.model_name} returned vectors with {vector.size} dimensions instead of "
+                f"{identity.dimensions}. Set TRIBAL_EMBEDDING_DIMENSIONS to {vector.size}."
             )
         vectors.append(vector)
     return vectors

@@ -14,7 +14,8 @@ from tribal_mcp.embedding.base import Embedder
 from tribal_mcp.embedding.chroma_functions import ChromaEmbedder
 from tribal_mcp.embedding.http import HttpEmbedder
 from tribal_mcp.errors import EmbedderError
-from tribal_mcp.portability.manifest import EmbeddingMetadata
+from tribal_mcp.portability.known_models import dimensions_of
+from tribal_mcp.portability.manifest import EmbeddingMetadata, same_model
 from tribal_mcp.stores.base import StoreState
 
 MakeFunction = Callable[[str, str], Callable[[], Callable[[list[str]], Any]]]
@@ -26,46 +27,40 @@ class Provider:
 
     Attributes:
         model: the default model; empty if one must be set.
-        dimensions: the dimensions of its vectors.
         key: the environment variable of the key; empty if none is needed.
         url: the base URL; empty if `make` is used instead.
         form: the API at that URL.
         more: additional fields of each request.
         query_more: additional fields for search queries.
         make: creates Chroma's embedding function, from the model and the key.
-        extra: the extra of tribal-mcp that installs the package for `make`.
+        package: the package that `make` needs, besides the dependencies of this one.
         paid: the provider charges by token.
     """
 
     model: str = ""
-    dimensions: int = 0
     key: str = ""
     url: str = ""
     form: Literal["openai", "ollama"] = "openai"
     more: dict[str, Any] = field(default_factory=dict)
     query_more: dict[str, Any] = field(default_factory=dict)
     make: MakeFunction | None = None
-    extra: str = ""
+    package: str = ""
     paid: bool = False
 
 
 PROVIDERS = {
-    "default": Provider("all-MiniLM-L6-v2", 384, make=by_chroma.default),
+    "default": Provider("all-MiniLM-L6-v2", make=by_chroma.default),
     "sentence-transformers": Provider(
         "all-MiniLM-L6-v2",
-        384,
         make=by_chroma.sentence_transformers,
-        extra="sentence-transformers",
+        package="sentence-transformers",
     ),
     "openai": Provider(
-        "text-embedding-3-small", 1536, "OPENAI_API_KEY", "https://api.openai.com/v1", paid=True
+        "text-embedding-3-small", "OPENAI_API_KEY", "https://api.openai.com/v1", paid=True
     ),
-    "mistral": Provider(
-        "mistral-embed", 1024, "MISTRAL_API_KEY", "https://api.mistral.ai/v1", paid=True
-    ),
+    "mistral": Provider("mistral-embed", "MISTRAL_API_KEY", "https://api.mistral.ai/v1", paid=True),
     "jina": Provider(
         "jina-embeddings-v3",
-        1024,
         "JINA_API_KEY",
         "https://api.jina.ai/v1",
         more={"task": "retrieval.passage"},
@@ -74,34 +69,30 @@ PROVIDERS = {
     ),
     "voyageai": Provider(
         "voyage-3.5",
-        1024,
         "VOYAGE_API_KEY",
         "https://api.voyageai.com/v1",
         more={"input_type": "document"},
         query_more={"input_type": "query"},
         paid=True,
     ),
-    "ollama": Provider("nomic-embed-text", 768, "", "http://localhost:11434", "ollama"),
+    "ollama": Provider("nomic-embed-text", "", "http://localhost:11434", "ollama"),
     "openai-compatible": Provider(key="OPENAI_API_KEY"),
     "cohere": Provider(
         "embed-multilingual-v3.0",
-        1024,
         "COHERE_API_KEY",
         make=by_chroma.cohere,
-        extra="cohere",
+        package="cohere",
         paid=True,
     ),
     "google": Provider(
         "gemini-embedding-001",
-        3072,
         "GEMINI_API_KEY",
         make=by_chroma.google,
-        extra="google",
+        package="google-generativeai",
         paid=True,
     ),
     "huggingface": Provider(
         "sentence-transformers/all-MiniLM-L6-v2",
-        384,
         "HF_TOKEN",
         make=by_chroma.huggingface,
     ),
@@ -143,12 +134,11 @@ def _create(name: str, settings: Settings) -> Embedder:
         )
     provider = PROVIDERS[name]
     model = settings.embedding_model or provider.model
-    dimensions = settings.embedding_dimensions or provider.dimensions
+    dimensions = settings.dimensions or dimensions_of(provider.model)
     url = settings.embedding_url or provider.url
     if not model or not (url or provider.make):
         raise EmbedderError(
-            f"{name} needs TRIBAL_EMBEDDING_URL, TRIBAL_EMBEDDING_MODEL and "
-            "TRIBAL_EMBEDDING_DIMENSIONS. Set all three."
+            f"{name} needs TRIBAL_EMBEDDING_URL and TRIBAL_EMBEDDING_MODEL. Set both."
         )
     identity = EmbeddingMetadata(model, dimensions, name, datetime.now(UTC).isoformat())
     key = foreign_variable(provider.key) if provider.key else ""
@@ -172,9 +162,29 @@ def _help(name: str, provider: Provider) -> str:
             "TRIBAL_EMBEDDING_PROVIDER."
         )
     key = f" Check the key in {provider.key}." if provider.key else ""
-    if not provider.extra:
+    if not provider.package:
         return f"Check the network.{key}"
-    return f"If its package is missing, run: pip install 'tribal-mcp[{provider.extra}]'.{key}"
+    package = provider.package
+    return f"If the package {package} is missing, install it where tribal-mcp is installed.{key}"
+
+
+def settings_for(model: EmbeddingMetadata) -> str:
+    """The settings that make vectors of this model, as an instruction without a final period."""
+    names = [n for n, p in PROVIDERS.items() if p.model and same_model(p.model, model.model_name)]
+    provider = "default" if model.provider == "onnx" else model.provider
+    if provider not in PROVIDERS:
+        provider = names[0] if names else ""
+    settings = [f"TRIBAL_EMBEDDING_PROVIDER{'=' if provider else ''}{provider}"]
+    if provider not in names:
+        settings.append(f"TRIBAL_EMBEDDING_MODEL={model.model_name:.80}")
+        if dimensions_of(model.model_name) != model.dimensions:
+            settings.append(f"TRIBAL_EMBEDDING_DIMENSIONS={model.dimensions}")
+        if provider and not (PROVIDERS[provider].url or PROVIDERS[provider].make):
+            settings.append("TRIBAL_EMBEDDING_URL")
+    if provider and (key := PROVIDERS[provider].key) and not foreign_variable(key):
+        settings.append(key)
+    *first, last = settings
+    return f"set {', '.join(first)} and {last}" if first else f"set {last}"
 
 
 def is_paid(embedder: Embedder) -> bool:

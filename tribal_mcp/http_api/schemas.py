@@ -166,7 +166,7 @@ _BUNDLE = {
         "entries": {
             "type": "array",
             "items": {"type": "object"},
-            "description": "one memory each; docs/bundle-format.md lists the fields",
+            "description": "one memory each",
         },
         "integrity": {
             "type": ["object", "null"],

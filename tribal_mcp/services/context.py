@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -63,6 +63,7 @@ class Context:
         stop: says after each batch whether to stop there.
         trusted: paths come from the user's own command line; every directory is allowed.
         read_only: the caller may change nothing.
+        said: what this process has said about the settings, so as not to repeat it.
     """
 
     settings: Settings
@@ -71,6 +72,7 @@ class Context:
     stop: Callable[[], bool] = lambda: False
     trusted: bool = False
     read_only: bool = False
+    said: set[str] = field(default_factory=set)
 
     @property
     def bundle_folders(self) -> BundleFolders:

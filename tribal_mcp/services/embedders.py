@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from tribal_mcp.config import Settings
 from tribal_mcp.embedding.base import Embedder, TextRefused
+from tribal_mcp.embedding.providers import settings_for
 from tribal_mcp.errors import EmbedderError, Stopped
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.manifest import EmbeddingMetadata
@@ -34,6 +35,8 @@ class Reason:
 
     sentence: str = ""
     next_steps: Sequence[NextStep] = ()
+    said: bool = False
+    """It was said before, and nothing has changed."""
 
     def __bool__(self) -> bool:
         return bool(self.sentence)
@@ -60,17 +63,28 @@ class StoreEmbedder:
         return vector, Reason()
 
 
-def embedder_for(state: StoreState, embedder_of: EmbedderOf) -> StoreEmbedder:
-    """The embedder whose vectors can be compared with those of the store."""
+def embedder_for(
+    state: StoreState, embedder_of: EmbedderOf, said: set[str] | None = None
+) -> StoreEmbedder:
+    """The embedder whose vectors can be compared with those of the store.
+
+    Args:
+        state: of the store.
+        embedder_of: gives the embedder of a store.
+        said: what was said about the settings before; what is said now is added.
+    """
     try:
         embedder = embedder_of(state)
     except EmbedderError as error:
         return StoreEmbedder(None, Reason(str(error), error.next_steps))
-    if embedder is None:
-        return StoreEmbedder(None, _not_configured(state))
-    if fits(embedder, state):
+    if embedder is not None and fits(embedder, state):
         return StoreEmbedder(embedder)
-    return StoreEmbedder(None, other_model(embedder, state))
+    reason = other_model(embedder, state) if embedder else _not_configured(state)
+    if said is not None:
+        if reason.sentence in said:
+            return StoreEmbedder(None, Reason(reason.sentence, said=True))
+        said.add(reason.sentence)
+    return StoreEmbedder(None, reason)
 
 
 def fits(embedder: Embedder, state: StoreState) -> bool:
@@ -84,8 +98,8 @@ def other_model(embedder: Embedder, state: StoreState) -> Reason:
     """Why an embedder that does not `fit` is not used."""
     return Reason(
         f"The stored vectors were made by {state.identity or UNRECORDED}, and the configured model "
-        f"is {embedder.identity}. Set TRIBAL_EMBEDDING_MODEL to the stored model, or change the "
-        "model of all memories.",
+        f"is {embedder.identity}."
+        + (f" To use the stored one, {settings_for(state.identity)}." if state.identity else ""),
         [CHANGE_MODEL],
     )
 
@@ -105,7 +119,7 @@ def configured_model(settings: Settings) -> EmbeddingMetadata | None:
         return None
     return EmbeddingMetadata(
         settings.embedding_model,
-        settings.embedding_dimensions,
+        settings.dimensions,
         settings.embedding_provider or "unknown",
         datetime.now(UTC).isoformat(),
     )
@@ -113,20 +127,14 @@ def configured_model(settings: Settings) -> EmbeddingMetadata | None:
 
 def _not_configured(state: StoreState) -> Reason:
     if state.identity is not None:
-        return Reason(
-            f"The stored vectors were made by {state.identity}, and no embedding model is "
-            "configured. Set TRIBAL_EMBEDDING_PROVIDER and TRIBAL_EMBEDDING_MODEL."
-        )
+        return Reason(f"For semantic search, {settings_for(state.identity)}.")
     if state.has_vectors:
         return Reason(
-            "No model is recorded for the stored vectors, and none is configured. Set "
-            "TRIBAL_EMBEDDING_PROVIDER and TRIBAL_EMBEDDING_MODEL.",
+            "No model is recorded for the stored vectors. For semantic search, set "
+            "TRIBAL_EMBEDDING_PROVIDER=default.",
             [NextStep("Then embed all memories again with {call}.", "reembed", {"all": True})],
         )
-    return Reason(
-        "No embedding model is configured. For semantic search, set TRIBAL_EMBEDDING_PROVIDER and "
-        "TRIBAL_EMBEDDING_MODEL."
-    )
+    return Reason("For semantic search, set TRIBAL_EMBEDDING_PROVIDER=default.")
 
 
 @dataclass(slots=True)

@@ -107,6 +107,10 @@ async def _serve(calls: _Calls, out: BinaryIO) -> None:
         _send(out, await _answer(call, _Progress(out), calls))
 
 
+_SAID: set[str] = set()
+"""What this process has said about the settings."""
+
+
 async def _answer(call: dict[str, Any], progress: _Progress, calls: _Calls) -> dict[str, Any]:
     try:
         context = Context(
@@ -114,6 +118,7 @@ async def _answer(call: dict[str, Any], progress: _Progress, calls: _Calls) -> d
             progress=progress,
             stop=calls.stopped,
             read_only=call.get("read_only", False),
+            said=_SAID,
         )
         result = await run(context, call["call"], call["arguments"])
         return {

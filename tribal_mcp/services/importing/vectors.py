@@ -129,7 +129,7 @@ def _reembed(
     target: EmbeddingMetadata | None,
 ) -> VectorPlan:
     if target is None:
-        raise UsageError("No embedding model is configured. Set TRIBAL_EMBEDDING_PROVIDER.")
+        raise UsageError("No embedding model is configured. Set TRIBAL_EMBEDDING_PROVIDER=default.")
     if store.identity is None and not store.has_vectors:
         adopt: EmbeddingMetadata | None = target
     elif store.identity is None or not target.is_compatible_with(store.identity):

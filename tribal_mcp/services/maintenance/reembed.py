@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 
 from tribal_mcp.embedding.base import TextRefused
-from tribal_mcp.embedding.providers import embedder_of, is_paid
+from tribal_mcp.embedding.providers import PROVIDERS, embedder_of, is_paid
 from tribal_mcp.errors import EmbedderError, NoSpace, SystemFailure
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.services.context import Context
@@ -35,8 +35,8 @@ async def run_reembed(context: Context, request: ReembedRequest) -> ReembedResul
         embedder = embedder_of(context.settings, await store.state())
         if embedder is None:
             raise EmbedderError(
-                "No embedding model is configured. Set TRIBAL_EMBEDDING_PROVIDER; "
-                "docs/embedding.md lists the providers."
+                "No embedding model is configured. Set TRIBAL_EMBEDDING_PROVIDER to one of "
+                f"{', '.join(PROVIDERS)}."
             )
         result = ReembedResult(model=str(embedder.identity), dry_run=request.dry_run)
         work = Work(embedder, result, on_progress, context.stop)

@@ -67,7 +67,9 @@ async def run_recall(context: Context, request: RecallRequest) -> RecallResult:
         )
     embedder_of = partial(configured_embedder, context.settings)
     async with context.store() as store:
-        result = await recall(store, embedder_of, request.query, request.count, filters)
+        result = await recall(
+            store, embedder_of, request.query, request.count, filters, said=context.said
+        )
         return await _explained(result, store, context, filters)
 
 
@@ -130,6 +132,8 @@ async def recall(
     query: str,
     count: int,
     filters: ExportFilter,
+    *,
+    said: set[str] | None = None,
 ) -> RecallResult:
     """Find the memories that answer a query.
 
@@ -139,6 +143,7 @@ async def recall(
         query: a question or some keywords.
         count: how many at most, from 1 to `MOST`.
         filters: which memories to search.
+        said: what was said about the settings before, and need not be repeated.
 
     Raises:
         UsageError: the query is empty or too long, or the count is out of range.
@@ -146,7 +151,7 @@ async def recall(
     """
     _check(query, count)
     state = await store.state()
-    found = embedder_for(state, embedder_of)
+    found = embedder_for(state, embedder_of, said)
     vector, why_not = None, Reason()
     others: Collection[str] = ()
     if state.has_vectors:
@@ -175,7 +180,9 @@ def _describe_search(
 ) -> Sequence[NextStep]:
     """Note which memories semantic search does not find; what to do about it."""
     steps: Sequence[NextStep] = ()
-    if why_not:
+    if (why_not or found.why_not).said:
+        pass
+    elif why_not:
         result.notes.append(f"Used keyword search only. {why_not.sentence}")
         steps = why_not.next_steps
     elif state.pending:

@@ -35,7 +35,9 @@ async def run_remember(context: Context, request: RememberRequest) -> RememberRe
     entry = entry_of(request, context.settings.instance, context.limits)
     async with context.store() as store:
         points = RestorePoints.of(store, context.settings.restore_points)
-        return await remember(store, partial(embedder_of, context.settings), entry, points)
+        return await remember(
+            store, partial(embedder_of, context.settings), entry, points, said=context.said
+        )
 
 
 def entry_of(request: RememberRequest, instance: str, limits: Limits) -> MemoryEntry:
@@ -71,6 +73,8 @@ async def remember(
     embedder_of: EmbedderOf,
     entry: MemoryEntry,
     points: RestorePoints | None = None,
+    *,
+    said: set[str] | None = None,
 ) -> RememberResult:
     """Store a memory, with a vector if the store's embedder can make one.
 
@@ -83,12 +87,13 @@ async def remember(
             of the embedder.
         entry: the memory, without a vector.
         points: the store's restore points, to make it an operation that can be undone.
+        said: what was said about the settings before, and need not be repeated.
 
     Raises:
         UsageError: it supersedes a memory that is not in the store.
         StoreError: the store can't be written to.
     """
-    found = embedder_for(await store.state(), embedder_of)
+    found = embedder_for(await store.state(), embedder_of, said)
     vector, why_not = await found.vector(entry.content)
     async with store.session(writing=True):
         duplicate = await _duplicate(store, entry)
@@ -108,7 +113,7 @@ async def remember(
         if adopted:
             await store.set_identity(adopted)
         await store.upsert([entry])
-    if why_not:
+    if why_not and not why_not.said:
         notes.insert(0, f"{_WITHOUT_EMBEDDING} {why_not.sentence}")
     correction = {"content": ..., "supersedes": entry.id}
     return RememberResult(
