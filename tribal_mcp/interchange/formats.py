@@ -6,6 +6,7 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from tribal_mcp.errors import UsageError
+from tribal_mcp.interchange.ai_memory import AiMemory
 from tribal_mcp.interchange.base import Evidence, Format
 from tribal_mcp.interchange.basic_memory import BasicMemory
 from tribal_mcp.interchange.cdp import Cdp
@@ -15,24 +16,31 @@ from tribal_mcp.interchange.claude import Claude
 from tribal_mcp.interchange.claude_code import ClaudeCode
 from tribal_mcp.interchange.claude_mem import ClaudeMem
 from tribal_mcp.interchange.codex import Codex
+from tribal_mcp.interchange.cogx import Cogx
 from tribal_mcp.interchange.dated_list import DatedList
+from tribal_mcp.interchange.gemini_takeout import GeminiTakeout
 from tribal_mcp.interchange.generic import (
     GenericCsv,
     GenericJson,
     GenericJsonLines,
     GenericParquet,
 )
+from tribal_mcp.interchange.graphiti import Graphiti
+from tribal_mcp.interchange.langmem import LangMem
 from tribal_mcp.interchange.letta import Letta
 from tribal_mcp.interchange.mcp_memory_service import McpMemoryService
 from tribal_mcp.interchange.mem0 import Mem0
+from tribal_mcp.interchange.memories_sh import MemoriesSh
 from tribal_mcp.interchange.mif import Mif
 from tribal_mcp.interchange.obsidian import Obsidian
 from tribal_mcp.interchange.okf import Okf
 from tribal_mcp.interchange.openclaw import OpenClaw
+from tribal_mcp.interchange.pam import Pam
 from tribal_mcp.interchange.pgvector import Pgvector
 from tribal_mcp.interchange.qdrant import Qdrant
 from tribal_mcp.interchange.reference_server import ReferenceServer
 from tribal_mcp.interchange.rules import Rules
+from tribal_mcp.interchange.shodh import Shodh
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.interchange.vector_io import VectorIo
 
@@ -40,6 +48,7 @@ GROUP = "tribal_mcp.formats"
 """The entry point group of formats in other packages: each entry is a subclass of `Format`."""
 
 BUILT_IN: tuple[type[Format], ...] = (
+    AiMemory,
     BasicMemory,
     Cdp,
     ChatGPT,
@@ -48,18 +57,25 @@ BUILT_IN: tuple[type[Format], ...] = (
     ClaudeCode,
     ClaudeMem,
     Codex,
+    Cogx,
     DatedList,
+    GeminiTakeout,
+    Graphiti,
+    LangMem,
     Letta,
     McpMemoryService,
     Mem0,
+    MemoriesSh,
     Mif,
     Obsidian,
     Okf,
     OpenClaw,
+    Pam,
     Pgvector,
     Qdrant,
     ReferenceServer,
     Rules,
+    Shodh,
     VectorIo,
     GenericCsv,
     GenericJson,

@@ -123,16 +123,12 @@ class Mem0(Format):
 
 def _lists(peek: Peek) -> bool:
     """Whether a file has a list of memories."""
-    lists = [peek.value] if peek.kind in {"array", "lines"} else []
-    if peek.kind == "object":
-        if str(peek.value.get("kind")).startswith("mem0_"):
-            return True
-        lists = [peek.value.get(name) for name in _LISTS]
-    for found in lists:
-        first = found[0] if isinstance(found, list) and found else None
-        if isinstance(first, dict) and {"id", "memory"} <= first.keys() and _SIGNS & first.keys():
-            return True
-    return False
+    if peek.kind != "object":
+        return {"id", "memory"} <= peek.keys and bool(_SIGNS & peek.keys)
+    firsts = [peek.first_in(name).keys() for name in _LISTS]
+    return str(peek.value.get("kind")).startswith("mem0_") or any(
+        {"id", "memory"} <= first and _SIGNS & first for first in firsts
+    )
 
 
 def _openmemory(source: Source) -> str | None:

@@ -47,6 +47,12 @@ class Peek:
         first = self.first
         return frozenset(first) if isinstance(first, dict) else frozenset()
 
+    def first_in(self, name: str) -> dict[str, Any]:
+        """The first object of a list in the object; empty if there is none."""
+        found = self.value.get(name) if isinstance(self.value, dict) else None
+        first = found[0] if isinstance(found, list) and found else None
+        return first if isinstance(first, dict) else {}
+
     @property
     def first(self) -> Any:  # noqa: ANN401 - any JSON value
         """The object itself, or the first element of the array or the lines."""

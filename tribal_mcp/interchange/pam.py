@@ -1,0 +1,223 @@
+"""Portable AI Memory (PAM) 1.0: a memory store, with an embeddings file beside it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+from tribal_mcp.errors import EntryError
+from tribal_mcp.interchange.base import (
+    CERTAIN,
+    Evidence,
+    Format,
+    Item,
+    LeftOut,
+    Options,
+    memory,
+    unlike,
+)
+from tribal_mcp.interchange.reading import items, read_time, texts
+from tribal_mcp.interchange.records import (
+    Record,
+    confidence_in,
+    ids_in,
+    instance_of,
+    left_out,
+    object_in,
+    read_records,
+    rest_of,
+    text_in,
+)
+from tribal_mcp.interchange.source import Source
+from tribal_mcp.portability.choices import MemorySource
+from tribal_mcp.portability.manifest import EmbeddingMetadata
+from tribal_mcp.portability.memory import MADE_BY, MemoryEntry
+from tribal_mcp.portability.vectors import Vector, as_vector
+
+_NAME = "pam"
+_STORE, _EMBEDDINGS = "portable-ai-memory", "portable-ai-memory-embeddings"
+_VECTORS = 100_000
+"""How many vectors are held in memory."""
+_SOURCES = {
+    "llm_inference": MemorySource.AUTO_CAPTURE,
+    "explicit_user_input": MemorySource.USER_EXPLICIT,
+    "manual": MemorySource.USER_EXPLICIT,
+}
+_KNOWN = (
+    "id", "content", "tags", "summary", "temporal", "embedding_ref", "confidence", "source_type",
+)  # fmt: skip
+
+_RETRACTED = "a retracted memory"
+_SUPERSEDED = "a superseded memory whose successor is not in the file"
+_CONVERSATION = "an entry of the index of conversations"
+_EMPTY = "a memory without text"
+
+
+class Pam(Format):
+    """`memory-store.json`, alone or in a folder or an archive with its embeddings."""
+
+    name: ClassVar = _NAME
+    title: ClassVar = "a memory store of Portable AI Memory (PAM)"
+    places: ClassVar = "what `pam convert` writes: memory-store.json, and embeddings.json beside it"
+    layout: ClassVar = 'a JSON object with `"schema": "portable-ai-memory"`'
+    fields: ClassVar = {
+        "content": "content",
+        "id, tags": "id, tags",
+        "summary": "context",
+        "temporal.created_at, temporal.updated_at": "created_at, updated_at",
+        "temporal.superseded_by": "supersedes of the successor",
+        "temporal.valid_from, temporal.valid_until": "metadata",
+        "confidence.current": "confidence",
+        "provenance.platform": "source_instance",
+        "provenance.extraction_method": "source_type",
+        "relations": "related_to, and metadata with their types",
+        "embeddings": "embedding, if its model is named",
+        "type, status, provenance, access, others": "metadata",
+    }
+    leaves_out: ClassVar = (_RETRACTED, _SUPERSEDED, _CONVERSATION, _EMPTY)
+
+    def recognise(self, source: Source) -> Evidence | None:
+        """A file with the schema."""
+        if _store(source):
+            return Evidence(CERTAIN, f"the schema `{_STORE}`")
+        return None
+
+    def model(self, source: Source) -> EmbeddingMetadata | None:
+        """The model of the first vector."""
+        for path in _with_schema(source, _EMBEDDINGS):
+            for record in items(source.origin, path, "embeddings.item"):
+                if isinstance(record, dict) and (found := _model(record)):
+                    return found
+        return None
+
+    def read(self, source: Source, options: Options) -> Iterator[Item]:  # noqa: ARG002
+        """Each memory, and the entries of the index of conversations."""
+        path = _store(source)
+        if path is None:
+            raise unlike(source, self)
+        made = _Reader(self.model(source))
+        made.take_vectors(source)
+        for record in items(source.origin, path, "memories.item"):
+            made.take_link(record)
+        for record in items(source.origin, path, "relations.item"):
+            made.take_relation(record)
+        yield from read_records(source, path, "memories.item", made.item)
+        yield from left_out(source, path, "conversations_index.item", _CONVERSATION)
+
+
+def _with_schema(source: Source, schema: str) -> list[str]:
+    found = [source.file] if source.file else source.ending(".json")
+    return [path for path in found[:20] if _value(source, path).get("schema") == schema]
+
+
+def _value(source: Source, path: str) -> Record:
+    value = source.peek(path).value
+    return value if isinstance(value, dict) else {}
+
+
+def _store(source: Source) -> str | None:
+    return next(iter(_with_schema(source, _STORE)), None)
+
+
+def _model(record: Record) -> EmbeddingMetadata | None:
+    name, vector = record.get("model"), record.get("vector")
+    if isinstance(name, str) and name and isinstance(vector, list) and vector:
+        return EmbeddingMetadata(name, len(vector))
+    return None
+
+
+@dataclass(slots=True)
+class _Reader:
+    """What a memory needs of other records."""
+
+    model: EmbeddingMetadata | None
+    _vectors: dict[str, tuple[Vector, str]] = field(default_factory=dict)
+    """By the id of the memory: its vector, and the vector's model."""
+    _ids: set[str] = field(default_factory=set)
+    _supersedes: dict[str, str] = field(default_factory=dict)
+    _relations: dict[str, list[Record]] = field(default_factory=dict)
+
+    def take_vectors(self, source: Source) -> None:
+        dropped = 0
+        for path in _with_schema(source, _EMBEDDINGS):
+            for record in items(source.origin, path, "embeddings.item"):
+                made = self._vector(record)
+                if made and len(self._vectors) < _VECTORS:
+                    self._vectors[made[0]] = made[1:]
+                else:
+                    dropped += 1
+        if dropped:
+            source.notes.append(
+                f"Vectors that were not read, because their model or length is not that of the "
+                f"others, or because there are more than {_VECTORS:,}: {dropped:,}."
+            )
+
+    def _vector(self, record: object) -> tuple[str, Vector, str] | None:
+        if not isinstance(record, dict) or not isinstance(record.get("memory_id"), str):
+            return None
+        found = _model(record)
+        if not found or not self.model or found.dimensions != self.model.dimensions:
+            return None
+        try:
+            return record["memory_id"], as_vector(record["vector"]), found.model_name
+        except EntryError:
+            return None
+
+    def take_link(self, record: object) -> None:
+        if not isinstance(record, dict) or not isinstance(record.get("id"), str):
+            return
+        self._ids.add(record["id"])
+        temporal = record.get("temporal")
+        successor = temporal.get("superseded_by") if isinstance(temporal, dict) else None
+        if isinstance(successor, str):
+            self._supersedes[successor] = record["id"]
+
+    def take_relation(self, record: object) -> None:
+        if isinstance(record, dict) and isinstance(record.get("from"), str):
+            kept = {key: value for key, value in record.items() if key != "from"}
+            self._relations.setdefault(record["from"], []).append(kept)
+
+    def item(self, where: str, record: Record) -> Item | MemoryEntry:
+        temporal = object_in(record, "temporal")
+        if record.get("status") == "retracted":
+            return LeftOut(where, _RETRACTED)
+        successor = temporal.get("superseded_by")
+        is_known = isinstance(successor, str) and successor in self._ids
+        if record.get("status") == "superseded" and not is_known:
+            return LeftOut(where, _SUPERSEDED)
+        if not text_in(record, "content").strip():
+            return LeftOut(where, _EMPTY)
+        return self._memory(record, temporal)
+
+    def _memory(self, record: Record, temporal: Record) -> MemoryEntry:
+        identity = text_in(record, "id")
+        provenance = object_in(record, "provenance")
+        relations = self._relations.get(identity, [])
+        dates = ("created_at", "updated_at")
+        more = {key: value for key, value in temporal.items() if key not in dates}
+        vector, model = self._vectors.get(identity, (None, ""))
+        sure = record.get("confidence")
+        if isinstance(sure, dict):
+            more["confidence"] = sure
+        else:
+            sure = {"current": sure}
+        name = "current" if sure.get("current") is not None else "initial"
+        made = memory(
+            identity,
+            text_in(record, "content"),
+            created=read_time(temporal.get("created_at")),
+            updated=read_time(temporal.get("updated_at")),
+            tags=texts(record.get("tags")),
+            context=text_in(record, "summary") or None,
+            confidence=confidence_in(sure, name),
+            supersedes=self._supersedes.get(identity),
+            related_to=[to for to in ids_in([r.get("to") for r in relations]) if to in self._ids],
+            embedding=vector,
+            metadata={**rest_of(record, *_KNOWN), **more, "relations": relations},
+            source_instance=instance_of(_NAME, provenance.get("platform")),
+            source_type=_SOURCES.get(
+                str(provenance.get("extraction_method")), MemorySource.UNKNOWN
+            ),
+        )
+        if self.model and vector is not None and model != self.model.model_name:
+            return replace(made, extra={**made.extra, MADE_BY: model})
+        return made
