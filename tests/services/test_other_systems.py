@@ -195,3 +195,12 @@ async def test_a_path_outside_the_allowed_folders_is_not_opened(
         written(tmp_path / "list.txt", LIST)
         with pytest.raises(TribalError, match="outside the allowed folders"):
             await imported(Context(*load()), tmp_path / name)
+
+
+async def test_a_source_with_only_conversations_says_how_to_import_them(context: Context) -> None:
+    result = await imported(context, SAMPLES / "chatgpt-conversations.json")
+    assert (result.imported, result.left_out) == (0, 2)
+    (step,) = result.next_steps
+    assert "only conversations" in step.text
+    result = await imported(context, Path(step.arguments["input_path"]), conversations=True)
+    assert (result.imported, result.left_out) == (2, 0)

@@ -26,6 +26,8 @@ CERTAIN, LIKELY, POSSIBLE = 90, 60, 30
 FALLBACK = 10
 """It can be read, if no other format can do better."""
 
+MESSAGE = "a message of a conversation, where only memories are imported"
+"""The reason of formats that read conversations only on request."""
 REPEATED = "the same record as an earlier one"
 """The reason for which a record of any format is left out if an earlier one is identical."""
 

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 from tribal_mcp.errors import BundleError, EntryError
 from tribal_mcp.interchange.base import (
     CERTAIN,
+    MESSAGE,
     REPEATED,
     Evidence,
     Format,
@@ -42,7 +43,6 @@ _SAVED_BYTES = 64 * MIB
 _LOOKED_AT = 5
 """How many files are looked at to recognise an export, since the first may be empty."""
 
-_MESSAGE = "a message of a conversation, where only memories are imported"
 _SYSTEM = "a system or tool message"
 _BRANCH = "a message on a branch that was edited away"
 _OLDER = "an older list of saved memories, or older custom instructions"
@@ -73,7 +73,7 @@ class ChatGPT(Format):
         "conversation_id, title, author.role, model_slug": "metadata",
     }
     leaves_out: ClassVar = (
-        _MESSAGE, _SYSTEM, _BRANCH, _OLDER, _UNLISTED, _FORGETTING, _EMPTY, _NONE,
+        MESSAGE, _SYSTEM, _BRANCH, _OLDER, _UNLISTED, _FORGETTING, _EMPTY, _NONE,
     )  # fmt: skip
 
     def recognise(self, source: Source) -> Evidence | None:
@@ -206,7 +206,7 @@ class _Conversation:
         self, place: "_Place", role: str, text: str, message: dict[str, Any], options: Options
     ) -> Item:
         if not options.conversations:
-            return LeftOut(place.where, _MESSAGE)
+            return LeftOut(place.where, MESSAGE)
         if not text.strip():
             return LeftOut(place.where, _EMPTY)
         return attempt(place.where, self._message, place.key, role, text, message)

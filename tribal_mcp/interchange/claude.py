@@ -13,6 +13,7 @@ from tribal_mcp.errors import BundleError, EntryError
 from tribal_mcp.files.origins import UnpackedOrigin
 from tribal_mcp.interchange.base import (
     CERTAIN,
+    MESSAGE,
     Evidence,
     Format,
     Item,
@@ -35,7 +36,6 @@ _DATES = {"created_at", "updated_at"}
 _LOOKED_AT = 10
 """How many files are looked at to recognise an export."""
 
-_MESSAGE = "a message of a conversation, where only memories are imported"
 _PROJECT = "a project, of which only the name is read"
 _OTHER = "a file or a record that holds no memories"
 _EMPTY = "a memory or a message without text"
@@ -60,7 +60,7 @@ class Claude(Format):
         "text of a message": "content; name of the conversation, sender and files: metadata",
         "summary": "content",
     }
-    leaves_out: ClassVar = (_MESSAGE, _PROJECT, _OTHER, _EMPTY)
+    leaves_out: ClassVar = (MESSAGE, _PROJECT, _OTHER, _EMPTY)
 
     def recognise(self, source: Source) -> Evidence | None:
         """Memories or conversations as only claude.ai writes them."""
@@ -192,11 +192,11 @@ def _conversation(where: str, record: dict[str, Any], options: Options) -> Itera
         if options.conversations:
             yield _memory(place, (conversation, "summary"), summary, record, about)
         else:
-            yield LeftOut(place, _MESSAGE)
+            yield LeftOut(place, MESSAGE)
     for number, value in enumerate(messages, 1):
         place = f"{where}, message {number:,}"
         if not options.conversations:
-            yield LeftOut(place, _MESSAGE)
+            yield LeftOut(place, MESSAGE)
             continue
         try:
             message = object_of(value, "a message")

@@ -14,7 +14,7 @@ def as_call(action: str, arguments: Mapping[str, Any]) -> str:
     """A use case as a tool call, or as a command if there is no tool for it."""
     if action == "list":  # the same tool without a query
         action = "recall"
-    if action not in TOOLS:
+    if action not in TOOLS or "conversations" in arguments:  # the tool does not take it
         return as_command(action, arguments)
     given = (
         f"{name}={'…' if value is ... else json.dumps(value, ensure_ascii=False)}"

@@ -82,7 +82,7 @@ async def _import(context: Context, request: ImportRequest) -> ImportResult:
     result = ImportResult(**summary.model_dump())
     source.account(result)
     result.plan_path = os.fspath(plan.path) if plan else ""
-    result.next_steps = next_steps(request, result)
+    result.next_steps = source.next_steps(request) or next_steps(request, result)
     return result
 
 
@@ -249,7 +249,10 @@ def _about_skipped(result: ImportResult, given: dict[str, Any]) -> list[NextStep
 
 def _nothing_to_import(result: ImportResult) -> str:
     if not result.total:
-        return "Nothing to import: the bundle has no entries."
+        what = (
+            "no record of the source is a memory" if result.format else "the bundle has no entries"
+        )
+        return f"Nothing to import: {what}."
     if result.older:
         return "Nothing to import: every entry is already here, in the same or a newer version."
     return "Nothing to import: every entry is already here."

@@ -60,6 +60,19 @@ class Opened:
         result.error_details = [*map(str, made.rejected), *result.error_details]
         result.notes = [*self._notes(made), *result.notes]
 
+    def next_steps(self, request: ImportRequest) -> list[NextStep]:
+        """What to do about a source that has only conversations."""
+        from tribal_mcp.interchange.base import MESSAGE  # noqa: PLC0415 - bundles don't need it
+
+        made = self.conversion
+        if made is None or made.entries or not made.left_out[MESSAGE]:
+            return []
+        given = request.model_dump(exclude_defaults=True, exclude={"spool_file", "bundle_json"})
+        step = (
+            "The source has no memories, only conversations. To import their messages, run {call}."
+        )
+        return [NextStep(step, "import", given | {"conversations": True})]
+
     def _notes(self, made: "Conversion") -> list[str]:
         found = f"This is {made.format.title} ({made.format.name}): {made.evidence.why}."
         if self.others:
