@@ -169,9 +169,8 @@ async def test_options_that_do_not_fit_are_refused(
 async def test_an_unknown_file_is_refused_with_what_was_looked_for(
     context: Context, tmp_path: Path
 ) -> None:
-    with pytest.raises(BundleError, match=r"none of the other formats.*claude-code") as refused:
+    with pytest.raises(BundleError, match=r"none of the other formats.*claude-code"):
         await imported(context, written(tmp_path / "x.bin", "nothing"))
-    assert refused.value.next_steps[-1].arguments["mapping"] == ["content=text"]
 
 
 async def test_a_strict_import_of_a_source_with_a_bad_record_changes_nothing(
@@ -204,3 +203,37 @@ async def test_a_source_with_only_conversations_says_how_to_import_them(context:
     assert "only conversations" in step.text
     result = await imported(context, Path(step.arguments["input_path"]), conversations=True)
     assert (result.imported, result.left_out) == (2, 0)
+
+
+async def test_the_fields_of_a_table_are_mapped_if_they_can_not_be_guessed(
+    context: Context, tmp_path: Path
+) -> None:
+    table = written(tmp_path / "facts.csv", "fact,when\nLikes tea.,2026-01-14\nLikes cake.,\n")
+    with pytest.raises(BundleError, match="a CSV table with the fields `fact`, `when`") as refused:
+        await imported(context, table)
+    assert refused.value.next_steps[0].arguments["mapping"] == ["content=FIELD"]
+    mapping = ["content=fact", "created_at=when"]
+    plan = await imported(context, table, mapping=mapping, dry_run=True)
+    assert (plan.format, plan.imported) == ("csv", 2)
+    await imported(context, table, mapping=mapping)
+    dates = {m.content: m.created_at.year for m in (await memories(context)).values()}
+    assert dates == {"Likes tea.": 2026, "Likes cake.": 1970}
+    assert (await imported(context, table, mapping=mapping)).identical == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "mapping", "message"),
+    [
+        ("facts.csv", "fact,when\na,b\n", ["content=facts"], "no field 'facts' in the source"),
+        ("facts.csv", "fact,when\na,b\n", ["conten=fact"], "'conten' is not a field"),
+        ("facts.csv", "fact,when\na,b\n", ["created_at=when"], "Map a field to content"),
+        ("list.txt", LIST, ["content=fact"], "can't be mapped: it is no table"),
+    ],
+    ids=["no such column", "no such field", "no content", "no table"],
+)
+async def test_a_mapping_that_does_not_fit_is_refused(  # noqa: PLR0917 - one row of a table
+    context: Context, tmp_path: Path, name: str, text: str, mapping: list[str], message: str
+) -> None:
+    with pytest.raises(TribalError, match=message):
+        await imported(context, written(tmp_path / name, text), mapping=mapping)
+    assert not await memories(context)

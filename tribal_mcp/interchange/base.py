@@ -101,7 +101,6 @@ class Format(ABC):
         layout: what is looked for, to recognise it.
         fields: how each field of the source is mapped: the source's name, and where it goes.
         leaves_out: the reasons for which records are left out.
-        generic: whether it takes `Options.mapping`.
     """
 
     name: ClassVar[str]
@@ -110,7 +109,6 @@ class Format(ABC):
     layout: ClassVar[str]
     fields: ClassVar[Mapping[str, str]]
     leaves_out: ClassVar[Sequence[str]] = ()
-    generic: ClassVar[bool] = False
 
     @abstractmethod
     def recognise(self, source: Source) -> Evidence | None:
@@ -123,6 +121,10 @@ class Format(ABC):
         Raises:
             BundleError: the source as a whole can't be read.
         """
+
+    def with_mapping(self, source: Source) -> Evidence | None:  # noqa: ARG002 - for formats with columns
+        """Whether the source has fields that `Options.mapping` can name."""
+        return None
 
     def model(self, source: Source) -> EmbeddingMetadata | None:  # noqa: ARG002 - for formats with vectors
         """The model of the source's vectors, or None if it has none or their model is unknown."""

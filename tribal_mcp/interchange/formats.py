@@ -157,17 +157,23 @@ def named(name: str, source: Source) -> Recognition:
     return Recognition(made, made.recognise(source) or Evidence(0, "it was named"))
 
 
+def mappable(source: Source) -> Recognition | None:
+    """The format of a source whose fields can be mapped; None if it has no fields."""
+    for made in formats().values():
+        if evidence := made.with_mapping(source):
+            return Recognition(made, evidence)
+    return None
+
+
 def mapped(source: Source) -> Recognition:
-    """The generic format of a source whose fields the user has mapped.
+    """The format of a source whose fields the user has mapped.
 
     Raises:
         UsageError: the source is no list of records or table.
     """
-    claims = [(e, f) for f in formats().values() if f.generic and (e := f.recognise(source))]
-    if not claims:
-        names = ", ".join(sorted(f.name for f in formats().values() if f.generic))
-        raise UsageError(
-            f"{source.name!r:.80} is in no format whose fields can be mapped ({names})."
-        )
-    evidence, made = max(claims, key=lambda claim: claim[0].certainty)
-    return Recognition(made, evidence)
+    if found := mappable(source):
+        return found
+    raise UsageError(
+        f"The fields of {source.name!r:.80} can't be mapped: it is no table or list of records in "
+        "CSV, JSON, JSON Lines or Parquet. Nothing was imported."
+    )

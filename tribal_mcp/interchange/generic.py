@@ -34,6 +34,8 @@ from tribal_mcp.interchange.source import Source
 from tribal_mcp.interchange.tables import csv_head, csv_rows, parquet_columns, parquet_rows
 from tribal_mcp.interchange.vectors import Vectors
 
+_SHOWN = 20
+
 
 class Generic(Format):
     """A format whose fields are mapped by their names."""
@@ -58,6 +60,12 @@ class Generic(Format):
         if "content" not in guess(columns):
             return None
         return Evidence(FALLBACK, f"{self.title} with {described(columns)}")
+
+    def with_mapping(self, source: Source) -> Evidence | None:
+        """It has fields."""
+        found = self.columns(source, source.file) if source.file is not None else ()
+        names = ", ".join(f"`{name:.40}`" for name in found[:_SHOWN])
+        return Evidence(FALLBACK, f"{self.title} with the fields {names}") if found else None
 
     def read(self, source: Source, options: Options) -> Iterator[Item]:
         """Each row, with the mapping that is given, or else guessed."""

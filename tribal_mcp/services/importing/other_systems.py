@@ -219,16 +219,22 @@ def pairs(given: Sequence[str], name: str) -> dict[str, str]:
 
 
 def _unknown(request: ImportRequest, origin: Origin, problem: BundleError | None) -> BundleError:
-    from tribal_mcp.interchange.formats import formats  # noqa: PLC0415 - as above
+    from tribal_mcp.interchange.formats import formats, mappable  # noqa: PLC0415 - as above
+    from tribal_mcp.interchange.source import Source  # noqa: PLC0415
 
+    said = str(problem or f"{origin.name!r:.80} is not a bundle. {NOT_IMPORTED}")
     given: dict[str, Any] = {"input_path": request.input_path} if request.input_path else {}
+    if table := mappable(Source(origin)):
+        step = NextStep(
+            "Say which field is the text: {call}.",
+            "import",
+            {**given, "mapping": ["content=FIELD"], "dry_run": True},
+        )
+        return BundleError(
+            f"{said} It is {table.evidence.why}, none of which is named content.", step
+        )
     names = ", ".join(sorted(formats()))
-    step = NextStep(
-        "If it is a table or a list of records, say which field is the text: {call}.",
-        "import",
-        {**given, "mapping": ["content=text"], "dry_run": True},
-    )
     looked = f"It is also in none of the other formats that are known: {names}."
     if problem:
-        return problem.extended(looked, step)
-    return BundleError(f"{origin.name!r:.80} is not a bundle. {looked} {NOT_IMPORTED}", step)
+        return problem.extended(looked)
+    return BundleError(f"{said} {looked}", NextStep("Choose another path."))
