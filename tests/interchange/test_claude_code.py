@@ -82,6 +82,16 @@ def test_memory_md_is_left_out_only_if_it_is_nothing_but_an_index(
     assert (len(entries), conversion.left_out.total()) == (1 + is_kept, 1 - is_kept)
 
 
+def test_other_folders_of_claude_code_are_not_read(tmp_path: Path) -> None:
+    files = {
+        "projects/-p/memory/a.md": NOTE.format("a", "A."),
+        "plugins/x/memory/b.md": "B.",
+        "CLAUDE.md": "- C.",
+    }
+    _, entries, _ = read_sample(source_with(tmp_path / "claude", files))
+    assert [(e.content, e.source_instance) for e in entries] == [("A.", "claude-code:-p")]
+
+
 def test_transcripts_above_the_memory_folders_are_not_read(tmp_path: Path) -> None:
     files = {"-p/memory/a.md": NOTE.format("a", "A."), "-p/1.jsonl": "{}\n", "-p/notes.md": "x"}
     conversion, _, _ = read_sample(source_with(tmp_path / "projects", files))

@@ -77,6 +77,20 @@ def test_a_rollout_summary_keeps_its_id_by_its_thread(tmp_path: Path) -> None:
     assert len(ids) == 1
 
 
+def test_the_folder_of_codex_itself_gives_the_same_memories(tmp_path: Path) -> None:
+    files = {
+        "AGENTS.md": "- Not a memory.",
+        "memories/MEMORY.md": GROUP,
+        "memories/memory_summary.md": "- tip",
+        "memories/rollout_summaries/a.md": "thread_id: 7\n\nText",
+        "sessions/1.jsonl": "{}",
+    }
+    _, entries, _ = read_sample(source_with(tmp_path / "codex", files))
+    _, alone, _ = read_sample(source_with(tmp_path / "codex" / "memories", {}))
+    assert len(entries) == 3
+    assert entries == alone
+
+
 def test_another_memory_md_is_not_claimed() -> None:
     found = recognise(source_of(b"# Memory\n\n- A fact.\n", "MEMORY.md"))
     assert found is None or found.format.name != "codex"

@@ -47,6 +47,15 @@ def test_the_agent_in_the_path_keeps_two_agents_apart(tmp_path: Path) -> None:
     assert found[0].id != found[1].id
 
 
+def test_an_agent_has_the_same_ids_alone_and_among_others(tmp_path: Path) -> None:
+    ids = [f"agent-0a1b2c3d-{number}" for number in (1, 2)]
+    files = {f"{agent_id}/memory/system/human.md": BLOCK for agent_id in ids}
+    _, entries, _ = read_sample(source_with(tmp_path / "agents", files))
+    _, (alone,), _ = read_sample(source_with(tmp_path / "agents" / ids[0] / "memory", {}))
+    assert [entry.source_instance for entry in entries] == [f"letta:{agent}" for agent in ids]
+    assert entries[0].id == alone.id
+
+
 def test_a_memory_md_that_says_something_is_a_memory(tmp_path: Path) -> None:
     note = "---\nname: a\ndescription: b\n---\nText"
     files = {"MEMORY.md": "# Memory\n\nA fact.\n", "x/MEMORY.md": "- [A](a.md)\n", "x/a.md": note}

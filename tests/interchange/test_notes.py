@@ -122,6 +122,25 @@ def test_settings_and_waste_of_a_vault_are_not_read(tmp_path: Path) -> None:
     assert conversion.left_out == {"a file that is not Markdown": 1}
 
 
+def test_a_vault_with_a_file_of_rules_is_a_vault_and_a_project_with_a_readme_is_not(
+    tmp_path: Path,
+) -> None:
+    notes = {f"{number}.md": "A note." for number in range(9)}
+    assert name_of(tmp_path / "vault", {**notes, "CLAUDE.md": "- Rule."}) == "obsidian"
+    assert name_of(tmp_path / "shop", {"README.md": "# Shop", "CLAUDE.md": "- Rule."}) == "rules"
+
+
+def test_one_note_of_another_kind_does_not_decide_for_a_vault(tmp_path: Path) -> None:
+    notes = {f"{number}.md": "A note." for number in range(9)}
+    for text in (
+        "---\nname: a\ndescription: b\ntype: project\n---\nx",
+        "---\ntype: Book\nsources: [x]\n---\nx",
+        mif("a"),
+        basic("A", "x"),
+    ):
+        assert name_of(tmp_path / "vault", {**notes, "one.md": text}) == "obsidian"
+
+
 @pytest.mark.parametrize(
     "files",
     [

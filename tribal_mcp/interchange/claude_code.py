@@ -44,6 +44,8 @@ _IN_MEMORY = re.compile(r"(?:(?:.*/)?(?P<project>[^/]+)/)?memory/(?P<rest>.+)", 
 _SIGNATURE = re.compile(r"^\s*(?:originSessionId:|node_type: *memory *$)", re.MULTILINE)
 _TYPES = {"user", "feedback", "project", "reference"}
 _MEMORY_MD = "memory.md"
+_SHARE = 3
+"""One of three notes, or more, must look like that."""
 
 
 class ClaudeCode(Format):
@@ -78,10 +80,12 @@ class ClaudeCode(Format):
         looked = heads(source, found)
         if any(_SIGNATURE.search(seen.front) for seen in looked):
             return Evidence(CERTAIN, "frontmatter with `originSessionId` or `node_type: memory`")
-        if any(
-            {"name", "description"} <= seen.values.keys() and seen.values.get("type") in _TYPES
+        ours = [
+            seen
             for seen in looked
-        ):
+            if {"name", "description"} <= seen.values.keys() and seen.values.get("type") in _TYPES
+        ]
+        if ours and len(ours) >= len(looked) / _SHARE:
             return Evidence(LIKELY, "frontmatter with `name`, `description` and `type`")
         top = [path for path in found if "/" not in path]
         if any(path.casefold() == _MEMORY_MD for path in top) and len(top) == len(found):
@@ -116,6 +120,8 @@ def _places(source: Source) -> dict[str, tuple[str, str]]:
     paths = list(filter(visible, source.paths()))
     below = {path: match for path in paths if (match := _IN_MEMORY.fullmatch(path))}
     own = _project(source)
+    named = {path: match for path, match in below.items() if _PROJECTS.match(path)}
+    below = named or below
     if below:
         return {path: (match["project"] or own, match["rest"]) for path, match in below.items()}
     return {path: (own, path) for path in paths}

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any, ClassVar
 
 from tribal_mcp.errors import EntryError
@@ -75,33 +76,42 @@ class Codex(Format):
 
     def recognise(self, source: Source) -> Evidence | None:
         """The names of the files, or a handbook."""
-        found = notes(source)
+        root = _root(source)
+        found = [path.removeprefix(root) for path in notes(source) if path.startswith(root)]
         own = {"memory_summary.md", "raw_memories.md"}.intersection(found)
         if own and any(path == "MEMORY.md" or path.startswith(_SUMMARIES) for path in found):
             return Evidence(CERTAIN, f"MEMORY.md or {_SUMMARIES} beside {min(own)}")
-        handbook = "MEMORY.md" if "MEMORY.md" in found else source.file
-        if handbook in found and _SIGNATURE.search(source.opening(handbook)):
+        handbook = f"{root}MEMORY.md" if "MEMORY.md" in found else source.file
+        if handbook in notes(source) and _SIGNATURE.search(source.opening(handbook)):
             return Evidence(LIKELY, "a handbook with `# Task Group:` or `rollout_summary_files:`")
         return None
 
     def read(self, source: Source, options: Options) -> Iterator[Item]:  # noqa: ARG002
         """Each item of the two Markdown files, then each other file."""
-        found = notes(source)
-        for path in found:
-            if path == "raw_memories.md":
+        root = _root(source)
+        for path in filter(visible, source.paths()):
+            name = path.removeprefix(root)
+            if not path.startswith(root):
+                continue
+            if name == "raw_memories.md":
                 yield LeftOut(path, _RAW)
-            elif path.startswith((_SUMMARIES, _AD_HOC)):
-                yield from note_items(source, [path], _whole)
-            elif path in ("MEMORY.md", "memory_summary.md", source.file):
-                yield from _pieces(source, path)
+            elif not path.endswith(".md") and path != source.file:
+                yield LeftOut(path, NOT_MARKDOWN)
+            elif name.startswith((_SUMMARIES, _AD_HOC)):
+                yield from note_items(source, [path], partial(_whole, name=name))
+            elif name in ("MEMORY.md", "memory_summary.md", source.file):
+                yield from _pieces(source, path, name)
             else:
                 yield LeftOut(path, _SKILL)
-        for path in filter(visible, source.paths()):
-            if path not in found:
-                yield LeftOut(path, NOT_MARKDOWN)
 
 
-def _pieces(source: Source, path: str) -> Iterator[Item]:
+def _root(source: Source) -> str:
+    """The folder of memories in a source, which may be that of Codex itself."""
+    inside = {"memories/MEMORY.md", "memories/memory_summary.md"}
+    return "memories/" if inside.intersection(source.paths()) else ""
+
+
+def _pieces(source: Source, path: str, name: str) -> Iterator[Item]:
     """The items of MEMORY.md or memory_summary.md."""
     try:
         text = read_text(source, path)
@@ -116,7 +126,7 @@ def _pieces(source: Source, path: str) -> Iterator[Item]:
         body = group[match.end() :] if match else group
         start = line + group.count("\n", 0, len(group) - len(body))
         yield from piece_items(
-            Note(path, {}, body, start), (Codex.name, path), _leave, **_fields_of(path, group)
+            Note(path, {}, body, start), (Codex.name, name), _leave, **_fields_of(name, group)
         )
         line += group.count("\n")
 
@@ -150,23 +160,23 @@ def _leave(piece: Piece) -> str | None:
     return "" if is_header else None
 
 
-def _whole(note: Note) -> MemoryEntry:
+def _whole(note: Note, name: str) -> MemoryEntry:
     """A rollout summary, which begins with `key: value` lines, or an ad hoc note."""
     values, body = dict(note.values), note.body
-    if note.path.startswith(_SUMMARIES) and (match := _HEADER.match(body)):
+    if name.startswith(_SUMMARIES) and (match := _HEADER.match(body)):
         lines = [line.partition(":") for line in match[0].strip().split("\n")]
         values |= {key: value.strip() for key, _, value in lines}
         body = body[match.end() :].strip("\n")
     folder = take_text(values, "cwd")
     thread = values.get("thread_id")
-    is_summary = note.path.startswith(_SUMMARIES)
+    is_summary = name.startswith(_SUMMARIES)
     return memory(
         derived_id(Codex.name, _SUMMARIES, thread)
         if isinstance(thread, str) and thread
-        else derived_id(Codex.name, note.path),
+        else derived_id(Codex.name, name),
         body,
         updated=read_time(values.pop("updated_at", None)),
         source_instance=f"codex:{folder}" if folder else "codex",
         source_type=MemorySource.AUTO_CAPTURE if is_summary else MemorySource.UNKNOWN,
-        metadata={"file": note.path, **values},
+        metadata={"file": name, **values},
     )

@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -45,7 +46,9 @@ from tribal_mcp.portability.memory import MemoryEntry
 
 _SYSTEM = re.compile(r"(?:.*/)?system/(?:.+/)?[^/]+\.md", re.DOTALL)
 _BLOCK_KEYS = {"name", "label", "description", "limit", "read_only"}
-_AGENT = re.compile(r"(?<![^/])agent-[0-9a-f][0-9a-f-]{7,}(?![^/])")
+_AGENT = re.compile(
+    r"(?:.*/)?(?P<agent>agent-[0-9a-f][0-9a-f-]{7,})/(?:memory/)?(?P<rest>.+)", re.DOTALL
+)
 _IN_TEXT = re.compile(r'\s*"\s*\{(?:\\.|[^"\\])*?\\"(?:agents|agent_type|core_memory)\\"\s*:')
 _RECORDS = (
     "blocks.item",
@@ -127,16 +130,17 @@ def _is_skill(path: str) -> bool:
 
 
 def _folder(source: Source) -> Iterator[Item]:
-    agent = _AGENT.search(f"{source.parent}/{source.name}")
-    name = agent[0] if agent else ""
     found = notes(source)
     known = set(found)
     memories = [path for path in found if not _is_skill(path)]
-    links = Links()
+    links: dict[str, Links] = {}
     for path in memories:
+        agent, rest = _place(source, path)
         names = names_of(beginning(source, path), "name")
-        links.add(path, derived_id(Letta.name, name, stem(path)), names)
-    for item in note_items(source, memories, partial(_memory, agent=name, links=links)):
+        memory_id = derived_id(Letta.name, agent, stem(rest))
+        links.setdefault(agent, Links()).add(rest, memory_id, names)
+    make = partial(_memory, source=source, links=links)
+    for item in note_items(source, memories, make):
         if isinstance(item, Found) and _is_index(item.where) and is_index(item.entry.content):
             yield LeftOut(item.where, INDEX)
         else:
@@ -148,17 +152,24 @@ def _folder(source: Source) -> Iterator[Item]:
             yield LeftOut(path, _SKILL)
 
 
-def _memory(note: Note, agent: str, links: Links) -> MemoryEntry:
+def _place(source: Source, path: str) -> tuple[str, str]:
+    """The agent whose memory a file is, if the path names it, and the path in its memory."""
+    match = _AGENT.fullmatch(f"{source.parent}/{source.name}/{path}")
+    return (match["agent"], match["rest"]) if match else ("", path.removeprefix("memory/"))
+
+
+def _memory(note: Note, source: Source, links: dict[str, Links]) -> MemoryEntry:
+    agent, rest = _place(source, note.path)
     values = dict(note.values)
-    memory_id = derived_id(Letta.name, agent, stem(note.path))
+    memory_id = derived_id(Letta.name, agent, stem(rest))
     return memory(
         memory_id,
         note.body,
         context=take_text(values, "description"),
         tags=take_tags(values, "tags"),
-        related_to=links.of(note, memory_id),
+        related_to=links[agent].of(replace(note, path=rest), memory_id),
         source_instance=f"letta:{agent}" if agent else "letta",
-        metadata={"file": note.path, **values},
+        metadata={"file": rest, **values},
     )
 
 

@@ -39,6 +39,8 @@ from tribal_mcp.portability.choices import MemorySource
 from tribal_mcp.portability.memory import MemoryEntry
 
 _TYPES = {"semantic", "episodic", "procedural"}
+_SHARE = 3
+"""One of three notes, or more, must be a concept."""
 _SUPERSEDES = re.compile(r"^- supersedes \[\[([^\[\]|]+)", re.MULTILINE | re.IGNORECASE)
 _SOURCES = {
     "user_explicit": MemorySource.USER_EXPLICIT,
@@ -70,7 +72,9 @@ class Mif(Format):
 
     def recognise(self, source: Source) -> Evidence | None:
         """A note with MIF's required values. Its folders may be bundles of OKF, too."""
-        if any(map(_is_ours, heads(source, notes(source)))):
+        looked = heads(source, notes(source))
+        ours = sum(map(_is_ours, looked))
+        if ours and ours >= len(looked) / _SHARE:
             return Evidence(CERTAIN + 1, "frontmatter with `id`, `created` and a `type` of MIF's")
         return None
 

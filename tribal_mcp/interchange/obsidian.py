@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from tribal_mcp.interchange.base import (
     FALLBACK,
+    POSSIBLE,
     Evidence,
     Format,
     Item,
@@ -33,9 +34,12 @@ from tribal_mcp.interchange.markdown import (
     take_time,
     visible,
 )
+from tribal_mcp.interchange.rules import rule_files
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.portability.memory import MemoryEntry
 
+_MANY = 5
+"""With more notes than this for each file of rules, a folder is a vault, not a project."""
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _ATTACHMENTS = re.compile(
     r".+\.(?:png|jpe?g|gif|webp|svg|bmp|avif|heic|pdf|mp[34]|m4a|wav|flac|ogg|webm|mov|canvas|base"
@@ -72,8 +76,11 @@ class Obsidian(Format):
         others = [path for path in source.paths() if visible(path) and not _is_attachment(path)]
         if not found or len(found) < len(others) / 2:
             return None
-        has_text = any(source.opening(path).strip() for path in found[:20])
-        return Evidence(FALLBACK, "a folder of Markdown files") if has_text else None
+        if not any(source.opening(path).strip() for path in found[:20]):
+            return None
+        is_more = len(found) > _MANY * len(rule_files(source))
+        certainty = POSSIBLE + 1 if is_more and rule_files(source) else FALLBACK
+        return Evidence(certainty, "a folder of Markdown files")
 
     def read(self, source: Source, options: Options) -> Iterator[Item]:  # noqa: ARG002
         """Each note, then the attachments."""

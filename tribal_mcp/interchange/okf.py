@@ -42,6 +42,8 @@ OWN_BLOCK = "x_tribal"
 """The key of what this program adds: fields of a memory that OKF has no place for."""
 _OWN_FIELDS = ("source_instance", "source_type", "supersedes", "context")
 _LOG = "log.md: the history of the bundle"
+_SHARE = 3
+"""One of three notes, or more, must have a field of OKF's."""
 _TRUST = {"generated", "verified", "sources", "stale_after", "usage_window", OWN_BLOCK}
 
 
@@ -73,7 +75,8 @@ class Okf(Format):
             return Evidence(CERTAIN, "index.md with `okf_version`")
         looked = heads(source, [path for path in found if not is_reserved(path)])
         typed = [seen for seen in looked if "type" in seen.values]
-        if any(_TRUST & seen.values.keys() for seen in typed):
+        trusted = sum(bool(_TRUST & seen.values.keys()) for seen in typed)
+        if trusted and trusted >= len(looked) / _SHARE:
             return Evidence(LIKELY, "frontmatter with `type` and `generated` or `sources`")
         described = [seen for seen in typed if {"title", "description"} <= seen.values.keys()]
         if _indexes(found) and described and len(typed) == len(looked):

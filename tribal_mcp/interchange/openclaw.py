@@ -24,7 +24,9 @@ from tribal_mcp.portability.bundle.entries import RejectedEntry
 _DAILY = re.compile(
     r"(?P<above>(?:.*/)?)memory/(?P<date>\d{4}-\d\d-\d\d)(?:[-_.].*)?\.md", re.DOTALL
 )
-_MEMORY = re.compile(r"(?:.*/)?(?:MEMORY\.md|USER\.md|IDENTITY\.md|memory/.+\.md)", re.DOTALL)
+_MEMORY = re.compile(
+    r"(?:.*/)?(?:MEMORY\.md|USER\.md|IDENTITY\.md|memory/.+\.md)", re.DOTALL | re.IGNORECASE
+)
 _OWN = {"MEMORY.md", "USER.md", "IDENTITY.md", "SOUL.md", "HEARTBEAT.md"}
 _ENOUGH = 3
 _INSTRUCTIONS = "a file that is no memory, such as AGENTS.md, SOUL.md or a skill"

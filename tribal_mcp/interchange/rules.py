@@ -50,7 +50,7 @@ class Rules(Format):
 
     def recognise(self, source: Source) -> Evidence | None:
         """Files that are named like that, and are text."""
-        for path in _files(source):
+        for path in rule_files(source):
             if source.opening(path).strip():
                 return Evidence(POSSIBLE, f"a file of rules, {path!r:.80}")
         return None
@@ -59,7 +59,7 @@ class Rules(Format):
         """Each list item and paragraph of each file."""
         project = "" if is_single(source) else source.name.removesuffix(".zip")
         project = "" if project.lstrip(".").casefold() in _NO_PROJECT else project
-        for path in _files(source) or source.paths():
+        for path in rule_files(source) or source.paths():
             try:
                 note = read_note(source, path)
             except EntryError as error:
@@ -80,7 +80,7 @@ def _leave(piece: Piece) -> str | None:
     return _REFERENCE if _REFERENCES.fullmatch(piece.text) else None
 
 
-def _files(source: Source) -> list[str]:
+def rule_files(source: Source) -> list[str]:
     """The files of rules, by their names and those of the folders that they are in."""
     above = f"{source.parent}/{source.name}/"
     return [path for path in source.paths() if _RULES.fullmatch(above + path)]
