@@ -152,9 +152,14 @@ class FolderOrigin:
                     below.clear()
                     left["folders nested too deeply"] += 1
                 below[:] = sorted(filter(self._is_content, below))
-                for name in filter(self._is_content, files):
-                    found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                for name in filter(self._is_content, (*below, *files)):
+                    try:
+                        found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                    except FileNotFoundError:  # removed meanwhile
+                        continue
                     path = "/".join((*parts, name))
+                    if stat.S_ISDIR(found.st_mode):
+                        continue  # the walk goes into it
                     if not stat.S_ISREG(found.st_mode):
                         left["links and special files"] += 1
                     elif not path.isprintable():
@@ -232,12 +237,8 @@ class ZipOrigin:
                 f"{limits.file_bytes:,} (TRIBAL_LIMIT_FILE_BYTES)."
             )
         if left:
-            self.notes.append(
-                f"{counted(left, 'member', 'members')} of the archive with an unsafe name or a "
-                "link was not read."
-                if left == 1
-                else f"{left:,} members of the archive with unsafe names or links were not read."
-            )
+            members = counted(left, "member was", "members were")
+            self.notes.append(f"{members} not read in {name!r:.80}: links, or names that lead out.")
         tops = {path.split("/", 1)[0] for path in found if "/" in path}
         if len(tops) == 1 and all("/" in path for path in found):
             found = {path.split("/", 1)[1]: info for path, info in found.items()}
