@@ -343,6 +343,8 @@ def in_effect(given: Mapping[str, str]) -> list[SettingInEffect]:
                 continue
             source = "environment" if variable in names else "default"
             shown = "(set)" if isinstance(value, SecretStr) and str(value) else str(value or "")
+            if isinstance(value, bool):
+                shown = str(value).lower()
             found.append(SettingInEffect(variable, shown, "option" if is_option else source))
     return found
 

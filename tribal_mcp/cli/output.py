@@ -20,6 +20,7 @@ from rich.progress import Progress as Bar
 from tribal_mcp.cli.tables import rows
 from tribal_mcp.cli.text import filled, printable
 from tribal_mcp.errors import Stopped, TribalError
+from tribal_mcp.portability.conflicts import Reason
 from tribal_mcp.services.results import ChangeResult, ImportResult, Result
 
 _BAR = 24
@@ -62,8 +63,10 @@ def _show_changes(result: ImportResult) -> None:
 def _words(change: ChangeResult) -> str:
     if change.here and change.bundle != change.here:
         return f"“{change.here}” → “{change.bundle}”" if change.bundle else f"“{change.here}”"
-    fields = f" ({', '.join(change.fields)})" if change.fields else ""
-    return f"“{change.bundle}”{fields}"
+    about = ", ".join(change.fields)
+    if change.reason == Reason.SAME_TEXT:
+        about = "the text of another memory"
+    return f"“{change.bundle}”" + (f" ({about})" if about else "")
 
 
 def _show_errors(result: ImportResult) -> None:

@@ -65,7 +65,7 @@ def _(result: ImportResult) -> Rows:
     )
     table[2] = ("skipped", f"{table[2][1]}   {_why_skipped(result)}")
     if result.same_text:
-        table.append(("same text", f"{result.same_text:,} new with the text of another memory"))
+        table.append(("same text", f"{result.same_text:,} of the new, with another memory's text"))
     if result.kept_both:
         table.append(("kept both", f"{result.kept_both:,} stored under a new id"))
     if result.brought_back:
@@ -316,7 +316,8 @@ def _by_name(counts: dict[str, int]) -> str:
 
 def _model(embedding: EmbeddingResult) -> str:
     provider = f", {embedding.provider}" if embedding.provider != "unknown" else ""
-    return f"{embedding.model_name}, {embedding.dimensions:,} dimensions{provider}"
+    dimensions = f", {embedding.dimensions:,} dimensions" if embedding.dimensions else ""
+    return f"{embedding.model_name}{dimensions}{provider}"
 
 
 def _size(count: float) -> str:

@@ -184,10 +184,7 @@ def next_steps(request: ImportRequest, result: ImportResult) -> list[NextStep]:
         imported = given | {"dry_run": False}
         steps = [NextStep("Nothing was written. To import, run {call}.", "import", imported)]
         if result.same_text:
-            step = (
-                f"{counted(result.same_text, 'new entry has', 'new entries have')} the text of "
-                "another memory. To leave them out, add skip_same_text: {call}."
-            )
+            step = "To import without the entries whose text another memory has, run {call}."
             steps.append(NextStep(step, "import", imported | {"skip_same_text": True}))
         return steps
     steps = []
