@@ -29,10 +29,10 @@ def test_the_documented_table_is_the_generated_one() -> None:
     "text",
     [
         app.get_help(app.make_context("tribal-mcp", [], resilient_parsing=True)),
-        (ROOT / "README.md").read_text(),
+        (ROOT / "docs" / "commands.md").read_text(),
     ],
 )
-def test_every_exit_code_is_listed_in_the_help_and_in_the_readme(text: str) -> None:
+def test_every_exit_code_is_listed_in_the_help_and_in_the_docs(text: str) -> None:
     [listed] = re.findall(r"Exit codes(.*?)(?:\n\n|\Z)", text, re.DOTALL)
     assert {kind.exit_code for kind in documented()} | {0, 1} == set(
         map(int, re.findall(r"\b\d+\b", listed))

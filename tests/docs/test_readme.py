@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from io import BytesIO
 from pathlib import Path
 
@@ -21,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FORMAT = ROOT / "docs" / "bundle-format.md"
-OTHER_PROGRAMS = {"claude", "cd", "curl", "git"}
+OTHER_PROGRAMS = {"cd", "curl", "git", "uv"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -83,14 +84,26 @@ def test_continuous_integration_runs_the_test_command_from_the_readme() -> None:
     assert "make test" in (ROOT / ".ci" / "run").read_text()
 
 
-def test_the_example_configuration_names_the_installed_command() -> None:
+def test_the_example_configuration_and_each_client_name_the_installed_command() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    [installed] = project["scripts"]
     example = json.loads((ROOT / "claude_config.example.json").read_text())
     server = example["mcpServers"]["tribal"]
-    [add] = [words for words in in_shell(README) if words[0] == "claude"]
-    assert add[-1] == server["command"]
-    installed = Path(sys.executable).with_name("tribal-mcp")
-    assert server["command"].endswith("/".join(installed.parts[-1:]))
+    assert Path(server["command"]).name == installed
     assert server["args"] == []
+    text = README.read_text()
+    lines = re.findall(r"^\| [\w ]+ \| `((?:claude|codex|gemini) .*)` \|$", text, re.MULTILINE)
+    assert {line.split()[0] for line in lines} == {"claude", "codex", "gemini"}
+    assert all(line.split()[-1] == installed for line in lines)
+    [added] = re.findall(r"--add-mcp '(.*?)'", text)
+    assert json.loads(added)["command"] == installed
+
+
+def test_the_readme_is_short_and_advises_no_name_of_the_package_index() -> None:
+    assert len(README.read_text().splitlines()) <= 150
+    for page in PAGES:
+        installs = re.findall(r"(?:pipx|pip|tool) install ([^`\n]*)", page.read_text())
+        assert not any(re.match(r"'?tribal", what) for what in installs), page.name
 
 
 def test_the_example_bundle_on_the_format_page_is_read_and_written_unchanged() -> None:
