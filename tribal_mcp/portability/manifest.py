@@ -64,9 +64,8 @@ class EmbeddingMetadata:
         rest = _object(data, "manifest.embedding")
         dimensions = rest.pop("dimensions", None)
         if type(dimensions) is not int or dimensions < 0:
-            raise BundleError(
-                f"manifest.embedding.dimensions is {dimensions!r}; it must be 0 or more."
-            )
+            problem = "missing" if dimensions is None else f"{dimensions!r:.40}"
+            raise BundleError(f"manifest.embedding.dimensions is {problem}; it must be 0 or more.")
         return cls(
             model_name=_text(rest, "model_name", "manifest.embedding"),
             dimensions=dimensions,
@@ -173,7 +172,7 @@ class EmbeddingManifest:
             memory_count=count,
             exported_at=_text(rest, "exported_at", "manifest", ""),
             schema_version=version,
-            extra=rest,
+            extra={k: v for k, v in rest.items() if v is not None or k not in (SINCE, SELECTION)},
         )
 
 

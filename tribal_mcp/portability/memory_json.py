@@ -93,8 +93,8 @@ def entry_fields(entry: MemoryEntry) -> dict[str, Any]:
 def entry_from_dict(data: object, limits: Limits = DEFAULT_LIMITS) -> MemoryEntry:
     """Read the JSON form.
 
-    `id`, `content` and `created_at` are required. A missing `updated_at` is `created_at`; other
-    missing fields have the defaults of `MemoryEntry`.
+    `id`, `content` and `created_at` are required. An `updated_at` that is missing or null is
+    `created_at`; other fields that are missing or null have the defaults of `MemoryEntry`.
 
     Raises:
         EntryError: a field is missing, has a wrong type or exceeds a limit.
@@ -106,7 +106,8 @@ def entry_from_dict(data: object, limits: Limits = DEFAULT_LIMITS) -> MemoryEntr
     entry = object.__new__(MemoryEntry)  # every value is checked below
     created = rest.get("created_at")
     entry.created_at = _date(rest, "created_at", verbatim)
-    if rest.get("updated_at", created) != created:
+    updated = rest.get("updated_at")
+    if updated is not None and updated != created:
         entry.updated_at = _date(rest, "updated_at", verbatim)
     else:  # most memories
         entry.updated_at = entry.created_at
@@ -124,7 +125,8 @@ def entry_from_dict(data: object, limits: Limits = DEFAULT_LIMITS) -> MemoryEntr
     entry.source_instance = _label(rest, "source_instance", limits)
     entry.tags = _texts(rest, "tags", limits)
     entry.context = _optional_text(rest, "context")
-    entry.confidence = as_confidence(rest.pop("confidence", 1.0))
+    confidence = rest.pop("confidence", None)
+    entry.confidence = 1.0 if confidence is None else as_confidence(confidence)
     entry.supersedes = _optional_text(rest, "supersedes")
     entry.related_to = _texts(rest, "related_to", limits)
     _check_links(entry, limits)
@@ -225,7 +227,8 @@ def _required_text(rest: dict[str, Any], name: str) -> str:
 
 def _label(rest: dict[str, Any], name: str, limits: Limits) -> str:
     """A short text that results repeat; `unknown` if it is missing."""
-    if name not in rest:
+    if rest.get(name) is None:
+        rest.pop(name, None)
         return "unknown"
     value = _required_text(rest, name)
     _check_label(name, value, limits)

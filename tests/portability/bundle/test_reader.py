@@ -111,8 +111,8 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
     "UTF-16 without a mark": (written(1).decode().encode("utf-16-le"), "UTF-16"),
     "UTF-32": (written(1).decode().encode("utf-32"), "UTF-16 or UTF-32"),
     "no entries": (dumped({"manifest": as_dict(0)["manifest"], "x": 1}), "no entries"),
-    "entries that are an object": (_with(entries={}), r"expected '\['"),
-    "entries that are null": (_with(entries=None), r"expected '\['"),
+    "entries that are an object": (_with(entries={}), "entries is an object, not a list"),
+    "entries that are null": (_with(entries=None), "entries is null, not a list"),
     "a manifest that is a list": (_with(manifest=[]), "manifest is not a JSON object"),
     "a larger memory count": (
         _changed(memory_count=999),

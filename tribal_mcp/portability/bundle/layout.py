@@ -23,6 +23,7 @@ from tribal_mcp.portability.bundle.envelope import OPTIONS
 from tribal_mcp.portability.bundle.integrity import COPY_AGAIN
 from tribal_mcp.portability.bundle.json_cursor import Cursor, Loads
 from tribal_mcp.portability.strict_json import NotJSON, parse_line
+from tribal_mcp.portability.vectors import kind_of
 
 Layout = Literal["json", "jsonl"]
 
@@ -249,8 +250,13 @@ class BundleText:
         cursor, is_ours = self.cursor, self.head.is_ours
         has_entries = False
         for key in _keys(cursor, self.nesting):
-            if key in _LISTS:
-                is_deleted = key == "deleted"
+            is_deleted = key == "deleted"
+            if key in _LISTS and cursor.peek() != b"[":
+                line, text = cursor.value()
+                value = parse_part(text, line, self.nesting)
+                if value is not None or not is_deleted:  # null means none given
+                    raise BundleError(f"Not a bundle: {key} is {kind_of(value)}, not a list.")
+            elif key in _LISTS:
                 has_entries = has_entries or not is_deleted
                 for number, (line, text, value) in enumerate(cursor.items(self.loads), start=1):
                     item = TombstoneValue(value) if is_deleted else value

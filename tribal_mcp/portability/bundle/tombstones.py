@@ -63,9 +63,9 @@ class Tombstone:
             moment = microseconds(read_date(text))
             from_microseconds(moment)
         except (ValueError, OverflowError):
+            said = "null" if text is None else f"{text!r:.40}"
             raise EntryError(
-                f"deleted_at is {text!r:.40}, not an ISO 8601 time such as "
-                "2026-01-15T10:30:00+00:00"
+                f"deleted_at is {said}, not an ISO 8601 time such as 2026-01-15T10:30:00+00:00"
             ) from None
         return cls(identity, moment)
 
