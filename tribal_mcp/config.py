@@ -72,6 +72,7 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(
         default_factory=lambda: user_data_path("tribal-mcp"),
+        validate_default=True,
         description="the Chroma folder, which also holds this program's own files",
     )
     collection: str = Field("memories", description="the collection that holds the memories")
@@ -118,9 +119,24 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         try:
-            return value.expanduser().absolute()
+            path = value.expanduser().absolute()
+            str(path).encode()
         except RuntimeError:
             raise ValueError("that user has no home folder") from None
+        except UnicodeEncodeError:
+            raise ValueError(
+                "its path is not UTF-8, so Chroma can't open it. Rename the folder, or use another"
+            ) from None
+        return path
+
+    @field_validator("instance")
+    @classmethod
+    def _utf8(cls, value: str) -> str:
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("it must be UTF-8") from None
+        return value
 
     @field_validator("collection")
     @classmethod

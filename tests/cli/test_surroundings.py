@@ -52,6 +52,33 @@ def test_a_closed_output_is_said_before_anything_is_done(folder: Path) -> None:
     assert not (folder.parent / "store").exists()
 
 
+@pytest.mark.parametrize("command", ["remember", "stats", "check", "where", "serve"])
+def test_a_data_folder_whose_path_is_not_utf_8_is_refused(command: str, folder: Path) -> None:
+    words = {"remember": ["Tea."], "serve": ["--port", "0"]}.get(command, [])
+    where = os.fsencode(folder.parent / "stor") + b"\xe9"
+    environment = {**os.environb, b"TRIBAL_DATA_DIR": where}
+    ran = subprocess.run(
+        [SERVER, command, *words],
+        check=False, env=environment, timeout=TIMEOUT_S, cwd=folder, capture_output=True,
+    )  # fmt: skip
+    assert ran.returncode == 2
+    assert b"not UTF-8, so Chroma can't open it. Rename the folder" in ran.stderr
+    assert not Path(os.fsdecode(where)).exists()
+
+
+def test_a_bundle_whose_name_is_not_utf_8_is_written_and_read(folder: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.json")
+    assert run(folder, "remember", "Tea.").returncode == 0
+    exported = run(folder, "export", name, "--json")
+    assert (exported.returncode, exported.stderr) == (0, b"")
+    assert json.loads(exported.stdout)["output_path"].endswith("caf\udce9.json")
+    assert run(folder, "import", name, "--on-conflict", "overwrite").returncode == 0
+    history = run(folder, "history", "--json")
+    assert (history.returncode, history.stderr) == (0, b"")
+    text = run(folder, "remember", os.fsdecode(b"caf\xe9"))
+    assert (text.returncode, b"not UTF-8" in text.stderr) == (2, True)
+
+
 def test_json_on_a_terminal_shows_hidden_characters_as_escapes() -> None:
     text = json.dumps({"a": "x\u202ey\x9b\u200b é"}, ensure_ascii=False, indent=2)
     shown = printable_json(text)

@@ -67,6 +67,23 @@ async def test_import_takes_a_bundle_as_text_or_as_an_object(folder: Path, era: 
     assert len(read_back(folder)) == 9
 
 
+async def test_import_takes_the_answer_of_the_http_server_of_tribalmemory(folder: Path) -> None:
+    answer = (SAMPLES / "http-answer.json").read_text()
+    failed = json.dumps({"success": False, "memory_count": 0, "bundle": None, "error": "no disk"})
+    (folder / "answer.json").write_text(answer)
+    (folder / "failed.json").write_text(failed)
+    async with Client(build_server()) as client:
+        for arguments in ({"input_path": "failed.json"}, {"bundle_json": failed}):
+            refused = await client.call_tool("tribal_import", arguments)
+            assert refused.is_error
+            assert "failed" in text_of(refused)
+        from_file = await call(client, "tribal_import", input_path="answer.json")
+        assert (from_file["total"], from_file["imported"]) == (3, 3)
+        for inline in (answer, json.loads(answer)):
+            result = await call(client, "tribal_import", bundle_json=inline)
+            assert (result["total"], result["identical"]) == (3, 3)
+
+
 async def test_import_takes_a_bundle_of_eight_mebibytes_as_text(folder: Path) -> None:
     sample = json.loads((SAMPLES / "hand5.inmemory.json").read_text())
     for entry in sample["entries"]:

@@ -1,6 +1,7 @@
 """What the commands share: options, and a job that is carried out and shown."""
 
 import errno
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -68,7 +69,9 @@ def show(result: "Result", title: str, *, as_json: bool) -> None:
     with _writing():
         if as_json:
             result.next_step = " ".join(steps)
-            text = result.model_dump_json(indent=2)
+            text = json.dumps(result.model_dump(), indent=2, ensure_ascii=False)
+            # A byte of a path that is not UTF-8 is half a surrogate pair, here in JSON's escape.
+            text = text.encode(errors="backslashreplace").decode()
             click.echo(printable_json(text) if sys.stdout.isatty() else text)
             return
         from tribal_mcp.cli.output import show as show_table  # noqa: PLC0415 - JSON needs none

@@ -6,6 +6,7 @@ click parses; its help pages and messages are replaced here. Nothing heavy is im
 
 import difflib
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,8 +47,11 @@ class Number(click.ParamType):  # type: ignore[type-arg] # as above
         self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         """The number."""
+        text = str(value)
         try:
-            number = int(value) if self._is_whole else float(value)
+            if not re.fullmatch(r"[-+.0-9eE]+", text):  # Python also reads 1_0 and other digits
+                raise ValueError  # noqa: TRY301 - the same message as for other text
+            number = int(text) if self._is_whole else float(text)
         except ValueError:
             number = math.nan
         if not self._lowest <= number <= self._highest:

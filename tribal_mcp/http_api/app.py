@@ -112,7 +112,7 @@ def _documented(app: FastAPI, *, needs_token: bool) -> FastAPI:
     schemas["ProblemResult"] = ProblemResult.model_json_schema()
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    for name in ("ExportFields", "ReembedFields", "UndoFields"):
+    for name in ("ExportBody", "ReembedFields", "UndoFields"):
         for field in schemas[name]["properties"].values():  # null means not given
             field["type"] = [field["type"], "null"]
     if needs_token:

@@ -24,6 +24,7 @@ from tribal_mcp.http_api.schemas import (
     IMPORT_BODY,
     IMPORT_CURL,
     IMPORTED,
+    ExportBody,
     ExportFields,
     Health,
     ImportOptions,
@@ -38,7 +39,7 @@ from tribal_mcp.worker.pool import Progress
 async def export(
     request: Request,
     query: Annotated[ExportFields, Query()],
-    body: Annotated[ExportFields | None, Body()] = None,
+    body: Annotated[ExportBody | None, Body()] = None,
 ) -> Response:
     """Export the memories that match the filters as a bundle; without filters, all memories.
 
@@ -182,8 +183,8 @@ async def _no_query(request: Request) -> None:
         raise Problem(
             400,
             "no_query",
-            f"Nothing was done. {request.url.path} has no option {name!r:.80} in its query. Send "
-            "its fields as JSON in the body.",
+            f"Nothing was done. {request.url.path} has no option {name!r:.80} in its query."
+            + (" Send its fields as JSON in the body." if request.method == "POST" else ""),
         )
 
 
@@ -236,6 +237,7 @@ def add_routes(app: FastAPI) -> None:
         tags=["store"],
         summary="Describe the store",
         response_model=StatsResult,
+        dependencies=[no_query],
         responses=problems(423),
     )(stats)
     app.get(

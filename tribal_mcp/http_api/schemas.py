@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from tribal_mcp.http_api.content import BODY_TYPES, EVENTS
 from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
-from tribal_mcp.services.requests import Embeddings, OnConflict, Request
+from tribal_mcp.services.requests import Embeddings, OnConflict, Request, Switch
 
 
 def _as_bool(value: object) -> object:
@@ -34,6 +34,10 @@ def _time(value: str) -> str:
     return value
 
 
+_RELATED = "also export what the memories refer to (supersedes, related_to), and so on"
+_REPRODUCIBLE = "the same memories give the same bytes: dated by the newest of them"
+
+
 class ExportFields(Request):
     """Which memories to export."""
 
@@ -55,13 +59,15 @@ class ExportFields(Request):
         description="only what was added, changed or deleted in the store since this time",
         examples=["2026-01-31T18:00:00+00:00"],
     )
-    include_related: Flag = Field(
-        False,
-        description="also export what the memories refer to (supersedes, related_to), and so on",
-    )
-    reproducible: Flag = Field(
-        False, description="the same memories give the same bytes: dated by the newest of them"
-    )
+    include_related: Flag = Field(False, description=_RELATED)
+    reproducible: Flag = Field(False, description=_REPRODUCIBLE)
+
+
+class ExportBody(ExportFields):
+    """The same as JSON, where true and false are no text."""
+
+    include_related: Switch = Field(False, description=_RELATED)
+    reproducible: Switch = Field(False, description=_REPRODUCIBLE)
 
 
 class ImportOptions(Request):
@@ -108,8 +114,8 @@ class ImportOptions(Request):
 class ReembedFields(Request):
     """Which vectors to compute."""
 
-    all: Flag = Field(False, description="every memory, not only those without a vector")
-    dry_run: Flag = Field(False, description="only show how many, how long and how many tokens")
+    all: Switch = Field(False, description="every memory, not only those without a vector")
+    dry_run: Switch = Field(False, description="only show how many, how long and how many tokens")
 
 
 class UndoFields(Request):
@@ -118,8 +124,8 @@ class UndoFields(Request):
     point: str = Field(
         "", description="the restore_point of the change; by default the newest that is not undone"
     )
-    dry_run: Flag = Field(False, description="only show what would change")
-    discard_later_edits: Flag = Field(
+    dry_run: Switch = Field(False, description="only show what would change")
+    discard_later_edits: Switch = Field(
         False, description="also revert memories edited after the change; otherwise they stay"
     )
 

@@ -1,7 +1,7 @@
 """Which memories an export takes: those with any of the tags, created within a time range."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Self
 
@@ -9,7 +9,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from tribal_mcp.errors import UsageError, invalid_field
 from tribal_mcp.portability.memory import MemoryEntry, read_date
+from tribal_mcp.text import counted
 
+MOST_TAGS = 1_000
+"""Tags that a filter of a use case may name."""
+
+_SHOWN_TAGS = 20
 _REVERSED = "The start date is after the end date. Swap them."
 _DATE_ALONE = re.compile(r"\d{4}(-?\d\d-?\d\d|-?W\d\d(-?\d)?)", re.ASCII)
 
@@ -116,6 +121,8 @@ def read_filter(tags: list[str], date_from: str, date_to: str) -> ExportFilter:
     """
     if "" in tags:
         raise UsageError("A tag is empty. Remove it, or give no tags to include all memories.")
+    if len(tags) > MOST_TAGS:
+        raise UsageError(f"{len(tags):,} tags are too many at once. Give at most {MOST_TAGS:,}.")
     bounds = {}
     for name, text in {"start": date_from, "end": date_to}.items():
         try:
@@ -135,5 +142,8 @@ def _in_words(error: ValidationError) -> str:
     return text if text.endswith(".") else f"{text}."
 
 
-def _either(words: Iterable[str]) -> str:
-    return " or ".join(repr(word) for word in words)
+def _either(words: Sequence[str]) -> str:
+    shown = [f"{word!r:.80}" for word in words[:_SHOWN_TAGS]]
+    if (more := len(words) - len(shown)) > 0:
+        shown.append(counted(more, "other"))
+    return " or ".join(shown)

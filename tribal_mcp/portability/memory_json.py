@@ -38,7 +38,10 @@ def dump_entry(entry: MemoryEntry) -> bytes:
     try:
         return dump_fields(entry_fields(entry))
     except TypeError as error:
-        raise EntryError(str(error)) from None
+        problem = str(error)
+        if "surrogates" in problem:
+            problem = "its text is not UTF-8, or has a lone surrogate"
+        raise EntryError(problem) from None
 
 
 def check_json(entry: MemoryEntry) -> None:
@@ -125,6 +128,8 @@ def entry_from_dict(data: object, limits: Limits = DEFAULT_LIMITS) -> MemoryEntr
     entry.source_instance = _label(rest, "source_instance", limits)
     entry.tags = _texts(rest, "tags", limits)
     entry.context = _optional_text(rest, "context")
+    if entry.context:
+        _check_bytes("context", entry.context, limits.content_bytes, "TRIBAL_LIMIT_CONTENT_BYTES")
     confidence = rest.pop("confidence", None)
     entry.confidence = 1.0 if confidence is None else as_confidence(confidence)
     entry.supersedes = _optional_text(rest, "supersedes")

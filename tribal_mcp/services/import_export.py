@@ -3,11 +3,8 @@
 The work is done in `exporting` and `importing`, which also handle files of any size.
 """
 
-import inspect
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from enum import StrEnum
-from typing import TypeVar
 
 from tribal_mcp.embedding.base import Embedder
 from tribal_mcp.errors import UsageError
@@ -18,6 +15,16 @@ from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.memory_json import entry_from_dict, entry_to_dict
+from tribal_mcp.services.arguments import (
+    check_callback,
+    check_count,
+    check_embedder,
+    check_optional,
+    check_store,
+    check_type,
+    choice,
+    switch,
+)
 from tribal_mcp.services.context import Watch
 from tribal_mcp.services.exporting.export import DEFAULT_LIMIT, Export, Selection
 from tribal_mcp.services.exporting.since import EarlierBundle, Since, SinceTime
@@ -76,23 +83,23 @@ async def export_memories(
             is an incremental bundle.
         StoreError: the store can't be read.
     """
-    _check_export(embedding_metadata, filters)
+    _check_export(store, embedding_metadata, filters)
     if limit is not None:
-        _check_count("limit", limit)
+        check_count("limit", limit)
     point: Since | None = None
     if isinstance(since, PortableBundle):
         point = EarlierBundle.of(since)
     elif since is not None:
-        _check_type("since", since, datetime, "a datetime or a PortableBundle")
+        check_type("since", since, datetime, "a datetime or a PortableBundle")
         point = SinceTime(since if since.tzinfo else since.replace(tzinfo=UTC))
     async with store.session():
         export = await Export.plan(
             store,
             embedding_metadata,
             Selection(
-                filters or EVERYTHING, point, limit, _switch("include_related", include_related)
+                filters or EVERYTHING, point, limit, switch("include_related", include_related)
             ),
-            reproducible=_switch("reproducible", reproducible),
+            reproducible=switch("reproducible", reproducible),
         )
         bundle = PortableBundle(export.manifest, notes=export.notes, deleted=export.tombstones)
         async for batch in store.read(export.ids):
@@ -116,9 +123,9 @@ async def export_memories_streaming(
             `embedding_metadata` has other dimensions than the store's vectors.
         StoreError: the store can't be read.
     """
-    _check_export(embedding_metadata, filters)
+    _check_export(store, embedding_metadata, filters)
     batch_size = BATCH if batch_size is None else batch_size  # type: ignore[redundant-expr]
-    _check_count("batch_size", batch_size)
+    check_count("batch_size", batch_size)
     export = await Export.plan(store, embedding_metadata, Selection(filters or EVERYTHING))
     async for batch in store.read(export.ids, batch_size):
         for entry in batch:
@@ -163,17 +170,17 @@ async def import_memories(
         StoreError: the store can't be used.
         NoSpace: the disk is full.
     """
-    conflict_resolution = _choice(
+    conflict_resolution = choice(
         "conflict_resolution", conflict_resolution, ConflictResolution.SKIP
     )
-    embedding_strategy = _choice("embedding_strategy", embedding_strategy, ReembeddingStrategy.AUTO)
-    _check_import(bundle, target_metadata, on_progress)
+    embedding_strategy = choice("embedding_strategy", embedding_strategy, ReembeddingStrategy.AUTO)
+    _check_import(bundle, store, target_metadata, embedder, on_progress)
     options = Options(
         conflict_resolution,
         embedding_strategy,
-        _switch("dry_run", dry_run),
-        _switch("restore_deleted", restore_deleted),
-        _switch("skip_same_text", skip_same_text),
+        switch("dry_run", dry_run),
+        switch("restore_deleted", restore_deleted),
+        switch("skip_same_text", skip_same_text),
     )
     points = None if options.dry_run else RestorePoints.of(store)
     model = await store.identity() if points else None
@@ -188,57 +195,23 @@ async def import_memories(
     )
 
 
-_Choice = TypeVar("_Choice", bound=StrEnum)
-
-
-def _check_import(bundle: object, target_metadata: object, on_progress: object) -> None:
+def _check_import(
+    bundle: object, store: object, target_metadata: object, embedder: object, on_progress: object
+) -> None:
     if not isinstance(bundle, PortableBundle):
         raise UsageError(
             f"bundle is of type {type(bundle).__name__:.40}; it must be a PortableBundle. Make one "
             "with PortableBundle.from_dict."
         )
     bundle.check()
-    if target_metadata is not None:
-        _check_type(
-            "target_metadata", target_metadata, EmbeddingMetadata, "an EmbeddingMetadata or None"
-        )
-    called = getattr(on_progress, "func", on_progress)
-    if any(map(inspect.iscoroutinefunction, (called, getattr(called, "__call__", None)))):  # noqa: B004
-        raise UsageError("on_progress is async; it would not be awaited. Give a plain function.")
-    if on_progress is not None and not callable(on_progress):
-        raise UsageError("on_progress must be a function of (entries done, entries in all).")
+    check_store(store)
+    check_optional("target_metadata", target_metadata, EmbeddingMetadata, "an EmbeddingMetadata")
+    check_embedder(embedder)
+    check_callback("on_progress", on_progress, "(entries done, entries in all)")
 
 
-def _check_export(embedding_metadata: object, filters: object) -> None:
-    if embedding_metadata is not None:
-        kind = "an EmbeddingMetadata or None"
-        _check_type("embedding_metadata", embedding_metadata, EmbeddingMetadata, kind)
-    if filters is not None:
-        _check_type("filters", filters, ExportFilter, "an ExportFilter or None")
-
-
-def _check_type(name: str, value: object, kind: type, words: str) -> None:
-    if not isinstance(value, kind):
-        raise UsageError(f"{name} is of type {type(value).__name__:.40}; it must be {words}.")
-
-
-def _check_count(name: str, value: object) -> None:
-    if type(value) is not int or value < 1:
-        raise UsageError(f"{name} is {value!r:.40}; it must be a positive integer.")
-
-
-def _switch(name: str, value: object) -> bool:
-    if value is not None and type(value) is not bool:
-        raise UsageError(f"{name} is {value!r:.40}; it must be True or False.")
-    return bool(value)
-
-
-def _choice(name: str, value: object, default: _Choice) -> _Choice:
-    """The choice that a value names; None means the default."""
-    if value is None:
-        return default
-    try:
-        return type(default)(str(value))
-    except ValueError:
-        choices = ", ".join(type(default))
-        raise UsageError(f"{name} is {value!r:.40}; it must be one of {choices}.") from None
+def _check_export(store: object, embedding_metadata: object, filters: object) -> None:
+    check_store(store)
+    kind = "an EmbeddingMetadata"
+    check_optional("embedding_metadata", embedding_metadata, EmbeddingMetadata, kind)
+    check_optional("filters", filters, ExportFilter, "an ExportFilter")

@@ -72,7 +72,7 @@ async def run(context: Context, name: str, arguments: dict[str, Any]) -> Result:
     try:
         request, job = JOBS[name]
     except KeyError:
-        raise UsageError(f"There is no use case named {name!r}.") from None
+        raise UsageError(f"There is no use case named {name!r:.80}.") from None
     if context.read_only and name != "import":  # its options may come with the bundle
         refuse_change(name, arguments)
     try:

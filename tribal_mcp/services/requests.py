@@ -10,6 +10,9 @@ from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrate
 Switch = Annotated[bool, Field(strict=True)]
 """True or false; no text or number that might mean one."""
 
+Whole = Annotated[int, Field(strict=True)]
+"""A whole number; no text or float that might mean one."""
+
 
 # As an enum, a schema would refer to a definition, and not every client follows a reference.
 _listed = GetPydanticSchema(
@@ -42,12 +45,12 @@ class ExportRequest(Request):
     date_from: str = ""
     date_to: str = ""
     output_path: str = ""
-    overwrite: bool = False
-    allow_smaller: bool = False
-    compact_vectors: bool = False
+    overwrite: Switch = False
+    allow_smaller: Switch = False
+    compact_vectors: Switch = False
     since: str = ""
-    include_related: bool = False
-    reproducible: bool = False
+    include_related: Switch = False
+    reproducible: Switch = False
     spool_file: str = ""
     """The spool file to write the bundle to; `output_path` is then only its name."""
 
@@ -63,7 +66,7 @@ class ImportRequest(Request):
     strict: Switch = False
     restore_deleted: Switch = False
     skip_same_text: Switch = False
-    write_plan: bool = False
+    write_plan: Switch = False
     format: str = ""
     """The name of the source's format; by default it is recognised."""
     mapping: list[str] = []
@@ -84,15 +87,15 @@ class UndoRequest(Request):
     """Which operation to undo."""
 
     point: str = ""
-    dry_run: bool = False
-    discard_later_edits: bool = False
+    dry_run: Switch = False
+    discard_later_edits: Switch = False
 
 
 class ReembedRequest(Request):
     """Which memories to embed: those without a vector, or all with the configured model."""
 
-    all: bool = False
-    dry_run: bool = False
+    all: Switch = False
+    dry_run: Switch = False
 
 
 class CopyRequest(Request):
@@ -100,8 +103,8 @@ class CopyRequest(Request):
 
     source: str = ""
     target: str = ""
-    overwrite: bool = False
-    dry_run: bool = False
+    overwrite: Switch = False
+    dry_run: Switch = False
 
 
 class HistoryRequest(Request):
@@ -113,7 +116,7 @@ class HistoryRequest(Request):
 class CheckRequest(Request):
     """Whether to repair what is found."""
 
-    repair: bool = False
+    repair: Switch = False
 
 
 class RememberRequest(Request):
@@ -126,7 +129,7 @@ class RememberRequest(Request):
     tags: list[str] = []
     context: str = ""
     source_type: SourceType = ""
-    confidence: float = 1.0
+    confidence: Annotated[float, Field(strict=True)] = 1.0
     supersedes: str = ""
     related_to: list[str] = []
 
@@ -135,21 +138,21 @@ class RecallRequest(Request):
     """What to find, and where to look; without a query, which page of the newest to list."""
 
     query: str = ""
-    count: int = 5
+    count: Whole = 5
     tags: list[str] = []
     date_from: str = ""
     date_to: str = ""
-    page: int = 1
+    page: Whole = 1
 
 
 class ListRequest(Request):
     """Which memories to list, the newest first."""
 
-    count: int = 20
+    count: Whole = 20
     tags: list[str] = []
     date_from: str = ""
     date_to: str = ""
-    page: int = 1
+    page: Whole = 1
 
 
 class ShowRequest(Request):
@@ -162,4 +165,4 @@ class ForgetRequest(Request):
     """What to delete."""
 
     ids: list[str] = []
-    dry_run: bool = False
+    dry_run: Switch = False

@@ -316,7 +316,7 @@ class RestorePoints:
                 NextStep("To reverse an undo, take its restore point from {call}.", "history"),
             )
         raise UsageError(
-            f"There is no restore point {name!r}; the newest is {points[0].id!r}.",
+            f"There is no restore point {name!r:.80}; the newest is {points[0].id!r}.",
             NextStep("To list all, run {call}.", "history"),
         )
 

@@ -98,7 +98,8 @@ class _Progress:
 
 def _send(out: BinaryIO, message: dict[str, Any]) -> None:
     with suppress(BrokenPipeError):  # the server has ended, which the end of the input shows, too
-        out.write(json.dumps(message).encode() + b"\n")
+        # A name on the disk may not be UTF-8, which no client could read.
+        out.write(json.dumps(message, ensure_ascii=False).encode(errors="replace") + b"\n")
         out.flush()
 
 

@@ -39,10 +39,9 @@ def bundle() -> dict[str, Any]:
 
 def paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:  # noqa: ANN401 - any JSON
     """The way to every value, of lists to their first item."""
-    children = value.items() if isinstance(value, dict) else ()
-    if isinstance(value, list):
-        children = enumerate(value[:1])
-    for key, child in children:
+    items = value[:1] if isinstance(value, list) else ()
+    children = value if isinstance(value, dict) else dict(enumerate(items))
+    for key, child in children.items():
         yield (*path, key)
         yield from paths(child, (*path, key))
 

@@ -113,6 +113,19 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
     "no entries": (dumped({"manifest": as_dict(0)["manifest"], "x": 1}), "no entries"),
     "entries that are an object": (_with(entries={}), "entries is an object, not a list"),
     "entries that are null": (_with(entries=None), "entries is null, not a list"),
+    "an option in the manifest": (_changed(dry_run=True), "looks like the option dry_run"),
+    "a misspelled option in the manifest": (_changed(Dry_Run=True), "the option dry_run"),
+    "an option after the entries": (_with(strict=True), "looks like the option strict"),
+    "an option in a line of its own": (
+        dumped({"manifest": as_dict(0)["manifest"]}) + b'\n{"dry_run": true}\n',
+        "looks like the option dry_run",
+    ),
+    "an option in a line after the entries": (
+        b"\n".join(
+            dumped(one) for one in [*as_dict(2)["entries"], {"conflictResolution": "merge"}]
+        ),
+        "looks like the option conflict_resolution",
+    ),
     "a manifest that is a list": (_with(manifest=[]), "manifest is not a JSON object"),
     "a larger memory count": (
         _changed(memory_count=999),

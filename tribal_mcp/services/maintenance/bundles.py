@@ -31,7 +31,8 @@ def _bundles(context: Context) -> BundlesResult:
         try:
             with folders.open_input(str(path), context.limits.file_bytes) as file:
                 manifest = BundleReader(BytesIO(file.read(_HEAD_BYTES)), context.limits).manifest
-        except TribalError:  # not a bundle, or not readable
+            str(path).encode()
+        except (TribalError, UnicodeEncodeError):  # not a bundle, not readable, or without a name
             continue
         if manifest.embedding is None:
             continue

@@ -18,6 +18,13 @@ from tribal_mcp.portability.bundle.reader import OnProgress
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.memory_json import dump_entry
+from tribal_mcp.services.arguments import (
+    check_callback,
+    check_optional,
+    check_store,
+    check_type,
+    switch,
+)
 from tribal_mcp.services.context import Context, Watch
 from tribal_mcp.services.left_out import describe_empty
 from tribal_mcp.services.maintenance.change_model import (
@@ -91,6 +98,13 @@ async def undo(
         Stopped: `stop` said so; repeating the call completes the undo.
     """
     begin = time.monotonic()
+    check_store(store)
+    name = "" if name is None else name  # type: ignore[redundant-expr]
+    check_type("name", name, str, "text")
+    check_optional("points", points, RestorePoints, "RestorePoints")
+    dry_run = switch("dry_run", dry_run)
+    discard_later_edits = switch("discard_later_edits", discard_later_edits)
+    check_callback("on_progress", on_progress, "(memories done, memories in all)")
     points = points or RestorePoints.of(store)
     if points is None:
         raise UsageError("This store has no folder for restore points, so nothing can be undone.")

@@ -407,10 +407,16 @@ def open_store(path: str | Path, collection: str = "memories") -> ChromaStore:
         collection: the collection in it.
 
     Raises:
-        UsageError: no collection can have that name.
+        UsageError: an argument has a wrong type or value.
     """
+    given: object = path
+    if not isinstance(given, str | Path) or not str(given):
+        raise UsageError(f"path is {path!r:.40}; it must be a folder, as text or as a Path.")
     try:
-        check_collection_name(collection)
-    except ValueError as error:
-        raise UsageError(f"The collection name is {collection!r:.80}, but {error}.") from None
-    return ChromaStore(Path(path), collection)
+        str(path).encode()
+        return ChromaStore(Path(path), check_collection_name(collection))
+    except UnicodeEncodeError:
+        raise UsageError(f"path is {str(path)!r:.80}; Chroma can only open UTF-8 paths.") from None
+    except (TypeError, ValueError) as error:
+        why = error if type(error) is ValueError else "it must be text"
+        raise UsageError(f"The collection name is {collection!r:.80}, but {why}.") from None
