@@ -10,6 +10,7 @@ import pytest
 from chromadb.config import Settings
 
 from tests.interchange.samples import read_sample, source_at, source_of
+from tests.support.old_chroma import VERSIONS, digests, unpack
 from tribal_mcp.errors import BundleError
 from tribal_mcp.interchange.conventions import CLOSET, EMPTY
 from tribal_mcp.portability.manifest import create_embedding_metadata
@@ -204,7 +205,7 @@ def test_a_bad_record_never_ends_in_a_traceback(row: dict[str, Any]) -> None:
 async def test_a_store_of_this_program_is_read_exactly(tmp_path: Path) -> None:
     entries = [
         MemoryEntry(id="a", content="one", tags=["x"], embedding=_VECTORS[0]),  # type: ignore[arg-type]
-        MemoryEntry(id="b", content="two", metadata={"n": 1}),
+        MemoryEntry(id="b", content="two", metadata={"deleted_at_us": 1}),
         MemoryEntry(id="c", content="three"),
     ]
     async with ChromaStore(tmp_path / "store") as store:
@@ -220,3 +221,21 @@ async def test_a_store_of_this_program_is_read_exactly(tmp_path: Path) -> None:
     model = conversion.format.model(source)
     assert model is not None
     assert model.model_name == "m"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_folder_of_an_older_chroma_is_read_without_a_change_to_it(
+    tmp_path: Path, version: str
+) -> None:
+    folder, expected = unpack(version, tmp_path)
+    before = digests(folder)
+    entries = read_sample(source_at(folder))[1]
+    assert digests(folder) == before
+    found = {(e.source_instance, e.content): (e.metadata, e.embedding) for e in entries}
+    for name, records in expected.items():
+        for _, text, metadata, numbers in records:
+            kept, vector = found.pop((f"chroma:{name}", text))
+            assert kept == metadata
+            assert vector is not None
+            assert vector.tolist() == pytest.approx(numbers, rel=1e-5)
+    assert not found

@@ -8,7 +8,7 @@ import pytest
 from tests.interchange.samples import SAMPLES, read_sample, source_at, source_of
 from tribal_mcp.errors import BundleError, UsageError
 from tribal_mcp.interchange.base import Options
-from tribal_mcp.interchange.formats import recognise
+from tribal_mcp.interchange.formats import mapped, recognise
 from tribal_mcp.interchange.mapping import guess
 from tribal_mcp.portability.memory import MemoryEntry
 
@@ -22,7 +22,7 @@ def test_the_guessed_mapping_is_the_reason_why_a_file_can_be_read() -> None:
     found = recognise(source_at(SAMPLES / "notes.csv"))
     assert found is not None
     assert found.evidence.why == (
-        "a CSV table with `Text` as content, `id` as id, `Date` as created_at, `Labels` as tags"
+        "`Text` as content, `id` as id, `Date` as created_at, `Labels` as tags"
     )
 
 
@@ -50,7 +50,14 @@ def test_a_mapping_takes_the_place_of_the_guess() -> None:
 def test_a_mapping_makes_any_table_readable() -> None:
     text = "a,b\n1,x\n"
     assert recognise(source_of(text.encode())) is None
+    assert mapped(source_of(text.encode())).format.name == "csv"
     assert [e.content for e in _read(text, "csv", content="b", id="a")] == ["x"]
+
+
+def test_the_mapping_that_is_used_is_shown() -> None:
+    source = source_of(b"uuid,what\nu,x\n")
+    read_sample(source, Options(mapping={"content": "what"}), "csv")
+    assert source.notes == ["Read with `uuid` as id, `what` as content."]
 
 
 def test_two_fields_that_may_be_the_content_are_refused_until_one_is_chosen() -> None:

@@ -171,3 +171,12 @@ def test_a_bad_record_is_rejected_with_its_place(record: object) -> None:
     conversion, entries, _ = read_sample(source, format_name="mcp-memory-service")
     assert len(entries) == 1
     assert [r.where for r in conversion.rejected] == ["memories, item 2"]
+
+
+def test_the_folder_of_a_running_program_is_read_with_its_wal_file(database: Path) -> None:
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("UPDATE memories SET deleted_at = 1788400000 WHERE id = 1")
+        connection.commit()
+        conversion, entries, _ = read_sample(source_at(database.parent))
+    assert (len(entries), conversion.deleted) == (1, 2)

@@ -131,15 +131,16 @@ class Format(ABC):
         return None
 
 
-def only_file(source: Source, made: Format) -> str:
-    """The path of the source's only file.
+def only_file(source: Source, made: Format, *names: str) -> str:
+    """The path of the source's only file, or of the only one with one of these names.
 
     Raises:
-        BundleError: it has none or several.
+        BundleError: there is none, or several.
     """
-    if source.file is None:
+    path = source.main(*names)
+    if path is None:
         raise unlike(source, made)
-    return source.file
+    return path
 
 
 def unlike(source: Source, made: Format) -> BundleError:

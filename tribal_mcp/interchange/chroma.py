@@ -28,7 +28,7 @@ from tribal_mcp.interchange.base import (
     derived_id,
     only_file,
 )
-from tribal_mcp.interchange.conventions import FIELDS, LEFT_OUT, Record, item_of
+from tribal_mcp.interchange.conventions import CLOSETS, FIELDS, LEFT_OUT, Record, item_of
 from tribal_mcp.interchange.reading import items, parsed
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.interchange.vectors import Vectors
@@ -47,7 +47,8 @@ _BATCH = 500
 _MISSING = object()
 _SUFFIXES = ("-wal", "-journal")
 _INDEX = (".bin", ".pickle")
-_SIBLINGS = ("pending", "forgotten")
+_TOMBSTONES = "forgotten"
+_SIBLINGS = ("pending", _TOMBSTONES)
 _NO_VECTORS = (".pending", ".forgotten", "_closets")
 _MODEL_KEYS = ("embedding_model", "embedding_model_name")
 
@@ -56,12 +57,18 @@ class Chroma(Format):
     """One memory for each record of each collection."""
 
     name: ClassVar = "chroma"
-    title: ClassVar = "Chroma collections (mem0, LangChain, LlamaIndex, MemPalace and others)"
+    title: ClassVar = (
+        "a Chroma folder or export of mem0, LangChain, LlamaIndex, MemPalace or another program"
+    )
     places: ClassVar = (
         "the folder with `chroma.sqlite3`, or the columns of `collection.get()` as JSON"
     )
     layout: ClassVar = "`chroma.sqlite3`, or JSON with `ids`, `documents` and `metadatas`"
-    fields: ClassVar = FIELDS
+    fields: ClassVar = {
+        **FIELDS,
+        "embeddings": "the vectors; their model if the collection names it (`default` does not)",
+        "collections of tribal-mcp": "exactly what was stored, with tombstones",
+    }
     leaves_out: ClassVar = LEFT_OUT
 
     def recognise(self, source: Source) -> Evidence | None:
@@ -134,15 +141,18 @@ def _folder(source: Source, path: str, vectors: Vectors, seen: set[str]) -> Iter
         ours = {c.name for c in collections if OURS in c.metadata}
         for collection in collections:
             base, _, kind = collection.name.rpartition(".")
-            is_sibling = base in ours and kind in _SIBLINGS
+            sibling = kind if base in ours and kind in _SIBLINGS else ""
+            has_vectors = not sibling and collection.name != CLOSETS
             ids = files.ids(collection)
             known = set(ids)
-            for batch in files.read(collection, ids, _BATCH, vectors=not is_sibling):
+            for batch in files.read(collection, ids, _BATCH, vectors=has_vectors):
                 for raw in batch:
                     where = f"{collection.name}, id {raw.id!r:.80}"
-                    lost += raw.vector is None and not is_sibling
+                    lost += raw.vector is None and has_vectors
                     read = raw._replace(vector=vectors.read(raw.vector))
-                    if is_sibling or collection.name in ours:
+                    if sibling == _TOMBSTONES:
+                        item = _tombstone(where, read)
+                    elif sibling or collection.name in ours:
                         item = _own(where, read)
                     else:
                         item = item_of(where, _record(read, collection.name, known))
@@ -158,13 +168,18 @@ def _record(raw: RawRecord, collection: str, known: Collection[str]) -> Record:
 
 
 def _own(where: str, raw: RawRecord) -> Item:
-    """The memory or tombstone that this program stored."""
-    if isinstance(moment := raw.metadata.get(DELETED), int):
-        return Tombstone(raw.id, moment)
+    """The memory that this program stored."""
     try:
         return Found(where, to_entry(*raw))
     except (TribalError, ValueError, TypeError, OverflowError) as error:
         return RejectedEntry(where, str(error))
+
+
+def _tombstone(where: str, raw: RawRecord) -> Item:
+    moment = raw.metadata.get(DELETED)
+    if type(moment) is not int:
+        return RejectedEntry(where, "the tombstone has no time")
+    return Tombstone(raw.id, moment)
 
 
 def _unique(item: Item, collection: str, seen: set[str]) -> Item:

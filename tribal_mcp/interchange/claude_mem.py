@@ -25,6 +25,7 @@ from tribal_mcp.portability.bundle.entries import RejectedEntry
 from tribal_mcp.portability.choices import MemorySource
 from tribal_mcp.portability.memory import MemoryEntry
 
+_NAME = "claude-mem.db"
 _SESSION = "a session, which has no memory of its own"
 _PROMPT = "a prompt of the user"
 _EMPTY = "an observation or a summary without text"
@@ -55,7 +56,7 @@ class ClaudeMem(Format):
     """One memory for each observation, and one for each session summary."""
 
     name: ClassVar = "claude-mem"
-    title: ClassVar = "observations and session summaries of claude-mem"
+    title: ClassVar = "a database or export of claude-mem"
     places: ClassVar = "`~/.claude-mem/claude-mem.db`, or a JSON export of its scripts"
     layout: ClassVar = "tables or JSON lists `observations` and `summaries` with memory_session_id"
     fields: ClassVar = {
@@ -70,7 +71,7 @@ class ClaudeMem(Format):
 
     def recognise(self, source: Source) -> Evidence | None:
         """The columns of its table, or an export with its lists."""
-        if (path := source.file) is None:
+        if (path := source.main(_NAME)) is None:
             return None
         if set(source.tables(path).get("observations", ())) >= _OBSERVATION:
             return Evidence(CERTAIN, "a table `observations` with `memory_session_id`")
@@ -81,7 +82,7 @@ class ClaudeMem(Format):
 
     def read(self, source: Source, options: Options) -> Iterator[Item]:  # noqa: ARG002
         """Each record of each list or table."""
-        path = only_file(source, self)
+        path = only_file(source, self, _NAME)
         tables = source.tables(path)
         if not tables:
             for name in _LISTS:

@@ -14,6 +14,8 @@ from tribal_mcp.portability.bundle.entries import RejectedEntry
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.vectors import Vector
 
+CLOSETS = "mempalace_closets"
+"""The collection in which MemPalace keeps an index of its drawers."""
 EMPTY = "a record without text"
 CLOSET = "a closet of MemPalace, which repeats words of its drawers"
 LEFT_OUT = (EMPTY, CLOSET)
@@ -29,7 +31,6 @@ FIELDS = {
 }
 """What each system's fields become."""
 
-_CLOSETS = "mempalace_closets"
 _NODE = "_node_content"
 _NEIGHBORS = "2", "3"
 _NO_DOCUMENT = "ref_doc_id", "None"
@@ -63,7 +64,7 @@ class Record:
 
 def item_of(where: str, record: Record) -> Item:
     """The memory in a record."""
-    if record.collection == _CLOSETS:
+    if record.collection == CLOSETS:
         return LeftOut(where, CLOSET)
     metadata = {} if record.metadata is None else record.metadata
     if not isinstance(metadata, dict):

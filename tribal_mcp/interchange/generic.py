@@ -28,6 +28,7 @@ from tribal_mcp.interchange.mapping import (
     described,
     guess,
     items_of,
+    others,
 )
 from tribal_mcp.interchange.reading import items, json_lines, object_of
 from tribal_mcp.interchange.source import Source
@@ -57,9 +58,10 @@ class Generic(Format):
         if source.file is None:
             return None
         columns = self.columns(source, source.file)
-        if "content" not in guess(columns):
+        mapping = guess(columns)
+        if "content" not in mapping:
             return None
-        return Evidence(FALLBACK, f"{self.title} with {described(columns)}")
+        return Evidence(FALLBACK, described(mapping, others(columns, mapping)))
 
     def with_mapping(self, source: Source) -> Evidence | None:
         """It has fields."""
@@ -74,7 +76,10 @@ class Generic(Format):
         if not columns:
             raise unlike(source, self)
         vectors = Vectors(source.notes)
-        mapper = Mapper(self.name, chosen(columns, options), vectors)
+        mapping = chosen(columns, options)
+        if options.mapping:
+            source.notes.append(f"Read with {described(mapping)}.")
+        mapper = Mapper(self.name, mapping, vectors)
         yield from items_of(self.rows(source, path), mapper.item)
         vectors.finish()
 
@@ -121,7 +126,7 @@ class GenericJsonLines(Generic):
     """One memory for each line."""
 
     name: ClassVar = "jsonl"
-    title: ClassVar = "JSON lines"
+    title: ClassVar = "a file of JSON lines"
     layout: ClassVar = "JSON objects, one a line, with a field such as content or text"
 
     def columns(self, source: Source, path: str) -> Sequence[str]:

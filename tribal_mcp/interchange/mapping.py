@@ -1,6 +1,6 @@
 """Which column of a table, or which field of a JSON record, is which field of a memory."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -52,14 +52,16 @@ def others(columns: Iterable[str], mapping: Mapping[str, str]) -> list[str]:
     ]
 
 
-def described(columns: Iterable[str]) -> str:
-    """The guess in words: "`text` as content, `date` as created_at"."""
-    columns = list(columns)
-    mapping = guess(columns)
+def described(mapping: Mapping[str, str], also: Sequence[str] = ()) -> str:
+    """A mapping in words: "`text` as content, `date` as created_at".
+
+    Args:
+        mapping: the column for each field of a memory.
+        also: other columns that may be the content.
+    """
     words = ", ".join(f"`{column}` as {field}" for field, column in mapping.items())
-    if rest := others(columns, mapping):
-        words += f" (the content could also be {' or '.join(f'`{c}`' for c in rest)})"
-    return words
+    more = " or ".join(f"`{column}`" for column in also)
+    return f"{words} (the content could also be {more})" if also else words
 
 
 def chosen(columns: Iterable[str], options: Options) -> dict[str, str]:

@@ -29,6 +29,7 @@ from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry, microseconds
 from tribal_mcp.portability.vectors import Vector, kind_of
 
+_NAME = "sqlite_vec.db"
 _TABLE = "memories"
 _COLUMNS = {"id", "content_hash", "content", "tags", "memory_type", "created_at_iso"}
 _MAPPED = frozenset(
@@ -47,7 +48,7 @@ class McpMemoryService(Format):
     """One memory for each row or record."""
 
     name: ClassVar = "mcp-memory-service"
-    title: ClassVar = "memories of mcp-memory-service"
+    title: ClassVar = "a database or export of mcp-memory-service"
     places: ClassVar = (
         "`sqlite_vec.db` in its data folder (`~/.local/share/mcp-memory/`, "
         "`~/Library/Application Support/mcp-memory/`), or a JSON export"
@@ -72,7 +73,7 @@ class McpMemoryService(Format):
 
     def recognise(self, source: Source) -> Evidence | None:
         """Its table, or a list of records with a content hash and a memory type."""
-        if (path := source.file) is None:
+        if (path := source.main(_NAME)) is None:
             return None
         peek = source.peek(path)
         if set(source.tables(path).get(_TABLE, ())) >= _COLUMNS:
@@ -83,7 +84,7 @@ class McpMemoryService(Format):
 
     def read(self, source: Source, options: Options) -> Iterator[Item]:  # noqa: ARG002
         """Each row or record."""
-        path = only_file(source, self)
+        path = only_file(source, self, _NAME)
         vectors = Vectors(source.notes)
         if source.peek(path).kind == "sqlite":
             with database(source.origin, path) as db:
@@ -96,7 +97,7 @@ class McpMemoryService(Format):
 
     def model(self, source: Source) -> EmbeddingMetadata | None:
         """The model that all of its events name for their vectors."""
-        path = source.file
+        path = source.main(_NAME)
         if path is None or "embedding_model" not in source.tables(path).get("sync_events", ()):
             return None
         with database(source.origin, path) as db:

@@ -22,7 +22,7 @@ class Qdrant(Format):
     """One memory for each point."""
 
     name: ClassVar = "qdrant"
-    title: ClassVar = "points of a Qdrant collection"
+    title: ClassVar = "a list of points of a Qdrant collection"
     places: ClassVar = (
         "the answer of `POST /collections/NAME/points/scroll`, with payloads and vectors"
     )

@@ -14,6 +14,7 @@ from tribal_mcp.interchange.base import (
     attempt,
     derived_id,
     memory,
+    only_file,
 )
 from tribal_mcp.interchange.reading import json_lines
 from tribal_mcp.interchange.source import Source
@@ -21,6 +22,7 @@ from tribal_mcp.portability.bundle.entries import RejectedEntry
 from tribal_mcp.portability.memory import MemoryEntry
 
 _EMPTY = "an observation without text"
+_NAMES = ("memory.jsonl", "memory.json")
 _INSTANCE = "reference-server"
 _PARTS = {
     "entity": ("type", "name", "entityName", "observations"),
@@ -45,9 +47,9 @@ class ReferenceServer(Format):
 
     def recognise(self, source: Source) -> Evidence | None:
         """One of the first lines is an entity or a relation."""
-        if source.file is None:
+        if (path := source.main(*_NAMES)) is None:
             return None
-        peek = source.peek(source.file)
+        peek = source.peek(path)
         found = peek.value if peek.kind == "lines" else [peek.value]
         if peek.kind not in {"lines", "object"} or not any(map(_is_part, found)):
             return None
@@ -56,16 +58,12 @@ class ReferenceServer(Format):
     def read(self, source: Source, options: Options) -> Iterator[Item]:  # noqa: ARG002
         """Each observation, each entity without observations, and each relation."""
         first: dict[str, str] = {}
-        for _, value in _lines(source):
+        path = only_file(source, self, *_NAMES)
+        for _, value in json_lines(source.origin, path):
             if _is_part(value) and value["type"] == "entity":
                 first.setdefault(_name(value), _first_id(value))
-        for number, value in _lines(source):
+        for number, value in json_lines(source.origin, path):
             yield from _memories(f"line {number:,}", value, first)
-
-
-def _lines(source: Source) -> Iterator[tuple[int, Any]]:
-    for path in source.paths()[:1]:
-        yield from json_lines(source.origin, path)
 
 
 def _is_part(value: object) -> bool:

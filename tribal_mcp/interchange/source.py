@@ -97,6 +97,11 @@ class Source:
         found = self.paths()
         return found[0] if len(found) == 1 else None
 
+    def main(self, *names: str) -> str | None:
+        """The path of its only file, or of the only one with one of these names, in any case."""
+        found = self.paths() if len(self.paths()) == 1 else self.named(*names)
+        return found[0] if len(found) == 1 else None
+
     def paths(self) -> Sequence[str]:
         """The relative paths of its files, sorted."""
         if self._paths is None:
