@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick test-lowest check coverage package bench interop mutants torture fuzz clean
+.PHONY: demo test quick test-lowest check coverage package bench recall interop mutants torture fuzz clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python examples/demo.py
@@ -51,6 +51,10 @@ mutants: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --group mutants
 	$(BIN)/python -m mutmut run $(MUTANTS:%='%')
 	$(BIN)/python -m mutmut results
+
+# Measures how well recall finds memories; writes a part of docs/performance.md.
+recall: $(VENV)/.ready
+	PYTHONPATH=. $(BIN)/python benchmarks/recall.py
 
 torture: $(VENV)/.ready
 	TRIBAL_CAMPAIGN=full $(BIN)/python -m pytest -m campaign -s -o faulthandler_timeout=36000

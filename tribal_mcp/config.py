@@ -84,6 +84,9 @@ class Settings(BaseSettings):
     embedding_url: str = Field(
         "", description="the embedding server's URL, if not the provider's default"
     )
+    embedding_files: Path | None = Field(
+        None, description="a folder with model.onnx and tokenizer.json, for the provider `default`"
+    )
     bundle_dirs: str = Field("", description="folders for bundles, separated like PATH")
     instance: str = Field(
         "tribal-mcp", min_length=1, description="the source_instance of new memories"
@@ -114,6 +117,14 @@ class Settings(BaseSettings):
     copy_token: SecretStr = Field(
         SecretStr(""), description="the bearer token of another server, to copy from or to it"
     )
+
+    @field_validator("embedding_files")
+    @classmethod
+    def _from_home(cls, value: Path | None) -> Path | None:
+        try:
+            return value and value.expanduser().absolute()
+        except RuntimeError:
+            raise ValueError("that user has no home folder") from None
 
     @field_validator("data_dir")
     @classmethod

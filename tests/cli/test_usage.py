@@ -21,7 +21,7 @@ def test_help_lists_commands_in_the_order_of_use(tribal: Tribal) -> None:
     listed = re.findall(r"^  ([a-z]+) +\S.*\.$", out, re.MULTILINE)
     assert listed == [
         "remember", "recall", "list", "show", "forget", "export", "import", "undo", "history",
-        "stats", "where", "copy", "reembed", "check", "rescue", "serve",
+        "discover", "stats", "where", "copy", "setup", "reembed", "check", "rescue", "serve",
     ]  # fmt: skip
     assert "docs/settings.md" in out
 

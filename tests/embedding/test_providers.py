@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.embedding_server import EmbeddingServer, embedding_server, words_vector
 from tribal_mcp.config import Settings, load
-from tribal_mcp.embedding import chroma_functions
+from tribal_mcp.embedding import providers
 from tribal_mcp.embedding.base import BATCH
 from tribal_mcp.embedding.http import HttpEmbedder
 from tribal_mcp.embedding.providers import PROVIDERS, embedder_of, settings_for
@@ -135,7 +135,7 @@ def test_there_is_no_embedder_without_settings_and_the_default_model() -> None:
 async def test_a_downloaded_default_model_is_used_for_stores_with_its_vectors(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(chroma_functions, "default_model_is_downloaded", lambda: True)
+    monkeypatch.setattr(providers, "is_installed", lambda _folder: True)
     settings = load()[0]
     own = create_embedding_metadata("sentence-transformers/all-MiniLM-L6-v2", 384, "any")
     for state, fits in (
@@ -181,52 +181,120 @@ def test_an_unknown_provider_is_refused_with_the_known_ones(
         embedder_of(settings, EMPTY)
 
 
-@pytest.mark.parametrize(
-    ("name", "package", "class_name"),
-    [
-        ("sentence-transformers", "sentence_transformers", "SentenceTransformer"),
-        ("cohere", "cohere", "Client"),
-    ],
-)
 async def test_a_missing_package_is_named(
-    monkeypatch: pytest.MonkeyPatch, name: str, package: str, class_name: str
-) -> None:
-    monkeypatch.setenv(PROVIDERS[name].key or "UNUSED", "a key")
-    settings = set_to(monkeypatch, TRIBAL_EMBEDDING_PROVIDER=name)
-    embedder = embedder_of(settings, EMPTY)
-    assert embedder is not None
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(
-        EmbedderError, match=rf"its package is not installed\. If the package {name} is missing, "
-    ) as caught:
-        await embedder.embed(["tea"])
-    assert "a key" not in str(caught.value)
-    stub = ModuleType(package)  # Chroma's function uses the package
-    setattr(stub, class_name, lambda *_, **__: _Stub())
-    monkeypatch.setitem(sys.modules, package, stub)
-    if name == "sentence-transformers":
-        [vector] = await embedder.embed(["tea"])
-        assert vector.size == 384
-
-
-class _Stub:
-    def encode(self, texts: list[str], **_: object) -> np.ndarray[Any, Any]:
-        return np.ones((len(texts), 384), np.float32)
-
-
-async def test_a_failed_download_of_the_default_model_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def no_network(*_: object, **__: object) -> None:
-        raise OSError("Name or service not known")
-
-    from chromadb.utils.embedding_functions import ONNXMiniLM_L6_V2  # noqa: PLC0415
-
-    monkeypatch.setattr(ONNXMiniLM_L6_V2, "_download_model_if_not_exists", no_network)
-    embedder = embedder_of(set_to(monkeypatch, TRIBAL_EMBEDDING_PROVIDER="default"), EMPTY)
+    settings = set_to(monkeypatch, TRIBAL_EMBEDDING_PROVIDER="sentence-transformers")
+    embedder = embedder_of(settings, EMPTY)
     assert embedder is not None
-    with pytest.raises(EmbedderError, match=r"Name or service not known\. Its files \(80 MB\)"):
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(
+        EmbedderError, match=r"the package sentence-transformers is not installed\."
+    ):
         await embedder.embed(["tea"])
+
+
+@pytest.mark.parametrize("prompts", [{}, {"query": "query: "}], ids=["none", "of the model"])
+async def test_sentence_transformers_embeds_questions_as_the_model_says(
+    monkeypatch: pytest.MonkeyPatch, prompts: dict[str, str]
+) -> None:
+    asked: list[tuple[str, list[str]]] = []
+
+    class Model:
+        def __init__(self, _name: str) -> None:
+            self.prompts = prompts
+
+        def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - encode and its variants
+            def encode(texts: list[str]) -> np.ndarray[Any, Any]:
+                asked.append((name, texts))
+                return np.ones((len(texts), 384), np.float32)
+
+            return encode
+
+    stub = ModuleType("sentence_transformers")
+    stub.SentenceTransformer = Model  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sentence_transformers", stub)
+    settings = set_to(
+        monkeypatch,
+        TRIBAL_EMBEDDING_PROVIDER="sentence-transformers",
+        TRIBAL_EMBEDDING_MODEL="intfloat/multilingual-e5-small",
+        TRIBAL_EMBEDDING_DIMENSIONS="384",
+    )
+    embedder = embedder_of(settings, EMPTY)
+    assert embedder is not None
+    await embedder.embed(["tea"])
+    await embedder.embed(["tea?"], query=True)
+    assert asked == (
+        [("encode_document", ["tea"]), ("encode_query", ["tea?"])]
+        if prompts
+        else [("encode", ["passage: tea"]), ("encode", ["query: tea?"])]
+    )
+
+
+QUESTIONS = {
+    "cohere": ("input_type", "search_document", "search_query"),
+    "google": ("taskType", "RETRIEVAL_DOCUMENT", "RETRIEVAL_QUERY"),
+    "jina": ("task", "retrieval.passage", "retrieval.query"),
+    "voyageai": ("input_type", "document", "query"),
+}
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+async def test_questions_are_embedded_as_questions_where_the_provider_distinguishes_them(
+    server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    settings = set_to(
+        monkeypatch,
+        **server.settings() | {"TRIBAL_EMBEDDING_PROVIDER": name},
+        **{PROVIDERS[name].key: "a key"},
+    )
+    embedder = embedder_of(settings, EMPTY)
+    assert embedder is not None
+    texts = [f"text {n}" for n in range(BATCH + 3)]
+    vectors = await embedder.embed(texts)
+    assert [v.tobytes() for v in vectors] == [
+        np.array(words_vector(text, 8), np.float32).tobytes() for text in texts
+    ]
+    await embedder.embed(["tea?"], query=True)
+    field, document, query = QUESTIONS[name]
+    said = [asked["requests"][0] if name == "google" else asked for asked in server.requests]
+    assert [asked[field] for asked in said] == [document, document, query]
+
+
+@pytest.mark.parametrize(
+    ("model", "document", "query"),
+    [
+        ("intfloat/multilingual-e5-large", "passage: tea", "query: tea"),
+        ("nomic-embed-text", "search_document: tea", "search_query: tea"),
+        ("BAAI/bge-m3", "tea", "tea"),
+        ("all-MiniLM-L6-v2", "tea", "tea"),
+    ],
+)
+async def test_a_model_gets_the_prefixes_that_its_authors_ask_for(
+    server: EmbeddingServer, model: str, document: str, query: str
+) -> None:
+    identity = create_embedding_metadata("words-8", 8, "ollama")
+    embedder = HttpEmbedder(
+        identity, f"{server.url}/embeddings", prefixes=providers.prefixes_of(model)
+    )
+    await embedder.embed(["tea"])
+    await embedder.embed(["tea"], query=True)
+    assert [asked["input"] for asked in server.requests] == [[document], [query]]
+
+
+async def test_models_of_hugging_face_are_asked_by_name(
+    server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = set_to(
+        monkeypatch,
+        **server.settings() | {"TRIBAL_EMBEDDING_PROVIDER": "huggingface"},
+        HF_TOKEN="a key",  # noqa: S106 - not a real one
+    )
+    embedder = embedder_of(settings, EMPTY)
+    assert embedder is not None
+    [vector] = await embedder.embed(["tea"])
+    assert vector.tobytes() == np.array(words_vector("tea", 8), np.float32).tobytes()
+    assert server.requests == [{"inputs": ["tea"]}]
 
 
 def test_every_provider_and_extra_is_documented() -> None:

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from tribal_mcp.errors import EmbedderError, StoreDamaged, UsageError
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.hidden_characters import hidden_characters
 from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.search.bm25 import KeywordSearch
 from tribal_mcp.services.embedders import EmbedderOf
 from tribal_mcp.services.memories.answer import ANSWER_BYTES
-from tribal_mcp.services.memories.bm25 import KeywordSearch
 from tribal_mcp.services.memories.recall import MOST, QUERY, recall
 from tribal_mcp.services.results import RecallResult
 from tribal_mcp.stores.base import EVERYTHING
@@ -217,10 +218,10 @@ async def test_a_correction_comes_before_the_memory_that_it_corrects(
         fact(4, "Nothing to do with it"),
     )
     result = await asked(store, "The office is in which city?", embedder)
-    assert ids(result)[:3] == ["memory-2", "memory-1", "memory-0"]
+    assert ids(result)[:2] == ["memory-2", "memory-0"]
+    assert result.notes[-1] == "1 other version of these memories is left out."
     superseded = {hit.id: hit.superseded_by for hit in result.hits}
     assert superseded["memory-0"] == ["memory-1"]
-    assert superseded["memory-1"] == ["memory-2"]
     assert superseded["memory-2"] == []
     assert "a superseded memory is out of date" in next_steps(result)
     if embedder is no_embedder:
@@ -241,7 +242,7 @@ async def test_recall_handles_several_corrections_and_circles_of_corrections(
         fact(4, "Round two", supersedes="memory-3"),
         fact(5, "Corrects itself", supersedes="memory-5"),
     )
-    assert ids(await asked(store, "tea", no_embedder)) == ["memory-2", "memory-1", "memory-0"]
+    assert ids(await asked(store, "tea", no_embedder)) == ["memory-2", "memory-0"]
     assert sorted(ids(await asked(store, "round", no_embedder))) == ["memory-3", "memory-4"]
     assert ids(await asked(store, "itself", no_embedder)) == ["memory-5"]
 
@@ -268,7 +269,60 @@ async def test_long_chains_and_many_corrections_are_bounded(
     await fill(store, *chain, fact(100, "The truth"), *crowd)
     assert ids(await asked(store, "0", no_embedder, count=20))[0] == "memory-19"
     crowded = await asked(store, "truth", no_embedder, count=20)
-    assert ids(crowded) == [f"memory-{n}" for n in range(159, 154, -1)] + ["memory-100"]
+    assert ids(crowded) == ["memory-159", "memory-100"]
+    assert crowded.notes[-1] == "4 other versions of these memories are left out."
+
+
+async def test_a_chain_that_matches_never_crowds_out_other_memories(
+    each_store: SearchableStore,
+) -> None:
+    chain = [
+        fact(n, f"The budget is {n} euros", supersedes=f"memory-{n - 1}" if n else None)
+        for n in range(150)
+    ]
+    others = [fact(n, f"The budget of team {n} and more words") for n in range(200, 204)]
+    await fill(each_store, *chain, *others)
+    for embedder in (MODEL, no_embedder):
+        found = ids(await asked(each_store, "What is the budget?", embedder, count=6))
+        assert found[0] == "memory-149"
+        assert sorted(found[2:]) == [f"memory-{n}" for n in range(200, 204)]
+
+
+async def test_recall_says_when_nothing_fits_and_leaves_weak_matches_out_otherwise(
+    store: SearchableStore,
+) -> None:
+    await fill(
+        store,
+        fact(0, "Kubernetes namespace of the shop is shop-prod"),
+        fact(1, "The cat sleeps on the green sofa all day"),
+        fact(2, "The shop sells tea"),
+    )
+    sure = await asked(store, "Which namespace does Kubernetes have?", no_embedder)
+    assert (ids(sure), sure.weak) == (["memory-0"], False)
+    unsure = await asked(store, "violin concert with a green bow in Vienna", no_embedder)
+    assert (ids(unsure), unsure.weak) == (["memory-1"], True)
+    assert unsure.notes[-1].startswith("Nothing fits the question well.")
+    assert 0 < (unsure.hits[0].score or 0) < 0.3 < (sure.hits[0].score or 0) <= 1
+
+
+async def test_memories_from_the_period_that_a_question_mentions_come_first(
+    store: SearchableStore,
+) -> None:
+    for month in range(1, 12):
+        await fill(
+            store,
+            fact(month, f"Retrospective {month}", created_at=datetime(2026, month, 28, tzinfo=UTC)),
+        )
+    now = datetime(2026, 11, 20, tzinfo=UTC)
+    for query, first in (
+        ("retrospective in May 2026", 5),
+        ("retrospective last month", 10),
+        ("retrospective last December", 1),
+    ):
+        result = await recall(store, no_embedder, query, 5, EVERYTHING, now=now)
+        assert ids(result)[0] == f"memory-{first}", query
+    result = await recall(store, no_embedder, "retrospective in May 2026", 5, EVERYTHING, now=now)
+    assert result.notes[-1].startswith("The question mentions 2026-05-01 to 2026-05-31")
 
 
 async def test_the_metadata_of_a_foreign_collection_is_no_correction(tmp_path: Path) -> None:
@@ -380,7 +434,7 @@ def best(query: str, *texts: str) -> list[str]:
     search = KeywordSearch(query)
     for text in texts:
         search.add({text: text})
-    return [text for text, score in search.best(99) if score > 0]
+    return [one.id for one in search.best(99)]
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,22 @@ def words_vector(text: str, dimensions: int) -> list[float]:
     return [float(number) for number in numbers / length]
 
 
+_PATHS = re.compile(
+    "/v1/embeddings|/api/embed|/v1/embed|/v1/models/[^/]+:batchEmbedContents"
+    "|/v1/models/[^/]+/pipeline/feature-extraction"
+)
+
+
+def _asked(path: str, asked: dict[str, Any]) -> tuple[str, list[str]]:
+    """The model and the texts of a request, in the API that its path belongs to."""
+    if path.endswith(":batchEmbedContents"):
+        texts = [one["content"]["parts"][0]["text"] for one in asked["requests"]]
+        return asked["requests"][0]["model"].removeprefix("models/"), texts
+    if path.endswith("/feature-extraction"):
+        return path.split("/")[3], asked["inputs"]
+    return asked["model"], asked.get("input") or asked["texts"]
+
+
 @dataclass
 class EmbeddingServer:
     """How the server behaves, and the requests it received.
@@ -70,21 +86,33 @@ class EmbeddingServer:
         self.requests.append(asked)
         if self.fails:
             return self.fails.pop(0), b"{}"
-        if asked["model"] in self.gone:
+        model, texts = _asked(path, asked)
+        if model in self.gone:
             return 404, b"{}"
-        dimensions = int(asked["model"].rpartition("-")[2]) - (self.lie == "short")
-        vectors = [words_vector(text, dimensions) for text in asked["input"]]
-        self.embedded.update(asked["input"])
+        dimensions = int(model.rpartition("-")[2]) - (self.lie == "short")
+        vectors = [words_vector(text, dimensions) for text in texts]
+        self.embedded.update(texts)
         if self.lie == "few":
             vectors.pop()
         if self.lie == "nan":
             vectors[0][0] = float("nan")
         if self.lie == "json":
             return 200, b"<html>"
-        if path == "/api/embed":
-            return 200, json.dumps({"embeddings": vectors}).encode()
-        data = [{"index": n, "embedding": vector} for n, vector in enumerate(vectors)]
-        return 200, json.dumps({"data": data[::-1]}).encode()
+        return 200, json.dumps(_answer(path, vectors)).encode()
+
+
+def _answer(path: str, vectors: list[list[float]]) -> Any:  # noqa: ANN401 - any JSON value
+    """The answer, in the API that its path belongs to."""
+    if path == "/api/embed":
+        return {"embeddings": vectors}
+    if path.endswith("/embed"):
+        return {"embeddings": {"float": vectors}}
+    if path.endswith(":batchEmbedContents"):
+        return {"embeddings": [{"values": vector} for vector in vectors]}
+    if path.endswith("/feature-extraction"):
+        return vectors
+    data = [{"index": n, "embedding": vector} for n, vector in enumerate(vectors)]
+    return {"data": data[::-1]}
 
 
 @contextmanager
@@ -96,7 +124,7 @@ def embedding_server() -> Iterator[EmbeddingServer]:
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             state.keys.append(self.headers.get("Authorization", ""))
-            known = self.path in {"/v1/embeddings", "/api/embed"}
+            known = _PATHS.fullmatch(self.path)
             status, body = state.answer(self.path, asked) if known else (404, b"{}")
             self.send_response(status)
             if status == 429:

@@ -42,6 +42,7 @@ for _command in (
     store.stats_command,
     store.where_command,
     store.copy_command,
+    store.setup_command,
     store.reembed_command,
     store.check_command,
     store.rescue_command,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         HistoryResult,
         ReembedResult,
         RescueResult,
+        SetupResult,
         StatsResult,
         UndoResult,
     )
@@ -119,6 +120,23 @@ def reembed_command(*, as_json: bool, **arguments: object) -> None:
     what = memories(result.total)
     title = f"Dry run: vectors for {what}" if result.dry_run else f"Computed vectors for {what}"
     show(result, title, as_json=as_json)
+
+
+@click.command("setup", cls=Command, short_help="Download the default embedding model.")
+@click.option(
+    "--archive",
+    metavar="FILE",
+    default="",
+    help="Install from this file, downloaded elsewhere, instead of from the network.",
+)
+@as_json
+def setup_command(*, as_json: bool, **arguments: object) -> None:
+    """Download the default embedding model (80 MB), verify its checksum, and try it. It runs on
+    this machine; no text leaves it."""  # noqa: D205, D209 - as above
+    result = cast("SetupResult", run("setup", arguments))
+    done = "Installed the" if result.installed else "The"
+    end = "" if result.installed else " is installed"
+    show(result, f"{done} default embedding model{end}", as_json=as_json)
 
 
 @click.command("check", cls=Command, short_help="Check the store's files for damage.")

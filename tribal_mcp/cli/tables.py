@@ -22,6 +22,7 @@ from tribal_mcp.services.results import (
     ReembedResult,
     RememberResult,
     RescueResult,
+    SetupResult,
     ShowResult,
     StatsResult,
     UndoResult,
@@ -268,6 +269,11 @@ def _(result: ForgetResult) -> Rows:
         for label, ids in lists.items()
         for number, memory_id in enumerate(ids)
     ]
+
+
+@rows.register
+def _(result: SetupResult) -> Rows:
+    return [("folder", result.folder), ("per question", f"{result.ms_per_question:g} ms")]
 
 
 @rows.register

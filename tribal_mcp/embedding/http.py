@@ -1,4 +1,7 @@
-"""Models on an HTTP server with OpenAI's API, which most providers have, or Ollama's.
+"""Models on an HTTP server with OpenAI's API, which most providers have, or a provider's own.
+
+The own APIs of Cohere, Google and Hugging Face are used because they distinguish a question from a
+document, or because there is no other.
 
 Plain requests need no provider's package. Transient failures, such as a busy server or a rate
 limit, are retried; others end with an error message.
@@ -26,6 +29,9 @@ _BAD = 400
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
 
 
+Form = Literal["openai", "ollama", "cohere", "google", "huggingface"]
+
+
 @dataclass(frozen=True, slots=True)
 class HttpEmbedder:
     """An `Embedder` that uses a server.
@@ -38,21 +44,25 @@ class HttpEmbedder:
         key_variable: the environment variable of the key, for messages.
         more: additional fields of each request.
         query_more: additional fields for search queries.
+        prefixes: what the model expects before a document, and before a search query.
         sleep: waits the given number of seconds.
     """
 
     identity: EmbeddingMetadata
     url: str
-    form: Literal["openai", "ollama"] = "openai"
+    form: Form = "openai"
     key: str = field(default="", repr=False)
     key_variable: str = ""
     more: dict[str, Any] = field(default_factory=dict)
     query_more: dict[str, Any] = field(default_factory=dict)
+    prefixes: tuple[str, str] = ("", "")
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
 
     async def embed(self, texts: Sequence[str], *, query: bool = False) -> list[Vector]:
         """See `Embedder`."""
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        if self.form == "google":
+            headers = {"x-goog-api-key": self.key}
         vectors: list[Vector] = []
         is_remote = httpx.URL(self.url).host not in _LOCAL  # proxies are for remote servers
         async with httpx.AsyncClient(
@@ -60,10 +70,24 @@ class HttpEmbedder:
         ) as client:
             for start in range(0, len(texts), BATCH):
                 part = list(texts[start : start + BATCH])
-                fields = {"model": self.identity.model_name, "input": part, **self.more}
-                answer = await self._ask(client, fields | (self.query_more if query else {}))
+                answer = await self._ask(client, self._request(part, query=query))
                 vectors += checked(self._vectors(answer), part, self.identity)
         return vectors
+
+    def _request(self, texts: list[str], *, query: bool) -> dict[str, Any]:
+        model, more = self.identity.model_name, self.more | (self.query_more if query else {})
+        texts = [self.prefixes[query] + text for text in texts]
+        if self.form == "google":
+            name = f"models/{model}"
+            return {
+                "requests": [
+                    {"model": name, "content": {"parts": [{"text": text}]}, **more}
+                    for text in texts
+                ]
+            }
+        if self.form == "huggingface":
+            return {"inputs": texts, **more}
+        return {"model": model, "texts" if self.form == "cohere" else "input": texts, **more}
 
     async def _ask(self, client: httpx.AsyncClient, fields: dict[str, Any]) -> Any:  # noqa: ANN401
         for pause in (*_PAUSES_S, None):
@@ -89,6 +113,12 @@ class HttpEmbedder:
         try:
             if self.form == "ollama":
                 return list(answer["embeddings"])
+            if self.form == "cohere":
+                return list(answer["embeddings"]["float"])
+            if self.form == "google":
+                return [one["values"] for one in answer["embeddings"]]
+            if self.form == "huggingface":
+                return [*answer] if isinstance(answer, list) else list(answer["embeddings"])
             data = sorted(answer["data"], key=lambda one: one["index"])
             return [one["embedding"] for one in data]
         except (KeyError, TypeError):

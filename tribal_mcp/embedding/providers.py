@@ -3,22 +3,21 @@
 A key comes from the provider's usual environment variable, and is never written anywhere.
 """
 
-from collections.abc import Callable
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from tribal_mcp.config import Settings, foreign_variable
-from tribal_mcp.embedding import chroma_functions as by_chroma
 from tribal_mcp.embedding.base import Embedder
-from tribal_mcp.embedding.chroma_functions import ChromaEmbedder
-from tribal_mcp.embedding.http import HttpEmbedder
+from tribal_mcp.embedding.http import Form, HttpEmbedder
+from tribal_mcp.embedding.model_files import default_folder, is_installed
+from tribal_mcp.embedding.onnx import OnnxEmbedder
+from tribal_mcp.embedding.sentence_transformers import SentenceTransformersEmbedder
 from tribal_mcp.errors import EmbedderError
 from tribal_mcp.portability.known_models import dimensions_of
 from tribal_mcp.portability.manifest import EmbeddingMetadata, same_model
 from tribal_mcp.stores.base import StoreState
-
-MakeFunction = Callable[[str, str], Callable[[], Callable[[list[str]], Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,32 +27,32 @@ class Provider:
     Attributes:
         model: the default model; empty if one must be set.
         key: the environment variable of the key; empty if none is needed.
-        url: the base URL; empty if `make` is used instead.
+        url: the base URL; empty if the model runs in this process or a URL must be set.
+        end: what follows the base URL; `{model}` is the model.
         form: the API at that URL.
         more: additional fields of each request.
         query_more: additional fields for search queries.
-        make: creates Chroma's embedding function, from the model and the key.
-        package: the package that `make` needs, besides the dependencies of this one.
+        local: the model runs in this process.
+        package: the package that it needs, besides the dependencies of this one.
         paid: the provider charges by token.
     """
 
     model: str = ""
     key: str = ""
     url: str = ""
-    form: Literal["openai", "ollama"] = "openai"
+    end: str = "/embeddings"
+    form: Form = "openai"
     more: dict[str, Any] = field(default_factory=dict)
     query_more: dict[str, Any] = field(default_factory=dict)
-    make: MakeFunction | None = None
+    local: bool = False
     package: str = ""
     paid: bool = False
 
 
 PROVIDERS = {
-    "default": Provider("all-MiniLM-L6-v2", make=by_chroma.default),
+    "default": Provider("all-MiniLM-L6-v2", local=True),
     "sentence-transformers": Provider(
-        "all-MiniLM-L6-v2",
-        make=by_chroma.sentence_transformers,
-        package="sentence-transformers",
+        "all-MiniLM-L6-v2", local=True, package="sentence-transformers"
     ),
     "openai": Provider(
         "text-embedding-3-small", "OPENAI_API_KEY", "https://api.openai.com/v1", paid=True
@@ -75,29 +74,54 @@ PROVIDERS = {
         query_more={"input_type": "query"},
         paid=True,
     ),
-    "ollama": Provider("nomic-embed-text", "", "http://localhost:11434", "ollama"),
+    "ollama": Provider("nomic-embed-text", "", "http://localhost:11434", "/api/embed", "ollama"),
     "openai-compatible": Provider(key="OPENAI_API_KEY"),
     "cohere": Provider(
         "embed-multilingual-v3.0",
         "COHERE_API_KEY",
-        make=by_chroma.cohere,
-        package="cohere",
+        "https://api.cohere.com/v2",
+        "/embed",
+        "cohere",
+        more={"input_type": "search_document", "embedding_types": ["float"]},
+        query_more={"input_type": "search_query"},
         paid=True,
     ),
     "google": Provider(
         "gemini-embedding-001",
         "GEMINI_API_KEY",
-        make=by_chroma.google,
-        package="google-generativeai",
+        "https://generativelanguage.googleapis.com/v1beta",
+        "/models/{model}:batchEmbedContents",
+        "google",
+        more={"taskType": "RETRIEVAL_DOCUMENT"},
+        query_more={"taskType": "RETRIEVAL_QUERY"},
         paid=True,
     ),
     "huggingface": Provider(
         "sentence-transformers/all-MiniLM-L6-v2",
         "HF_TOKEN",
-        make=by_chroma.huggingface,
+        "https://router.huggingface.co/hf-inference",
+        "/models/{model}/pipeline/feature-extraction",
+        "huggingface",
     ),
 }
 """The providers, by their name in TRIBAL_EMBEDDING_PROVIDER."""
+
+_QUESTION = "Represent this sentence for searching relevant passages: "
+_PREFIXES = (
+    (re.compile(r"\be5-(?!mistral)"), "passage: ", "query: "),
+    (re.compile("nomic-embed-text"), "search_document: ", "search_query: "),
+    (re.compile("mxbai-embed-large|bge-(small|base|large)-en"), "", _QUESTION),
+    (re.compile("arctic-embed-(xs|s|m|l)$"), "", _QUESTION),
+)
+"""By name of the model: what its authors say to put before a document, and before a question."""
+
+
+def prefixes_of(model: str) -> tuple[str, str]:
+    """What the model expects before a document, and before a search query."""
+    for name, document, query in _PREFIXES:
+        if name.search(model.lower()):
+            return document, query
+    return "", ""
 
 
 def embedder_of(settings: Settings, state: StoreState) -> Embedder | None:
@@ -120,7 +144,8 @@ def embedder_of(settings: Settings, state: StoreState) -> Embedder | None:
             if state.identity
             else not state.has_vectors
         )
-        return default if fits and by_chroma.default_model_is_downloaded() else None
+        folder = settings.embedding_files or default_folder()
+        return default if fits and is_installed(folder) else None
     if not name:
         return None
     return _create("default" if name == "onnx" else name, settings)
@@ -136,7 +161,7 @@ def _create(name: str, settings: Settings) -> Embedder:
     model = settings.embedding_model or provider.model
     dimensions = settings.dimensions or dimensions_of(provider.model)
     url = settings.embedding_url or provider.url
-    if not model or not (url or provider.make):
+    if not model or not (url or provider.local):
         raise EmbedderError(
             f"{name} needs TRIBAL_EMBEDDING_URL and TRIBAL_EMBEDDING_MODEL. Set both."
         )
@@ -144,28 +169,24 @@ def _create(name: str, settings: Settings) -> Embedder:
     key = foreign_variable(provider.key) if provider.key else ""
     if provider.key and not key and name != "openai-compatible":
         raise EmbedderError(f"{name} needs a key. Set {provider.key} to your key.")
-    if provider.make:
-        return ChromaEmbedder(identity, provider.make(model, key), _help(name, provider))
-    more = dict(provider.more)
-    if name == "openai" and settings.embedding_dimensions:
-        more["dimensions"] = dimensions
-    end = "/api/embed" if provider.form == "ollama" else "/embeddings"
-    return HttpEmbedder(
-        identity, url.rstrip("/") + end, provider.form, key, provider.key, more, provider.query_more
-    )
-
-
-def _help(name: str, provider: Provider) -> str:
     if name == "default":
-        return (
-            "Its files (80 MB) are downloaded at the first use. Check the network, or set another "
-            "TRIBAL_EMBEDDING_PROVIDER."
-        )
-    key = f" Check the key in {provider.key}." if provider.key else ""
-    if not provider.package:
-        return f"Check the network.{key}"
-    package = provider.package
-    return f"If the package {package} is missing, install it where tribal-mcp is installed.{key}"
+        files = settings.embedding_files
+        return OnnxEmbedder(identity, files or default_folder(), downloads=files is None)
+    if name == "sentence-transformers":
+        return SentenceTransformersEmbedder(identity, prefixes_of(model))
+    more = dict(provider.more)
+    if settings.embedding_dimensions and name in _CHOOSES_DIMENSIONS:
+        more[_CHOOSES_DIMENSIONS[name]] = dimensions
+    return HttpEmbedder(
+        identity,
+        url.rstrip("/") + provider.end.format(model=model),
+        provider.form,
+        key,
+        provider.key,
+        more,
+        provider.query_more,
+        prefixes_of(model),
+    )
 
 
 def settings_for(model: EmbeddingMetadata) -> str:
@@ -179,12 +200,16 @@ def settings_for(model: EmbeddingMetadata) -> str:
         settings.append(f"TRIBAL_EMBEDDING_MODEL={model.model_name:.80}")
         if dimensions_of(model.model_name) != model.dimensions:
             settings.append(f"TRIBAL_EMBEDDING_DIMENSIONS={model.dimensions}")
-        if provider and not (PROVIDERS[provider].url or PROVIDERS[provider].make):
+        if provider and not (PROVIDERS[provider].url or PROVIDERS[provider].local):
             settings.append("TRIBAL_EMBEDDING_URL")
     if provider and (key := PROVIDERS[provider].key) and not foreign_variable(key):
         settings.append(key)
     *first, last = settings
     return f"set {', '.join(first)} and {last}" if first else f"set {last}"
+
+
+_CHOOSES_DIMENSIONS = {"openai": "dimensions", "google": "outputDimensionality"}
+"""The request's field for the dimensions of the vectors, where a provider lets them be chosen."""
 
 
 def is_paid(embedder: Embedder) -> bool:

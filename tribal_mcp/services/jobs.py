@@ -15,6 +15,7 @@ from tribal_mcp.services.maintenance.copy_store import run_copy
 from tribal_mcp.services.maintenance.discover import run_discover
 from tribal_mcp.services.maintenance.history import run_history
 from tribal_mcp.services.maintenance.reembed import run_reembed
+from tribal_mcp.services.maintenance.setup import run_setup
 from tribal_mcp.services.maintenance.stats import run_stats
 from tribal_mcp.services.maintenance.undo import run_undo
 from tribal_mcp.services.memories.forget import run_forget
@@ -34,6 +35,7 @@ from tribal_mcp.services.requests import (
     ReembedRequest,
     RememberRequest,
     Request,
+    SetupRequest,
     ShowRequest,
     UndoRequest,
 )
@@ -53,6 +55,7 @@ JOBS: dict[str, Job] = {
     "rescue": (ExportRequest, run_rescue),
     "copy": (CopyRequest, run_copy),
     "reembed": (ReembedRequest, run_reembed),
+    "setup": (SetupRequest, run_setup),
     "remember": (RememberRequest, run_remember),
     "recall": (RecallRequest, run_recall),
     "list": (ListRequest, run_list),

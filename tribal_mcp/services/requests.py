@@ -98,6 +98,12 @@ class ReembedRequest(Request):
     dry_run: Switch = False
 
 
+class SetupRequest(Request):
+    """How to get the default embedding model."""
+
+    archive: str = ""
+
+
 class CopyRequest(Request):
     """From where to where; the default is the store of the settings."""
 

@@ -282,6 +282,16 @@ class ReembedResult(Result):
     next_step: str = Field("", description="what to do next")
 
 
+class SetupResult(Result):
+    """The default embedding model on this machine."""
+
+    folder: str = Field(description="where its files are")
+    installed: bool = Field(description="whether this call put them there")
+    ms_per_question: float = Field(description="how long embedding a question takes here")
+    notes: list[str] = []
+    next_step: str = Field("", description="what to do next")
+
+
 class StatsResult(Result):
     """What is in the store."""
 
@@ -376,12 +386,11 @@ class Hit(BaseModel):
     tags: list[str] = []
     created_at: str = Field("", description="in UTC; empty if unknown")
     found_by: Literal["meaning", "words", "correction", "date"] = Field(
-        description="meaning: semantic search; words: keyword search; correction: because it "
-        "corrects a memory that was found; date: listed"
+        description="meaning: semantic and keyword search; words: keyword search; correction: "
+        "because it corrects a memory that was found; date: listed"
     )
     score: float | None = Field(
-        None,
-        description="meaning: the cosine similarity, at most 1; words: a higher score fits better",
+        None, description="how well it fits: 1 has all the words and the meaning of the question"
     )
     superseded_by: list[str] = Field(
         [], description="memories that correct this one; if there are any, it is out of date"
@@ -398,8 +407,10 @@ class RecallResult(Result):
         description="how to read the contents",
     )
     searched_by: Literal["meaning", "words", "date"] = Field(
-        description="meaning: semantic search; words: keyword search only; date: newest first"
+        description="meaning: semantic and keyword search; words: keyword search only; date: "
+        "newest first"
     )
+    weak: bool = Field(False, description="whether nothing fits well: hits may be unrelated")
     total: int = Field(0, description="without a query: memories on all pages")
     hits: list[Hit] = Field([])
     notes: list[str] = Field([], description="further information")

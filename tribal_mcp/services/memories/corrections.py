@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Self
 
+from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.stores.base import BATCH
 from tribal_mcp.stores.search import SearchableStore
@@ -48,12 +49,62 @@ class Corrections:
         }
         return found
 
-    def with_corrections(self, memory_id: str) -> list[str]:
-        """The id and those of its corrections, each after all of its own corrections."""
-        line = dict.fromkeys([memory_id])
+    def joined(self, more: "Corrections") -> "Corrections":
+        """These and more."""
+        return Corrections(
+            self.entries | more.entries,
+            self.corrections | more.corrections,
+            complete=self.complete and more.complete,
+        )
+
+    def newest(self, memory_id: str, filters: ExportFilter) -> tuple[str, set[str]]:
+        """The newest version of a memory that the filter includes, and its other versions.
+
+        A version that nothing corrects is newer than one that something does. The memory itself is
+        a version, whatever the filter.
+        """
+        versions = dict.fromkeys([memory_id])
         for one in (queue := [memory_id]):
             for correction in self.corrections.get(one, ()):
-                if correction not in line:  # memories may correct each other in a circle
-                    line[correction] = None
+                if correction not in versions:  # memories may correct each other in a circle
+                    versions[correction] = None
                     queue.append(correction)
-        return list(line)[::-1]
+        shown = [i for i in versions if i == memory_id or filters.matches(self.entries[i])]
+        places = {i: place for place, i in enumerate(shown)}
+        newest = max(
+            shown,
+            key=lambda i: (i not in self.corrections, self.entries[i].created_at, places[i]),
+        )
+        return newest, versions.keys() - {newest}
+
+
+@dataclass(slots=True)
+class Chain:
+    """Versions of one memory, of which at most two are shown.
+
+    Attributes:
+        newest: the newest version.
+        found: the best match, if that is another version.
+        left_out: the versions that are not shown.
+    """
+
+    newest: str
+    found: str = ""
+    left_out: set[str] = field(default_factory=set)
+
+    @property
+    def shown(self) -> list[str]:
+        """The ids to show, the newest first."""
+        return [self.newest, self.found] if self.found else [self.newest]
+
+
+def chains_of(ids: Iterable[str], known: Corrections, filters: ExportFilter) -> list[Chain]:
+    """The chains of those memories, in the order of the best match of each."""
+    chains: dict[str, Chain] = {}
+    for memory_id in ids:
+        if memory_id not in known.entries:
+            continue
+        newest, others = known.newest(memory_id, filters)
+        chain = chains.setdefault(newest, Chain(newest, memory_id if memory_id != newest else ""))
+        chain.left_out |= {memory_id, *others} - set(chain.shown)
+    return list(chains.values())

