@@ -49,6 +49,11 @@ SYSTEMS = (
     System("mem0ai", "mem0", ("chromadb==1.5.9",)),
     System("mempalace", "mempalace"),
     System("mcp-memory-service", "mcp_memory_service", extensions=True),
+    System(  # its own requirements are incomplete, and too wide
+        "chromadb-data-pipes",
+        "cdp",
+        ("pyarrow<19", "jinja2", "langchain-community<0.3", "click<8.2"),
+    ),
 )
 
 
