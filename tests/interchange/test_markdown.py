@@ -1,8 +1,10 @@
 """Links, tags, list items and indexes of Markdown files."""
 
+from pathlib import Path
+
 import pytest
 
-from tests.interchange.samples import source_of
+from tests.interchange.samples import read_sample, source_of, source_with
 from tribal_mcp.interchange.markdown import (
     Links,
     Note,
@@ -181,3 +183,40 @@ def test_hidden_parts_are_seen(path: str, expected: bool) -> None:
 def test_the_beginning_of_a_file_that_is_no_text_is_empty() -> None:
     (head,) = heads(source_of(b"\xff\xfe\xff", "a.md"), ["a.md"])
     assert (head.front, head.values, head.body) == ("", {}, "")
+
+
+def test_long_texts_are_read_in_parts_with_the_right_places() -> None:
+    text = "# H\n\n" + "\n".join(f"- item {n}\n  more\n" for n in range(3000)) + "\n- [[a]]\n"
+    found = list(pieces(text))
+    assert [p.text for p in found[:-1]] == [f"item {n}\nmore" for n in range(3000)]
+    assert {p.headings for p in found} == {("H",)}
+    lines = text.split("\n")
+    assert all(lines[p.line - 1].endswith(p.text.split("\n")[0]) for p in found)
+    assert linked(text) == ["a.md"]
+
+
+HOSTILE = {
+    "many lines": "\n" * 300_000,
+    "many items": "-\n" * 8_000,
+    "many brackets": "[" * 5_000,
+    "many links": "- " + "](" * 100_000,
+    "many references": "@a" * 50_000 + " x",
+    "many headings": "# keywords\n" + "\n" * 300_000,
+    "many blocks": "---\n" * 8_000,
+    "many begins": "<!-- tribal-mcp:begin\n" * 30_000,
+    "many stars": "**a" * 20_000 + ":",
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+@pytest.mark.parametrize("name", ["MEMORY.md", "CLAUDE.md", "memory/2026-01-01.md", "note.md"])
+def test_hostile_texts_take_no_time(tmp_path: Path, what: str, name: str) -> None:
+    formats = {"MEMORY.md": "codex", "CLAUDE.md": "rules", "note.md": "obsidian"}
+    files = {name: HOSTILE[what], "good.md": "x", "memory/2026-01-02.md": "- x"}
+    if name == "MEMORY.md":
+        files["memory_summary.md"] = "- x"
+    if name == "CLAUDE.md":
+        files["AGENTS.md"] = "- x"
+    source = source_with(tmp_path / "f", files)
+    conversion, _, _ = read_sample(source, format_name=formats.get(name, "openclaw"))
+    assert conversion.found

@@ -44,11 +44,11 @@ _TASK_GROUP = re.compile(r"^(?=# Task Group: )", re.MULTILINE)
 _BLOCK = re.compile(
     r"^(?=---[ \t]*\n(?:rollout_summary_files|description|keywords):)", re.MULTILINE
 )
-_REFERENCE = re.compile(r"^\s*- (\S+\.md \(.*\))\s*$", re.MULTILINE)
+_REFERENCE = re.compile(r"^[ \t]*- (\S+\.md \(.*\))[ \t]*$", re.MULTILINE)
 _UPDATED = re.compile(r"\bupdated_at=([^\s,)]+)")
 _FOLDER = re.compile(r"\bcwd=([^,;)\n]+)")
 _FIELD = re.compile(r"^(description|keywords|scope|applies_to):[ \t]*(.*)$", re.MULTILINE)
-_KEYWORDS = re.compile(r"^#+ keywords\s*\n+- (.*)$", re.MULTILINE)
+_KEYWORDS = re.compile(r"^#+ keywords[ \t]*\n(?:[ \t]*\n)?- (.*)$", re.MULTILINE)
 _NO_PIECE = re.compile(
     r"(?:rollout_summary_files|keywords|description|scope|applies_to):|\S+\.md \(.*\)$|v\d+$"
 )

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from itertools import chain
 from typing import Any
 from urllib.parse import unquote
 
@@ -28,6 +29,8 @@ NOT_MARKDOWN = "a file that is not Markdown"
 SUFFIXES = (".md", ".markdown", ".mdc")
 _SAMPLES = 64
 _PROSE_CHARS = 256 << 10
+_PART_CHARS = 32 << 10
+_INDEX_CHARS = 1000
 _MARKDOWN = MarkdownIt("commonmark").disable("text_join")
 _WIKI = re.compile(r"\[\[([^\[\]\n]+)\]\]")
 _TAG = re.compile(
@@ -204,11 +207,28 @@ def is_index(body: str) -> bool:
     """Whether a text has nothing but headings and list items that link to something."""
     found = False
     for line in body.split("\n"):
-        if _INDEX_LINE.match(line):
+        if len(line) <= _INDEX_CHARS and _INDEX_LINE.match(line):
             found = True
         elif line.strip() and not line.startswith("#") and not (found and line[0].isspace()):
             return False
     return found
+
+
+def parts(body: str) -> Iterator[str]:
+    """A Markdown text in parts of about 32 Ki characters, cut at blank lines where there are any.
+
+    What the parser makes of many short lines takes a thousand times their size.
+    """
+    start = 0
+    while len(body) - start > _PART_CHARS:
+        stop = start + _PART_CHARS
+        blank = body.rfind("\n\n", start, stop)
+        end = body.find("\n", stop) if blank < 0 else blank + 1
+        if end < 0:
+            break
+        yield body[start : end + 1]
+        start = end + 1
+    yield body[start:]
 
 
 def prose(body: str) -> tuple[str, list[str]]:
@@ -216,20 +236,20 @@ def prose(body: str) -> tuple[str, list[str]]:
 
     Only the first 256 Ki characters are looked at.
     """
-    parts: list[str] = []
+    found: list[str] = []
     targets: list[str] = []
-    for token in _MARKDOWN.parse(body[:_PROSE_CHARS]):
+    for token in chain.from_iterable(map(_MARKDOWN.parse, parts(body[:_PROSE_CHARS]))):
         for child in token.children or ():
             if child.type == "link_open":
                 targets.append(str(child.attrGet("href")))
             elif child.type == "code_inline" or child.markup in (r"\[", r"\]", r"\#"):
-                parts.append(" ")
+                found.append(" ")
             elif child.type in ("softbreak", "hardbreak"):
-                parts.append("\n")
+                found.append("\n")
             else:
-                parts.append(child.content or child.markup)
-        parts.append("\n")
-    return "".join(parts), targets
+                found.append(child.content or child.markup)
+        found.append("\n")
+    return "".join(found), targets
 
 
 def hashtags(text: str) -> list[str]:

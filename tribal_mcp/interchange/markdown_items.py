@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from tribal_mcp.interchange.base import Item, LeftOut, attempt, derived_id, memory
-from tribal_mcp.interchange.markdown import Note
+from tribal_mcp.interchange.markdown import Note, parts
 
 GENERATED = "text that this program wrote"
 BEGIN, END = "<!-- tribal-mcp:begin", "<!-- tribal-mcp:end"
@@ -62,8 +62,7 @@ def pieces(body: str, line: int = 1) -> Iterator[Piece]:
     headings: list[tuple[int, str]] = []
     intro: Piece | None = None
     is_used = False
-    for token, following in _blocks(body):
-        first, last = token.map or (0, 0)
+    for first, last, token, following in _blocks(body):
         under = tuple(text for _, text in headings)
         if token.type == "list_item_open":
             lead = intro.text if intro else ""
@@ -90,14 +89,20 @@ def pieces(body: str, line: int = 1) -> Iterator[Piece]:
         yield intro
 
 
-def _blocks(body: str) -> Iterator[tuple[Token, Token]]:
-    """The tokens of headings, items of outermost lists and other outermost blocks; what follows."""
-    tokens = _BLOCKS.parse(body)
-    for token, following in pairwise([*tokens, Token("", "", 0)]):
-        is_item = token.type == "list_item_open" and token.level == 1
-        is_block = token.level == 0 and token.type not in _NO_BLOCKS
-        if token.map and (is_item or is_block):
-            yield token, following
+def _blocks(body: str) -> Iterator[tuple[int, int, Token, Token]]:
+    """The tokens of headings, items of outermost lists and other outermost blocks.
+
+    Yields:
+        The first line from 0, the line after the last, the token, and the token that follows it.
+    """
+    above = 0
+    for part in parts(body):
+        for token, following in pairwise([*_BLOCKS.parse(part), Token("", "", 0)]):
+            is_item = token.type == "list_item_open" and token.level == 1
+            is_block = token.level == 0 and token.type not in _NO_BLOCKS
+            if token.map and (is_item or is_block):
+                yield above + token.map[0], above + token.map[1], token, following
+        above += part.count("\n")
 
 
 def _item_text(lines: list[str]) -> str:

@@ -27,7 +27,7 @@ _RULES = re.compile(
 )
 _NO_PROJECT = {"", "rules", "memories", "claude", "codex", "gemini", "cursor", "windsurf", "github"}
 _REFERENCE = "a reference to another file, such as `@docs/rules.md`"
-_REFERENCES = re.compile(r"(?:@\S+\s*)+")
+_REFERENCES = re.compile(r"@\S+(?:\s+@\S+)*")
 
 
 class Rules(Format):
