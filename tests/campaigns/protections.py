@@ -40,7 +40,7 @@ _SWITCHES: dict[str, Callable[[], None]] = {
     "lock": lambda: _put(FileLock, "acquire", lambda *_, **__: None),
     "reopen": lambda: _put(ChromaFolder, "_data_version", lambda _: 0),
     "journal": lambda: _put(Journal, "write", lambda *_: None),
-    "recovery": lambda: _put(sessions, "recover", lambda folder: folder.end_writing()),
+    "recovery": lambda: _put(sessions, "recover", lambda folder, *_: folder.end_writing()),
     "sync": lambda: _put(os, "fsync", lambda _: None),
     "log": lambda: _put(ChromaFolder, "own_log", lambda folder: folder.client()),
     "restart": lambda: _put(Writer, "before_restart", property(lambda _: False)),
