@@ -35,15 +35,16 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
-def overwrite_root(folder: Path, table: str) -> None:
-    """Overwrite the page at which SQLite begins to read a table."""
+def overwrite_root(folder: Path, *names: str) -> None:
+    """Overwrite the page at which SQLite begins to read a table or an index."""
     database = folder / "chroma.sqlite3"
     with sqlite3.connect(database) as sql:
-        [page] = sql.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,))
+        roots = dict(sql.execute("SELECT name, rootpage FROM sqlite_master"))
     sql.close()
     with database.open("r+b") as file:
-        file.seek((page[0] - 1) * 4096)
-        file.write(os.urandom(4096))
+        for name in names:
+            file.seek((roots[name] - 1) * 4096)
+            file.write(os.urandom(4096))
 
 
 def rescued(tribal: Tribal, tmp_path: Path) -> dict[str, bytes | None]:
@@ -241,3 +242,11 @@ async def test_vectors_of_a_collection_named_like_a_sibling_are_rescued(tmp_path
         batches = await store.rescue(lambda salvage: [b.lines for b in salvage.lines()])
     found = b"".join(line for lines in batches for line in lines)
     assert found.count(b'"embedding":[') == 3
+
+
+def test_rescue_ends_soon_if_sqlite_can_read_none_of_the_ids(
+    folder: Path, tribal: Tribal, tmp_path: Path
+) -> None:
+    overwrite_root(folder, "embeddings", "sqlite_autoindex_embeddings_1")
+    assert len([v for v in rescued(tribal, tmp_path).values() if v]) == COUNT - 1
+    assert json.loads(tribal("rescue", "again.json", "--json").out)["lost_rows"] == 0

@@ -6,43 +6,34 @@ vectors only those count that provably belong to their ids; see `proof`.
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from tribal_mcp.errors import StoreDamaged
-from tribal_mcp.portability.manifest import EmbeddingMetadata
-from tribal_mcp.portability.memory_json import entry_fields
 from tribal_mcp.portability.vectors import Vector
-from tribal_mcp.stores.base import BATCH, Lines
 from tribal_mcp.stores.chroma.files.hnsw import HnswFiles
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles, log_only
-from tribal_mcp.stores.chroma.journal import Batch
 from tribal_mcp.stores.chroma.proof import ProvenVectors
 from tribal_mcp.stores.chroma.readable import ReadableFolder
 from tribal_mcp.stores.raw import RawCollection, RawRecord
 from tribal_mcp.stores.record import (
-    DELETED,
     count_by_store,
-    identity_of,
-    pending_name,
-    to_fields,
-    tombstones_name,
 )
-from tribal_mcp.text import counted
 
 T = TypeVar("T")
 
 _ROWS = 512
 _MOST_NOTES = 50
 _QUICK_CHECK = "PRAGMA quick_check(1)"
+_HAS_METADATA = "SELECT 1 FROM embedding_metadata WHERE id = ? LIMIT 1"
 
 
 class SalvagedFiles:
     """The files of a damaged Chroma folder, open for reading.
 
     Attributes:
-        lost_rows: how many rows of the database can't be read.
+        lost: the numbers of the rows that can't be read.
         damage: what is damaged, in sentences.
 
     Raises:
@@ -50,7 +41,7 @@ class SalvagedFiles:
     """
 
     def __init__(self, folder: Path, *, from_pages: bool = False) -> None:
-        self.lost_rows = 0
+        self.lost: set[int] = set()
         self.damage: list[str] = []
         self._rows_of: dict[str, dict[str, int]] = {}
         self._proven: dict[str, ProvenVectors] = {}
@@ -92,7 +83,7 @@ class SalvagedFiles:
         if self._readable.from_pages:
             return False
         try:
-            return self.lost_rows > 0 or self._sql.execute(_QUICK_CHECK).fetchone() != ("ok",)
+            return bool(self.lost) or self._sql.execute(_QUICK_CHECK).fetchone() != ("ok",)
         except sqlite3.DatabaseError:
             return True
 
@@ -116,6 +107,11 @@ class SalvagedFiles:
     def without_row(self, collection: RawCollection) -> list[str]:
         """The ids that have a vector and no readable row."""
         return sorted(self._files.ids_with_vector(collection).difference(self.ids(collection)))
+
+    def rows(self, collection: RawCollection, ids: Sequence[str]) -> set[int]:
+        """The numbers of the rows of those records that can be read."""
+        rows = self._readable_rows(collection)
+        return {rows[i] for i in ids if i in rows}
 
     def read(
         self,
@@ -167,29 +163,39 @@ class SalvagedFiles:
             for first, last in self._ranges():
                 inside = sorted(row for row in rows.values() if first <= row <= last)
                 readable.update(self._with_metadata(inside))
-            self.lost_rows += len(rows) - len(readable)
+            self.lost.update(set(rows.values()) - readable)
             self._rows_of[collection.id] = {i: r for i, r in rows.items() if r in readable}
         return self._rows_of[collection.id]
 
     def _ranges(self) -> Iterator[tuple[int, int]]:
-        try:
-            last = int(self._sql.execute("SELECT max(id) FROM embeddings").fetchone()[0] or 0)
-        except sqlite3.DatabaseError:
-            last = 1 << 24
-        return ((start, start + _ROWS - 1) for start in range(1, last + 1, _ROWS))
+        last = 0
+        for table in ("embeddings", "embedding_metadata"):
+            with suppress(sqlite3.DatabaseError):
+                row = self._sql.execute(f"SELECT max(id) FROM {table}").fetchone()  # noqa: S608
+                last = max(last, int(row[0] or 0))
+        starts = range(1, last + 1, _ROWS)
+        return ((start, min(start + _ROWS - 1, last)) for start in starts)
 
     def _in_halves(self, read: Callable[[int, int], list[T]], first: int, last: int) -> list[T]:
         try:
             return read(first, last)
         except sqlite3.DatabaseError:
             if first == last:
-                self.lost_rows += 1
+                if self._may_exist(first):
+                    self.lost.add(first)
                 return []
             middle = (first + last) // 2
             return [
                 *self._in_halves(read, first, middle),
                 *self._in_halves(read, middle + 1, last),
             ]
+
+    def _may_exist(self, row: int) -> bool:
+        """Whether a row that can't be read has metadata, as far as that can be read."""
+        try:
+            return bool(self._sql.execute(_HAS_METADATA, (row,)).fetchone())
+        except sqlite3.DatabaseError:
+            return True
 
     def _with_metadata(self, rows: Sequence[int]) -> list[int]:
         """Those of the rows whose metadata can be read."""
@@ -202,162 +208,3 @@ class SalvagedFiles:
             middle = len(rows) // 2
             return [*self._with_metadata(rows[:middle]), *self._with_metadata(rows[middle:])]
         return list(rows)
-
-
-@dataclass(slots=True)
-class Part:
-    """One reading of a store: the files, and its collections as far as they exist."""
-
-    files: SalvagedFiles
-    main: RawCollection | None
-    pending: RawCollection | None
-    tombstones: RawCollection | None
-
-    @classmethod
-    def of(cls, files: SalvagedFiles, name: str) -> Self:
-        """The reading of the store whose main collection has that name."""
-        names = name, pending_name(name), tombstones_name(name)
-        return cls(files, *map(files.collection, names))
-
-    @property
-    def ids(self) -> list[str]:
-        """The ids of the memories that can be read."""
-        return [i for c in (self.main, self.pending) if c for i in self.files.ids(c)]
-
-    def records(
-        self, ids: Sequence[str], *, vectors: bool = True
-    ) -> Iterator[tuple[RawRecord, bool]]:
-        """Those of the memories that can be read, each with whether it was stored with a vector."""
-        for collection in filter(None, (self.main, self.pending)):
-            is_main = collection is self.main
-            for batch in self.files.read(collection, ids, BATCH, vectors=vectors and is_main):
-                yield from ((record, is_main) for record in batch)
-
-    def deleted(self) -> dict[str, int]:
-        """The tombstones: when each memory was deleted, in microseconds UTC."""
-        if self.tombstones is None:
-            return {}
-        return {
-            r.id: r.metadata[DELETED]
-            for batch in self.files.read(self.tombstones, None, BATCH, vectors=False)
-            for r in batch
-            if DELETED in r.metadata
-        }
-
-
-class Salvage:
-    """What can be read of a store.
-
-    If SQLite can't reach all rows, the pages of the database are read as well, for memories and
-    vectors that are only found there.
-
-    Args:
-        part: the reading of the store.
-        pages: the same from the pages of the database; asked if SQLite can't reach all rows.
-        batch: a batch in progress; its memories are included, since their earlier versions may
-            have been deleted already.
-
-    Attributes:
-        lost_rows: how many memories can't be read.
-        lost_vectors: how many of those that `lines` has read had a vector that is lost.
-        damage: what is damaged, in sentences.
-    """
-
-    def __init__(self, part: Part, pages: Callable[[], Part], batch: Batch | None) -> None:
-        self._parts = [part]
-        self._batch = batch
-        self.lost_vectors = 0
-        self.damage = part.files.damage
-        here = part.ids
-        self.lost_rows = part.files.lost_rows
-        self._deleted = part.deleted()
-        if part.files.lacks_rows():
-            self._parts.append(pages())
-            here += self._beyond(here)
-        written = [entry.id for entry in batch.change.entries] if batch else []
-        changed = set(batch.change.ids if batch else ())
-        self.ids = list(dict.fromkeys([*(i for i in here if i not in changed), *written]))
-        """The ids of the memories, without duplicates."""
-        self.others = {} if self.ids or self.main else self._parts[-1].files.counts()
-        """If the store has no collection: the memories of each other one, by its name."""
-
-    def _beyond(self, here: Sequence[str]) -> list[str]:
-        """The ids of the memories with a text that only the pages have, except deleted ones."""
-        pages = self._parts[1]
-        self._deleted = pages.deleted() | self._deleted
-        known = {*here, *self._deleted}
-        ids = [i for i in pages.ids if i not in known]
-        read = pages.records(ids, vectors=False)
-        found = [record.id for record, _ in read if record.document is not None]
-        if found:
-            self.lost_rows = max(0, self.lost_rows - len(found))
-            self.damage.append(
-                counted(
-                    len(found),
-                    "memory was read from a page that SQLite can't reach; it may have been deleted "
-                    "before.",
-                    "memories were read from pages that SQLite can't reach; some of them may have "
-                    "been deleted before.",
-                )
-            )
-        return found
-
-    @property
-    def main(self) -> RawCollection | None:
-        """The main collection."""
-        return next((part.main for part in self._parts if part.main), None)
-
-    @property
-    def identity(self) -> EmbeddingMetadata | None:
-        """The model of the vectors."""
-        return identity_of(self.main.metadata) if self.main else None
-
-    def forgotten(self) -> dict[str, int]:
-        """The tombstones of other memories: when each was deleted, in microseconds UTC."""
-        found = self._deleted | dict(self._batch.change.forget if self._batch else {})
-        ids = {*self.ids, *(self._batch.change.erase if self._batch else ())}
-        return {i: moment for i, moment in found.items() if i not in ids}
-
-    def _fields(self, record: RawRecord) -> dict[str, Any]:
-        """The fields of the record; only id, text and vector if its metadata can't be read."""
-        try:
-            return to_fields(record.id, record.document, record.metadata, record.vector)
-        except (StoreDamaged, ValueError, TypeError, AttributeError, KeyError):
-            self._parts[0].files.note(f"The metadata of {record.id!r:.80}", "it can't be read")
-            return to_fields(record.id, record.document, {}, record.vector)
-
-    def lines(self) -> Iterator[Lines]:
-        """The memories, as the lines of a bundle."""
-        in_batch = {e.id: e for e in self._batch.change.entries} if self._batch else {}
-        wanted = [i for i in self.ids if i not in in_batch]
-        for start in range(0, len(wanted), BATCH):
-            part = wanted[start : start + BATCH]
-            found, bare = self._merged(part)
-            self.lost_vectors += sum(
-                record.vector is None for i, record in found.items() if i not in bare
-            )
-            batch = Lines()
-            for memory_id in part:
-                if memory_id in found:
-                    batch.add(self._fields(found[memory_id]))
-            yield batch
-        last = Lines()
-        for entry in in_batch.values():
-            last.add(entry_fields(entry))
-        yield last
-
-    def _merged(self, ids: Sequence[str]) -> tuple[dict[str, RawRecord], set[str]]:
-        """The records by id, and the ids of those that never had a vector."""
-        found: dict[str, RawRecord] = {}
-        bare: set[str] = set()
-        for part in self._parts:
-            lacking = {i for i, record in found.items() if record.vector is None} - bare
-            wanted = [i for i in ids if i not in found or i in lacking]
-            for record, had_vector in part.records(wanted):
-                if record.id not in found:
-                    found[record.id] = record
-                    if not had_vector:
-                        bare.add(record.id)
-                elif record.vector is not None:
-                    found[record.id] = found[record.id]._replace(vector=record.vector)
-        return found, bare

@@ -39,7 +39,8 @@ from tribal_mcp.stores.chroma.files.tables import DOCUMENT
 from tribal_mcp.stores.chroma.folder import ChromaFolder
 from tribal_mcp.stores.chroma.journal import Batch
 from tribal_mcp.stores.chroma.repair import repair
-from tribal_mcp.stores.chroma.salvage import Part, Salvage, SalvagedFiles
+from tribal_mcp.stores.chroma.rescue import Part, Salvage
+from tribal_mcp.stores.chroma.salvage import SalvagedFiles
 from tribal_mcp.stores.chroma.session import Sessions, in_thread, session_on
 from tribal_mcp.stores.chroma.write import apply_batch, writable_collection
 from tribal_mcp.stores.errors import CHECK
