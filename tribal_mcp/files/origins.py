@@ -8,6 +8,7 @@ import io
 import os
 import shutil
 import stat
+import struct
 import unicodedata
 import zipfile
 from collections import Counter
@@ -31,6 +32,10 @@ _MAX_FILES = 1_000_000
 _MAX_DEPTH = 64
 _NOT_CONTENT = {".git", "__MACOSX", "node_modules"}
 _UTF8_NAME = 0x800
+_ZIP_ERRORS = (
+    zipfile.BadZipFile, ValueError, OSError, RuntimeError, NotImplementedError, struct.error,
+)  # fmt: skip
+"""What `zipfile` raises for damaged, encrypted or unknown archives."""
 
 
 class Origin(Protocol):
@@ -216,7 +221,7 @@ class ZipOrigin:
         self._file = file
         try:
             self._zip = zipfile.ZipFile(file)
-        except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
+        except _ZIP_ERRORS as error:
             raise BundleError(f"The zip archive {name!r:.80} is damaged: {error}.") from None
         found: dict[str, zipfile.ZipInfo] = {}
         left = total = 0
@@ -258,7 +263,7 @@ class ZipOrigin:
             )
         try:
             return decompressed(_Member(self._zip.open(info), path), self.limits)
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError) as error:
+        except _ZIP_ERRORS as error:
             raise BundleError(f"{path!r:.80} in the archive can't be read: {error}.") from None
 
     def size(self, path: str) -> int:
