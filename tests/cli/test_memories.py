@@ -207,3 +207,20 @@ def test_the_next_steps_of_an_error_name_the_store_and_those_for_another_store_d
     assert f"`tribal-mcp import {tmp_path / 'a.json'} --dry-run` there" in out
     rescued = tribal("rescue", str(tmp_path / "b.json"), *place).out
     assert f"`tribal-mcp import {tmp_path / 'b.json'} --data-dir FOLDER`" in rescued
+
+
+def test_a_dry_run_marks_the_text_of_another_memory_and_says_how_to_leave_it_out(
+    tribal: Tribal, tmp_path: Path
+) -> None:
+    line = '{"id":"%s","content":"Deploys run from release only","created_at":"2026-01-01"}'
+    for name in ("agent1", "agent2"):
+        (tmp_path / f"{name}.jsonl").write_text(line % name)
+    tribal("import", "agent1.jsonl")
+    dry = tribal("import", "agent2.jsonl", "--dry-run").out
+    assert rows(dry)["same text"] == "1 of the new, with another memory's text"
+    assert "insert agent2  “Deploys run from release only” (the text of another memory)" in dry
+    assert "`tribal-mcp import agent2.jsonl --skip-same-text`" in dry
+    assert rows(tribal("import", "agent2.jsonl", "--skip-same-text").out)["skipped"] == (
+        "1   same text"
+    )
+    assert "agent2" not in tribal("list").out

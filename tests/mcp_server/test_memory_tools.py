@@ -209,3 +209,29 @@ async def test_the_note_about_embedding_names_one_setting_and_is_not_repeated(
     [note] = notes
     assert note.startswith("Stored without an embedding: keyword search finds it")
     assert note.endswith("For semantic search, set TRIBAL_EMBEDDING_PROVIDER=default.")
+
+
+async def test_a_day_of_a_new_user_needs_nothing_but_the_results(tmp_path: Path) -> None:
+    async with connected(tmp_path) as client:
+
+        async def contents() -> list[str]:
+            listed = await call(client, "tribal_recall")
+            return sorted(hit["content"] for hit in listed["hits"])
+
+        branch = await call(client, "tribal_remember", content="The deploy branch is release")
+        await call(client, "tribal_remember", content="Takes tea without milk")
+        remembered = await contents()
+        assert remembered == ["Takes tea without milk", "The deploy branch is release"]
+        backup = (await call(client, "tribal_export"))["output_path"]
+        await call(client, "tribal_remember", content="Came later")
+        await call(client, "tribal_forget", ids=[branch["id"]])
+        later = await contents()
+        exactly = {"input_path": backup, "conflict_resolution": "mirror"}
+        dry = await call(client, "tribal_import", dry_run=True, **exactly)
+        assert (dry["imported"], dry["deleted"], await contents()) == (1, 1, later)
+        await call(client, "tribal_import", **exactly)
+        assert await contents() == remembered
+        await call(client, "tribal_undo")
+        assert await contents() == later
+        await call(client, "tribal_undo")
+        assert await contents() == sorted([*remembered, "Came later"])

@@ -118,7 +118,7 @@ async def test_recall_filters_by_tags_and_dates(each_store: SearchableStore) -> 
         assert nowhere.hits == []
         assert next_steps(nowhere) == (
             "Found nothing in memories tagged 'none'. Try other words, or search without tags and "
-            "dates."
+            "dates. To list the newest memories, run list()."
         )
 
 
@@ -197,7 +197,9 @@ async def test_recall_says_how_to_embed_a_store_without_vectors(store: Searchabl
 async def test_recall_in_an_empty_store_finds_nothing(store: SearchableStore) -> None:
     result = await asked(store, "tea")
     assert (result.hits, result.notes) == ([], [])
-    assert next_steps(result) == "Found nothing in all memories. Try other words."
+    assert next_steps(result) == (
+        "Found nothing in all memories. Try other words. To list the newest memories, run list()."
+    )
 
 
 # Corrections

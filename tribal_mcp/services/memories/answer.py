@@ -85,7 +85,10 @@ def _next_steps(result: RecallResult, left_out: int, filters: ExportFilter) -> l
         if result.searched_by == "date":
             return [NextStep(f"There are no {filters.in_words()}.")] if filters else [_STORE_FIRST]
         where = ", or search without tags and dates" if filters else ""
-        return [NextStep(f"Found nothing in {filters.in_words()}. Try other words{where}.")]
+        return [
+            NextStep(f"Found nothing in {filters.in_words()}. Try other words{where}."),
+            NextStep("To list the newest memories, run {call}.", "list"),
+        ]
     steps: list[NextStep] = []
     if left_out:
         are = counted(left_out, "memory is", "memories are")
