@@ -12,6 +12,7 @@ from tribal_mcp.config import Settings
 from tribal_mcp.errors import BundleError, Stopped, UsageError
 from tribal_mcp.files.bundle_folders import BundleFolders
 from tribal_mcp.files.spool import Spool
+from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.bundle.reader import BundleReader, OnProgress
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.stores.chroma.store import ChromaStore
@@ -192,7 +193,12 @@ def _is_bundle(file: BinaryIO, limits: Limits, memory_count: int | None) -> bool
     if memory_count is not None and held and too_small:
         raise UsageError(
             f"The existing bundle has {memories(held)}, and the new one would have "
-            f"{memory_count:,}. It was not replaced. Check that this is the right store, choose "
-            "another path, or allow a smaller bundle to replace it."
+            f"{memory_count:,}. It was not replaced. Check that this is the right store, or choose "
+            "another path.",
+            NextStep(
+                "To replace it with a smaller one, run {call}.",
+                "export",
+                {"output_path": ..., "overwrite": True, "allow_smaller": True},
+            ),
         )
     return manifest.embedding is not None
