@@ -129,15 +129,8 @@ ALLOWED = {
 def build_world(w: Path) -> Path:
     """The allowed folder with its traps, and the folders beside it that must not be touched."""
     root = w / "allowed"
-    for folder in (
-        "allowed/sub",
-        "allowed/.hidden",
-        "allowed/folder.json",
-        "allowed-evil",
-        "outside",
-        "home",
-    ):
-        (w / folder).mkdir(parents=True)
+    for folder in ("sub", ".hidden", "folder.json", "../allowed-evil", "../outside", "../home"):
+        (root / folder).mkdir(parents=True)
     for secret in ("outside", "allowed-evil", "home", "."):
         (w / secret / "secret.json").write_bytes(CANARY)
     for inside in ("a.json", "sub/a.json", ".hidden/a.json"):

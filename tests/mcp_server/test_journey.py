@@ -76,9 +76,8 @@ async def test_sample_bundles_are_imported_and_exported_by_tag_and_date(
         both = await call(client, "tribal_export", tags=["work"], **day, output_path="both.json")
         everything = await call(client, "tribal_export", output_path="all.json")
 
-    given: dict[str, dict[str, Any]] = {}
-    for name in ("hand7.streaming.jsonl", "n20_dim384_other_model.json", "hand5.inmemory.json"):
-        given |= {entry["id"]: entry for entry in entries_of(tmp_path / name)}
+    names = ("hand7.streaming.jsonl", "n20_dim384_other_model.json", "hand5.inmemory.json")
+    given = {entry["id"]: entry for name in names for entry in entries_of(tmp_path / name)}
     stored = read_back(tmp_path)
     assert stored.keys() == given.keys()
     for name in ("content", "tags", "context", "confidence", "created_at", "updated_at"):
@@ -92,12 +91,7 @@ async def test_sample_bundles_are_imported_and_exported_by_tag_and_date(
         name: {e["id"] for e in entries_of(tmp_path / f"{name}.json")}
         for name in ("work", "day", "both", "all")
     }
-    assert exported == {
-        "work": work,
-        "day": one_day,
-        "both": work & one_day,
-        "all": given.keys(),
-    }
+    assert exported == {"work": work, "day": one_day, "both": work & one_day, "all": given.keys()}
     counts = [result["memory_count"] for result in (tagged, dated, both, everything)]
     assert counts == [len(ids) for ids in exported.values()]
 

@@ -19,7 +19,7 @@ from tribal_mcp.services.import_export import import_memories
 from tribal_mcp.services.importing import importer as importing
 from tribal_mcp.services.importing.importer import Options, import_entries
 from tribal_mcp.services.importing.planner import Planner
-from tribal_mcp.services.importing.sources import HeldBundle
+from tribal_mcp.services.importing.sources import EntrySource
 from tribal_mcp.services.results import ChangeResult, ImportSummary
 from tribal_mcp.stores.base import Change, MemoryStore
 from tribal_mcp.stores.in_memory import InMemoryStore
@@ -304,7 +304,7 @@ async def test_a_plan_of_skipped_entries_says_whether_their_vectors_differ(
     await store.upsert([memory(n, content="mine") for n in range(2)])
     changes: list[ChangeResult] = []
     await import_entries(
-        HeldBundle(bundle_of(memory(0), memory(1, embedding=vector(7)))),
+        EntrySource.in_memory(bundle_of(memory(0), memory(1, embedding=vector(7)))),
         store,
         MODEL,
         Options(SKIP, dry_run=True),

@@ -3,6 +3,7 @@
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.support.examples import memory
 from tests.support.mcp_client import call, connected, read_back, write_bundle
 from tribal_mcp.embedding.base import BATCH, TextRefused
 from tribal_mcp.errors import EmbedderError, Stopped, StoreError, UsageError
+from tribal_mcp.portability.bundle.entries import Item
 from tribal_mcp.portability.bundle.portable import PortableBundle
 from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
 from tribal_mcp.portability.manifest import EmbeddingManifest, create_embedding_metadata
@@ -23,7 +25,7 @@ from tribal_mcp.portability.vectors import Vector, as_vector
 from tribal_mcp.services.embedders import Work
 from tribal_mcp.services.import_export import import_memories
 from tribal_mcp.services.importing import importer as importing
-from tribal_mcp.services.importing.sources import HeldBundle
+from tribal_mcp.services.importing.sources import EntrySource
 from tribal_mcp.services.maintenance import change_model as changing
 from tribal_mcp.services.maintenance.change_model import change_model
 from tribal_mcp.services.maintenance.missing_vectors import embed_missing
@@ -408,18 +410,17 @@ async def test_an_import_stops_if_the_model_of_the_store_changes_meanwhile(
     await embed_missing(store, work(one))
     vector = as_vector(words_vector("new", 16))
     new = [memory(n, content="new", embedding=vector) for n in range(200, 204)]
-    batches_of = HeldBundle.batches
+    source = EntrySource.in_memory(PortableBundle(EmbeddingManifest(one.identity), new))
 
-    def and_it_moves(*arguments: Any) -> Iterator[Any]:  # noqa: ANN401 - passed on
-        for number, batch in enumerate(batches_of(*arguments)):
+    def and_it_moves(size: int) -> Iterator[list[Item]]:
+        for number, batch in enumerate(source.batches(size)):
             if number == 1:
                 anyio.from_thread.run(change_to, open_store(store.own_folder.parent), two)
             yield batch
 
-    monkeypatch.setattr(HeldBundle, "batches", and_it_moves)
-    bundle = PortableBundle(EmbeddingManifest(one.identity), new)
+    moving = replace(source, batches=and_it_moves)
     with pytest.raises(StoreError, match="changed the store's model to other-words"):
-        await import_memories(bundle, store)
+        await importing.import_entries(moving, store, None, importing.Options())
     assert len(await held(store)) == COUNT + 2
 
 

@@ -39,7 +39,7 @@ from tribal_mcp.services.context import Watch
 from tribal_mcp.services.import_export import export_memories
 from tribal_mcp.services.importing import importer as importing
 from tribal_mcp.services.importing.importer import Options, import_entries
-from tribal_mcp.services.importing.sources import HeldBundle
+from tribal_mcp.services.importing.sources import EntrySource
 from tribal_mcp.services.maintenance.undo import undo
 from tribal_mcp.services.results import ImportSummary
 from tribal_mcp.stores.base import MemoryStore
@@ -296,7 +296,7 @@ class TwoStores(RuleBasedStateMachine):
         )
         return self.run(
             import_entries(
-                HeldBundle(bundle), store, None,
+                EntrySource.in_memory(bundle), store, None,
                 Options(strategy, dry_run=dry_run, restore_deleted=restore),
                 watch=Watch(stop=stop),
                 point=None if dry_run else point,

@@ -26,7 +26,7 @@ from tribal_mcp.portability.memory_json import dump_entry
 from tribal_mcp.services.import_export import export_memories, import_memories
 from tribal_mcp.services.importing import importer as importing
 from tribal_mcp.services.importing.importer import Options, import_entries
-from tribal_mcp.services.importing.sources import HeldBundle
+from tribal_mcp.services.importing.sources import EntrySource
 from tribal_mcp.services.maintenance.history import history
 from tribal_mcp.services.maintenance.undo import undo
 from tribal_mcp.stores import restore_points
@@ -251,7 +251,7 @@ async def test_an_import_that_was_stopped_and_repeated_is_undone_in_one_call(
             "import", "some.json", "a hash", model=await store.identity()
         )
         return await import_entries(
-            HeldBundle(bundle), store, None, Options(OVERWRITE),
+            EntrySource.in_memory(bundle), store, None, Options(OVERWRITE),
             point=point,
         )  # fmt: skip
 
@@ -279,7 +279,9 @@ async def test_repeating_an_import_that_was_killed_after_its_last_batch_complete
     await store.apply(Change(bundle.entries))
     killed.close()
     point = points_of(store).begin("import", "some.json", "a hash")
-    summary = await import_entries(HeldBundle(bundle), store, None, Options(OVERWRITE), point=point)
+    summary = await import_entries(
+        EntrySource.in_memory(bundle), store, None, Options(OVERWRITE), point=point
+    )
     [complete] = history(points_of(store)).operations
     assert (complete.state, complete.counts) == ("complete", {"changed": 3})
     assert summary.restore_point == complete.point == killed.name

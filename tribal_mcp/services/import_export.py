@@ -29,7 +29,7 @@ from tribal_mcp.services.context import Watch
 from tribal_mcp.services.exporting.export import DEFAULT_LIMIT, Export, Selection
 from tribal_mcp.services.exporting.since import EarlierBundle, Since, SinceTime
 from tribal_mcp.services.importing.importer import Options, import_entries
-from tribal_mcp.services.importing.sources import HeldBundle
+from tribal_mcp.services.importing.sources import EntrySource
 from tribal_mcp.services.maintenance.undo import undo
 from tribal_mcp.services.results import ImportSummary
 from tribal_mcp.stores.base import BATCH, EVERYTHING, MemoryStore
@@ -185,7 +185,7 @@ async def import_memories(
     points = None if options.dry_run else RestorePoints.of(store)
     model = await store.identity() if points else None
     return await import_entries(
-        HeldBundle(bundle),
+        EntrySource.in_memory(bundle),
         store,
         target_metadata,
         options,

@@ -5,7 +5,8 @@ compare them; the text of a date is stored too if it can't be restored from the 
 related ids are native lists, other fields have their own keys, and a field with its default value
 is left out, because each key costs time. What Chroma can't store is JSON under one key. A record
 without the two dates was written by another program: all its keys are the entry's `metadata`, its
-date is 1970 and marked as unknown.
+date is 1970 and marked as unknown. (Over 300 lines: what is written and what is read have to match,
+field by field.)
 """
 
 import time

@@ -22,7 +22,7 @@ from tribal_mcp.services.embedders import configured_model, without_vector
 from tribal_mcp.services.importing.envelope import unwrapped
 from tribal_mcp.services.importing.importer import Options, import_entries
 from tribal_mcp.services.importing.other_systems import NOT_IMPORTED, Opened, opened, pairs
-from tribal_mcp.services.importing.sources import Scope, VerifiedBundle
+from tribal_mcp.services.importing.sources import EntrySource, Scope
 from tribal_mcp.services.permissions import refuse_change
 from tribal_mcp.services.requests import ImportRequest
 from tribal_mcp.services.results import ChangeResult, ImportResult
@@ -66,7 +66,7 @@ async def _import(context: Context, request: ImportRequest) -> ImportResult:
             point = await _restore_point(context, request, how, verified, store)
             embedder = await _embedder(context, store, strategy)
             summary = await import_entries(
-                VerifiedBundle(reader, verified, scope),
+                EntrySource.in_file(reader, verified, scope),
                 store,
                 configured_model(context.settings),
                 options,

@@ -2,7 +2,8 @@
 
 A dry run takes the same way and leaves out only the writing, so that its counts are those of the
 real run. A batch is planned and written in one session of the store, so its basis can't change in
-between. What it changes is first saved in a restore point.
+between. What it changes is first saved in a restore point. (Over 300 lines: one object plans,
+writes and counts each batch, because an error has to say what was done before it.)
 """
 
 import time

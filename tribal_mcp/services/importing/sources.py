@@ -1,8 +1,8 @@
 """Where an import reads from: a verified bundle in a file, or one in memory."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Self, TypeVar
 
 from tribal_mcp.errors import UsageError
 from tribal_mcp.next_steps import NextStep
@@ -15,94 +15,7 @@ from tribal_mcp.portability.manifest import SELECTION, SINCE, EmbeddingManifest
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.text import counted
 
-
-class EntrySource(Protocol):
-    """A bundle that has been verified."""
-
-    @property
-    def manifest(self) -> EmbeddingManifest:
-        """Its head."""
-        ...
-
-    @property
-    def total(self) -> int:
-        """Entries in it, rejected ones too."""
-        ...
-
-    @property
-    def rejected(self) -> int:
-        """Entries of it that can't be read."""
-        ...
-
-    @property
-    def dimensions(self) -> int:
-        """Numbers in each of its vectors; 0 if it has none."""
-        ...
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """Sentences for the user about reading it."""
-        ...
-
-    @property
-    def deletions(self) -> int:
-        """Tombstones in it."""
-        ...
-
-    def batches(self, size: int) -> Iterator[list[Item]]:
-        """Its entries in order."""
-        ...
-
-    def tombstones(self, size: int) -> Iterator[dict[str, int]]:
-        """Its tombstones: ids, and the time of deletion in microseconds UTC."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class HeldBundle:
-    """A bundle in memory, as a source."""
-
-    bundle: PortableBundle
-
-    @property
-    def manifest(self) -> EmbeddingManifest:
-        """Its head."""
-        return self.bundle.manifest
-
-    @property
-    def total(self) -> int:
-        """Entries in it, rejected ones too."""
-        return len(self.bundle.entries) + len(self.bundle.rejected)
-
-    @property
-    def rejected(self) -> int:
-        """Entries of it that can't be read."""
-        return len(self.bundle.rejected)
-
-    @property
-    def dimensions(self) -> int:
-        """Numbers in each of its vectors; 0 if it has none."""
-        return next((e.embedding.size for e in self.bundle.entries if e.embedding is not None), 0)
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """Sentences for the user about reading it."""
-        return self.bundle.notes
-
-    def batches(self, size: int) -> Iterator[list[Item]]:
-        """Its entries in order, after those that were rejected."""
-        entries: list[Item] = [*self.bundle.rejected, *self.bundle.entries]
-        return (entries[start : start + size] for start in range(0, len(entries), size))
-
-    @property
-    def deletions(self) -> int:
-        """Tombstones in it."""
-        return len(self.bundle.deleted)
-
-    def tombstones(self, size: int) -> Iterator[dict[str, int]]:
-        """Its tombstones: ids, and the time of deletion in microseconds UTC."""
-        deleted = self.bundle.deleted
-        return (_times(deleted[start : start + size]) for start in range(0, len(deleted), size))
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,55 +42,72 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
-class VerifiedBundle:
-    """A file that has been verified, as a source."""
+class EntrySource:
+    """A bundle that has been verified.
 
-    reader: BundleReader
-    verified: Verified
-    scope: Scope = Scope()
+    Attributes:
+        manifest: its head.
+        total: entries in it, rejected ones too.
+        rejected: entries of it that can't be read.
+        deletions: tombstones in it.
+        dimensions: numbers in each of its vectors; 0 if it has none.
+        notes: sentences for the user about reading it.
+        batches: returns its entries in order, at most so many at a time.
+        tombstones: returns its tombstones, at most so many at a time: ids, and the time of deletion
+            in microseconds UTC.
+    """
 
-    @property
-    def manifest(self) -> EmbeddingManifest:
-        """Its head."""
-        return self.reader.manifest
+    manifest: EmbeddingManifest
+    total: int
+    rejected: int
+    deletions: int
+    dimensions: int
+    notes: Sequence[str]
+    batches: Callable[[int], Iterator[list[Item]]]
+    tombstones: Callable[[int], Iterator[dict[str, int]]]
 
-    @property
-    def total(self) -> int:
-        """Entries in it, rejected ones too."""
-        return self.verified.count
-
-    @property
-    def rejected(self) -> int:
-        """Entries of it that can't be read."""
-        return self.verified.rejected_count
-
-    @property
-    def dimensions(self) -> int:
-        """Numbers in each of its vectors; 0 if it has none."""
-        return self.verified.dimensions
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """Sentences for the user about reading it."""
-        return self.verified.notes
-
-    @property
-    def deletions(self) -> int:
-        """Tombstones in it."""
-        return self.verified.deleted
-
-    def batches(self, size: int) -> Iterator[list[Item]]:
-        """Its entries in order."""
-        if self.scope == Scope():
-            return self.reader.batches(size)
-        return (
-            [self.scope.apply(i) if isinstance(i, MemoryEntry) else i for i in batch]
-            for batch in self.reader.batches(size)
+    @classmethod
+    def in_memory(cls, bundle: PortableBundle) -> Self:
+        """A bundle in memory; rejected entries come first."""
+        entries: list[Item] = [*bundle.rejected, *bundle.entries]
+        vectors = (e.embedding for e in bundle.entries if e.embedding is not None)
+        return cls(
+            bundle.manifest,
+            total=len(entries),
+            rejected=len(bundle.rejected),
+            deletions=len(bundle.deleted),
+            dimensions=next((vector.size for vector in vectors), 0),
+            notes=bundle.notes,
+            batches=lambda size: _parts(entries, size),
+            tombstones=lambda size: map(_times, _parts(bundle.deleted, size)),
         )
 
-    def tombstones(self, size: int) -> Iterator[dict[str, int]]:
-        """Its tombstones: ids, and the time of deletion in microseconds UTC."""
-        return map(_times, self.reader.deleted(size))
+    @classmethod
+    def in_file(cls, reader: BundleReader, verified: Verified, scope: Scope = Scope()) -> Self:  # noqa: B008 - immutable
+        """A file that has been verified."""
+
+        def scoped(size: int) -> Iterator[list[Item]]:
+            for batch in reader.batches(size):
+                yield [scope.apply(i) if isinstance(i, MemoryEntry) else i for i in batch]
+
+        return cls(
+            reader.manifest,
+            total=verified.count,
+            rejected=verified.rejected_count,
+            deletions=verified.deleted,
+            dimensions=verified.dimensions,
+            notes=verified.notes,
+            batches=reader.batches if scope == Scope() else scoped,
+            tombstones=lambda size: map(_times, reader.deleted(size)),
+        )
+
+
+def _parts(items: list[_T], size: int) -> Iterator[list[_T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _times(tombstones: Iterable[Tombstone]) -> dict[str, int]:
+    return {tombstone.id: tombstone.deleted_at_us for tombstone in tombstones}
 
 
 def refuse_partial(source: EntrySource) -> None:

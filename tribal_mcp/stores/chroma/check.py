@@ -174,35 +174,39 @@ def check_collection(files: ChromaFiles, raw: RawCollection) -> Iterator[Problem
         changes = counted(behind, f"change {of} is", f"changes {of} are")
         yield Problem("log", f"{changes} only in Chroma's log.", behind)
     try:
-        if files.needs_backup(raw):
-            yield Problem("index", f"The labels of the vector index {of} are damaged.")
-        yield from _some(
-            "no vector",
-            files.without_vector(raw),
-            f"memory {of} has lost its vector",
-            f"memories {of} have lost their vectors",
-        )
-        yield from _some(
-            "no row",
-            files.without_row(raw),
-            f"vector {of} belongs to no memory",
-            f"vectors {of} belong to no memory",
-        )
-        wrong_size, wrong = _wrong_vectors(files, raw)
-        yield from _some(
-            "dimensions",
-            wrong_size,
-            f"vector {of} does not have {raw.dimension} dimensions",
-            f"vectors {of} don't have {raw.dimension} dimensions",
-        )
-        yield from _some(
-            "wrong vector",
-            wrong,
-            f"vector {of} is not the one that was stored",
-            f"vectors {of} are not the ones that were stored",
-        )
+        yield from _index_problems(files, raw, of)
     except StoreDamaged as error:
         yield Problem("index", f"The vector index {of} is damaged: {error}")
+
+
+def _index_problems(files: ChromaFiles, raw: RawCollection, of: str) -> Iterator[Problem]:
+    if files.needs_backup(raw):
+        yield Problem("index", f"The labels of the vector index {of} are damaged.")
+    yield from _some(
+        "no vector",
+        files.without_vector(raw),
+        f"memory {of} has lost its vector",
+        f"memories {of} have lost their vectors",
+    )
+    yield from _some(
+        "no row",
+        files.without_row(raw),
+        f"vector {of} belongs to no memory",
+        f"vectors {of} belong to no memory",
+    )
+    wrong_size, wrong = _wrong_vectors(files, raw)
+    yield from _some(
+        "dimensions",
+        wrong_size,
+        f"vector {of} does not have {raw.dimension} dimensions",
+        f"vectors {of} don't have {raw.dimension} dimensions",
+    )
+    yield from _some(
+        "wrong vector",
+        wrong,
+        f"vector {of} is not the one that was stored",
+        f"vectors {of} are not the ones that were stored",
+    )
 
 
 def _some(kind: str, ids: list[str], one: str, many: str) -> Iterator[Problem]:

@@ -1,7 +1,8 @@
 """Reads a Chroma folder without Chroma: rows from its database, vectors from its index and log.
 
 Compared with Chroma this takes no memory for the index and a third of the time, and it can read
-folders that Chroma can't open any more. Reading vectors requires the folder's lock.
+folders that Chroma can't open any more. Reading vectors requires the folder's lock. (Over 300
+lines: rows, index and log describe the same records, and each read combines all three.)
 """
 
 import sqlite3
