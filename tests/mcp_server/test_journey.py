@@ -2,7 +2,7 @@
 
 In both protocol eras it imports the sample bundles into an empty folder, exports them by tag and
 by date, and imports with each conflict strategy and with each embedding strategy, dry and real.
-A new process then reads the contents of the store.
+Another process then reads the contents of the store.
 """
 
 import json

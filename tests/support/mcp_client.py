@@ -10,6 +10,7 @@ import select
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,26 +24,13 @@ from tests.support.examples import memory
 from tribal_mcp.portability.bundle.writer import BundleWriter
 from tribal_mcp.portability.manifest import EmbeddingManifest, EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.portability.memory_json import entry_to_dict
+from tribal_mcp.stores.chroma.store import open_store
 
 SERVER = str(Path(sys.executable).with_name("tribal-mcp"))
 ERAS = pytest.mark.parametrize("era", ["auto", "legacy"])
 END_S = 30.0
 """Timeout for the end of a process, far more than it needs."""
-
-_READ_BACK = """
-import json, sys
-import anyio
-from tribal_mcp import open_store
-from tribal_mcp.services.import_export import entry_to_dict
-
-async def main():
-    async with open_store(sys.argv[1]) as store:
-        async for entries in store.read(await store.list_ids()):
-            for entry in entries:
-                print(json.dumps(entry_to_dict(entry)))
-
-anyio.run(main)
-"""
 
 
 def settings(folder: Path, **more: str) -> dict[str, str]:
@@ -74,11 +62,16 @@ def text_of(result: CallToolResult) -> str:
 
 
 def read_back(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the memories by id, read by a new process."""
-    command = [sys.executable, "-c", _READ_BACK, str(folder / "store")]
-    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    entries = [json.loads(line) for line in out.splitlines()]
-    by_id = {entry["id"]: entry for entry in entries}
+    """Return the memories by id, read by this process, which has not written them."""
+
+    async def read() -> list[dict[str, Any]]:
+        async with open_store(folder / "store") as store:
+            batches = [batch async for batch in store.read(await store.list_ids())]
+        return [entry_to_dict(entry) for batch in batches for entry in batch]
+
+    with ThreadPoolExecutor(1) as thread:  # the caller may have an event loop
+        entries = thread.submit(anyio.run, read).result()
+    by_id = {entry["id"]: entry for entry in json.loads(json.dumps(entries))}
     assert len(by_id) == len(entries)
     return by_id
 
