@@ -18,21 +18,17 @@ _INVISIBLE = re.compile(
 _JOINED = re.compile(
     "(?<=[\u2190-\u2bff\ufe0f\U0001f000-\U0001faff])\u200d(?=[\u2190-\u2bff\U0001f000-\U0001faff])"
 )
+_KINDS = 5
+"""Kinds of characters that are named, the most frequent first; others are counted together."""
 
 
-def hidden_characters(text: str, kinds: int = 5) -> list[str]:
-    """The invisible characters in a text, such as "U+200B ZERO WIDTH SPACE (3)".
-
-    Args:
-        text: any text.
-        kinds: how many kinds of characters to name, the most frequent first; the others are
-            counted together.
-    """
+def hidden_characters(text: str) -> list[str]:
+    """The invisible characters in a text, such as "U+200B ZERO WIDTH SPACE (3)"."""
     if text.isascii() and text.isprintable():
         return []
     counts = Counter(_INVISIBLE.findall(_JOINED.sub("", text))).most_common()
-    named = [f"{_name(character)} ({count:,})" for character, count in counts[:kinds]]
-    rest = sum(count for _, count in counts[kinds:])
+    named = [f"{_name(character)} ({count:,})" for character, count in counts[:_KINDS]]
+    rest = sum(count for _, count in counts[_KINDS:])
     return [*named, f"{rest:,} of other kinds"] if rest else named
 
 

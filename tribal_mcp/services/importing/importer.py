@@ -112,7 +112,7 @@ async def import_entries(
     if strategy is ReembeddingStrategy.REEMBED and embedder is not None:
         work = Work(embedder, ReembedResult(model=str(embedder.identity)))
         new = NewVectors(store, vectors, work, options.dry_run)
-        planner.arriving = _unchanged
+        planner.arriving = lambda entry: entry
     run = _Import(source, store, planner, options, vectors, state.identity, new, point)
     with closing(point) if point else nullcontext():
         await run.all(watch)
@@ -142,10 +142,6 @@ async def _plan_vectors(
         strategy,
     )
     return vectors, [note for note in (check.note, vectors.note) if note]
-
-
-def _unchanged(entry: MemoryEntry) -> MemoryEntry:
-    return entry
 
 
 @dataclass(slots=True)

@@ -245,10 +245,6 @@ class ProvenVectors:
         return self._by_checksum
 
 
-def _labels_in(data: bytes) -> Labels:
-    return Labels.read(lambda: BytesIO(data))
-
-
 def _labels_of(path: Path) -> Labels:
     """The labels in Chroma's file, or those before the place where it is damaged."""
     try:

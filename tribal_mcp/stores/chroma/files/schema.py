@@ -49,8 +49,6 @@ _WITH_LISTS = 6
 """The migration of `metadb` that adds it."""
 NO_NUMBER = 1 << 62
 """What is read for a number of the log that is none."""
-FULL_TEXT = "embedding_fulltext_search"
-"""The table without which Chroma fails on each write."""
 
 _COLLECTIONS = """
     SELECT c.id, c.name, dimension, config_json_str, schema_str, m.str_value
