@@ -146,9 +146,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.mark.parametrize(
-    "program", power.PROGRAMS if FULL else ["upsert", "import and undo", "repair"]
-)
+@pytest.mark.parametrize("program", power.PROGRAMS if FULL else ["import and undo", "repair"])
 def test_a_power_cut_loses_nothing_that_was_acknowledged(program: str, place: Path) -> None:
     found = run(program, place, lambda store: ask(power.prepared, store, program))
     outcomes: Counter[str] = Counter()
