@@ -11,6 +11,7 @@ import pytest
 from tests.support.chroma_servers import RealServer, real_server
 from tests.support.command_line import Ran, Tribal
 from tribal_mcp.cli import main as cli
+from tribal_mcp.stores.chroma.folder import ChromaFolder
 
 SLOW = {
     *("http_api", "mcp_server", "worker"),
@@ -47,6 +48,13 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home" / "data"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _closed_folders() -> Iterator[None]:
+    """Close what the tests of a module left open: a process may open only so many files."""
+    yield
+    ChromaFolder.close_all()
 
 
 @pytest.fixture

@@ -184,8 +184,10 @@ def raw_server(folder: Path, **more: str) -> Iterator[RawServer]:
 def watched(pid: int) -> Iterator[Any]:
     """Yield a function that waits for the end of a process; it returns False on a timeout."""
     handle = os.pidfd_open(pid)
+    poll = select.poll()  # `select` refuses high numbers of files
+    poll.register(handle, select.POLLIN)
     try:
-        yield lambda: bool(select.select([handle], [], [], END_S)[0])
+        yield lambda: bool(poll.poll(1000 * END_S))
     finally:
         os.close(handle)
 

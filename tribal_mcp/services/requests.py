@@ -2,8 +2,14 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetPydanticSchema, model_validator
-from pydantic_core import core_schema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetPydanticSchema,
+    model_validator,
+)
 
 from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
 
@@ -16,8 +22,8 @@ Whole = Annotated[int, Field(strict=True)]
 
 # As an enum, a schema would refer to a definition, and not every client follows a reference.
 _listed = GetPydanticSchema(
-    lambda choices, _: core_schema.no_info_after_validator_function(
-        choices, core_schema.literal_schema([choice.value for choice in choices])
+    lambda choices, handler: handler.generate_schema(
+        Annotated[Literal[tuple(choice.value for choice in choices)], AfterValidator(choices)]
     )
 )
 OnConflict = Annotated[ConflictResolution, _listed]
