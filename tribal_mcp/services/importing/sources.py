@@ -83,7 +83,7 @@ class EntrySource:
         )
 
     @classmethod
-    def in_file(cls, reader: BundleReader, verified: Verified, scope: Scope = Scope()) -> Self:  # noqa: B008 - immutable
+    def in_file(cls, reader: BundleReader, verified: Verified, scope: Scope = Scope()) -> Self:
         """A file that has been verified."""
 
         def scoped(size: int) -> Iterator[list[Item]]:
