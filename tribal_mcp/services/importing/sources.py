@@ -132,7 +132,3 @@ def refuse_partial(source: EntrySource) -> None:
             "Use a full bundle, or merge this one.",
             NextStep("To merge, run {call}.", "import", {"conflict_resolution": "merge"}),
         )
-
-
-def _times(tombstones: Iterable[Tombstone]) -> dict[str, int]:
-    return {tombstone.id: tombstone.deleted_at_us for tombstone in tombstones}
