@@ -52,9 +52,9 @@ class EntrySource:
         deletions: tombstones in it.
         dimensions: numbers in each of its vectors; 0 if it has none.
         notes: sentences for the user about reading it.
-        batches: returns its entries in order, at most so many at a time.
-        tombstones: returns its tombstones, at most so many at a time: ids, and the time of deletion
-            in microseconds UTC.
+        batches: returns its entries in order, in lists of at most the given size.
+        tombstones: returns its tombstones in the same way: ids, and the time of deletion in
+            microseconds UTC.
     """
 
     manifest: EmbeddingManifest
