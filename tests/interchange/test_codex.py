@@ -55,6 +55,22 @@ def test_a_date_that_is_none_stays_in_the_metadata() -> None:
     assert "yesterday" in entry.metadata["rollout_summary_files"][1]
 
 
+def test_items_that_look_like_a_header_are_memories() -> None:
+    items = "- scope: only the shop\n- docs/a.md (worth reading)\n- keywords: none\n"
+    _, entries, _ = read_sample(source_of(f"{GROUP}{items}".encode(), "MEMORY.md"))
+    assert [entry.content for entry in entries[1:]] == [
+        "scope: only the shop",
+        "docs/a.md (worth reading)",
+        "keywords: none",
+    ]
+
+
+def test_keywords_of_each_task_are_tags() -> None:
+    text = "# Task Group: A\n\nkeywords: a, b\n\n## Task 2\n\nkeywords: b, c\n\n- Fact.\n"
+    _, (entry,), _ = read_sample(source_of(text.encode(), "MEMORY.md"))
+    assert entry.tags == ["a", "b", "c"]
+
+
 def test_raw_memories_that_repeat_the_handbook_are_left_out(tmp_path: Path) -> None:
     files = {"MEMORY.md": GROUP, "raw_memories.md": "# Raw\n\n- Clear it with `make clear-cache`."}
     conversion, entries, _ = read_sample(source_with(tmp_path / "memories", files))

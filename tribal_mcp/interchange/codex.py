@@ -44,14 +44,13 @@ _TASK_GROUP = re.compile(r"^(?=# Task Group: )", re.MULTILINE)
 _BLOCK = re.compile(
     r"^(?=---[ \t]*\n(?:rollout_summary_files|description|keywords):)", re.MULTILINE
 )
-_REFERENCE = re.compile(r"^[ \t]*- (\S+\.md \(.*\))[ \t]*$", re.MULTILINE)
+_REFERENCE = re.compile(r"rollout_summaries/\S|\S+\.md \(")
+_ANNOTATIONS = ("cwd=", "updated_at=", "thread_id=")
 _UPDATED = re.compile(r"\bupdated_at=([^\s,)]+)")
 _FOLDER = re.compile(r"\bcwd=([^,;)\n]+)")
 _FIELD = re.compile(r"^(description|keywords|scope|applies_to):[ \t]*(.*)$", re.MULTILINE)
 _KEYWORDS = re.compile(r"^#+ keywords[ \t]*\n(?:[ \t]*\n)?- (.*)$", re.MULTILINE)
-_NO_PIECE = re.compile(
-    r"(?:rollout_summary_files|keywords|description|scope|applies_to):|\S+\.md \(.*\)$|v\d+$"
-)
+_HEADER_LINE = re.compile(r"(?:rollout_summary_files|keywords|description|scope|applies_to):|v\d+$")
 _HEADER = re.compile(r"(?:[a-z_]+:[^\n]*(?:\n|\Z))+")
 _AD_HOC = "extensions/ad_hoc/notes/"
 _SUMMARIES = "rollout_summaries/"
@@ -126,21 +125,26 @@ def _pieces(source: Source, path: str, name: str) -> Iterator[Item]:
         body = group[match.end() :] if match else group
         start = line + group.count("\n", 0, len(group) - len(body))
         yield from piece_items(
-            Note(path, {}, body, start), (Codex.name, name), _leave, **_fields_of(name, group)
+            Note(path, {}, body, start),
+            (Codex.name, name),
+            partial(_leave, group),
+            **_fields_of(name, group),
         )
         line += group.count("\n")
 
 
 def _fields_of(path: str, group: str) -> dict[str, Any]:
     """What the header and the references of a group say of its items."""
-    values = dict(_FIELD.findall(group))
-    keywords = [values.pop("keywords", ""), *_KEYWORDS.findall(group)]
-    files = _REFERENCE.findall(group)
-    folders = set(
-        _FOLDER.findall("\n".join(files)) or _FOLDER.findall(values.get("applies_to", ""))
-    )
+    values: dict[str, list[str]] = {}
+    for key, value in _FIELD.findall(group):
+        values.setdefault(key, []).append(value)
+    keywords = values.pop("keywords", []) + _KEYWORDS.findall(group)
+    rows = [row.strip() for row in group.split("\n")]
+    files = [row[2:] for row in rows if row.startswith("- ") and _is_reference(row[2:])]
+    listed = "\n".join(files)
+    folders = set(_FOLDER.findall(listed or "\n".join(values.get("applies_to", []))))
     dates = []
-    for text in _UPDATED.findall("\n".join(files)):
+    for text in _UPDATED.findall(listed):
         with suppress(EntryError):  # it stays in the metadata
             dates.append(read_time(text))
     return {
@@ -148,15 +152,27 @@ def _fields_of(path: str, group: str) -> dict[str, Any]:
         "tags": texts(",".join(keywords)),
         "source_instance": f"codex:{folders.pop()}" if len(folders) == 1 else "codex",
         "source_type": MemorySource.AUTO_CAPTURE,
-        "metadata": {"file": path, **values, "rollout_summary_files": files},
+        "metadata": {
+            "file": path,
+            **{key: found[0] if len(found) == 1 else found for key, found in values.items()},
+            "rollout_summary_files": files,
+        },
     }
 
 
-def _leave(piece: Piece) -> str | None:
+def _is_reference(text: str) -> bool:
+    """Whether a list item names a rollout summary, and is no memory."""
+    match = _REFERENCE.match(text)
+    return bool(match) and (text.startswith(_SUMMARIES) or any(a in text for a in _ANNOTATIONS))
+
+
+def _leave(group: str, piece: Piece) -> str | None:
     under = piece.headings[-1].casefold() if piece.headings else ""
     if under == "what's in memory":
         return _CONTENTS
-    is_header = under in ("keywords", "rollout_summary_files") or _NO_PIECE.match(piece.text)
+    is_header = under in ("keywords", "rollout_summary_files") or _is_reference(piece.text)
+    if _HEADER_LINE.match(piece.text):  # not in a list item
+        is_header = is_header or f"\n{piece.text}" in f"\n{group}"
     return "" if is_header else None
 
 
