@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import anyio.to_thread
 import pytest
 
 from tests.support.chroma_folders import add, chroma, create, index_of, vectors
@@ -331,3 +332,20 @@ async def test_a_rebuilt_index_with_another_vector_is_an_error(tmp_path: Path, s
         await open_store(tmp_path).count()
     assert [step.action for step in failure.value.next_steps] == ["", "rescue"]
     assert place.exists()
+
+
+async def test_a_transaction_that_could_not_end_is_rolled_back_by_the_next_session(
+    tmp_path: Path,
+) -> None:
+    """The removal of SQLite's journal may fail; the header of one is enough here."""
+    async with open_store(tmp_path) as store:
+        await store.upsert(memories(3))
+        folder = ChromaFolder.at(tmp_path)
+        async with store.session(writing=True):
+            await anyio.to_thread.run_sync(folder.client)
+            journal = tmp_path / "chroma.sqlite3-journal"
+            journal.write_bytes(b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7" + bytes(504))
+        assert folder.lock.writer() is not None
+        assert len(await store.list_ids()) == 3
+        assert await store.check() == []
+        assert folder.lock.writer() is None
