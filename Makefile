@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick test-lowest check coverage package bench recall interop mutants torture fuzz clean
+.PHONY: demo test quick test-lowest check coverage package bench recall interop clients mutants torture fuzz clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python examples/demo.py
@@ -44,6 +44,10 @@ bench: $(VENV)/.ready
 # Installs other systems' programs from the package index, and reads what they write: docs/interop.md
 interop: $(VENV)/.ready
 	$(BIN)/python -m tests.interop.run
+
+# Installs MCP clients from PyPI and npm, and has each call every tool: docs/clients.md
+clients: $(VENV)/.ready
+	$(BIN)/python -m tests.clients.run
 
 # Changes the code and checks that a test fails: docs/mutation-testing.md. MUTANTS limits it to some.
 MUTANTS ?= tribal_mcp.portability.* tribal_mcp.services.importing.*
