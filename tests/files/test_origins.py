@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from tribal_mcp.errors import BundleError, PathNotAllowed
+from tribal_mcp.files.archives import ZipOrigin
 from tribal_mcp.files.bundle_folders import BundleFolders
 from tribal_mcp.files.databases import database
-from tribal_mcp.files.origins import FolderOrigin, Origin, ZipOrigin, head_of, text_of
+from tribal_mcp.files.origins import FolderOrigin, Origin, head_of, text_of
 from tribal_mcp.portability.limits import DEFAULT_LIMITS, Limits
 
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import orjson
 
-from tribal_mcp.files.origins import FolderOrigin, Origin, origin_of_file
+from tribal_mcp.files.archives import origin_of_file
+from tribal_mcp.files.origins import FolderOrigin, Origin
 from tribal_mcp.interchange.base import Options
 from tribal_mcp.interchange.convert import Conversion, convert
 from tribal_mcp.interchange.formats import Recognition, named, recognise

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from tribal_mcp.errors import BundleError, PathNotAllowed, TribalError, UsageError
+from tribal_mcp.files.archives import origin_of_file
 from tribal_mcp.files.atomic import make_private
 from tribal_mcp.files.directory import Draft, OpenFolder, check_kind, explaining, name_taken
-from tribal_mcp.files.origins import FolderOrigin, Origin, origin_of_file
+from tribal_mcp.files.origins import FolderOrigin, Origin
 from tribal_mcp.portability.limits import Limits
 
 SUFFIXES = tuple(kind + packed for kind in (".json", ".jsonl") for packed in ("", ".gz", ".zst"))

@@ -1,41 +1,32 @@
-"""What an import reads: a file, a folder or a zip archive, opened once and read without surprises.
+"""What an import reads: a file or a folder, opened once and read without surprises.
 
 An origin lists its files by relative paths and opens each of them for reading. Links are not
-followed, archives are read in place, and every expansion is bounded. Nothing is written beside it.
+followed, and every expansion is bounded. Nothing is written beside it. `archives` has the zip
+archives.
 """
 
 import io
 import os
-import shutil
 import stat
-import struct
 import unicodedata
-import zipfile
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryFile
 from typing import Any, BinaryIO, Protocol
 
 from tribal_mcp.errors import BundleError
 from tribal_mcp.files.directory import OpenFolder, explaining
 from tribal_mcp.portability.bundle.compression import decompressed
 from tribal_mcp.portability.limits import MIB, Limits
-from tribal_mcp.text import counted
 
 HEAD_BYTES = 64 * 1024
-_FREE_BYTES = 16 * MIB
 _MAX_FILES = 1_000_000
 _MAX_DEPTH = 64
-_NOT_CONTENT = {".git", "__MACOSX", "node_modules"}
-_UTF8_NAME = 0x800
-_ZIP_ERRORS = (
-    zipfile.BadZipFile, ValueError, OSError, RuntimeError, NotImplementedError, struct.error,
-)  # fmt: skip
-"""What `zipfile` raises for damaged, encrypted or unknown archives."""
+NOT_CONTENT = {".git", "__MACOSX", "node_modules"}
+"""Folders that hold no memories."""
 
 
 class Origin(Protocol):
@@ -207,216 +198,7 @@ class FolderOrigin:
         """Nothing is open between two calls."""
 
     def _is_content(self, name: str) -> bool:
-        return (self.hidden or not name.startswith(".")) and name not in _NOT_CONTENT
-
-
-class ZipOrigin:
-    """A zip archive, read in place. A single folder that holds everything else is left out."""
-
-    def __init__(self, name: str, file: BinaryIO, limits: Limits) -> None:
-        self.name = name
-        self.parent = ""
-        self.limits = limits
-        self.notes: list[str] = []
-        self._file = file
-        try:
-            self._zip = zipfile.ZipFile(file)
-        except _ZIP_ERRORS as error:
-            raise BundleError(f"The zip archive {name!r:.80} is damaged: {error}.") from None
-        found: dict[str, zipfile.ZipInfo] = {}
-        left = total = 0
-        for info in self._zip.infolist():
-            path = _member_path(info)
-            if info.is_dir() or (path is not None and _is_junk(path)):
-                continue
-            if path is None or stat.S_ISLNK(info.external_attr >> 16):
-                left += 1
-                continue
-            if path in found:
-                raise BundleError(f"The zip archive {name!r:.80} has {path!r:.80} twice.")
-            total += info.file_size
-            found[path] = info
-        if total > limits.file_bytes:
-            raise BundleError(
-                f"The zip archive {name!r:.80} holds {total:,} bytes, and the limit is "
-                f"{limits.file_bytes:,} (TRIBAL_LIMIT_FILE_BYTES)."
-            )
-        if left:
-            members = counted(left, "member was", "members were")
-            self.notes.append(f"{members} not read in {name!r:.80}: links, or names that lead out.")
-        tops = {path.split("/", 1)[0] for path in found if "/" in path}
-        if len(tops) == 1 and all("/" in path for path in found):
-            found = {path.split("/", 1)[1]: info for path, info in found.items()}
-        self._members = found
-
-    def paths(self) -> Sequence[str]:
-        """The paths of its members."""
-        return sorted(self._members)
-
-    def open(self, path: str) -> BinaryIO:
-        """One of its members, decompressed."""
-        info = self._members[path]
-        if info.file_size > _FREE_BYTES + self.limits.expansion_ratio * info.compress_size:
-            raise BundleError(
-                f"{path!r:.80} in the archive expands to more than {self.limits.expansion_ratio:,} "
-                "times its size (TRIBAL_LIMIT_EXPANSION_RATIO)."
-            )
-        try:
-            return decompressed(_Member(self._zip.open(info), path), self.limits)
-        except _ZIP_ERRORS as error:
-            raise BundleError(f"{path!r:.80} in the archive can't be read: {error}.") from None
-
-    def size(self, path: str) -> int:
-        """The size of a member in bytes, as the archive says."""
-        return self._members[path].file_size
-
-    def close(self) -> None:
-        """Close the archive."""
-        self._zip.close()
-        self._file.close()
-
-
-class UnpackedOrigin:
-    """An origin with the members of zip archives in it, one level deep: "a.zip/member".
-
-    Args:
-        origin: the origin; it stays open.
-        archives: the paths of the archives.
-
-    Raises:
-        BundleError: an archive is damaged, or they hold more than the limits allow.
-    """
-
-    def __init__(self, origin: Origin, archives: Sequence[str]) -> None:
-        self.name = origin.name
-        self.parent = origin.parent
-        self.limits = origin.limits
-        self.notes = origin.notes
-        self._places: dict[str, tuple[Origin, str]] = {
-            path: (origin, path) for path in origin.paths() if path not in archives
-        }
-        self._archives: list[ZipOrigin] = []
-        for path in archives:
-            file = _in_a_file(origin.open(path))
-            try:
-                archive = ZipOrigin(path, file, self.limits)
-            except BundleError:
-                file.close()
-                self.close()
-                raise
-            self._archives.append(archive)
-            self._places.update({f"{path}/{m}": (archive, m) for m in archive.paths()})
-        total = sum(one.size(m) for one in self._archives for m in one.paths())
-        if total > self.limits.file_bytes:
-            raise BundleError(
-                f"The archives in {self.name!r:.80} hold {total:,} bytes, and the limit is "
-                f"{self.limits.file_bytes:,} (TRIBAL_LIMIT_FILE_BYTES)."
-            )
-
-    def paths(self) -> Sequence[str]:
-        """The paths of files and members."""
-        return sorted(self._places)
-
-    def open(self, path: str) -> BinaryIO:
-        """A file or a member, decompressed."""
-        origin, inside = self._places[path]
-        return origin.open(inside)
-
-    def size(self, path: str) -> int:
-        """The size of a file or a member in bytes."""
-        origin, inside = self._places[path]
-        return origin.size(inside)
-
-    def close(self) -> None:
-        """Close the archives."""
-        for archive in self._archives:
-            archive.close()
-
-
-def _in_a_file(file: BinaryIO) -> BinaryIO:
-    """The file itself, or a private copy of a member, in which one can go back and forth."""
-    if not isinstance(file, _Member):
-        return file
-    copy = TemporaryFile()  # noqa: SIM115 - the caller closes it
-    with file:
-        shutil.copyfileobj(file, copy, MIB)
-    return copy
-
-
-class _Member(io.BufferedReader):
-    """A member of an archive, which reports damage in words."""
-
-    def __init__(self, member: Any, path: str) -> None:  # noqa: ANN401 - zipfile.ZipExtFile
-        super().__init__(_RawMember(member, path), 1 << 18)
-
-
-class _RawMember(io.RawIOBase):
-    def __init__(self, member: Any, path: str) -> None:  # noqa: ANN401 - zipfile.ZipExtFile
-        self._member = member
-        self._path = path
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        return int(self._member.seek(offset, whence))
-
-    def tell(self) -> int:
-        return int(self._member.tell())
-
-    def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 - as RawIOBase takes it
-        try:
-            data = self._member.read(len(buffer))
-        except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError) as error:
-            problem = str(error) or "it is truncated"
-            raise BundleError(f"{self._path!r:.80} in the archive is damaged: {problem}.") from None
-        except Exception as error:
-            if type(error).__module__ not in {"zlib", "lzma", "_lzma"}:
-                raise
-            raise BundleError(f"{self._path!r:.80} in the archive is damaged: {error}.") from None
-        buffer[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        self._member.close()
-        super().close()
-
-
-def _member_path(info: zipfile.ZipInfo) -> str | None:
-    """The member's path, or None if it leads outside the archive."""
-    name = info.filename
-    if not info.flag_bits & _UTF8_NAME:  # many programs write UTF-8 without saying so
-        with suppress(UnicodeError):
-            name = name.encode("cp437").decode()
-    name = unicodedata.normalize("NFC", name.replace("\\", "/"))
-    parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or ".." in parts or ":" in parts[0] or "\0" in name:
-        return None
-    return "/".join(parts)
-
-
-def _is_junk(path: str) -> bool:
-    return any(part in _NOT_CONTENT or part == ".DS_Store" for part in path.split("/"))
-
-
-def origin_of_file(
-    name: str, file: BinaryIO, limits: Limits, wal: BinaryIO | None = None
-) -> Origin:
-    """The origin of an open file: the archive in it, or the file itself."""
-    magic = file.read(4)
-    file.seek(0)
-    if magic not in (b"PK\x03\x04", b"PK\x05\x06"):
-        return FileOrigin(name, file, limits, wal)
-    if wal:
-        wal.close()
-    try:
-        return ZipOrigin(name, file, limits)
-    except BundleError:
-        file.close()
-        raise
+        return (self.hidden or not name.startswith(".")) and name not in NOT_CONTENT
 
 
 def reopened(file: BinaryIO) -> BinaryIO:

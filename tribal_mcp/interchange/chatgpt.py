@@ -2,7 +2,8 @@
 
 An export has no file of saved memories. They are in the conversations: messages to `bio` save one
 each, and `model_editable_context` messages hold the whole list at that time. The newest list
-decides what is still saved; messages to `bio` count from there on.
+decides what is still saved; messages to `bio` count from there on. (Over 300 lines: the order of
+these rules is the format.)
 """
 
 import re

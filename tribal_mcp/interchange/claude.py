@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from typing import Any, ClassVar
 
 from tribal_mcp.errors import BundleError, EntryError
-from tribal_mcp.files.origins import UnpackedOrigin
+from tribal_mcp.files.archives import UnpackedOrigin
 from tribal_mcp.interchange.base import (
     CERTAIN,
     MESSAGE,

@@ -1,4 +1,7 @@
-"""What the formats of Markdown folders share: notes, their values, links and tags."""
+"""What the formats of Markdown folders share: notes, their values, links and tags.
+
+(Over 300 lines: links can only be resolved with the names of all notes.)
+"""
 
 import posixpath
 import re

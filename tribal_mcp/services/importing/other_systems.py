@@ -11,7 +11,8 @@ import anyio.from_thread
 import anyio.to_thread
 
 from tribal_mcp.errors import BundleError, UsageError
-from tribal_mcp.files.origins import FileOrigin, Origin, origin_of_file
+from tribal_mcp.files.archives import origin_of_file
+from tribal_mcp.files.origins import FileOrigin, Origin
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.bundle.envelope import is_wrapped, unwrap
 from tribal_mcp.portability.bundle.reader import BundleReader, inline_file

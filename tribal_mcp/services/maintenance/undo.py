@@ -133,14 +133,18 @@ async def undo(
         result.notes.append(_OTHER_MODEL)
     result.next_steps = _next_steps(result)
     if run.edited:
-        stay = counted(
-            result.kept_edits,
-            "memory was edited after that operation and stays as it is",
-            "memories were edited after that operation and stay as they are",
-        )
-        result.notes.append(f"{stay}: {some_ids(run.edited, result.kept_edits)}.")
+        result.notes.append(_kept(run.edited, result.kept_edits))
     result.duration_ms = round((time.monotonic() - begin) * 1000)
     return result
+
+
+def _kept(edited: Sequence[str], count: int) -> str:
+    stay = counted(
+        count,
+        "memory was edited after that operation and stays as it is",
+        "memories were edited after that operation and stay as they are",
+    )
+    return f"{stay}: {some_ids(edited, count)}."
 
 
 @dataclass(slots=True)

@@ -2,7 +2,8 @@
 
 Vectors are sent as base64 and received as numbers, bit for bit the same float32. Ids are listed in
 pages that overlap by one id. If a page does not begin with the last id of the page before, records
-were deleted meanwhile and the pages have moved, so the listing starts again.
+were deleted meanwhile and the pages have moved, so the listing starts again. (Over 300 lines: each
+of the server's calls has its own limits.)
 """
 
 import base64
