@@ -40,6 +40,14 @@ def test_an_entity_without_observations_is_a_memory_of_its_name() -> None:
     ]
 
 
+def test_an_entity_with_only_empty_observations_is_a_memory_of_its_name() -> None:
+    relation = {"type": "relation", "from": "A", "to": "A", "relationType": "is"}
+    conversion, (entity, itself) = _graph(_entity("A", "", "  "), relation)
+    assert entity.content == "A"
+    assert itself.related_to == [entity.id]
+    assert conversion.left_out.total() == 2
+
+
 def test_names_that_differ_in_case_are_different_entities() -> None:
     _, entries = _graph(_entity("a", "x"), _entity("A", "x"))
     assert len({e.id for e in entries}) == 2
