@@ -7,11 +7,14 @@ from typing import Any
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
 _STYLE = """\
-body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;color:#222}
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
 code,pre{font:14px/1.5 ui-monospace,monospace;background:#f4f4f2;border-radius:4px}
-code{padding:.1em .3em}pre{padding:1rem;overflow:auto}h2{margin-top:3rem}
-table{border-collapse:collapse;width:100%}td,th{text-align:left;vertical-align:top;padding:.3rem}
-tr{border-top:1px solid #ddd}"""
+code{padding:.1em .3em}pre{padding:1rem;overflow:auto}
+h2{margin:3.5rem 0 1rem}h2 code{font-size:1.2rem}
+table{border-collapse:collapse;width:100%;table-layout:fixed;margin:1.5rem 0}
+td,th{text-align:left;vertical-align:baseline;padding:.3rem .6rem .3rem 0;overflow-wrap:break-word}
+th:nth-child(1){width:12rem}th:nth-child(2){width:16rem}td p{margin:0}
+tr{border-top:1px solid #ddd}tr:first-child{border-top:0}"""
 
 
 def page_of(document: dict[str, Any]) -> str:
@@ -24,7 +27,8 @@ def page_of(document: dict[str, Any]) -> str:
     ]
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            parts += _operation(method, path, operation)
+            fields = _fields(operation, document["components"]["schemas"])
+            parts += _operation(f"{method.upper()} {path}", operation, fields)
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport "
         f"content='width=device-width'><title>{escape(info['title'])}</title>"
@@ -32,16 +36,28 @@ def page_of(document: dict[str, Any]) -> str:
     )
 
 
-def _operation(method: str, path: str, operation: dict[str, Any]) -> list[str]:
+def _fields(operation: dict[str, Any], schemas: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The schemas of an operation's fields, in its query and its body."""
+    found = {one["name"]: one["schema"] for one in operation.get("parameters", ())}
+    content = operation.get("requestBody", {}).get("content", {})
+    body = content.get("application/json", {}).get("schema", {})
+    for one in (body, *body.get("anyOf", ())):
+        if "$ref" in one:
+            found |= schemas[one["$ref"].rpartition("/")[2]]["properties"]
+    return found
+
+
+def _operation(
+    title: str, operation: dict[str, Any], fields: dict[str, dict[str, Any]]
+) -> list[str]:
     parts = [
-        f"<h2><code>{method.upper()} {escape(path)}</code></h2>",
+        f"<h2><code>{escape(title)}</code></h2>",
         _text(operation.get("description", operation["summary"])),
     ]
     if sample := operation.get("x-curl"):
         parts.append(f"<pre>{escape(sample)}</pre>")
-    fields = [(p["name"], p["schema"]) for p in operation.get("parameters", ())]
     if fields:
-        rows = [(name, _kind(schema), schema.get("description", "")) for name, schema in fields]
+        rows = [(name, _kind(one), one.get("description", "")) for name, one in fields.items()]
         parts.append(_table(("field", "values", "meaning"), rows))
     answers = [
         (status, ", ".join(answer.get("content", ())), answer["description"])
@@ -54,7 +70,9 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> list[str]:
 def _kind(schema: dict[str, Any]) -> str:
     if "enum" in schema:
         return " | ".join(schema["enum"])
-    return "list" if schema.get("type") == "array" else str(schema.get("type", ""))
+    kind = schema.get("type", "")
+    name = str(kind[0] if isinstance(kind, list) else kind)  # the other one is null
+    return {"array": "list", "boolean": "true | false", "string": "text"}.get(name, name)
 
 
 def _text(text: str) -> str:
