@@ -7,14 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.chroma_folders import chroma, create, vectors
-from tests.support.chroma_servers import RealServer
 from tests.support.command_line import Tribal
 from tests.support.examples import memories, memory
 from tests.support.old_chroma import unpack
 from tribal_mcp import open_store
 from tribal_mcp.stores.chroma.store import ChromaStore
-from tribal_mcp.stores.chroma_server.http import ChromaServer
-from tribal_mcp.stores.chroma_server.store import ChromaServerStore
 
 pytestmark = pytest.mark.anyio
 
@@ -101,14 +98,6 @@ def test_an_empty_collection_names_those_that_hold_memories(
         assert "holds 0 memories in 'memories'" in said
         assert "Other collections: 'others' (1 memory)" in said
         assert ".pending" not in said
-
-
-async def test_a_server_names_its_collections(chroma_server: RealServer, tmp_path: Path) -> None:
-    server = ChromaServer(chroma_server.url)
-    async with ChromaServerStore(server, "counted-here", own_folder=tmp_path) as store:
-        await store.upsert([memory(1), memory(2, embedding=None)])
-        assert (await store.counts())["counted-here"] == 2
-        assert not any(name.endswith(".pending") for name in await store.counts())
 
 
 def _of_another_program(folder: Path) -> None:

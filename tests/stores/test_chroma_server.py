@@ -104,3 +104,11 @@ def test_commands_for_files_refuse_a_server(
     monkeypatch.setenv("TRIBAL_CHROMA_URL", chroma_server.url)
     done = tribal(*command)
     assert (done.code, "only the files of a folder" in done.err) == (2, True)
+
+
+async def test_a_server_names_its_collections(chroma_server: RealServer, tmp_path: Path) -> None:
+    server = ChromaServer(chroma_server.url)
+    async with ChromaServerStore(server, "counted-here", own_folder=tmp_path) as store:
+        await store.upsert([memory(1), memory(2, embedding=None)])
+        assert (await store.counts())["counted-here"] == 2
+        assert not any(name.endswith(".pending") for name in await store.counts())
