@@ -9,6 +9,7 @@ import sqlite3
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from copy import deepcopy
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -73,11 +74,11 @@ def mutated_value(dice: random.Random, root: Any) -> Any:  # noqa: ANN401 - any 
         case 1 if len(places) > 1 and key != "root":
             del parent[key]
         case 2 if isinstance(parent, list):
-            parent.append(parent[key])
+            parent.append(deepcopy(parent[key]))
         case 3 if isinstance(parent, dict) and key != "root":
             parent[dice.choice(["", "id", "\ud800", "x"])] = parent.pop(key)
         case _:
-            parent[key] = dice.choice(_VALUES)
+            parent[key] = deepcopy(dice.choice(_VALUES))
     return places[0][0]["root"]
 
 

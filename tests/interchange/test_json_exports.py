@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.interchange.samples import SAMPLES, read_sample, source_at, source_of
+from tribal_mcp.errors import BundleError
 from tribal_mcp.interchange.convert import Conversion
 from tribal_mcp.interchange.formats import recognise
 from tribal_mcp.portability.choices import MemorySource
@@ -193,3 +194,11 @@ def test_nothing_in_html_is_run_or_fetched() -> None:
     text = "Prompted\xa0<script>alert(1)</script>Look <img src='http://x.example/a'>here<br>"
     _, (entry,) = read(html(text))
     assert entry.content == "alert(1)Look here"
+
+
+def test_html_is_read_in_blocks_after_a_long_style_and_an_unclosed_tag_is_refused() -> None:
+    style = f"<style>{'.a{margin:0}' * 50_000}</style>"
+    _, entries = read(style + html("Prompted\xa0Hello<br>") * 3, "gemini-takeout")
+    assert [entry.content for entry in entries] == ["Hello"]
+    with pytest.raises(BundleError, match="not closed"):
+        read(html("Prompted\xa0Hello<br>") + "<a " * 500_000, "gemini-takeout")

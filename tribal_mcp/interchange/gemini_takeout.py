@@ -55,7 +55,9 @@ _HOURS = {
 }  # fmt: skip
 """Zones of the United States as in RFC 822, and of the European Union."""
 _LOOKED_AT = 10
-_UNFINISHED_CHARS = 4 * MIB
+_ACTIVITY_CHARS = 4 * MIB
+_UNCLOSED_CHARS = MIB
+"""The parser reads an unclosed tag again with each block."""
 
 _OTHER = "activity of another product"
 _EMPTY = "activity without a prompt"
@@ -194,7 +196,9 @@ def _outer_cells(source: Source, path: str) -> Iterator[dict[str, str]]:
                 parser.feed(decoder.decode(block))
             except (AssertionError, ValueError):
                 raise BundleError(f"{path!r:.80} is not valid HTML.") from None
-            if len(parser.rawdata) + parser.size > _UNFINISHED_CHARS:
+            if len(parser.rawdata) > _UNCLOSED_CHARS:
+                raise BundleError(f"{path!r:.80} is not valid HTML: a tag is not closed.")
+            if parser.size > _ACTIVITY_CHARS:
                 raise BundleError(f"{path!r:.80} has an activity of more than 4 MiB.")
             yield from parser.found
             parser.found.clear()
