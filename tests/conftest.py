@@ -17,7 +17,14 @@ SLOW = {
     *("http_api", "mcp_server", "worker"),
     *("test_bombs", "test_change_model", "test_chroma_server", "test_chroma_server_failures"),
     *("test_contract", "test_copy_between_servers", "test_copy_store", "test_demo", "test_guide"),
-    *("test_path_races", "test_publishing", "test_readme", "test_recall", "test_reembed"),
+    *(
+        "test_path_races",
+        "test_publishing",
+        "test_readme",
+        "test_recall",
+        "test_recall_quality",
+        "test_reembed",
+    ),
     *("test_search", "test_since", "test_two_stores"),
 }
 """Packages and modules of tests that start many processes or take long; see `make quick`."""

@@ -51,6 +51,7 @@ def test_a_period_is_recognized(question: str, period: str) -> None:
         "2026-13",
         "invoice 20265",
         "0000-01",
+        "9999-12-31",
     ],
 )
 def test_other_words_and_impossible_dates_are_no_period(question: str) -> None:

@@ -290,6 +290,17 @@ async def test_a_chain_that_matches_never_crowds_out_other_memories(
         assert sorted(found[2:]) == [f"memory-{n}" for n in range(200, 204)]
 
 
+async def test_a_chain_never_crowds_out_weaker_matches(store: SearchableStore) -> None:
+    chain = [
+        fact(n, f"The budget of Atlas is {n} euros", supersedes=f"memory-{n - 1}" if n else None)
+        for n in range(40)
+    ]
+    await fill(store, *chain, fact(50, "Atlas has a team"), fact(51, "Nobody knows the weather"))
+    found = await asked(store, "What is the budget of Atlas in euros?", no_embedder, count=5)
+    assert ids(found) in (["memory-39", "memory-0"], ["memory-39", "memory-0", "memory-50"])
+    assert ids(await asked(store, "budget 39 9999-12-31", no_embedder, count=1)) == ["memory-39"]
+
+
 async def test_recall_says_when_nothing_fits_and_leaves_weak_matches_out_otherwise(
     store: SearchableStore,
 ) -> None:

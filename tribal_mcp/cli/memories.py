@@ -65,10 +65,12 @@ def remember_command(*, as_json: bool, **arguments: object) -> None:
 @date_to
 @as_json
 def recall_command(*, as_json: bool, query: tuple[str, ...], **arguments: object) -> None:
-    """Find memories that answer a question, the best match first: by semantic search if the
-    embedding model is available, otherwise by keyword search."""  # noqa: D205, D209 - the text of the help page
+    """Find memories that answer a question, the best match first: by semantic and keyword
+    search, or keyword search alone if the embedding model is not available."""  # noqa: D205, D209 - the text of the help page
     result = cast("RecallResult", run("recall", {"query": " ".join(query), **arguments}))
-    search = {"meaning": "semantic search", "words": "keyword search"}[result.searched_by]
+    search = {"meaning": "semantic and keyword search", "words": "keyword search"}[
+        result.searched_by
+    ]
     found = memories(len(result.hits))
     show(result, f"{found} ({search})", as_json=as_json)
 

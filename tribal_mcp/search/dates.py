@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import MAXYEAR, UTC, date, datetime, timedelta
 
 from tribal_mcp.search.folding import fold
 
@@ -106,12 +106,13 @@ def mentioned_period(question: str, now: datetime) -> Period | None:
     """
     today, folded = now.astimezone(UTC).date(), fold(question)
     try:
-        return (
+        found = (
             _iso(folded) or _named(question, folded, today) or _asian(folded, today)
             or _relative(folded, today) or _year(folded)
         )  # fmt: skip
     except ValueError:  # no such day, as 31 June
         return None
+    return found if found and found.last.year < MAXYEAR else None
 
 
 def _iso(folded: str) -> Period | None:

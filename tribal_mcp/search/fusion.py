@@ -15,7 +15,7 @@ _IN_PERIOD = 0.2
 """Added to a memory from the period that the question mentions."""
 _UNRELATED = 0.1
 """A memory with a lower score is not in the ranking."""
-_SURE, _SURE_FOR_WORDS = 0.36, 0.3
+_SURE, _SURE_FOR_WORDS = 0.4, 0.3
 """A lower score is weak: the memory is probably unrelated."""
 _ENOUGH = 20
 """Cosines from which the usual one is computed; fewer say little."""

@@ -190,10 +190,13 @@ async def _chains(search: Search, count: int) -> tuple[dict[str, Scored], list[C
             ordered = [o for o in ordered if not o.is_weak or o.score >= _NEAR * best]
         else:
             ordered = ordered[:_WEAK]
-        unread = [one.id for one in ordered if one.id not in known.entries]
-        known = known.joined(await Corrections.of(search.store, unread[: 2 * count]))
-        chains = chains_of([one.id for one in ordered], known, search.filters)
-        if len(chains) >= count or not new or ordered[-1].is_weak:
+        while len(chains) < count:
+            unread = [one.id for one in ordered if one.id not in known.entries]
+            if not unread:
+                break
+            known = known.joined(await Corrections.of(search.store, unread[: 2 * count]))
+            chains = chains_of([one.id for one in ordered], known, search.filters)
+        if len(chains) >= count or not new:
             break
     return matches, chains[:count], known
 
@@ -205,7 +208,7 @@ def _describe_matches(
     result.weak = bool(chains) and all(one.is_weak for one in matches.values())
     if result.weak:
         result.notes.append(
-            "Nothing fits the question well. What follows is the nearest, probably unrelated."
+            "Nothing fits the question well. What follows is the nearest and may be unrelated."
         )
     if period is not None:
         result.notes.append(
