@@ -24,12 +24,14 @@ from tribal_mcp.text import counted
 if TYPE_CHECKING:
     from tribal_mcp.interchange.convert import Conversion
     from tribal_mcp.interchange.formats import Recognition
+    from tribal_mcp.interchange.source import Source
 
 BUNDLE = "bundle"
 """The name of this program's own format."""
 
 NOT_IMPORTED = "Nothing was imported."
 _ENTRY_KEYS = {"id", "content", "created_at"}
+_BUNDLE_KEYS = {"manifest", "entries", "deleted", "integrity"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,12 +168,20 @@ def _recognised(
         return formats.named(request.format, source)
     if request.mapping:
         return formats.mapped(source)
+    if _is_meant_as_bundle(source):
+        return None
     found = formats.recognise(source)
     if found and plain and found.evidence.certainty <= POSSIBLE:
         path = source.file
         if path is not None and source.peek(path).keys >= _ENTRY_KEYS:
             return None
     return found
+
+
+def _is_meant_as_bundle(source: "Source") -> bool:
+    """Whether a file has the keys of a bundle and no others, even if the bundle is not valid."""
+    keys = source.peek(source.file).keys if source.file is not None else frozenset()
+    return "manifest" in keys and keys <= _BUNDLE_KEYS
 
 
 def _converted(
@@ -223,6 +233,8 @@ def _unknown(request: ImportRequest, origin: Origin, problem: BundleError | None
     from tribal_mcp.interchange.formats import formats, mappable  # noqa: PLC0415 - as above
     from tribal_mcp.interchange.source import Source  # noqa: PLC0415
 
+    if problem and _is_meant_as_bundle(Source(origin)):
+        return problem
     said = str(problem or f"{origin.name!r:.80} is not a bundle. {NOT_IMPORTED}")
     given: dict[str, Any] = {"input_path": request.input_path} if request.input_path else {}
     if table := mappable(Source(origin)):
