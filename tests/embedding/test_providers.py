@@ -12,15 +12,24 @@ import numpy as np
 import pytest
 
 from tests.support.embedding_server import EmbeddingServer, embedding_server, words_vector
+from tests.support.examples import memory
 from tribal_mcp.config import Settings, load
 from tribal_mcp.embedding import providers
 from tribal_mcp.embedding.base import BATCH
 from tribal_mcp.embedding.http import HttpEmbedder
 from tribal_mcp.embedding.providers import PROVIDERS, embedder_of, settings_for
 from tribal_mcp.errors import EmbedderError
+from tribal_mcp.portability.bundle.portable import PortableBundle
 from tribal_mcp.portability.known_models import dimensions_of
-from tribal_mcp.portability.manifest import EmbeddingMetadata, create_embedding_metadata
+from tribal_mcp.portability.manifest import (
+    EmbeddingManifest,
+    EmbeddingMetadata,
+    create_embedding_metadata,
+)
+from tribal_mcp.portability.vectors import as_vector
+from tribal_mcp.services.import_export import import_memories
 from tribal_mcp.stores.base import StoreState
+from tribal_mcp.stores.in_memory import InMemoryStore
 
 pytestmark = pytest.mark.anyio
 
@@ -280,6 +289,22 @@ async def test_a_model_gets_the_prefixes_that_its_authors_ask_for(
     await embedder.embed(["tea"])
     await embedder.embed(["tea"], query=True)
     assert [asked["input"] for asked in server.requests] == [[document], [query]]
+
+
+@pytest.mark.parametrize("prefix", ["", "search_document: ", "another model: "])
+async def test_a_bundle_whose_texts_were_embedded_without_the_prefix_is_from_the_same_model(
+    server: EmbeddingServer, monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    changes = {"TRIBAL_EMBEDDING_MODEL": "nomic-embed-text-8"}
+    embedder = embedder_of(set_to(monkeypatch, **server.settings() | changes), EMPTY)
+    assert embedder is not None
+    entries = [
+        memory(n, content=text, embedding=as_vector(words_vector(prefix + text, 8)))
+        for n, text in enumerate(("tea", "coffee", "water"))
+    ]
+    bundle = PortableBundle(EmbeddingManifest(embedder.identity), entries)
+    summary = await import_memories(bundle, InMemoryStore(), embedder=embedder)
+    assert summary.vectors_kept == (0 if "another" in prefix else 3)
 
 
 async def test_models_of_hugging_face_are_asked_by_name(

@@ -4,7 +4,7 @@ A key comes from the provider's usual environment variable, and is never written
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -206,6 +206,16 @@ def settings_for(model: EmbeddingMetadata) -> str:
         settings.append(key)
     *first, last = settings
     return f"set {', '.join(first)} and {last}" if first else f"set {last}"
+
+
+def without_prefixes(embedder: Embedder) -> Embedder | None:
+    """The embedder as it was before it had prefixes, and as other programs may use its model.
+
+    None if it has no prefix for documents.
+    """
+    if isinstance(embedder, HttpEmbedder | SentenceTransformersEmbedder) and embedder.prefixes[0]:
+        return replace(embedder, prefixes=("", ""))
+    return None
 
 
 _CHOOSES_DIMENSIONS = {"openai": "dimensions", "google": "outputDimensionality"}

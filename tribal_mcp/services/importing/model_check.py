@@ -1,5 +1,6 @@
 """Checks that the model a bundle names made its vectors: embeds a few texts and compares."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -7,6 +8,7 @@ import anyio.to_thread
 import numpy as np
 
 from tribal_mcp.embedding.base import Embedder
+from tribal_mcp.embedding.providers import without_prefixes
 from tribal_mcp.errors import EmbedderError
 from tribal_mcp.portability.memory import MemoryEntry, own_model
 from tribal_mcp.portability.vectors import Vector
@@ -56,10 +58,11 @@ async def check_model(source: EntrySource, embedder: Embedder | None) -> ModelCh
     if not sample:
         return ModelCheck()
     try:
-        made = await embedder.embed([entry.content for entry in sample])
+        middle = await _median_cosine(embedder, sample)
+        if middle < AGREES and (plain := without_prefixes(embedder)) is not None:
+            middle = max(middle, await _median_cosine(plain, sample))
     except EmbedderError as error:
         return ModelCheck(note=f"Can't check that {named} made the vectors. {error}")
-    middle = median(_cosine(e.embedding, v) for e, v in zip(sample, made, strict=True))
     if middle >= AGREES:
         return ModelCheck()
     return ModelCheck(
@@ -67,6 +70,11 @@ async def check_model(source: EntrySource, embedder: Embedder | None) -> ModelCh
         note=f"The bundle names {named}, but another model made its vectors: the median cosine "
         f"with new vectors of {counted(len(sample), 'text')} is {middle:.2f}.",
     )
+
+
+async def _median_cosine(embedder: Embedder, sample: Sequence[MemoryEntry]) -> float:
+    made = await embedder.embed([entry.content for entry in sample])
+    return median(_cosine(e.embedding, v) for e, v in zip(sample, made, strict=True))
 
 
 def _cosine(one: Vector | None, two: Vector) -> float:
