@@ -214,7 +214,7 @@ async def attempt(
         answer = server.ask(method, path, body, Authorization=f"Bearer {READ_TOKEN}")
         if answer.status == 200:
             return ""
-        assert answer.problem == (403, "not_permitted")
+        assert answer.problem in {(403, "not_permitted"), (404, "store_missing")}
         return str(answer.json["detail"])
     async with authorised(server, READ_TOKEN, interface) as client:
         result = await client.call_tool(tool, arguments)

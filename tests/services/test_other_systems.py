@@ -237,3 +237,20 @@ async def test_a_mapping_that_does_not_fit_is_refused(  # noqa: PLR0917 - one ro
     with pytest.raises(TribalError, match=message):
         await imported(context, written(tmp_path / name, text), mapping=mapping)
     assert not await memories(context)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"manifest": null, "entries": [{"id": "1", "content": "a", "created_at": "2026-01-01"}]}',
+        '{"manifest": 1, "entries": [{"content": "a"}]}',
+        '{"manifest": {"schema_version": "9.9"}}\n{"content": "a"}\n',
+    ],
+    ids=["null", "a number", "an unknown version"],
+)
+async def test_a_damaged_bundle_is_not_read_as_another_format(
+    context: Context, tmp_path: Path, text: str
+) -> None:
+    with pytest.raises(BundleError, match="manifest|version"):
+        await imported(context, written(tmp_path / "bundle.json", text))
+    assert not await memories(context)
