@@ -112,7 +112,8 @@ class Campaign:
             self._note("not repeatable", failed, [again.message])
         elif wrong := self._wrong(last, [self.after]):
             self._note("wrong when repeated", failed, wrong)
-        if "damaged" in answer.message or "malformed" in answer.message:
+        blame = answer.message.replace("is not damaged", "")
+        if "damaged" in blame or "malformed" in blame:
             self._note("called damage", failed, [answer.error])
 
     def _wrong(self, found: Found, expected: list[power.Held]) -> list[str]:

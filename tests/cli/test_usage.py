@@ -23,7 +23,7 @@ def test_help_lists_commands_in_the_order_of_use(tribal: Tribal) -> None:
         "remember", "recall", "list", "show", "forget", "export", "import", "undo", "history",
         "discover", "stats", "where", "copy", "setup", "reembed", "check", "rescue", "serve",
     ]  # fmt: skip
-    assert "docs/settings.md" in out
+    assert "`tribal-mcp where`" in out
 
 
 @pytest.mark.parametrize("columns", ["80", "100"])

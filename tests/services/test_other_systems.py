@@ -251,6 +251,6 @@ async def test_a_mapping_that_does_not_fit_is_refused(  # noqa: PLR0917 - one ro
 async def test_a_damaged_bundle_is_not_read_as_another_format(
     context: Context, tmp_path: Path, text: str
 ) -> None:
-    with pytest.raises(BundleError, match="manifest|version"):
+    with pytest.raises(BundleError, match=r"manifest|version"):
         await imported(context, written(tmp_path / "bundle.json", text))
     assert not await memories(context)

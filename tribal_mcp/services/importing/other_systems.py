@@ -113,8 +113,6 @@ def _open(context: Context, request: ImportRequest, stack: ExitStack) -> Opened:
             file = _unwrapped(context, request, origin.file, scratch)
             reader = BundleReader(file, context.limits, scratch=scratch)
         except BundleError as error:
-            if _is_bundle(origin):
-                raise
             problem = error
     if reader and (request.format or reader.manifest.embedding):
         return Opened(reader)
@@ -124,13 +122,6 @@ def _open(context: Context, request: ImportRequest, stack: ExitStack) -> Opened:
             raise _unknown(request, origin, problem)
         return Opened(reader)
     return _converted(context, request, origin, found, scratch)
-
-
-def _is_bundle(origin: FileOrigin) -> bool:
-    """Whether a file that can't be read as a bundle is a damaged one, and nothing else."""
-    from tribal_mcp.interchange.source import Source  # noqa: PLC0415 - as below
-
-    return bool({"manifest", "entries"} & Source(origin).peek(origin.name).keys)
 
 
 def _origin(context: Context, request: ImportRequest, stack: ExitStack) -> Origin:
