@@ -55,6 +55,8 @@ class KeywordSearch:
     def __init__(self, query: str, hints: str = "") -> None:
         self.keywords: list[Keyword] = keywords_of(query, hints)
         self._matches: list[_Match] = []
+        self._seen = [False] * len(self.keywords)
+        self._none = (0.0,) * len(self.keywords)
         self._texts = 0
         self._length = 0
 
@@ -64,13 +66,22 @@ class KeywordSearch:
             folded = fold_with_parts(text)
             self._texts += 1
             self._length += len(folded)
-            counts = tuple(keyword.count(folded) for keyword in self.keywords)
-            typos = tuple(
-                0.0 if count else keyword.misspelled(folded)
-                for keyword, count in zip(self.keywords, counts, strict=True)
-            )
-            if any(counts) or any(typos):
-                self._matches.append(_Match(memory_id, len(folded), counts, typos))
+            counts = [keyword.count(folded) for keyword in self.keywords]
+            has = any(counts)
+            if has and not all(self._seen):
+                self._seen = [s or c > 0 for s, c in zip(self._seen, counts, strict=True)]
+            typos = self._typos(folded)
+            if has or any(typos):
+                self._matches.append(_Match(memory_id, len(folded), tuple(counts), typos))
+
+    def _typos(self, folded: str) -> tuple[float, ...]:
+        """How often a text has each keyword that no text had so far, with a typo."""
+        if all(self._seen):
+            return self._none
+        return tuple(
+            0.0 if seen else keyword.misspelled(folded)
+            for keyword, seen in zip(self.keywords, self._seen, strict=True)
+        )
 
     def best(self, count: int, without: Collection[str] = ()) -> list[Ranked]:
         """The best matches, best first; ties keep the order of adding.

@@ -11,7 +11,7 @@ _LETTERS = str.maketrans(
 )
 _HAN = re.compile("[\u4e00-\u9fff]")
 
-_CAMEL = re.compile("[a-z0-9][A-Z]")
+_CAMEL = re.compile("[A-Z](?<=[a-z0-9].)")  # capitals are rare, so they come first
 _WORD = re.compile(r"\w+", re.ASCII)
 _CAMEL_BREAK = re.compile("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 

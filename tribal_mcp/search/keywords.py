@@ -86,7 +86,11 @@ class Keyword:
 
     def count(self, text: str) -> float:
         """How often a folded text has it."""
-        return sum(self._count(form, text) for form in self.forms if form.root in text)
+        found = 0.0
+        for form in self.forms:  # a loop: this is called for every keyword and text
+            if form.root in text:
+                found += self._count(form, text)
+        return found
 
     def misspelled(self, text: str) -> float:
         """How often a folded text has a word that is one typo away from this one."""
