@@ -58,3 +58,12 @@ def test_a_directory_on_a_file_system_without_directory_sync_is_accepted(
 
     monkeypatch.setattr(atomic, "fsync_file", refuse)
     fsync_directory(tmp_path)
+
+
+def test_a_link_in_the_place_of_the_temporary_file_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "outside").write_bytes(b"kept")
+    (tmp_path / "a.part").symlink_to("outside")
+    with pytest.raises(OSError, match="symbolic links"):
+        write_atomically(tmp_path / "a.json", b"new")
+    assert (tmp_path / "outside").read_bytes() == b"kept"
+    assert not (tmp_path / "a.json").exists()

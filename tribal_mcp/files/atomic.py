@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, Literal
 
 if sys.platform == "darwin":
     import fcntl
@@ -30,12 +31,21 @@ def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
     """
     part = path.with_suffix(".part")
     with naming(part):
-        with part.open("wb") as file:
+        with open_own(part, "wb") as file:
             file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
             fsync_file(file.fileno())
         part.replace(path)
     fsync_directory(path.parent)
+
+
+def open_own(path: Path, mode: Literal["rb", "wb", "ab", "r+b"]) -> BinaryIO:
+    """Open one of this program's own files; a link in its place is an OSError."""
+    return open(path, mode, opener=_not_following)
+
+
+def _not_following(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 @contextmanager

@@ -23,7 +23,10 @@ Whole = Annotated[int, Field(strict=True)]
 # As an enum, a schema would refer to a definition, and not every client follows a reference.
 _listed = GetPydanticSchema(
     lambda choices, handler: handler.generate_schema(
-        Annotated[Literal[tuple(choice.value for choice in choices)], AfterValidator(choices)]
+        Annotated[
+            Literal[tuple(choice.value for choice in choices)],
+            AfterValidator(lambda value: choices(value)),  # noqa: PLW0108 - since 3.12 enums take several
+        ]
     )
 )
 OnConflict = Annotated[ConflictResolution, _listed]

@@ -25,6 +25,7 @@ from tribal_mcp.files.atomic import (
     fsync_file,
     make_private,
     naming,
+    open_own,
     write_atomically,
 )
 from tribal_mcp.next_steps import NextStep
@@ -143,7 +144,7 @@ class OpenPoint:
                 _try_lock(self._lock)
                 _cut_incomplete_line(path)
                 self._begun = True
-            with naming(path), path.open("ab") as file:
+            with naming(path), open_own(path, "ab") as file:
                 after = {e.id: stamp(e) for e in change.entries} | dict(change.forget)
                 file.writelines(_line(i, was, after.get(i)) for i, was in before.items())
                 file.flush()
@@ -345,7 +346,12 @@ class RestorePoints:
 
     def _lines(self, point: Point) -> Iterator[dict[str, Any]]:
         path = self.changes(point.id)
-        with self.explained(), suppress(FileNotFoundError), naming(path), path.open("rb") as file:
+        with (
+            self.explained(),
+            suppress(FileNotFoundError),
+            naming(path),
+            open_own(path, "rb") as file,
+        ):
             for line in file:
                 if line.endswith(b"\n"):  # else it was killed before it changed anything
                     yield orjson.loads(line)
@@ -431,6 +437,6 @@ def _held(was: dict[str, Any] | int | None) -> Held:
 def _cut_incomplete_line(path: Path) -> None:
     if not path.exists():
         return
-    with naming(path), path.open("r+b") as file:
+    with naming(path), open_own(path, "r+b") as file:
         complete = sum(len(line) for line in file if line.endswith(b"\n"))
         file.truncate(complete)
