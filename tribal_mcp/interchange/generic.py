@@ -19,6 +19,7 @@ from tribal_mcp.interchange.base import (
     only_file,
     unlike,
 )
+from tribal_mcp.interchange.csv_parquet import csv_head, csv_rows, parquet_columns, parquet_rows
 from tribal_mcp.interchange.mapping import (
     EMPTY,
     FIELDS,
@@ -32,7 +33,6 @@ from tribal_mcp.interchange.mapping import (
 )
 from tribal_mcp.interchange.reading import items, json_lines, object_of
 from tribal_mcp.interchange.source import Source
-from tribal_mcp.interchange.tables import csv_head, csv_rows, parquet_columns, parquet_rows
 from tribal_mcp.interchange.vectors import Vectors
 
 _SHOWN = 20

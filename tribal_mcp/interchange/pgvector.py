@@ -16,10 +16,10 @@ from tribal_mcp.interchange.base import (
     unlike,
 )
 from tribal_mcp.interchange.conventions import FIELDS, LEFT_OUT, Record, item_of
+from tribal_mcp.interchange.csv_parquet import csv_head, csv_rows
 from tribal_mcp.interchange.mapping import items_of
 from tribal_mcp.interchange.reading import object_of, parsed
 from tribal_mcp.interchange.source import Source
-from tribal_mcp.interchange.tables import csv_head, csv_rows
 from tribal_mcp.interchange.vectors import Vectors, without
 from tribal_mcp.portability.bundle.entries import RejectedEntry
 

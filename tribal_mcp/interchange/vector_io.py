@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 from tribal_mcp.errors import BundleError
 from tribal_mcp.interchange.base import CERTAIN, Evidence, Format, Item, Options, unlike
 from tribal_mcp.interchange.conventions import FIELDS, LEFT_OUT, Record, item_of
+from tribal_mcp.interchange.csv_parquet import parquet_rows
 from tribal_mcp.interchange.reading import whole_json
 from tribal_mcp.interchange.source import Source
-from tribal_mcp.interchange.tables import parquet_rows
 from tribal_mcp.interchange.vectors import Vectors, without
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 

@@ -17,7 +17,7 @@ from tribal_mcp.services.left_out import describe_missing, no_store, without_col
 from tribal_mcp.services.maintenance.what_is_left import what_is_left
 from tribal_mcp.services.requests import CheckRequest, ExportRequest
 from tribal_mcp.services.results import CheckResult, FolderProblem, RescueResult
-from tribal_mcp.stores.chroma.rescue import Salvage
+from tribal_mcp.stores.chroma.rescue import Rescue
 from tribal_mcp.stores.chroma.store import ChromaStore
 from tribal_mcp.stores.restore_points import RestorePoints
 
@@ -90,7 +90,7 @@ async def run_rescue(context: Context, request: ExportRequest) -> RescueResult:
     )
 
 
-async def _rescue(context: Context, writer: partial[BundleWriter]) -> tuple[int, Salvage]:
+async def _rescue(context: Context, writer: partial[BundleWriter]) -> tuple[int, Rescue]:
     """Rescue the store of the settings.
 
     Raises:
@@ -114,7 +114,7 @@ async def _rescue(context: Context, writer: partial[BundleWriter]) -> tuple[int,
     return count, salvage
 
 
-async def rescue_store(store: ChromaStore, writer: partial[BundleWriter]) -> tuple[int, Salvage]:
+async def rescue_store(store: ChromaStore, writer: partial[BundleWriter]) -> tuple[int, Rescue]:
     """Write what is readable to a bundle; the count of memories, and what was lost.
 
     Args:
@@ -122,7 +122,7 @@ async def rescue_store(store: ChromaStore, writer: partial[BundleWriter]) -> tup
         writer: makes the writer of a manifest.
     """
 
-    def write(salvage: Salvage) -> tuple[int, Salvage]:
+    def write(salvage: Rescue) -> tuple[int, Rescue]:
         dimensions = (salvage.main.dimension or 0) if salvage.main else 0
         embedding = salvage.identity or EmbeddingMetadata(UNKNOWN_MODEL, dimensions)
         bundle = writer(

@@ -73,7 +73,7 @@ class Part:
         }
 
 
-class Salvage:
+class Rescue:
     """What can be read of a store.
 
     Args:

@@ -39,7 +39,7 @@ from tribal_mcp.stores.chroma.files.tables import DOCUMENT
 from tribal_mcp.stores.chroma.folder import ChromaFolder
 from tribal_mcp.stores.chroma.journal import Batch
 from tribal_mcp.stores.chroma.repair import repair
-from tribal_mcp.stores.chroma.rescue import Part, Salvage
+from tribal_mcp.stores.chroma.rescue import Part, Rescue
 from tribal_mcp.stores.chroma.salvage import SalvagedFiles
 from tribal_mcp.stores.chroma.session import Sessions, in_thread, session_on
 from tribal_mcp.stores.chroma.write import apply_batch, writable_collection
@@ -378,7 +378,7 @@ class ChromaStore:
         """
         return await self._maintain(partial(repair, self._folder, self._name))
 
-    async def rescue(self, use: Callable[[Salvage], T]) -> T:
+    async def rescue(self, use: Callable[[Rescue], T]) -> T:
         """Use what can still be read of the folder, without Chroma and without any change.
 
         Raises:
@@ -395,7 +395,7 @@ class ChromaStore:
                 journal = self._folder.journal.read()
                 batch = journal if journal and journal.collection == self._name else None
                 pages = partial(part, from_pages=True)
-                return use(Salvage(part(from_pages=False), pages, batch))
+                return use(Rescue(part(from_pages=False), pages, batch))
 
         return await self._maintain(reading)
 
