@@ -77,6 +77,21 @@ def test_a_request_to_forget_is_no_memory_and_takes_out_what_it_names() -> None:
     assert texts(chat(bio("Forget that likes tea", 99), bio("Likes tea.", 100))) == ["Likes tea."]
 
 
+def test_a_memory_saved_again_after_it_was_forgotten_is_saved_in_any_order() -> None:
+    parts = [chat(bio("Likes tea.", t)) for t in (100, 300)]
+    forget = chat(bio("Forget that likes tea", 200))
+    for chats in ([*parts, forget], [*parts[::-1], forget]):
+        conversion, (entry,) = read(*chats)
+        assert entry.created_at.timestamp() == 300
+        assert (conversion.found, conversion.left_out[REPEATED]) == (3, 1)
+
+
+def test_forget_me_nots_are_no_request_to_forget() -> None:
+    assert texts(chat(bio("Forget-me-nots are her flowers."))) == [
+        "Forget-me-nots are her flowers."
+    ]
+
+
 def test_messages_on_branches_that_were_edited_away_are_left_out() -> None:
     conversation = chat(said("a"), said("b"), bio("Kept."))
     conversation["mapping"]["x"] = {"message": bio("Edited away.", 900), "parent": "m0"}

@@ -41,6 +41,18 @@ def test_a_row_of_13_x_has_no_text(tmp_path: Path) -> None:
     assert len(read_sample(source_at(path))[1]) == 2
 
 
+def test_a_database_whose_sessions_have_the_older_name_gives_the_same_ids(tmp_path: Path) -> None:
+    path = tmp_path / "claude-mem.db"
+    path.write_bytes((SAMPLES / "claude-mem.db").read_bytes())
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for table in ("observations", "session_summaries", "sdk_sessions"):
+            connection.execute(
+                f"ALTER TABLE {table} RENAME COLUMN memory_session_id TO sdk_session_id"
+            )
+    older, newer = (read_sample(source_at(p))[1] for p in (path, SAMPLES / "claude-mem.db"))
+    assert [e.id for e in older] == [e.id for e in newer]
+
+
 def test_an_older_row_is_its_text() -> None:
     _, (entry,) = _export(_observation(text="the finding", facts=None, concepts=None))
     assert entry.content == "the finding"

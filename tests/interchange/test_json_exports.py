@@ -162,6 +162,17 @@ def test_gemini_leaves_out_other_products_and_activity_without_a_prompt() -> Non
     assert recognise(source_of(json.dumps([other]).encode())) is None
 
 
+def test_gemini_removes_prompted_only_before_a_prompt() -> None:
+    _, (entry,) = read([{**ACTIVITY, "title": "Why was I Prompted twice?"}])
+    assert entry.content == "Why was I Prompted twice?"
+
+
+def test_the_same_prompt_at_two_times_that_cannot_be_read_is_two_memories() -> None:
+    times = "5 janv. 2026, 15:14:15 CET", "6 janv. 2026, 15:14:15 CET"
+    _, entries = read("".join(html(f"Dit\xa0continue<br>{time}<br>") for time in times))
+    assert [entry.metadata["time"] for entry in entries] == list(times)
+
+
 def html(first: str) -> str:
     return (
         '<div class="outer-cell a"><div><div class="header-cell"><p>Gemini Apps</p></div>'
@@ -176,9 +187,11 @@ def html(first: str) -> str:
         ("Jan 5, 2026, 12:14:15 AM PST", "2026-01-05T00:14:15-08:00"),
         ("Jan 5, 2026, 3:14:15 AM GMT+05:30", "2026-01-05T03:14:15+05:30"),
         ("Jan 5, 2026, 3:14:15 AM XYZ", None),
+        ("05.01.2026, 15:14:15 MEZ", "2026-01-05T15:14:15+01:00"),
+        ("31.02.2026, 15:14:15 MEZ", None),
         ("5 janv. 2026, 15:14:15 CET", None),
     ],
-    ids=["UTC", "PST", "offset", "unknown zone", "French"],
+    ids=["UTC", "PST", "offset", "unknown zone", "German", "no such day", "French"],
 )
 def test_a_time_in_html_is_read_only_if_it_is_certain(time: str, expected: str | None) -> None:
     _, (entry,) = read(html(f"Prompted\xa0Hello<br>{time}<br><p>Hi.</p>"))

@@ -48,6 +48,13 @@ def test_the_text_of_a_point_is_found_under_each_name(field: str) -> None:
     assert entry.embedding is not None
 
 
+def test_a_date_of_a_point_and_one_in_its_metadata_are_both_kept() -> None:
+    inner = {"created_at": "2020-01-01", "n": 1}
+    payload = {"text": "x", "created_at": "2026-01-05", "metadata": inner}
+    (entry,) = _points({"id": 1, "payload": payload})
+    assert (entry.created_at.year, entry.metadata) == (2026, {"metadata": inner})
+
+
 def test_a_point_with_several_vectors_is_read_without_one() -> None:
     (entry,) = _points({"id": 1, "payload": {"text": "x"}, "vector": {"a": [1], "b": [2]}})
     assert entry.embedding is None

@@ -38,7 +38,7 @@ _NAME = "chatgpt"
 _FILE = re.compile(r"conversations(-\d+)?\.json")
 _NUMBERED = re.compile(r"^\s*\d+[.)]\s+", re.MULTILINE)
 _FENCED = re.compile(r"```(.*)```", re.DOTALL)
-_FORGET = re.compile(r"\s*forget\b(?:\s+(?:that|about))?[\s:]*", re.IGNORECASE)
+_FORGET = re.compile(r"\s*forget(?:\s+(?:that|about)\b|(?=[\s:]))[\s:]*", re.IGNORECASE)
 _BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
 _SAVED_BYTES = 64 * MIB
 _LOOKED_AT = 5
@@ -272,13 +272,16 @@ class _Memories:
         if self._size > _SAVED_BYTES:
             raise BundleError("The export has more than 64 MiB of saved memories.")
         if request := _FORGET.match(text):
-            self._revoked[_plain(text[request.end() :])] = place.time
+            revoked = _plain(text[request.end() :])
+            self._revoked[revoked] = max(place.time, self._revoked.get(revoked, _BEFORE_ALL))
             return LeftOut(place.where, _FORGETTING)
-        if text in self._saved:
-            return LeftOut(place.where, REPEATED)
         created = read_time(message.get("create_time"))
-        self._saved[text] = _Saved(place, text, created, {"recipient": "bio", **metadata})
-        return None
+        saved = _Saved(place, text, created, {"recipient": "bio", **metadata})
+        older = self._saved.get(text)
+        if older and older.place.time > place.time:
+            older, saved = saved, older
+        self._saved[text] = saved
+        return LeftOut(older.place.where, REPEATED) if older else None
 
     def replace_list(self, place: _Place, text: object) -> Item | None:
         if not isinstance(text, str) or not text.strip():

@@ -36,7 +36,9 @@ _LISTS = {
     "prompts": "user_prompts",
 }
 """The lists of an export, each with the table that holds the same records."""
-_OBSERVATION = {"memory_session_id", "project", "type", "created_at_epoch"}
+_SESSION_IDS = ("memory_session_id", "sdk_session_id")
+"""The present name of the column with the session, and the older one."""
+_OBSERVATION = {"project", "type", "created_at_epoch"}
 _SUMMARY_PARTS = {
     "request": "Request",
     "investigated": "Investigated",
@@ -65,7 +67,7 @@ class ClaudeMem(Format):
         "concepts": "tags",
         "project": "source_instance; metadata.project",
         "created_at_epoch": "created_at, in milliseconds since 1970",
-        "memory_session_id, type, files_read, …": "metadata, under their own names",
+        "memory_session_id (once sdk_session_id), type, …": "metadata, under their own names",
     }
     leaves_out: ClassVar = (_SESSION, _PROMPT, _EMPTY)
 
@@ -73,8 +75,8 @@ class ClaudeMem(Format):
         """The columns of its table, or an export with its lists."""
         if (path := source.main(_NAME)) is None:
             return None
-        if set(source.tables(path).get("observations", ())) >= _OBSERVATION:
-            return Evidence(CERTAIN, "a table `observations` with `memory_session_id`")
+        if session := _session_column(source.tables(path)):
+            return Evidence(CERTAIN, f"a table `observations` with `{session}`")
         peek = source.peek(path)
         if peek.kind == "object" and {"exportedAtEpoch", "observations"} <= peek.keys:
             return Evidence(CERTAIN, "`exportedAtEpoch` beside the list `observations`")
@@ -89,12 +91,19 @@ class ClaudeMem(Format):
                 for number, record in enumerate(items(source.origin, path, f"{name}.item"), 1):
                     yield _item(name, f"{name}, item {number:,}", record)
             return
-        if not set(tables.get("observations", ())) >= _OBSERVATION:
+        if not _session_column(tables):
             raise unlike(source, self)
         with database(source.origin, path) as db:
             for name, table in _LISTS.items():
                 for row in db.rows(table) if table in tables else ():
                     yield _item(name, f"{table}, row {row.get('id')}", row)
+
+
+def _session_column(tables: Mapping[str, list[str]]) -> str:
+    """The column with the session; empty if there is no table of observations."""
+    columns = tables.get("observations", ())
+    found = next((name for name in _SESSION_IDS if name in columns), "")
+    return found if {*columns} >= _OBSERVATION else ""
 
 
 def _item(name: str, where: str, record: Any) -> Item:  # noqa: ANN401 - any JSON value
@@ -140,7 +149,8 @@ def _texts(row: Row, name: str) -> list[str]:
 
 def _memory(name: str, row: Row, content: str) -> MemoryEntry:
     project = _text(row, "project")
-    identity = (_text(row, "memory_session_id"), str(row.get("id") or content))
+    session = next((text for name in _SESSION_IDS if (text := _text(row, name))), "")
+    identity = (session, str(row.get("id") or content))
     concepts = [*_texts(row, "concepts"), *filter(None, [_text(row, "concept")])]
     lists = {field: _texts(row, field) for field in _LISTED}
     return memory(

@@ -37,7 +37,7 @@ _PRODUCT = re.compile(r"\b(?:gemini|bard)\b", re.IGNORECASE)
 _ACTIVITY = re.compile(
     r"(?:.*/)?(?:[^/]*gemini[^/]*/[^/]+|myactivity)\.(?:json|html)", re.IGNORECASE
 )
-_PROMPTED = re.compile(r"Prompted[ \xa0]")
+_PROMPTED = re.compile(r"^Prompted[ \xa0]")
 _OUTER, _CELL = "outer-cell", "content-cell"
 _VERB = re.compile(r"^[^\xa0\n]{1,40}\xa0")
 """What the user did, before the text: "Prompted" in the user's language."""
@@ -45,15 +45,22 @@ _DATED = re.compile(r"\d{4}.*\d{1,2}[:.]\d\d|\d{1,2}[:.]\d\d.*\d{4}")
 _BLOCK = 1 << 16
 _SPACE = re.compile(r"[ \t\r\n]+")
 _BLOCKS = {"br", "p", "div", "li", "tr", "h1", "h2", "h3", "h4", "h5", "h6", "pre", "ul", "ol"}
-_TIME = re.compile(
-    r"(?P<month>[A-Z][a-z]{2}) (?P<day>\d{1,2}), (?P<year>\d{4}), "
-    r"(?P<clock>\d{1,2}:\d\d:\d\d [AP]M) (?P<zone>[A-Z]{2,4}|GMT[+-]\d{1,2}(?::\d\d)?)"
-)
+_ZONE = r" (?P<zone>[A-Z]{2,4}|GMT[+-]\d{1,2}(?::\d\d)?)"
+_TIMES = {
+    re.compile(r"(?P<time>[A-Z][a-z]{2} \d{1,2}, \d{4}, \d{1,2}:\d\d:\d\d [AP]M)" + _ZONE): (
+        "%b %d, %Y, %I:%M:%S %p"
+    ),
+    re.compile(r"(?P<time>\d{1,2}\.\d{1,2}\.\d{4}, \d{1,2}:\d\d:\d\d)" + _ZONE): (
+        "%d.%m.%Y, %H:%M:%S"
+    ),
+}
+"""Times in English and in German, each with its layout."""
 _HOURS = {
     "UTC": 0, "GMT": 0, "WET": 0, "WEST": 1, "CET": 1, "CEST": 2, "EET": 2, "EEST": 3,
+    "WEZ": 0, "WESZ": 1, "MEZ": 1, "MESZ": 2, "OEZ": 2, "OESZ": 3,
     "EDT": -4, "EST": -5, "CDT": -5, "CST": -6, "MDT": -6, "MST": -7, "PDT": -7, "PST": -8,
 }  # fmt: skip
-"""Zones of the United States as in RFC 822, and of the European Union."""
+"""Zones of the United States as in RFC 822, and of the European Union, also in German."""
 _LOOKED_AT = 10
 _ACTIVITY_CHARS = 4 * MIB
 _UNCLOSED_CHARS = MIB
@@ -73,7 +80,7 @@ class GeminiTakeout(Format):
     fields: ClassVar = {
         "details Request, or title": "content",
         "details Response, safeHtmlItem": "metadata (response), as text",
-        "time": "created_at; a time in another language stays in metadata",
+        "time": "created_at; in HTML, a time that is neither English nor German stays in metadata",
         "titleUrl, header, products, others": "metadata",
     }
     leaves_out: ClassVar = (_OTHER, _EMPTY)
@@ -130,12 +137,13 @@ def _activity(where: str, record: Record) -> Item | MemoryEntry:
 def _memory(
     where: str, prompt: str, response: str, time: str, metadata: Record
 ) -> Item | MemoryEntry:
+    """A memory; a time that can't be read is in its metadata."""
     if not prompt.strip():
         return LeftOut(where, _EMPTY)
     return memory(
         derived_id(_NAME, time, prompt),
         prompt,
-        created=_time(time),
+        created=None if "time" in metadata else _time(time),
         metadata={**metadata, "response": response},
         source_instance="gemini",
     )
@@ -158,31 +166,32 @@ def _cell_activity(where: str, cells: Record) -> Item | MemoryEntry:
         _time(time)
         metadata = {}
     except EntryError:
-        metadata, time = {"time": time}, ""
+        metadata = {"time": time}
     return _memory(where, prompt, response, time, metadata)
 
 
 def _time(text: str) -> datetime | None:
-    """A time in ISO 8601 or in English.
+    """A time in ISO 8601, in English or in German.
 
     Raises:
         EntryError: it is in another language, or in an unknown zone.
     """
-    match = _TIME.fullmatch(text.replace("\u202f", " ").replace("\xa0", " "))
+    plain = text.replace("\u202f", " ").replace("\xa0", " ")
+    found = ((layout, m) for time, layout in _TIMES.items() if (m := time.fullmatch(plain)))
+    layout, match = next(found, ("", None))
     if not match:
         return read_time(text)
     zone = match["zone"]
     hours, _, minutes = zone.removeprefix("GMT").partition(":")
     offset = _HOURS.get(zone)
     with suppress(ValueError, OverflowError):
-        day = f"{match['month']} {match['day']} {match['year']} {match['clock']}"
-        found = datetime.strptime(day, "%b %d %Y %I:%M:%S %p").replace(tzinfo=UTC)
+        moment = datetime.strptime(match["time"], layout).replace(tzinfo=UTC)
         if offset is None:
             sign = -1 if hours.startswith("-") else 1
             delta = timedelta(hours=int(hours), minutes=sign * int(minutes or 0))
         else:
             delta = timedelta(hours=offset)
-        return found.replace(tzinfo=timezone(delta))
+        return moment.replace(tzinfo=timezone(delta))
     raise EntryError(f"{text!r:.60} is not a date")
 
 

@@ -7,6 +7,7 @@ from tribal_mcp.errors import EntryError
 from tribal_mcp.interchange.base import LIKELY, Evidence, Format, Item, Options, only_file
 from tribal_mcp.interchange.conventions import FIELDS, LEFT_OUT, Record, item_of
 from tribal_mcp.interchange.reading import items, json_lines, object_of
+from tribal_mcp.interchange.records import rest_of
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.interchange.vectors import Vectors, without
 from tribal_mcp.portability.bundle.entries import RejectedEntry
@@ -30,7 +31,7 @@ class Qdrant(Format):
     fields: ClassVar = {
         "id": "id; a number as text",
         "payload.document, page_content, text, content or memory": "content",
-        "payload.metadata": "metadata, together with the other fields of the payload",
+        "payload.metadata": "metadata; under metadata if a name is in the payload too",
         "vector": "the vector, if the point has only one",
         **FIELDS,
     }
@@ -106,8 +107,7 @@ def _item(where: str, point: dict[str, Any], vectors: Vectors) -> Item:
         vector = next(iter(vector.values())) if len(vector) == 1 else None
     name = next((n for n in _TEXTS if isinstance(payload.get(n), str)), "")
     rest = without(payload, name)
-    if isinstance(inner := rest.get("metadata"), dict):
-        rest = {**without(rest, "metadata"), **inner}
+    rest = rest_of(rest)
     return item_of(
         where,
         Record(
