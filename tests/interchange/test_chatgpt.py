@@ -77,7 +77,7 @@ def test_a_request_to_forget_is_no_memory_and_takes_out_what_it_names() -> None:
     assert texts(chat(bio("Forget that likes tea", 99), bio("Likes tea.", 100))) == ["Likes tea."]
 
 
-def test_a_memory_saved_again_after_it_was_forgotten_is_saved_in_any_order() -> None:
+def test_a_memory_saved_again_after_a_request_to_forget_it_is_saved_in_any_order() -> None:
     parts = [chat(bio("Likes tea.", t)) for t in (100, 300)]
     forget = chat(bio("Forget that likes tea", 200))
     for chats in ([*parts, forget], [*parts[::-1], forget]):

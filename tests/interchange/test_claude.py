@@ -97,6 +97,12 @@ def test_conversations_are_read_on_request_without_thinking_and_tools() -> None:
     assert conversion.found == 3
 
 
+def test_a_conversation_without_messages_is_accounted_for() -> None:
+    chats = [{"uuid": "u", "name": "n", "summary": "", "chat_messages": []}]
+    conversion, _, _ = read_sample(source_of(json.dumps(chats).encode()))
+    assert conversion.left_out == {"a conversation without messages": 1}
+
+
 def test_a_malformed_part_is_rejected_with_its_place() -> None:
     value = {**MEMORIES, "memory_files": [5, {"path": "/a.md", "content": "a", "updated_at": "?"}]}
     conversion, entries, _ = read_sample(source_of(json.dumps([value, 7]).encode()))

@@ -115,6 +115,27 @@ async def test_a_record_deleted_at_the_source_is_reported_and_deleted_on_request
     assert undone.brought_back == 1
 
 
+async def test_deletions_are_not_mirrored_while_a_record_cannot_be_read(
+    context: Context, tmp_path: Path
+) -> None:
+    source = written(tmp_path / "notes.csv", "id,text,date\n1,one,2026-05-17\n2,two,2026-05-18\n")
+    await imported(context, source)
+    source.write_text("id,text,date\n1,one,2026-05-17\n2,two,18.05.2026\n")
+    with pytest.raises(UsageError, match=r"1 record can't be read \(line 3: .*not known"):
+        await imported(context, source, mirror_deletions=True)
+    assert len(await memories(context)) == 2
+
+
+@pytest.mark.parametrize("name", ["chatgpt-export-2026", "claude-conversations.json"])
+async def test_messages_that_are_not_read_again_are_not_missing(
+    context: Context, name: str
+) -> None:
+    first = await imported(context, SAMPLES / name, conversations=True)
+    result = await imported(context, SAMPLES / name, mirror_deletions=True)
+    assert first.imported > result.skipped
+    assert (result.missing, result.deleted) == (0, 0)
+
+
 async def test_a_memory_deleted_here_is_not_imported_again(
     context: Context, tmp_path: Path
 ) -> None:

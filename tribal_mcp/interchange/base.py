@@ -126,6 +126,10 @@ class Format(ABC):
         """Whether the source has fields that `Options.mapping` can name."""
         return None
 
+    def is_message(self, entry: MemoryEntry) -> bool:  # noqa: ARG002 - for formats with conversations
+        """Whether a memory was a message of a conversation, which is read only on request."""
+        return False
+
     def model(self, source: Source) -> EmbeddingMetadata | None:  # noqa: ARG002 - for formats with vectors
         """The model of the source's vectors, or None if it has none or their model is unknown."""
         return None

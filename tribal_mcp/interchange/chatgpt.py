@@ -100,6 +100,10 @@ class ChatGPT(Format):
                     yield from conversation.read(memories, options)
         yield from memories.items()
 
+    def is_message(self, entry: MemoryEntry) -> bool:
+        """It has the role of who wrote it."""
+        return "role" in entry.metadata
+
 
 def _files(source: Source) -> list[str]:
     if source.file is not None:

@@ -26,6 +26,7 @@ from tribal_mcp.interchange.base import (
 from tribal_mcp.interchange.reading import documents, object_of, read_time
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.portability.bundle.entries import RejectedEntry
+from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.vectors import kind_of
 
 _NAME = "claude"
@@ -39,6 +40,7 @@ _LOOKED_AT = 10
 _PROJECT = "a project, of which only the name is read"
 _OTHER = "a file or a record that holds no memories"
 _EMPTY = "a memory or a message without text"
+_NONE = "a conversation without messages"
 
 
 class Claude(Format):
@@ -60,7 +62,7 @@ class Claude(Format):
         "text of a message": "content; name of the conversation, sender and files: metadata",
         "summary": "content",
     }
-    leaves_out: ClassVar = (MESSAGE, _PROJECT, _OTHER, _EMPTY)
+    leaves_out: ClassVar = (MESSAGE, _PROJECT, _OTHER, _EMPTY, _NONE)
 
     def recognise(self, source: Source) -> Evidence | None:
         """Memories or conversations as only claude.ai writes them."""
@@ -81,6 +83,10 @@ class Claude(Format):
                     continue
                 for number, value in enumerate(documents(unpacked.origin, path), 1):
                     yield from _record(kind, f"{path}, item {number:,}", value, names, options)
+
+    def is_message(self, entry: MemoryEntry) -> bool:
+        """It has a conversation."""
+        return "conversation_uuid" in entry.metadata
 
 
 @contextmanager
@@ -185,6 +191,8 @@ def _memories(where: str, record: dict[str, Any], names: dict[str, str]) -> Iter
 
 def _conversation(where: str, record: dict[str, Any], options: Options) -> Iterator[Item]:
     messages = _list(record.get("chat_messages"), "chat_messages")
+    if not messages and not record.get("summary"):
+        yield LeftOut(where, _NONE)
     conversation = record.get("uuid")
     about = {"conversation_uuid": conversation, "conversation_name": record.get("name")}
     if summary := record.get("summary"):

@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 from tribal_mcp.errors import BundleError, EntryError
 from tribal_mcp.interchange.base import (
+    MESSAGE,
     REPEATED,
     Evidence,
     Format,
@@ -62,6 +63,11 @@ class Conversion:
     rejected_count: int = 0
     vectors: int = 0
     instances: set[str] = field(default_factory=set)
+
+    @property
+    def reads_messages(self) -> bool:
+        """Whether the messages of conversations, if it has any, are among its records."""
+        return not self.left_out[MESSAGE]
 
     @property
     def found(self) -> int:

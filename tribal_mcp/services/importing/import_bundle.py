@@ -32,6 +32,7 @@ from tribal_mcp.text import counted
 
 if TYPE_CHECKING:
     from tribal_mcp.files.directory import Draft
+    from tribal_mcp.interchange.convert import Conversion
 
 _VERIFIED_PERCENT = 10.0
 
@@ -118,6 +119,12 @@ def _options(request: ImportRequest, source: Opened, scope: Scope) -> Options:
         )
     if "conflict_resolution" not in request.model_fields_set:
         strategy = ConflictResolution.MERGE
+    if request.mirror_deletions and made.rejected_count:
+        raise UsageError(
+            f"{counted(made.rejected_count, 'record')} can't be read ({made.rejected[0]}), so what "
+            "was deleted at the source is not known. Nothing was imported. Correct the source, or "
+            "don't mirror its deletions."
+        )
     instances = {scope.instance} if scope.instance else made.instances
     return Options(
         strategy,
@@ -126,13 +133,17 @@ def _options(request: ImportRequest, source: Opened, scope: Scope) -> Options:
         restore_deleted=request.restore_deleted,
         skip_same_text=request.skip_same_text,
         incoming_wins_ties=True,
-        is_from_source=partial(_is_from, made.format.name, instances),
+        is_from_source=partial(_is_from, made, instances),
         mirror_deletions=request.mirror_deletions,
     )
 
 
-def _is_from(format_name: str, instances: Collection[str], entry: MemoryEntry) -> bool:
-    return entry.extra.get(IMPORTED_FROM) == format_name and entry.source_instance in instances
+def _is_from(made: "Conversion", instances: Collection[str], entry: MemoryEntry) -> bool:
+    """Whether a memory comes from the source, and from a part of it that was read this time."""
+    name = made.format.name
+    if entry.extra.get(IMPORTED_FROM) != name or entry.source_instance not in instances:
+        return False
+    return made.reads_messages or not made.format.is_message(entry)
 
 
 @asynccontextmanager
@@ -198,10 +209,12 @@ def next_steps(request: ImportRequest, result: ImportResult) -> list[NextStep]:
         step = f"{without_vector(result.without_vector)} To add vectors, run {{call}}."
         steps.append(NextStep(step, "reembed"))
     if result.missing and not request.mirror_deletions:
+        one = result.missing == 1
         were = counted(result.missing, "memory that was", "memories that were")
         step = (
-            f"{were} imported from this source before can't be found in it any more. To delete "
-            "them here too, run {call}."
+            f"{were} imported with the same format and source instance before "
+            f"{'is' if one else 'are'} not in this source. If it is a newer state of the same "
+            f"source, delete {'it' if one else 'them'} here too: run {{call}}."
         )
         steps.append(NextStep(step, "import", given | {"mirror_deletions": True}))
     steps += _about_skipped(result, given)
