@@ -22,15 +22,19 @@ from tribal_mcp.interchange.source import Source
 from tribal_mcp.portability.memory import MemoryEntry
 
 _ENTRY = re.compile(
-    r"\s*(?:[-*•]\s+|\d+[.)]\s+)?\[(?P<date>unknown|\d{4}-\d{1,2}-\d{1,2})\]\s*"
+    r"\s*(?:[-*•]\s+|\d+[.)]\s+)?\[(?P<date>unknown|\d{4}[-/]\d{1,2}[-/]\d{1,2}"
+    r"(?:[ T]\d[^\]\n]{0,30})?|\d{4}(?:-\d{1,2})?(?=\]\s*[-\u2013\u2014]))\]\s*"
     r"[-\u2013\u2014.:]?\s*(?P<text>.*)",
     re.IGNORECASE,
 )
 _FENCE = re.compile(r"\s*(```|~~~)")
-_HEADING = "a line before the first entry, or a code fence"
+_TITLE = re.compile(r"#{1,6}[ \t]+(.*?)[ \t#]*|\*\*([^*]+)\*\*:?[ \t]*")
+_SHORT = re.compile(r"-(\d)(?!\d)")
+_HEADING = "a heading, a line before the first entry, or a code fence"
 _EMPTY = "an entry without text"
-_REPEATED = "the same date and text as an earlier entry"
+_REPEATED = "the same text as an earlier entry"
 _FEW = 20
+_DASHES = 2
 
 
 class DatedList(Format):
@@ -40,7 +44,11 @@ class DatedList(Format):
     title: ClassVar = "a list of dated lines"
     places: ClassVar = "what claude.com/import-memory, ChatGPT, Gemini or Copilot print"
     layout: ClassVar = "lines such as `[2026-01-14] - text` or `[unknown] - text`"
-    fields: ClassVar = {"date": "created_at", "text": "content"}
+    fields: ClassVar = {
+        "text": "content",
+        "date": "created_at; unknown if it is a month or a year, which metadata keeps",
+        "the heading above it": "context",
+    }
     leaves_out: ClassVar = (_HEADING, _EMPTY, _REPEATED)
 
     def recognise(self, source: Source) -> Evidence | None:
@@ -61,9 +69,11 @@ class DatedList(Format):
             whole = text_of(source.origin, source.file)
         except ValueError as error:
             raise BundleError(f"{source.file!r:.80} {error}.") from None
-        for number, date, text in dated_entries(whole):
+        heading = None
+        for number, date, text in dated_entries(whole, headings=True):
             where = f"line {number:,}"
             if date is None:
+                heading = text or heading
                 yield LeftOut(where, _HEADING)
             elif not text:
                 yield LeftOut(where, _EMPTY)
@@ -71,24 +81,37 @@ class DatedList(Format):
                 yield LeftOut(where, _REPEATED)
             else:
                 seen.add(memory_id)
-                yield attempt(where, _memory, memory_id, date, text)
+                yield attempt(where, _memory, memory_id, date, text, heading)
 
 
-def _memory(memory_id: str, date: str, text: str) -> MemoryEntry:
-    return memory(memory_id, text, created=read_time(date), source_instance="list")
+def _memory(memory_id: str, date: str, text: str, heading: str | None) -> MemoryEntry:
+    is_partial = date[0].isdecimal() and date.count("-") < _DASHES
+    return memory(
+        memory_id,
+        text,
+        created=None if is_partial else read_time(date),
+        context=heading,
+        source_instance="list",
+        metadata={"date": date} if is_partial else {},
+    )
 
 
-def dated_entries(text: str) -> Iterator[tuple[int, str | None, str]]:
-    """The number of its line, the date and the text of each entry; no date for other lines."""
+def dated_entries(text: str, *, headings: bool = False) -> Iterator[tuple[int, str | None, str]]:
+    """The number of its line, the date and the text of each entry.
+
+    Other lines have no date. With `headings`, these have their text, and end the entry above.
+    """
     entry: tuple[int, str, list[str]] | None = None
     for number, line in enumerate(text.split("\n"), 1):
         match = _ENTRY.match(line)
-        if match or _FENCE.match(line):
+        title = _TITLE.fullmatch(line) if headings else None
+        if match or title or _FENCE.match(line):
             if entry:
                 yield entry[0], entry[1], "\n".join(entry[2]).strip()
-            entry = (number, match["date"], [match["text"]]) if match else None
+            date = _SHORT.sub(r"-0\1", match["date"].replace("/", "-")) if match else ""
+            entry = (number, date, [match["text"]]) if match else None
             if not match:
-                yield number, None, ""
+                yield number, None, (title[1] or title[2] or "").rstrip(":") if title else ""
         elif entry:
             entry[2].append(line.strip())
         elif line.strip():
