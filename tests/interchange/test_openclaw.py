@@ -36,7 +36,8 @@ def test_the_same_fact_on_two_days_is_two_memories(tmp_path: Path) -> None:
 
 
 def test_fields_that_are_not_filled_in_are_left_out(tmp_path: Path) -> None:
-    text = "- **Name:** Ada\n- **Pronouns:** _(optional)_\n- **Notes:**\n- **Why:** *(a)* b\n"
+    text = "_(Who are they?)_\n\n"
+    text += "- **Name:** Ada\n- **Pronouns:** _(optional)_\n- **Notes:**\n- **Why:** *(a)* b\n"
     files = {"USER.md": text, "memory/2026-09-01.md": "- x"}
     _, entries, _ = read_sample(source_with(tmp_path / "workspace", files))
     assert [e.content for e in entries] == ["**Name:** Ada", "**Why:** *(a)* b", "x"]
@@ -47,6 +48,22 @@ def test_a_workspace_in_its_folder_is_known(tmp_path: Path) -> None:
     found = recognise(source_with(tmp_path / ".openclaw", files))
     assert found is not None
     assert found.format.name == "openclaw"
+
+
+def test_the_folder_above_the_workspace_gives_the_same_memories(tmp_path: Path) -> None:
+    files = {"MEMORY.md": "- a", "memory/2026-09-01.md": "- b"}
+    _, alone, _ = read_sample(source_with(tmp_path / "workspace", files))
+    above = {f"workspace/{path}": text for path, text in files.items()}
+    _, entries, _ = read_sample(source_with(tmp_path / ".openclaw", above))
+    assert entries == alone
+
+
+def test_workspaces_of_two_agents_are_not_mixed(tmp_path: Path) -> None:
+    files = {"MEMORY.md": "- a", "memory/2026-09-01.md": "- b"}
+    _, first, _ = read_sample(source_with(tmp_path / "workspace", files))
+    _, second, _ = read_sample(source_with(tmp_path / "workspace-bob", files))
+    assert {e.id for e in first}.isdisjoint(e.id for e in second)
+    assert {e.source_instance for e in second} == {"openclaw:bob"}
 
 
 def test_a_workspace_without_daily_notes_is_known_by_its_other_files(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tribal_mcp.interchange.base import (
     LeftOut,
     Options,
 )
-from tribal_mcp.interchange.markdown import NO_TEXT, notes, read_note
+from tribal_mcp.interchange.markdown import NO_TEXT, is_single, notes, read_note
 from tribal_mcp.interchange.markdown_items import Piece, piece_items
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.portability.bundle.entries import RejectedEntry
@@ -24,6 +24,7 @@ from tribal_mcp.portability.bundle.entries import RejectedEntry
 _DAILY = re.compile(
     r"(?P<above>(?:.*/)?)memory/(?P<date>\d{4}-\d\d-\d\d)(?:[-_.].*)?\.md", re.DOTALL
 )
+_PLACE = re.compile(r"(?:.*?/)?workspace(?:-(?P<agent>[^/]+))?/(?P<rest>.+)", re.DOTALL)
 _MEMORY = re.compile(
     r"(?:.*/)?(?:MEMORY\.md|USER\.md|IDENTITY\.md|memory/.+\.md)", re.DOTALL | re.IGNORECASE
 )
@@ -33,7 +34,7 @@ _INSTRUCTIONS = "a file that is no memory, such as AGENTS.md, SOUL.md or a skill
 _SESSION = "a line that names the session"
 _SESSION_LINE = re.compile(r"\*\*(?:Session Key|Session ID|Source)\*\*:")
 _EMPTY = "a field that is not filled in"
-_EMPTY_FIELD = re.compile(r"\*\*[^*\n]+:\*\*\s*(?:[*_]\([^\n]*\)[*_])?")
+_EMPTY_FIELD = re.compile(r"\*\*[^*\n]+:\*\*\s*(?:[*_]\([^\n]*\)[*_])?|[*_]\([^\n]*\)[*_]")
 
 
 class OpenClaw(Format):
@@ -47,6 +48,7 @@ class OpenClaw(Format):
         "a list item or a paragraph": "content",
         "the headings above it, and the paragraph that introduces a list": "context",
         "the date in the file's name": "created_at; unknown if there is no such day",
+        "AGENT, in a folder `workspace-AGENT`": "source_instance",
         "the file's path, and the values of its frontmatter": "metadata",
     }
     leaves_out: ClassVar = (_INSTRUCTIONS, _SESSION, _EMPTY, NO_TEXT)
@@ -76,14 +78,21 @@ class OpenClaw(Format):
                 continue
             if not note.body:
                 yield LeftOut(path, NO_TEXT)
+            agent, rest = _place(source, path)
             yield from piece_items(
                 note,
-                (self.name, path),
+                (self.name, agent, rest) if agent else (self.name, rest),
                 _leave,
                 created=_day(path),
-                source_instance="openclaw",
-                metadata={"file": path, **note.values},
+                source_instance=f"openclaw:{agent}" if agent else "openclaw",
+                metadata={"file": rest, **note.values},
             )
+
+
+def _place(source: Source, path: str) -> tuple[str, str]:
+    """The agent whose workspace a file is in, empty for the default one, and its path there."""
+    match = None if is_single(source) else _PLACE.fullmatch(f"{source.name}/{path}")
+    return (match["agent"] or "", match["rest"]) if match else ("", path)
 
 
 def _day(path: str) -> datetime | None:
