@@ -80,11 +80,22 @@ def test_what_is_no_mapping_of_plain_values_is_refused(text: str, problem: str) 
         ("---\na: 1\n---", {"a": 1}, ""),
         ("---  \na: b: c\n---\nText", {"a": "b: c"}, "Text"),
         ("---\na: b: c\nd:\n  e: f: g\n---\nText", {"a": "b: c", "d": {"e": "f: g"}}, "Text"),
+        ("---\na: b: c\nd:\n- e: f: g\n---\nx", {"a": "b: c", "d": ["e: f: g"]}, "x"),
         ("Text\n---\na: 1\n---\n", {}, "Text\n---\na: 1\n---\n"),
         ("---\nProse between rules.\n---\nText", {}, "---\nProse between rules.\n---\nText"),
         ("---\na: 1\nText", {}, "---\na: 1\nText"),
     ],
-    ids=["usual", "empty", "nothing after", "colons", "nested", "later", "rules", "not closed"],
+    ids=[
+        "usual",
+        "empty",
+        "none after",
+        "colons",
+        "nested",
+        "list",
+        "later",
+        "rules",
+        "not closed",
+    ],
 )
 def test_frontmatter_is_split_from_the_text(
     text: str, values: dict[str, object], body: str

@@ -106,6 +106,8 @@ def test_dates_of_a_note_are_its_own_or_unknown(
         ("tag: a", ["a"]),
         ("tags:", []),
         ("tags:\n  - a\n  - a", ["a"]),
+        ("tags:\n  -\n  - a", ["a"]),
+        ("title: a: b\ntags:\n  - a\n- 'b'", ["a", "b"]),
     ],
 )
 def test_tags_of_a_note_are_read_in_each_spelling(

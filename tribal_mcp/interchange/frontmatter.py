@@ -15,6 +15,7 @@ from tribal_mcp.errors import EntryError
 FRONTMATTER = re.compile(r"---[ \t]*\n(.*?)(?<=\n)---[ \t]*(?:\n|\Z)", re.DOTALL)
 """The values before a Markdown text: group 1 is YAML."""
 _KEY = re.compile(r"^[^\s#-][^\n]*:|^[\[{*&]", re.MULTILINE)
+_LIST_ITEM = re.compile(r"\s*-\s+(\S.*?)\s*")
 _YAML_CHARS = 64 << 10
 _NESTING = 50
 _STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
@@ -110,10 +111,15 @@ def split_frontmatter(text: str) -> tuple[dict[str, Any], str]:
 
 
 def _plain_values(text: str) -> dict[str, Any] | None:
-    """`key: text` lines, with one level of indented ones below an empty `key:`."""
+    """`key: text` lines, with indented ones or a list of texts below an empty `key:`."""
     values: dict[str, Any] = {}
     inner: dict[str, Any] | None = None
+    above = ""
     for line in filter(str.strip, text.split("\n")):
+        listed = values.get(above)
+        if (item := _LIST_ITEM.fullmatch(line)) and (listed == {} or isinstance(listed, list)):
+            values[above], inner = [*listed, item[1].strip("\"'")], None
+            continue
         key, colon, value = line.partition(":")
         if not colon or not re.fullmatch(r"\s*[\w.-]+", key):
             return None
@@ -123,7 +129,8 @@ def _plain_values(text: str) -> dict[str, Any] | None:
                 return None
             inner[key.strip()] = value
         elif value:
-            values[key], inner = value, None
+            values[key], inner, above = value, None, ""
         else:
             values[key] = inner = {}
+            above = key
     return values

@@ -202,7 +202,12 @@ def take_tags(values: dict[str, Any], *keys: str) -> list[str]:
     Raises:
         EntryError: they are not texts.
     """
-    tags = [tag.lstrip("#") for key in keys for tag in texts(values.pop(key, None))]
+    tags: list[str] = []
+    for key in keys:
+        value = values.pop(key, None)
+        if isinstance(value, list):
+            value = [tag for tag in value if tag is not None]  # an item without text
+        tags += [tag.lstrip("#") for tag in texts(value)]
     return list(dict.fromkeys(filter(None, tags)))
 
 
