@@ -155,3 +155,10 @@ def test_a_folder_of_skills_is_not_one_of_memories(tmp_path: Path) -> None:
     )
     found = recognise(source)
     assert found is None or found.format.name != "claude-code"
+
+
+def test_the_index_of_a_team_is_left_out(tmp_path: Path) -> None:
+    files = {"team/MEMORY.md": "- [A](a.md)\n", "team/a.md": NOTE.format("a", "A.")}
+    conversion, entries, _ = read_sample(source_with(tmp_path / "memory", files))
+    assert len(entries) == 1
+    assert conversion.left_out.total() == 1

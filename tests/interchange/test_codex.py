@@ -71,6 +71,13 @@ def test_keywords_of_each_task_are_tags() -> None:
     assert entry.tags == ["a", "b", "c"]
 
 
+def test_the_table_of_contents_is_left_out_with_what_is_below_it(tmp_path: Path) -> None:
+    text = "## General Tips\n\n- Tip.\n\n## What\u2019s in Memory\n\n### shop\n\n- cache: redis\n"
+    files = {"MEMORY.md": GROUP, "memory_summary.md": text}
+    _, entries, _ = read_sample(source_with(tmp_path / "memories", files))
+    assert [e.content for e in entries if e.metadata["file"] == "memory_summary.md"] == ["Tip."]
+
+
 def test_raw_memories_that_repeat_the_handbook_are_left_out(tmp_path: Path) -> None:
     files = {"MEMORY.md": GROUP, "raw_memories.md": "# Raw\n\n- Clear it with `make clear-cache`."}
     conversion, entries, _ = read_sample(source_with(tmp_path / "memories", files))

@@ -112,7 +112,7 @@ class ClaudeCode(Format):
 
 
 def _is_index(path: str, text: str) -> bool:
-    return path.casefold() == _MEMORY_MD and is_index(text)
+    return path.casefold().rpartition("/")[2] == _MEMORY_MD and is_index(text)
 
 
 def _places(source: Source) -> dict[str, tuple[str, str]]:

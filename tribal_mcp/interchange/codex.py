@@ -167,9 +167,10 @@ def _is_reference(text: str) -> bool:
 
 
 def _leave(group: str, piece: Piece) -> str | None:
-    under = piece.headings[-1].casefold() if piece.headings else ""
-    if under == "what's in memory":
+    above = [heading.casefold().replace("\u2019", "'") for heading in piece.headings]
+    if "what's in memory" in above:
         return _CONTENTS
+    under = above[-1] if above else ""
     is_header = under in ("keywords", "rollout_summary_files") or _is_reference(piece.text)
     if _HEADER_LINE.match(piece.text):  # not in a list item
         is_header = is_header or f"\n{piece.text}" in f"\n{group}"
