@@ -136,6 +136,16 @@ async def test_messages_that_are_not_read_again_are_not_missing(
     assert (result.missing, result.deleted) == (0, 0)
 
 
+async def test_nothing_is_missing_in_another_source_of_the_same_kind(
+    context: Context, tmp_path: Path
+) -> None:
+    await imported(context, written(tmp_path / "claude.txt", LIST))
+    other = written(tmp_path / "chatgpt.txt", "[2026-03-01] - Rides a bicycle.\n")
+    result = await imported(context, other)
+    assert (result.imported, result.missing) == (1, 0)
+    assert not any("mirror_deletions" in step.arguments for step in result.next_steps)
+
+
 async def test_a_memory_deleted_here_is_not_imported_again(
     context: Context, tmp_path: Path
 ) -> None:

@@ -231,6 +231,13 @@ class _Import:
         """The memories to delete because the bundle does not have them."""
         others = [i for i in await self.store.list_ids() if i not in self._bundled]
         is_from_source = self.options.is_from_source
+        summary = self.summary
+        if (
+            is_from_source
+            and not self.options.mirror_deletions
+            and summary.imported + summary.errors == summary.total
+        ):
+            return  # not a newer state of a source, but another source of the same kind
         for start in range(0, len(others), STEP):
             batch = others[start : start + STEP]
             if is_from_source:
