@@ -73,6 +73,16 @@ def test_names_of_notes_in_a_vault_are_found_in_any_case_and_by_alias(tmp_path: 
     assert found["note.md"].related_to == [found["People/Ada.md"].id, found["Bob.md"].id]
 
 
+def test_links_in_the_properties_of_a_note_are_found(tmp_path: Path) -> None:
+    files = {
+        "a.md": '---\nup: "[[b]]"\nrelated:\n  - "[[c|C]]"\n  - 5\n---\nx',
+        "b.md": "B",
+        "c.md": "C",
+    }
+    found = by_file(tmp_path / "vault", files)
+    assert found["a.md"].related_to == [found["b.md"].id, found["c.md"].id]
+
+
 def test_two_vaults_may_have_notes_of_the_same_name(tmp_path: Path) -> None:
     ids = {by_file(tmp_path / name, {"Inbox.md": "x"})["Inbox.md"].id for name in ("a", "b")}
     assert len(ids) == 2
@@ -182,6 +192,13 @@ def test_relations_of_mif_are_found_by_id_path_title_and_file_name(tmp_path: Pat
     assert found["a.md"].related_to == ["b-id", "c-id", "d-id"]
     assert found["c.md"].related_to == ["b-id"]
     assert found["d.md"].supersedes == "c-id"
+
+
+def test_an_id_of_mif_may_be_a_number(tmp_path: Path) -> None:
+    files = {"a.md": mif("20260101"), "b.md": mif("b", "- relates-to [[a]]")}
+    found = by_file(tmp_path / "mif", files)
+    assert found["a.md"].id == "20260101"
+    assert found["b.md"].related_to == ["20260101"]
 
 
 def test_two_concepts_with_one_id_are_not_mixed(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def _plain_values(text: str) -> dict[str, Any] | None:
     """`key: text` lines, with indented ones or a list of texts below an empty `key:`."""
     values: dict[str, Any] = {}
     inner: dict[str, Any] | None = None
-    above = ""
+    above = last = ""
     for line in filter(str.strip, text.split("\n")):
         listed = values.get(above)
         if (item := _LIST_ITEM.fullmatch(line)) and (listed == {} or isinstance(listed, list)):
@@ -122,15 +122,18 @@ def _plain_values(text: str) -> dict[str, Any] | None:
             continue
         key, colon, value = line.partition(":")
         if not colon or not re.fullmatch(r"\s*[\w.-]+", key):
-            return None
+            if not line[0].isspace() or not isinstance(values.get(last), str):
+                return None
+            values[last] += f" {line.strip()}"  # a text that goes on
+            continue
         value = value.strip().strip("\"'")
         if key[0].isspace():
             if inner is None:
                 return None
             inner[key.strip()] = value
         elif value:
-            values[key], inner, above = value, None, ""
+            values[key], inner, above, last = value, None, "", key
         else:
             values[key] = inner = {}
-            above = key
+            above, last = key, ""
     return values

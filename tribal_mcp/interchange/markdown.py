@@ -309,8 +309,14 @@ class Links:
         return None
 
     def of(self, note: Note, own_id: str, more: Iterable[str] = ()) -> list[str]:
-        """The ids of the memories that a note links to, and that the targets `more` lead to."""
+        """The ids of the memories that a note links to, and that the targets `more` lead to.
+
+        The values of the note may have `[[links]]`, too.
+        """
         targets = list(more)
+        for value in note.values.values():
+            listed = value if isinstance(value, list) else [value]
+            targets += [t for text in listed if isinstance(text, str) for t in _WIKI.findall(text)]
         if "[" in note.body:
             text, links = note.prose
             targets += _WIKI.findall(text)

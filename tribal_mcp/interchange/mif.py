@@ -23,6 +23,7 @@ from tribal_mcp.interchange.markdown import (
     Links,
     Note,
     beginning,
+    first_values,
     heads,
     is_reserved,
     names_of,
@@ -86,7 +87,7 @@ class Mif(Format):
         for path in found:
             seen = beginning(source, path)
             names = [*names_of(seen, "id", "title", "aliases"), _name(path)]
-            links.add(path, _id(path, seen.values.get("id")), names)
+            links.add(path, _id(path, first_values(seen, "id").get("id")), names)
         yield from note_items(source, found, partial(_memory, links=links))
         for path in sorted({*filter(visible, source.paths())}.difference(found)):
             yield LeftOut(path, INDEX if is_reserved(path) else NOT_MARKDOWN)
@@ -101,12 +102,13 @@ def _name(path: str) -> str:
 
 
 def _id(path: str, own: object) -> str:
+    own = str(own) if isinstance(own, int) and not isinstance(own, bool) else own
     return own if isinstance(own, str) and own else derived_id(Mif.name, stem(path))
 
 
 def _memory(note: Note, links: Links) -> MemoryEntry:
     values = dict(note.values)
-    memory_id = _id(note.path, take_text(values, "id"))
+    memory_id = _id(note.path, values.pop("id", None))
     provenance = values.get("provenance")
     said: Mapping[str, Any] = provenance if isinstance(provenance, dict) else {}
     confidence = said.get("confidence")
