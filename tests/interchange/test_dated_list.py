@@ -3,6 +3,7 @@
 import pytest
 
 from tests.interchange.samples import read_sample, source_of
+from tribal_mcp.interchange.formats import recognise
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.stores.base import UNDATED
 
@@ -53,3 +54,8 @@ def test_the_same_text_with_another_date_is_left_out_once_more() -> None:
     conversion, entries, _ = read_sample(source_of(f"{ENTRIES}[2026-01-15] - First.".encode()))
     assert len(entries) == 1
     assert dict(conversion.left_out) == {"the same text as an earlier entry": 1}
+
+
+def test_a_log_is_not_claimed() -> None:
+    lines = [f"[2026-01-14 10:00:0{second}] INFO started" for second in range(5)]
+    assert recognise(source_of("\n".join(lines).encode(), "server.log")) is None

@@ -72,3 +72,10 @@ def test_a_workspace_without_daily_notes_is_known_by_its_other_files(tmp_path: P
     assert found is not None
     assert found.format.name == "openclaw"
     assert found.others[0].name == "rules"
+
+
+def test_a_vault_with_a_folder_named_memory_is_a_vault(tmp_path: Path) -> None:
+    files = {"memory/2026-09-01.md": "a", "b.md": "b", "c.md": "c"}
+    found = recognise(source_with(tmp_path / "vault", files))
+    assert found is not None
+    assert found.format.name == "obsidian"

@@ -59,6 +59,15 @@ async def test_discover_lists_each_source_and_what_of_it_is_imported(home: Path)
 
 
 @pytest.mark.usefixtures("home")
+async def test_discover_finds_the_workspace_of_each_agent(home: Path) -> None:
+    for name in ("workspace", "workspace-bob"):
+        folder = home / ".openclaw" / name / "memory"
+        folder.mkdir(parents=True)
+        (folder / "2026-09-01.md").write_text("- A fact.\n")
+    found = [s for s in (await discovered()).sources if s.system == "OpenClaw"]
+    assert [(Path(s.path).name, s.count) for s in found] == [("workspace", 1), ("workspace-bob", 1)]
+
+
 async def test_discover_writes_nothing(tmp_path: Path) -> None:
     await discovered()
     assert not list(files(tmp_path / "data"))

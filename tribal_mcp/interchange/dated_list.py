@@ -27,6 +27,8 @@ _ENTRY = re.compile(
     r"[-\u2013\u2014.:]?\s*(?P<text>.*)",
     re.IGNORECASE,
 )
+_WHOLE_DAY = re.compile(r"unknown|\d{4}[-/]\d{1,2}[-/]\d{1,2}", re.IGNORECASE)
+"""What dates are in a list, at least; lines that begin with a time may be a log."""
 _FENCE = re.compile(r"\s*(```|~~~)")
 _TITLE = re.compile(r"#{1,6}[ \t]+(.*?)[ \t#]*|\*\*([^*]+)\*\*:?[ \t]*")
 _SHORT = re.compile(r"-(\d)(?!\d)")
@@ -56,7 +58,8 @@ class DatedList(Format):
         if source.file is None or source.peek(source.file).kind not in {"text", "array"}:
             return None
         rows = [r for r in source.peek(source.file).text.split("\n") if r.strip()][:_FEW]
-        found = sum(bool(_ENTRY.match(row)) for row in rows)
+        entries = filter(None, map(_ENTRY.match, rows))
+        found = sum(bool(_WHOLE_DAY.fullmatch(entry["date"])) for entry in entries)
         if not found or found < len(rows) / 3:
             return None
         return Evidence(LIKELY, "lines that begin with a date in brackets")

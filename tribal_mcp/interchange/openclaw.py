@@ -42,7 +42,7 @@ class OpenClaw(Format):
 
     name: ClassVar = "openclaw"
     title: ClassVar = "a workspace of OpenClaw"
-    places: ClassVar = "~/.openclaw/workspace"
+    places: ClassVar = "~/.openclaw/workspace, or workspace-AGENT"
     layout: ClassVar = "`memory/YYYY-MM-DD.md` beside MEMORY.md, USER.md or IDENTITY.md"
     fields: ClassVar = {
         "a list item or a paragraph": "content",
@@ -59,7 +59,8 @@ class OpenClaw(Format):
         above = {match["above"] for path in found if (match := _DAILY.fullmatch(path))}
         if any(folder + name in found for folder in above for name in _OWN):
             return Evidence(CERTAIN, "daily notes `memory/YYYY-MM-DD.md` in a workspace")
-        if above:
+        memories = sum(bool(_MEMORY.fullmatch(path)) for path in found)
+        if above and memories >= len(found) / 2:  # else a vault with a folder of that name
             return Evidence(LIKELY, "daily notes `memory/YYYY-MM-DD.md`")
         if len(_OWN & found) >= _ENOUGH:
             return Evidence(LIKELY, f"the files {', '.join(sorted(_OWN & found))}")

@@ -28,7 +28,7 @@ PLACES = (
     Place("Claude Code", ".claude", "CLAUDE.md", "CLAUDE_CONFIG_DIR"),
     Place("Codex", ".codex", "memories", "CODEX_HOME"),
     Place("Codex", ".codex", "AGENTS.md", "CODEX_HOME"),
-    Place("OpenClaw", ".openclaw", "workspace"),
+    Place("OpenClaw", ".openclaw", "workspace*"),
     Place(
         "MCP reference server",
         ".npm/_npx",
