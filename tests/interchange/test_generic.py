@@ -113,6 +113,20 @@ def test_a_date_that_is_none_rejects_its_row(value: str) -> None:
     conversion, entries, _ = read_sample(source_of(text.encode()))
     assert len(entries) == 1
     assert conversion.rejected[0].where == "line 3"
+    assert f"`date` is '{value}'" in conversion.rejected[0].reason
+
+
+def test_a_date_that_is_none_is_kept_if_no_column_is_created_at() -> None:
+    source = source_of(b"text,date\none,31/12/2025\n")
+    _, (entry,), _ = read_sample(source, Options(mapping={"created_at": ""}), "csv")
+    assert entry.metadata == {"date": "31/12/2025"}
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"], ids=["comma", "semicolon", "tab"])
+def test_the_line_with_which_excel_names_the_delimiter_is_no_header(delimiter: str) -> None:
+    text = f"sep={delimiter}\r\ntext{delimiter}n\r\nx{delimiter}1\r\n"
+    (entry,) = _read(text)
+    assert (entry.content, entry.metadata) == ("x", {"n": "1"})
 
 
 def test_a_date_without_separators_is_read() -> None:

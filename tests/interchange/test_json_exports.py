@@ -45,6 +45,27 @@ def test_pam_links_a_superseded_memory_and_leaves_out_what_is_retracted() -> Non
     assert conversion.left_out.total() == 2
 
 
+def test_pam_reads_a_relation_that_supersedes_and_links_nothing_that_is_left_out() -> None:
+    def relation(kind: str, to: str) -> dict[str, str]:
+        return {"from": "new", "to": to, "type": kind}
+
+    conversion, entries = read(
+        pam(
+            *({"id": name, "status": "superseded"} for name in ("first", "second", "lost")),
+            {"id": "new"},
+            {"id": "back", "status": "retracted"},
+            relations=[
+                *(relation("supersedes", name) for name in ("first", "second")),
+                *(relation("related_to", name) for name in ("lost", "back")),
+            ],
+        )
+    )
+    new = entries[-1]
+    assert [e.id for e in entries] == ["first", "second", "new"]
+    assert (new.supersedes, new.related_to) == ("second", ["first", "second"])
+    assert conversion.left_out.total() == 2
+
+
 def test_pam_keeps_a_dangling_relation_in_the_metadata_only() -> None:
     relations = [{"from": "a", "to": "b", "type": "t"}, {"from": "a", "to": "gone", "type": "t"}]
     _, entries = read(pam({"id": "a"}, {"id": "b"}, relations=relations))

@@ -95,6 +95,11 @@ def test_an_old_agent_file_is_one_agent() -> None:
     assert read(old) == [("letta:old", "Ada.")]
 
 
+def test_passages_with_equal_texts_and_other_times_are_two_memories() -> None:
+    passages = [{"text": "x", "created_at": f"2026-0{n}-01T00:00:00Z"} for n in (1, 2)]
+    assert read(agent(blocks=[], passages=passages)) == [("letta:helper", "x")] * 2
+
+
 def test_renumbered_blocks_keep_their_ids() -> None:
     ids = set()
     for number in (0, 7):

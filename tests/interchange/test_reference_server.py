@@ -25,6 +25,12 @@ def _entity(name: str, *observations: Any, kind: str = "person") -> dict[str, An
     }
 
 
+def test_entities_with_equal_names_and_other_types_are_told_apart() -> None:
+    conversion, entries = _graph(_entity("A", "x"), _entity("A", "x", "y", kind="cat"))
+    assert [e.context for e in entries] == ["A (person)", "A (cat)", "A (cat)"]
+    assert not conversion.rejected
+
+
 def test_repeated_and_empty_observations_are_left_out() -> None:
     conversion, entries = _graph(_entity("A", "x", "", "x"), _entity("B", "x"))
     assert [(e.context, e.content) for e in entries] == [("A (person)", "x"), ("B (person)", "x")]

@@ -115,6 +115,15 @@ async def test_a_record_deleted_at_the_source_is_reported_and_deleted_on_request
     assert undone.brought_back == 1
 
 
+async def test_a_table_in_another_encoding_is_refused_with_the_encoding(
+    context: Context, tmp_path: Path
+) -> None:
+    source = tmp_path / "notes.csv"
+    source.write_bytes("text;date\nGrüße;2026-05-17\n".encode("cp1252"))
+    with pytest.raises(BundleError, match="save it as UTF-8"):
+        await imported(context, source)
+
+
 async def test_deletions_are_not_mirrored_while_a_record_cannot_be_read(
     context: Context, tmp_path: Path
 ) -> None:

@@ -27,7 +27,7 @@ def csv_head(text: str) -> list[list[str]]:
     lines = text[:_HEAD_CHARS].split("\n")[:_HEAD_LINES]
     reader = csv.reader(lines, _dialect(text))
     try:
-        rows = list(islice(filter(None, reader), 2))
+        rows = list(islice(filter(_is_row, reader), 2))
     except csv.Error:
         return []
     if len(rows) < 2 or len(rows[0]) < 2 or len(rows[0]) != len(rows[1]):  # noqa: PLR2004
@@ -67,7 +67,7 @@ def _rows(text: TextIO, path: str, dialect: type[csv.Dialect]) -> Rows:
             continue
         if row is None:
             return
-        if not row:
+        if not row or not (header or _is_row(row)):
             continue
         if not header:
             header = _header(row, path)
@@ -94,6 +94,11 @@ def _header(row: list[str], path: str) -> list[str]:
     if twice := [name for name in names if names.count(name) > 1]:
         raise BundleError(f"The header of {path!r:.80} has the column {twice[0]!r:.80} twice.")
     return names
+
+
+def _is_row(row: list[str]) -> bool:
+    """Whether a row is neither empty nor the line with which Excel names the delimiter."""
+    return bool(row) and row != ["sep=", ""]
 
 
 def _names(row: list[str]) -> list[str]:

@@ -222,8 +222,11 @@ def _record(where: str, record: object, owners: dict[object, str]) -> Item:
         return RejectedEntry(where, f"its {name} is not text")
     owner = owners.get(str(record.get("id")), owners[None])
     label = values.get("label")
-    key = label if isinstance(label, str) and label else text
-    return attempt(where, _entry, derived_id(Letta.name, owner, name, key), text, values, owner)
+    created = record.get("created_at")
+    key = (
+        [label] if isinstance(label, str) and label else [text, *map(str, filter(None, [created]))]
+    )
+    return attempt(where, _entry, derived_id(Letta.name, owner, name, *key), text, values, owner)
 
 
 def _entry(memory_id: str, text: str, values: dict[str, Any], owner: str) -> MemoryEntry:

@@ -138,20 +138,35 @@ class Mapper:
         )
 
     def _time(self, row: Mapping[str, Any], field: str) -> datetime | None:
+        """The date in a column.
+
+        Raises:
+            EntryError: it is none.
+        """
         value = self._value(row, field)
-        if isinstance(value, datetime):
-            return value.replace(tzinfo=UTC) if value.tzinfo is None else value
-        if isinstance(value, date):
-            value = value.isoformat()
-        number = value
-        if isinstance(value, str):
-            with suppress(ValueError):
-                return read_date(value.strip())
-            with suppress(ValueError):
-                number = float(value)
-        if isinstance(number, int | float) and 0 < abs(number) < _FIRST_NUMBER:
-            raise EntryError(f"{value!r:.60} is not a date")
-        return read_time(value)
+        try:
+            return _time(value)
+        except EntryError:
+            raise EntryError(
+                f"`{self.mapping[field]:.40}` is {value!r:.60}, which is not a date such as "
+                f"2026-05-17; map no column to {field} to keep it in metadata"
+            ) from None
+
+
+def _time(value: Any) -> datetime | None:  # noqa: ANN401 - any value of a table
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value
+    if isinstance(value, date):
+        value = value.isoformat()
+    number = value
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return read_date(value.strip())
+        with suppress(ValueError):
+            number = float(value)
+    if isinstance(number, int | float) and 0 < abs(number) < _FIRST_NUMBER:
+        raise EntryError(f"{value!r:.60} is not a date")
+    return read_time(value)
 
 
 def _tags(value: Any) -> list[str]:  # noqa: ANN401 - any JSON value

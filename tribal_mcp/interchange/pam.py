@@ -64,7 +64,7 @@ class Pam(Format):
         "id, tags": "id, tags",
         "summary": "context",
         "temporal.created_at, temporal.updated_at": "created_at, updated_at",
-        "temporal.superseded_by": "supersedes of the successor",
+        "temporal.superseded_by, relations of the type supersedes": "supersedes of the successor",
         "temporal.valid_from, temporal.valid_until": "metadata",
         "confidence.current": "confidence",
         "provenance.platform": "source_instance",
@@ -100,6 +100,7 @@ class Pam(Format):
             made.take_link(record)
         for record in items(source.origin, path, "relations.item"):
             made.take_relation(record)
+        made.leave_out_superseded()
         yield from read_records(source, path, "memories.item", made.item)
         yield from left_out(source, path, "conversations_index.item", _CONVERSATION)
 
@@ -133,7 +134,9 @@ class _Reader:
     _vectors: dict[str, tuple[Vector, str]] = field(default_factory=dict)
     """By the id of the memory: its vector, and the vector's model."""
     _ids: set[str] = field(default_factory=set)
-    _supersedes: dict[str, str] = field(default_factory=dict)
+    """The memories that are imported."""
+    _superseded: set[str] = field(default_factory=set)
+    _supersedes: dict[str, list[str]] = field(default_factory=dict)
     _relations: dict[str, list[Record]] = field(default_factory=dict)
 
     def take_vectors(self, source: Source) -> None:
@@ -165,24 +168,33 @@ class _Reader:
     def take_link(self, record: object) -> None:
         if not isinstance(record, dict) or not isinstance(record.get("id"), str):
             return
+        if record.get("status") == "retracted":
+            return
         self._ids.add(record["id"])
+        if record.get("status") == "superseded":
+            self._superseded.add(record["id"])
         temporal = record.get("temporal")
         successor = temporal.get("superseded_by") if isinstance(temporal, dict) else None
         if isinstance(successor, str):
-            self._supersedes[successor] = record["id"]
+            self._supersedes.setdefault(successor, []).append(record["id"])
 
     def take_relation(self, record: object) -> None:
         if isinstance(record, dict) and isinstance(record.get("from"), str):
             kept = {key: value for key, value in record.items() if key != "from"}
             self._relations.setdefault(record["from"], []).append(kept)
+            if record.get("type") == "supersedes" and isinstance(record.get("to"), str):
+                self._supersedes.setdefault(record["from"], []).append(record["to"])
+
+    def leave_out_superseded(self) -> None:
+        """Leave out what is superseded by nothing that the file has; links are complete."""
+        known = (older for newer, older in self._supersedes.items() if newer in self._ids)
+        self._ids -= self._superseded.difference(*known)
 
     def item(self, where: str, record: Record) -> Item | MemoryEntry:
         temporal = object_in(record, "temporal")
         if record.get("status") == "retracted":
             return LeftOut(where, _RETRACTED)
-        successor = temporal.get("superseded_by")
-        is_known = isinstance(successor, str) and successor in self._ids
-        if record.get("status") == "superseded" and not is_known:
+        if record.get("status") == "superseded" and text_in(record, "id") not in self._ids:
             return LeftOut(where, _SUPERSEDED)
         if not text_in(record, "content").strip():
             return LeftOut(where, _EMPTY)
@@ -192,6 +204,8 @@ class _Reader:
         identity = text_in(record, "id")
         provenance = object_in(record, "provenance")
         relations = self._relations.get(identity, [])
+        earlier = [one for one in self._supersedes.get(identity, ()) if one in self._ids]
+        linked = [to for to in ids_in([r.get("to") for r in relations]) if to in self._ids]
         dates = ("created_at", "updated_at")
         more = {key: value for key, value in temporal.items() if key not in dates}
         vector, model = self._vectors.get(identity, (None, ""))
@@ -209,8 +223,8 @@ class _Reader:
             tags=texts(record.get("tags")),
             context=text_in(record, "summary") or None,
             confidence=confidence_in(sure, name),
-            supersedes=self._supersedes.get(identity),
-            related_to=[to for to in ids_in([r.get("to") for r in relations]) if to in self._ids],
+            supersedes=earlier[-1] if earlier else None,
+            related_to=list(dict.fromkeys([*earlier[:-1], *linked])),
             embedding=vector,
             metadata={**rest_of(record, *_KNOWN), **more, "relations": relations},
             source_instance=instance_of(_NAME, provenance.get("platform")),

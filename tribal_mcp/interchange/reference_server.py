@@ -1,7 +1,7 @@
 """The knowledge graph of the MCP reference memory server: entities, observations, relations."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from tribal_mcp.errors import EntryError
 from tribal_mcp.interchange.base import (
@@ -28,6 +28,13 @@ _PARTS = {
     "entity": ("type", "name", "entityName", "observations"),
     "relation": ("type", "from", "from_id", "to", "to_id"),
 }
+
+
+class _First(NamedTuple):
+    """What the first entity of a name has: the id of its first memory, and its type."""
+
+    id: str
+    kind: Any
 
 
 class ReferenceServer(Format):
@@ -57,11 +64,12 @@ class ReferenceServer(Format):
 
     def read(self, source: Source, options: Options) -> Iterator[Item]:  # noqa: ARG002
         """Each observation, each entity without observations, and each relation."""
-        first: dict[str, str] = {}
+        first: dict[str, _First] = {}
         path = only_file(source, self, *_NAMES)
         for _, value in json_lines(source.origin, path):
             if _is_part(value) and value["type"] == "entity":
-                first.setdefault(_name(value), _first_id(value))
+                named = _First(_first_id(value), value.get("entityType"))
+                first.setdefault(_name(value), named)
         for number, value in json_lines(source.origin, path):
             yield from _memories(f"line {number:,}", value, first)
 
@@ -103,7 +111,7 @@ def _id(*key: str) -> str:
 def _memories(
     where: str,
     value: Any,  # noqa: ANN401 - any JSON value
-    first: Mapping[str, str],
+    first: Mapping[str, _First],
 ) -> Iterator[Item]:
     """What a line holds."""
     if isinstance(value, EntryError):
@@ -115,10 +123,13 @@ def _memories(
         key = _id("relation", *ends, value["relationType"])
         yield attempt(where, _relation, key, *ends, value, first)
     else:
-        yield from _entity(where, value)
+        named = first.get(_name(value))
+        is_other = named is not None and named.kind != value.get("entityType")
+        yield from _entity(where, value, (str(value.get("entityType")),) if is_other else ())
 
 
-def _entity(where: str, value: Mapping[str, Any]) -> Iterator[Item]:
+def _entity(where: str, value: Mapping[str, Any], kind: tuple[str, ...]) -> Iterator[Item]:
+    """Each observation; `kind` tells entities with equal names apart, after the first."""
     name = _name(value)
     for number, text in enumerate(value["observations"], 1):
         place = f"{where}, observation {number:,}"
@@ -127,10 +138,10 @@ def _entity(where: str, value: Mapping[str, Any]) -> Iterator[Item]:
         elif not text.strip():
             yield LeftOut(place, _EMPTY)
         else:
-            key = _id("observation", name, text)
+            key = _id("observation", name, text, *kind)
             yield attempt(place, _observation, key, text, value)
     if not _texts(value):
-        key = _id("entity", name)
+        key = _id("entity", name, *kind)
         yield attempt(where, _observation, key, name, value)
 
 
@@ -146,9 +157,9 @@ def _observation(memory_id: str, text: str, entity: Mapping[str, Any]) -> Memory
 
 
 def _relation(
-    memory_id: str, begin: str, end: str, value: Mapping[str, Any], first: Mapping[str, str]
+    memory_id: str, begin: str, end: str, value: Mapping[str, Any], first: Mapping[str, _First]
 ) -> MemoryEntry:
-    linked = [first[name] for name in (begin, end) if name in first]
+    linked = [first[name].id for name in (begin, end) if name in first]
     return memory(
         memory_id,
         f"{begin} {value['relationType']} {end}",

@@ -190,7 +190,8 @@ def next_steps(request: ImportRequest, result: ImportResult) -> list[NextStep]:
     if request.bundle_json:
         given["bundle_json"] = ...
     if result.total and result.errors == result.total:
-        return [NextStep("Every entry was rejected. Correct the bundle as the errors say.")]
+        what = "source" if result.format else "bundle"
+        return [NextStep(f"Every entry was rejected. Correct the {what} as the errors say.")]
     if result.dry_run:
         imported = given | {"dry_run": False}
         steps = [NextStep("Nothing was written. To import, run {call}.", "import", imported)]

@@ -12,7 +12,7 @@ import anyio.to_thread
 
 from tribal_mcp.errors import BundleError, UsageError
 from tribal_mcp.files.archives import origin_of_file
-from tribal_mcp.files.origins import FileOrigin, Origin
+from tribal_mcp.files.origins import FileOrigin, Origin, head_of
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.bundle.envelope import is_wrapped, unwrap
 from tribal_mcp.portability.bundle.reader import BundleReader, inline_file
@@ -233,11 +233,12 @@ def _unknown(request: ImportRequest, origin: Origin, problem: BundleError | None
     from tribal_mcp.interchange.formats import formats, mappable  # noqa: PLC0415 - as above
     from tribal_mcp.interchange.source import Source  # noqa: PLC0415
 
-    if problem and _is_meant_as_bundle(Source(origin)):
+    source = Source(origin)
+    if problem and _is_meant_as_bundle(source):
         return problem
     said = str(problem or f"{origin.name!r:.80} is not a bundle. {NOT_IMPORTED}")
     given: dict[str, Any] = {"input_path": request.input_path} if request.input_path else {}
-    if table := mappable(Source(origin)):
+    if table := mappable(source):
         step = NextStep(
             "Say which field is the text: {call}.",
             "import",
@@ -248,6 +249,9 @@ def _unknown(request: ImportRequest, origin: Origin, problem: BundleError | None
         )
     names = ", ".join(sorted(formats()))
     looked = f"It is also in none of the other formats that are known: {names}."
+    path = source.file
+    if path and source.peek(path).kind == "binary" and b"\0" not in head_of(origin, path):
+        looked += " It is neither UTF-8 nor UTF-16 text. If it is text, save it as UTF-8."
     if problem:
         return problem.extended(looked)
     return BundleError(f"{said} {looked}", NextStep("Choose another path."))
