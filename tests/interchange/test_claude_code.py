@@ -162,3 +162,9 @@ def test_the_index_of_a_team_is_left_out(tmp_path: Path) -> None:
     conversion, entries, _ = read_sample(source_with(tmp_path / "memory", files))
     assert len(entries) == 1
     assert conversion.left_out.total() == 1
+
+
+def test_a_link_to_the_index_leads_nowhere(tmp_path: Path) -> None:
+    files = {"MEMORY.md": "- [A](a.md)\n", "a.md": NOTE.format("a", "See [[MEMORY]].")}
+    _, (entry,), _ = read_sample(source_with(tmp_path / "memory", files))
+    assert entry.related_to == []

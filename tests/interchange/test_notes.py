@@ -83,6 +83,17 @@ def test_links_in_the_properties_of_a_note_are_found(tmp_path: Path) -> None:
     assert found["a.md"].related_to == [found["b.md"].id, found["c.md"].id]
 
 
+def test_a_link_to_a_note_without_text_leads_nowhere(tmp_path: Path) -> None:
+    files = {
+        "a.md": "[[b]] [[c]] [[d]]",
+        "b.md": "",
+        "c.md": "---\ntags: [x]\n---\n\n",
+        "d.md": "D",
+    }
+    found = by_file(tmp_path / "vault", files)
+    assert found["a.md"].related_to == [found["d.md"].id]
+
+
 def test_two_vaults_may_have_notes_of_the_same_name(tmp_path: Path) -> None:
     ids = {by_file(tmp_path / name, {"Inbox.md": "x"})["Inbox.md"].id for name in ("a", "b")}
     assert len(ids) == 2

@@ -22,6 +22,7 @@ from tribal_mcp.interchange.markdown import (
     Links,
     Note,
     beginning,
+    has_text,
     hashtags,
     heads,
     names_of,
@@ -72,7 +73,8 @@ class BasicMemory(Format):
         for path in found:
             seen = beginning(source, path)
             names = names_of(seen, "title", "permalink", "aliases")
-            links.add(path, _id(path, seen.values.get("permalink")), names)
+            if has_text(seen):
+                links.add(path, _id(path, seen.values.get("permalink")), names)
         yield from note_items(source, found, partial(_memory, links=links))
         known = set(found)
         for path in filter(visible, source.paths()):

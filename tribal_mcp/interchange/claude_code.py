@@ -26,6 +26,7 @@ from tribal_mcp.interchange.markdown import (
     Links,
     Note,
     beginning,
+    has_text,
     heads,
     is_index,
     note_items,
@@ -99,8 +100,11 @@ class ClaudeCode(Format):
         links: dict[str, Links] = {}
         for path in memories:
             project, rest = places[path]
-            name = beginning(source, path).values.get("name")
+            seen = beginning(source, path)
+            name = seen.values.get("name")
             known = links.setdefault(project, Links(loose=True))
+            if not has_text(seen, "description") or _is_index(rest, seen.body.strip("\n")):
+                continue
             known.add(rest, derived_id(self.name, project, rest), [name] if name else [])
         for item in note_items(source, memories, partial(_memory, places=places, links=links)):
             if isinstance(item, Found) and _is_index(places[item.where][1], item.entry.content):

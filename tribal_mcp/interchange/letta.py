@@ -29,6 +29,7 @@ from tribal_mcp.interchange.markdown import (
     Links,
     Note,
     beginning,
+    has_text,
     heads,
     is_index,
     names_of,
@@ -136,9 +137,12 @@ def _folder(source: Source) -> Iterator[Item]:
     links: dict[str, Links] = {}
     for path in memories:
         agent, rest = _place(source, path)
-        names = names_of(beginning(source, path), "name")
+        seen = beginning(source, path)
+        names = names_of(seen, "name")
         memory_id = derived_id(Letta.name, agent, stem(rest))
-        links.setdefault(agent, Links()).add(rest, memory_id, names)
+        known_to = links.setdefault(agent, Links())
+        if has_text(seen) and not (_is_index(rest) and is_index(seen.body.strip("\n"))):
+            known_to.add(rest, memory_id, names)
     make = partial(_memory, source=source, links=links)
     for item in note_items(source, memories, make):
         if isinstance(item, Found) and _is_index(item.where) and is_index(item.entry.content):

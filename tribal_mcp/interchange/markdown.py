@@ -150,6 +150,11 @@ def beginning(source: Source, path: str) -> Head:
     return head(path, opening(source.origin, path, 1 << 16))
 
 
+def has_text(seen: Head, *keys: str) -> bool:
+    """Whether a note has text, or one of these values in its place: links lead only to such."""
+    return bool(seen.body.strip() or any(map(seen.values.get, keys)))
+
+
 def first_values(seen: Head, *keys: str) -> dict[str, Any]:
     """The values of a beginning if one of these keys is among them; none if unreadable."""
     if any(key in seen.values for key in keys):

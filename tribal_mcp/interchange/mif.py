@@ -24,6 +24,7 @@ from tribal_mcp.interchange.markdown import (
     Note,
     beginning,
     first_values,
+    has_text,
     heads,
     is_reserved,
     names_of,
@@ -87,7 +88,8 @@ class Mif(Format):
         for path in found:
             seen = beginning(source, path)
             names = [*names_of(seen, "id", "title", "aliases"), _name(path)]
-            links.add(path, _id(path, first_values(seen, "id").get("id")), names)
+            if has_text(seen):
+                links.add(path, _id(path, first_values(seen, "id").get("id")), names)
         yield from note_items(source, found, partial(_memory, links=links))
         for path in sorted({*filter(visible, source.paths())}.difference(found)):
             yield LeftOut(path, INDEX if is_reserved(path) else NOT_MARKDOWN)

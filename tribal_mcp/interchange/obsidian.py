@@ -25,6 +25,7 @@ from tribal_mcp.interchange.markdown import (
     Links,
     Note,
     beginning,
+    has_text,
     hashtags,
     is_single,
     names_of,
@@ -88,8 +89,10 @@ class Obsidian(Format):
         vault = "" if is_single(source) else source.name.removesuffix(".zip")
         links = Links()
         for path in found:
-            names = names_of(beginning(source, path), "aliases", "alias")
-            links.add(path, derived_id(self.name, vault, path), names)
+            seen = beginning(source, path)
+            if has_text(seen):
+                names = names_of(seen, "aliases", "alias")
+                links.add(path, derived_id(self.name, vault, path), names)
         yield from note_items(source, found, partial(_memory, vault=vault, links=links))
         known = set(found)
         for path in filter(visible, source.paths()):

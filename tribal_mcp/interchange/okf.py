@@ -24,6 +24,7 @@ from tribal_mcp.interchange.markdown import (
     Note,
     beginning,
     first_values,
+    has_text,
     head,
     heads,
     is_reserved,
@@ -88,7 +89,9 @@ class Okf(Format):
         concepts = [path for path in notes(source) if not is_reserved(path)]
         links = Links()
         for path in concepts:
-            links.add(path, _id(path, first_values(beginning(source, path), OWN_BLOCK)))
+            seen = beginning(source, path)
+            if has_text(seen, "description"):
+                links.add(path, _id(path, first_values(seen, OWN_BLOCK)))
         yield from note_items(source, concepts, partial(_memory, links=links))
         known = set(concepts)
         for path in filter(visible, source.paths()):
