@@ -1,10 +1,12 @@
 """OpenClaw's workspace."""
 
+import io
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from tests.interchange.samples import read_sample, source_with
+from tests.interchange.samples import read_sample, source_of, source_with
 from tribal_mcp.interchange.formats import recognise
 from tribal_mcp.stores.base import UNDATED
 
@@ -64,6 +66,12 @@ def test_workspaces_of_two_agents_are_not_mixed(tmp_path: Path) -> None:
     _, second, _ = read_sample(source_with(tmp_path / "workspace-bob", files))
     assert {e.id for e in first}.isdisjoint(e.id for e in second)
     assert {e.source_instance for e in second} == {"openclaw:bob"}
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for path, text in files.items():
+            archive.writestr(path, text)
+    _, zipped, _ = read_sample(source_of(data.getvalue(), "workspace-bob.zip"))
+    assert zipped == second
 
 
 def test_a_workspace_without_daily_notes_is_known_by_its_other_files(tmp_path: Path) -> None:

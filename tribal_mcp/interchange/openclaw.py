@@ -92,7 +92,8 @@ class OpenClaw(Format):
 
 def _place(source: Source, path: str) -> tuple[str, str]:
     """The agent whose workspace a file is in, empty for the default one, and its path there."""
-    match = None if is_single(source) else _PLACE.fullmatch(f"{source.name}/{path}")
+    folder = source.name.removesuffix(".zip")
+    match = None if is_single(source) else _PLACE.fullmatch(f"{folder}/{path}")
     return (match["agent"] or "", match["rest"]) if match else ("", path)
 
 
