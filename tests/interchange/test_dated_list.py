@@ -59,3 +59,19 @@ def test_the_same_text_with_another_date_is_left_out_once_more() -> None:
 def test_a_log_is_not_claimed() -> None:
     lines = [f"[2026-01-14 10:00:0{second}] INFO started" for second in range(5)]
     assert recognise(source_of("\n".join(lines).encode(), "server.log")) is None
+
+
+def test_an_answer_with_more_headings_than_entries_is_a_list() -> None:
+    text = f"Here it is:\n```\n# A\n\n# B\n\n## C\n\n# D\n{ENTRIES}  More.\n\n# E\n```\n"
+    assert [e.content for e in entries_of(text)] == ["First.\nMore."]
+
+
+@pytest.mark.parametrize("mark", ["**", "`"], ids=["bold", "code"])
+def test_a_date_may_be_bold_or_code(mark: str) -> None:
+    (entry,) = entries_of(f"- {mark}[2026-01-14]{mark} - **First.**\n")
+    assert entry.content == "**First.**"
+
+
+def test_code_in_an_entry_is_a_part_of_it() -> None:
+    text = f"```\n{ENTRIES}  ~~~\n  make\n  ~~~\n  After.\n```\nThe end.\n"
+    assert [e.content for e in entries_of(text)] == ["First.\n~~~\nmake\n~~~\nAfter."]

@@ -22,8 +22,8 @@ from tribal_mcp.interchange.source import Source
 from tribal_mcp.portability.memory import MemoryEntry
 
 _ENTRY = re.compile(
-    r"\s*(?:[-*•]\s+|\d+[.)]\s+)?\[(?P<date>unknown|\d{4}[-/]\d{1,2}[-/]\d{1,2}"
-    r"(?:[ T]\d[^\]\n]{0,30})?|\d{4}(?:-\d{1,2})?(?=\]\s*[-\u2013\u2014]))\]\s*"
+    r"\s*(?:[-*•]\s+|\d+[.)]\s+)?(?P<mark>[*`]{0,2})\[(?P<date>unknown|\d{4}[-/]\d{1,2}[-/]\d{1,2}"
+    r"(?:[ T]\d[^\]\n]{0,30})?|\d{4}(?:-\d{1,2})?(?=\][*`]{0,2}\s*[-\u2013\u2014]))\](?P=mark)\s*"
     r"[-\u2013\u2014.:]?\s*(?P<text>.*)",
     re.IGNORECASE,
 )
@@ -57,7 +57,7 @@ class DatedList(Format):
         """A third of the first lines, or more, are entries."""
         if source.file is None or source.peek(source.file).kind not in {"text", "array"}:
             return None
-        rows = [r for r in source.peek(source.file).text.split("\n") if r.strip()][:_FEW]
+        rows = [r for r in source.peek(source.file).text.split("\n") if _counts(r)][:_FEW]
         entries = filter(None, map(_ENTRY.match, rows))
         found = sum(bool(_WHOLE_DAY.fullmatch(entry["date"])) for entry in entries)
         if not found or found < len(rows) / 3:
@@ -87,6 +87,13 @@ class DatedList(Format):
                 yield attempt(where, _memory, memory_id, date, text, heading)
 
 
+def _counts(line: str) -> bool:
+    """Whether a line must be an entry in a list; headings, fences and continuations need not."""
+    text = line.strip()
+    is_other = line[:1].isspace() or _FENCE.match(line) or _TITLE.fullmatch(text)
+    return bool(text) and (not is_other or bool(_ENTRY.match(line)))
+
+
 def _memory(memory_id: str, date: str, text: str, heading: str | None) -> MemoryEntry:
     is_partial = date[0].isdecimal() and date.count("-") < _DASHES
     return memory(
@@ -105,14 +112,18 @@ def dated_entries(text: str, *, headings: bool = False) -> Iterator[tuple[int, s
     Other lines have no date. With `headings`, these have their text, and end the entry above.
     """
     entry: tuple[int, str, list[str]] | None = None
+    indent = 0
     for number, line in enumerate(text.split("\n"), 1):
         match = _ENTRY.match(line)
         title = _TITLE.fullmatch(line) if headings else None
-        if match or title or _FENCE.match(line):
+        fence = _FENCE.match(line)
+        is_inside = fence and entry and fence.start(1) > indent
+        if match or title or (fence and not is_inside):
             if entry:
                 yield entry[0], entry[1], "\n".join(entry[2]).strip()
             date = _SHORT.sub(r"-0\1", match["date"].replace("/", "-")) if match else ""
             entry = (number, date, [match["text"]]) if match else None
+            indent = len(line) - len(line.lstrip())
             if not match:
                 yield number, None, (title[1] or title[2] or "").rstrip(":") if title else ""
         elif entry:
