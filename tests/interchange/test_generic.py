@@ -129,8 +129,9 @@ def test_the_line_with_which_excel_names_the_delimiter_is_no_header(delimiter: s
     assert (entry.content, entry.metadata) == ("x", {"n": "1"})
 
 
-def test_a_date_without_separators_is_read() -> None:
-    (entry,) = _read("text,date\nx,20260115\n")
+@pytest.mark.parametrize("date", ["20260115", "2026-01-15 00:00:00 UTC", "2026-01-15T00:00Z"])
+def test_a_date_is_read_without_separators_and_with_the_name_of_utc(date: str) -> None:
+    (entry,) = _read(f"text,date\nx,{date}\n")
     assert entry.created_at.isoformat() == "2026-01-15T00:00:00+00:00"
 
 

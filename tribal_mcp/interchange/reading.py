@@ -104,7 +104,7 @@ def read_time(value: object) -> datetime | None:
     """The point in time that a program wrote: ISO 8601, or a number since 1970 in s, ms, µs or ns.
 
     None, "", 0 and "unknown" mean unknown. A date without a time is midnight UTC, and a time
-    without an offset is UTC.
+    without an offset is UTC, which may stand after it.
 
     Raises:
         EntryError: it is something else.
@@ -116,7 +116,7 @@ def read_time(value: object) -> datetime | None:
         if not text or text.casefold() in {"unknown", "none", "null"}:
             return None
         with suppress(ValueError):
-            return read_date(text)
+            return read_date(text.removesuffix(" UTC"))
         with suppress(ValueError):
             return read_time(float(text))
         raise EntryError(f"{text!r:.60} is not a date")
