@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import anyio
@@ -15,6 +16,7 @@ from tests.support.command_line import Tribal
 from tests.support.examples import memories, memory
 from tribal_mcp import open_store
 from tribal_mcp.portability.manifest import create_embedding_metadata
+from tribal_mcp.stores.chroma.full_text import create_full_text, has_full_text
 from tribal_mcp.stores.chroma.lock import FolderLock
 from tribal_mcp.stores.chroma.store import ChromaStore
 
@@ -250,3 +252,28 @@ def test_rescue_ends_soon_if_sqlite_can_read_none_of_the_ids(
     overwrite_root(folder, "embeddings", "sqlite_autoindex_embeddings_1")
     assert len([v for v in rescued(tribal, tmp_path).values() if v]) == COUNT - 1
     assert json.loads(tribal("rescue", "again.json", "--json").out)["lost_rows"] == 0
+
+
+def test_a_read_that_fails_once_does_not_blame_the_full_text_table() -> None:
+    class FailsOnce:
+        """A database of which the first search fails, as after a failed read."""
+
+        def __init__(self, error: sqlite3.Error) -> None:
+            self.errors = [error]
+            self.sql = sqlite3.connect(":memory:")
+            self.sql.execute("CREATE TABLE embedding_metadata (id, key, string_value)")
+            create_full_text(self.sql)
+
+        def execute(self, statement: str) -> sqlite3.Cursor:
+            if "MATCH" in statement and self.errors:
+                raise self.errors.pop()
+            return self.sql.execute(statement)
+
+    once = FailsOnce(sqlite3.DatabaseError("malformed"))
+    with closing(once.sql):
+        assert has_full_text(once)  # type: ignore[arg-type]
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
+    failing = FailsOnce(error)
+    with closing(failing.sql), pytest.raises(sqlite3.OperationalError):
+        has_full_text(failing)  # type: ignore[arg-type]

@@ -13,13 +13,23 @@ _FILL = f"""
 
 
 def has_full_text(sql: sqlite3.Connection) -> bool:
-    """Whether the table is there with all its parts, and can be searched."""
+    """Whether the table is there with all its parts, and can be searched.
+
+    Raises:
+        sqlite3.Error: the disk fails.
+    """
     names = {row[0] for row in sql.execute("SELECT name FROM main.sqlite_master")}
     if not {f"{_NAME}{part}" for part in _PARTS} <= names:
         return False
+    return _can_search(sql) or _can_search(sql)  # a read that failed once looks like damage
+
+
+def _can_search(sql: sqlite3.Connection) -> bool:
     try:
         sql.execute(_PROBE).fetchone()
-    except sqlite3.DatabaseError:
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR:
+            raise
         return False
     return True
 
