@@ -111,7 +111,18 @@ def open_client(folder: Path) -> "ClientAPI":
     from chromadb.config import Settings  # noqa: PLC0415
 
     settings = Settings(_env_file=None, anonymized_telemetry=False)
+    if _is_before_current(folder / DATABASE):
+        # Some of Chroma's connections may know the tables as they were before the conversion, and
+        # then it crashes. A client that is opened later has new ones.
+        chromadb.PersistentClient(folder, settings=settings).close()  # type: ignore[attr-defined]
     return chromadb.PersistentClient(folder, settings=settings)
+
+
+def _is_before_current(database: Path) -> bool:
+    if not database.exists():
+        return False
+    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as sql:
+        return is_before_current(sql)
 
 
 def try_conversion(folder: Path) -> None:
