@@ -23,7 +23,6 @@ from tests.campaigns.use_cases import (
     call_and_fail,
     find,
     find_and_repeat,
-    prepared,
 )
 from tests.campaigns.work import DIMENSIONS
 from tests.support.embedding_server import embedding_server
@@ -42,16 +41,7 @@ _SHORT = 3
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     name, arguments = OPERATIONS[request.param]
     with embedding_server() as server:
-        folder = tmp_path / "here"
-        folder.mkdir()
-        environment = {
-            **server.settings(DIMENSIONS),
-            "TRIBAL_DATA_DIR": str(folder / "store"),
-            "TRIBAL_BUNDLE_DIRS": str(folder / "bundles"),
-        }
-        place = Place(folder, environment, name, dict(arguments))
-        place.arguments.update(ask(prepared, place))
-        yield place
+        yield Place.new(tmp_path / "here", name, arguments, **server.settings(DIMENSIONS))
 
 
 class Campaign:

@@ -24,7 +24,6 @@ from tests.campaigns.use_cases import (
     find,
     find_and_repeat,
     order,
-    prepared,
 )
 from tribal_mcp.portability.bundle.reader import BundleReader
 from tribal_mcp.portability.limits import Limits
@@ -38,15 +37,7 @@ _DONE = {"undo": re.compile(r"Compared (\d+) of"), "copy": re.compile(r"Copied (
 @pytest.fixture(params=KILLED if FULL else ["undo", "since"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     name, arguments = KILLED[request.param]
-    folder = tmp_path / "here"
-    folder.mkdir()
-    environment = {
-        "TRIBAL_DATA_DIR": str(folder / "store"),
-        "TRIBAL_BUNDLE_DIRS": str(folder / "bundles"),
-    }
-    place = Place(folder, environment, name, dict(arguments))
-    place.arguments.update(ask(prepared, place))
-    return place
+    return Place.new(tmp_path / "here", name, arguments)
 
 
 class Campaign:

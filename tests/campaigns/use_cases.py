@@ -4,12 +4,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import anyio
 
 from tests.campaigns import power
 from tests.campaigns.failing_calls import report_calls
+from tests.campaigns.processes import ask
 from tests.campaigns.work import DIMENSIONS
 from tests.support.examples import memory
 from tribal_mcp.config import load
@@ -64,6 +65,18 @@ class Place:
     environment: dict[str, str]
     name: str
     arguments: dict[str, Any]
+
+    @classmethod
+    def new(cls, folder: Path, name: str, arguments: dict[str, Any], **settings: str) -> Self:
+        """The place of a use case, prepared in its own process."""
+        folder.mkdir()
+        places = {
+            "TRIBAL_DATA_DIR": str(folder / "store"),
+            "TRIBAL_BUNDLE_DIRS": str(folder / "bundles"),
+        }
+        place = cls(folder, settings | places, name, dict(arguments))
+        place.arguments.update(ask(prepared, place))
+        return place
 
     @property
     def store(self) -> Path:

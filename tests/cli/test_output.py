@@ -1,5 +1,6 @@
 """The command line on a terminal: width, progress and Ctrl-C."""
 
+import io
 import os
 import pty
 import re
@@ -14,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from tests.support.command_line import Ran, rows, write_bundle_with_an_invalid_entry
 from tests.support.mcp_client import SERVER as COMMAND
 from tests.support.mcp_client import write_many
 from tribal_mcp import errors
+from tribal_mcp.cli import output
 from tribal_mcp.config import load
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.jobs import run
@@ -103,3 +106,15 @@ def test_paragraphs_wrap_between_words_on_a_terminal(tmp_path: Path) -> None:
     shown = done.out[done.out.rindex("Dry run:") :]
     assert max(map(len, shown.splitlines())) <= 80
     assert "Nothing was written." in " ".join(shown.split())
+
+
+def test_a_file_with_an_unprintable_name_is_escaped_in_the_progress(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown = io.StringIO()
+    terminal = Console(file=shown, force_terminal=True, width=100)
+    monkeypatch.setattr(output, "Console", lambda **_: terminal)
+    with output.Progress() as progress:
+        progress(10.0, "Reading \x1b]0;evil\x07.zip")
+    assert r"Reading \x1b]0;evil\x07.zip" in shown.getvalue()
+    assert "\x1b]0;evil" not in shown.getvalue()

@@ -105,12 +105,22 @@ def test_members_that_lead_out_of_an_archive_are_not_read() -> None:
     link.external_attr = 0o120777 << 16
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as packed:
-        for name in ("../up.md", "/etc/x.md", "a/../../up.md", "C:/x.md", "..\\up.md", "good.md"):
+        for name in (
+            "../up.md",
+            "/etc/x.md",
+            "a/../../up.md",
+            "C:/x.md",
+            "..\\up.md",
+            "\x1b[2J.md",
+        ):
             packed.writestr(name, "text")
+        packed.writestr("good.md", "text")
         packed.writestr(link, "/etc/passwd")
     origin = ZipOrigin("x.zip", data, DEFAULT_LIMITS)
     assert list(origin.paths()) == ["good.md"]
-    assert origin.notes == ["6 members were not read in 'x.zip': links, or names that lead out."]
+    assert origin.notes == [
+        "7 members were not read in 'x.zip': links, and names that lead out or can't be printed."
+    ]
 
 
 def test_a_folder_around_everything_and_what_systems_add_are_left_out() -> None:

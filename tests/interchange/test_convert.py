@@ -7,6 +7,7 @@ import pytest
 
 from tests.interchange.samples import source_of
 from tribal_mcp.interchange.base import (
+    CERTAIN,
     REPEATED,
     Evidence,
     Format,
@@ -18,6 +19,7 @@ from tribal_mcp.interchange.base import (
 )
 from tribal_mcp.interchange.convert import Conversion, convert
 from tribal_mcp.interchange.source import Source
+from tribal_mcp.portability.bundle.entries import RejectedEntry
 from tribal_mcp.portability.bundle.reader import BundleReader
 from tribal_mcp.portability.bundle.tombstones import Tombstone
 from tribal_mcp.portability.memory import MemoryEntry
@@ -88,3 +90,11 @@ def test_what_is_left_out_is_counted_with_its_first_places() -> None:
     conversion, _ = converted(*(LeftOut(f"line {n}", "no memory") for n in range(5)), found("1"))
     assert conversion.left_out == {"no memory": 5}
     assert conversion.places == {"no memory": ["line 0", "line 1", "line 2"]}
+
+
+def test_the_places_of_records_are_shown_in_part() -> None:
+    conversion = Conversion(Given([]), Evidence(CERTAIN, "it was named"))
+    conversion.leave_out(LeftOut("x" * 10_000, "a reason"))
+    conversion.reject(RejectedEntry("y" * 10_000, "it is not a date"))
+    assert len(conversion.places["a reason"][0]) == 201
+    assert len(str(conversion.rejected[0])) < 250

@@ -79,7 +79,7 @@ async def test_discover_says_that_there_is_nothing(
     monkeypatch.setenv("HOME", str(home.parent / "nobody"))
     result = await discovered()
     assert (result.sources, result.notes) == (
-        [], ["No memories of other systems are at their usual places."],
+        [], ["Found no memories of other systems at their usual places."],
     )  # fmt: skip
 
 

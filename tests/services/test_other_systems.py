@@ -209,7 +209,7 @@ async def test_options_that_do_not_fit_are_refused(
 async def test_an_unknown_file_is_refused_with_what_was_looked_for(
     context: Context, tmp_path: Path
 ) -> None:
-    with pytest.raises(BundleError, match=r"none of the other formats.*claude-code"):
+    with pytest.raises(BundleError, match=r"none of the other known formats.*claude-code"):
         await imported(context, written(tmp_path / "x.bin", "nothing"))
 
 

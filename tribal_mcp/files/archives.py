@@ -60,7 +60,10 @@ class ZipOrigin:
             )
         if left:
             members = counted(left, "member was", "members were")
-            self.notes.append(f"{members} not read in {name!r:.80}: links, or names that lead out.")
+            self.notes.append(
+                f"{members} not read in {name!r:.80}: links, and names that lead out or can't be "
+                "printed."
+            )
         tops = {path.split("/", 1)[0] for path in found if "/" in path}
         if len(tops) == 1 and all("/" in path for path in found):
             found = {path.split("/", 1)[1]: info for path, info in found.items()}
@@ -203,14 +206,16 @@ class _RawMember(io.RawIOBase):
 
 
 def _member_path(info: zipfile.ZipInfo) -> str | None:
-    """The member's path, or None if it leads outside the archive."""
+    """The member's path; None if it leads out of the archive, or can't be printed."""
     name = info.filename
     if not info.flag_bits & _UTF8_NAME:  # many programs write UTF-8 without saying so
         with suppress(UnicodeError):
             name = name.encode("cp437").decode()
     name = unicodedata.normalize("NFC", name.replace("\\", "/"))
     parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or ".." in parts or ":" in parts[0] or "\0" in name:
+    if not parts or not name.isprintable():
+        return None
+    if name.startswith("/") or ".." in parts or ":" in parts[0]:
         return None
     return "/".join(parts)
 

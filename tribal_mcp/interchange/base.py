@@ -41,7 +41,7 @@ class Evidence:
 
     Attributes:
         certainty: CERTAIN, LIKELY, POSSIBLE or FALLBACK; larger wins.
-        why: what was found, to follow "because it has": "a JSON list of objects with `mapping`".
+        why: what was found, in a few words: "a JSON list of objects with `mapping`".
     """
 
     certainty: int

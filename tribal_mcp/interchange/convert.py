@@ -32,6 +32,8 @@ from tribal_mcp.stores.base import IMPORTED_FROM
 from tribal_mcp.text import counted
 
 _EXAMPLES = 3
+_PLACE_CHARS = 200
+"""Places name files and members of archives; results repeat them."""
 _DETAILS = 100
 _PROGRESS_EVERY = 500
 
@@ -79,13 +81,17 @@ class Conversion:
         self.left_out[item.reason] += 1
         places = self.places.setdefault(item.reason, [])
         if len(places) < _EXAMPLES:
-            places.append(item.where)
+            places.append(_place(item.where))
 
     def reject(self, item: RejectedEntry) -> None:
         """Count a record that can't be read."""
         self.rejected_count += 1
         if len(self.rejected) < _DETAILS:
-            self.rejected.append(item)
+            self.rejected.append(replace(item, where=_place(item.where)))
+
+
+def _place(where: str) -> str:
+    return where if len(where) <= _PLACE_CHARS else where[:_PLACE_CHARS] + "…"
 
 
 def convert(

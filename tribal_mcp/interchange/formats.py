@@ -118,8 +118,8 @@ def formats() -> dict[str, Format]:
             ) from error
         if not isinstance(made, Format) or made.name in found:
             raise UsageError(
-                f"The format {entry.name!r:.80} of another package is no format, or its name is "
-                "taken. Update or remove that package."
+                f"The format {entry.name!r:.80} of another package is not a format, or its name "
+                "is taken. Update or remove that package."
             )
         found[made.name] = made
     return found

@@ -1,4 +1,4 @@
-"""The results of the use cases: counts, paths and ids; only recall returns the text of memories.
+"""The results of the use cases: counts, paths and ids; only recall, list and show return texts.
 
 One file, though long: it is the wire format of all results, and its descriptions are their docs.
 """
@@ -133,7 +133,7 @@ class ImportResult(ImportSummary, Result):
     """An import."""
 
     format: str = Field("", description="the source's format; empty: a bundle")
-    found: int = Field(0, description="records in a source that is no bundle")
+    found: int = Field(0, description="records in another system's source")
     left_out: int = Field(0, description="of them: not memories; notes say why")
     plan_path: str = Field("", description="the plan file, if requested: one line for each entry")
     next_step: str = Field("", description="what to do next")
@@ -226,7 +226,7 @@ class BundlesResult(Result):
 
     bundles: list[BundleFile]
     other_files: int = Field(
-        description="further .json and .jsonl files there: older, no bundles, or not readable"
+        description="other .json and .jsonl files there: older, not bundles, or unreadable"
     )
     notes: list[str] = []
     next_step: str = ""

@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -97,7 +98,13 @@ def _options(request: ImportRequest, source: Opened, scope: Scope) -> Options:
         UsageError: the options don't fit the source.
     """
     made = source.conversion
-    strategy = request.conflict_resolution
+    options = Options(
+        request.conflict_resolution,
+        request.embedding_strategy,
+        dry_run=request.dry_run,
+        restore_deleted=request.restore_deleted,
+        skip_same_text=request.skip_same_text,
+    )
     if made is None:
         if request.mirror_deletions or request.mapping or request.conversations:
             raise UsageError(
@@ -105,33 +112,23 @@ def _options(request: ImportRequest, source: Opened, scope: Scope) -> Options:
                 "this is a bundle. Nothing was imported. Leave them out; the conflict resolution "
                 "'mirror' makes the store equal to a bundle."
             )
-        return Options(
-            strategy,
-            request.embedding_strategy,
-            dry_run=request.dry_run,
-            restore_deleted=request.restore_deleted,
-            skip_same_text=request.skip_same_text,
-        )
-    if strategy is ConflictResolution.MIRROR:
+        return options
+    if options.conflict_resolution is ConflictResolution.MIRROR:
         raise UsageError(
             f"The store can't be made equal to {made.format.title}. Nothing was imported. To "
             "delete what was imported from it before and is no longer there, mirror its deletions."
         )
-    if "conflict_resolution" not in request.model_fields_set:
-        strategy = ConflictResolution.MERGE
     if request.mirror_deletions and made.rejected_count:
         raise UsageError(
             f"{counted(made.rejected_count, 'record')} can't be read ({made.rejected[0]}), so what "
             "was deleted at the source is not known. Nothing was imported. Correct the source, or "
             "don't mirror its deletions."
         )
+    if "conflict_resolution" not in request.model_fields_set:
+        options = replace(options, conflict_resolution=ConflictResolution.MERGE)
     instances = {scope.instance} if scope.instance else made.instances
-    return Options(
-        strategy,
-        request.embedding_strategy,
-        dry_run=request.dry_run,
-        restore_deleted=request.restore_deleted,
-        skip_same_text=request.skip_same_text,
+    return replace(
+        options,
         incoming_wins_ties=True,
         is_from_source=partial(_is_from, made, instances),
         mirror_deletions=request.mirror_deletions,

@@ -77,14 +77,16 @@ class Opened:
         return [NextStep(step, "import", given | {"conversations": True})]
 
     def _notes(self, made: "Conversion") -> list[str]:
-        found = f"This is {made.format.title} ({made.format.name}): {made.evidence.why}."
+        name, why = made.format.name, made.evidence.why
+        found = f"Recognised as {made.format.title} ({name}): {why:.500}."
         if self.others:
             found += f" It could also be read as {' or '.join(self.others)}."
         notes = [found, *self.notes]
         for reason, count in made.left_out.most_common():
             places = ", ".join(made.places[reason])
             more = ", …" if count > len(made.places[reason]) else ""
-            notes.append(f"Left out, {counted(count, 'record')}: {reason} ({places}{more}).")
+            left_out = counted(count, "record was", "records were")
+            notes.append(f"{left_out} left out: {reason} ({places}{more}).")
         return notes
 
 
@@ -248,7 +250,7 @@ def _unknown(request: ImportRequest, origin: Origin, problem: BundleError | None
             f"{said} It is {table.evidence.why}, none of which is named content.", step
         )
     names = ", ".join(sorted(formats()))
-    looked = f"It is also in none of the other formats that are known: {names}."
+    looked = f"It matches none of the other known formats either: {names}."
     path = source.file
     if path and source.peek(path).kind == "binary" and b"\0" not in head_of(origin, path):
         looked += " It is neither UTF-8 nor UTF-16 text. If it is text, save it as UTF-8."

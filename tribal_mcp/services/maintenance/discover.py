@@ -47,7 +47,7 @@ async def run_discover(context: Context, request: Request) -> DiscoverResult:  #
             one.source.imported = len(here)
     result = DiscoverResult(sources=[one.source for one in found])
     if not found:
-        result.notes.append("No memories of other systems are at their usual places.")
+        result.notes.append("Found no memories of other systems at their usual places.")
     result.next_steps = [
         NextStep(f"{one.system}: {{call}}.", "import", {"input_path": one.path, "dry_run": True})
         for one in result.sources
