@@ -242,3 +242,12 @@ def test_export_prints_file_names_that_are_not_utf_8(tribal: Tribal) -> None:
     assert tribal("remember", "A memory.").code == 0
     assert tribal("export", name).code == 0
     assert Path(name).exists()
+
+
+@pytest.mark.parametrize("dry_run", [["--dry-run"], []], ids=["dry run", "real"])
+def test_an_import_prints_how_many_memories_it_deletes(tribal: Tribal, dry_run: list[str]) -> None:
+    tribal("remember", "Likes tea.")
+    tribal("export", "backup.json")
+    tribal("remember", "Likes cake.")
+    ran = tribal("import", "backup.json", "--on-conflict", "mirror", *dry_run)
+    assert re.search(r"^  deleted +1 memory$", ran.out, re.MULTILINE), ran

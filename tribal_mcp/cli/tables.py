@@ -77,15 +77,9 @@ def _(result: ImportResult) -> Rows:
     if result.deletions:
         deleted = f"{memories(result.deleted)} deleted here"
         table.append(("tombstones", f"{result.deletions:,}, {deleted}"))
-    if result.vectors_kept + result.vectors_reembedded + result.without_vector:
-        source = "source" if result.format else "bundle"
-        vectors = {
-            "kept": result.vectors_kept,
-            "computed": result.vectors_reembedded,
-            "dropped": result.vectors_dropped,
-            f"missing in the {source}": result.without_vector - result.vectors_dropped,
-        }
-        table.append(("vectors", _parts(vectors)))
+    elif result.deleted:
+        table.append(("deleted", memories(result.deleted)))
+    table += _vectors_of(result)
     if result.left_out:
         table.append(("left out", f"{result.left_out:,} of {counted(result.found, 'record')}"))
     if result.missing:
@@ -95,6 +89,19 @@ def _(result: ImportResult) -> Rows:
     if result.restore_point:
         table.append(("restore point", result.restore_point))
     return table
+
+
+def _vectors_of(result: ImportResult) -> Rows:
+    if not result.vectors_kept + result.vectors_reembedded + result.without_vector:
+        return []
+    source = "source" if result.format else "bundle"
+    vectors = {
+        "kept": result.vectors_kept,
+        "computed": result.vectors_reembedded,
+        "dropped": result.vectors_dropped,
+        f"missing in the {source}": result.without_vector - result.vectors_dropped,
+    }
+    return [("vectors", _parts(vectors))]
 
 
 def _why_skipped(result: ImportResult) -> str:
