@@ -4,14 +4,17 @@ A format reads each record of a source exactly once, as a memory, a tombstone, a
 out, or one that is rejected. It invents nothing: ids are the source's own or derived from a natural
 key, dates that the source does not give are unknown, and fields without an equivalent are kept in
 `metadata` under the source's names.
+
+Some formats can also be written. What the other system has no field for goes where it keeps free
+metadata, under our names; what it can't hold at all is announced, by `lost`.
 """
 
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from tribal_mcp.errors import BundleError, EntryError
 from tribal_mcp.interchange.source import Source
@@ -91,6 +94,23 @@ class Options:
     mapping: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Memories:
+    """What a format writes; can be iterated several times, and is never all in memory.
+
+    Attributes:
+        begin: starts again at the first memory.
+        model: the model of their vectors, except of those that name their own; None if unknown.
+    """
+
+    begin: Callable[[], Iterator[MemoryEntry]]
+    model: EmbeddingMetadata | None = None
+
+    def __iter__(self) -> Iterator[MemoryEntry]:
+        """Each memory, always in the same order."""
+        return self.begin()
+
+
 class Format(ABC):
     """A format of another system.
 
@@ -101,6 +121,8 @@ class Format(ABC):
         layout: what is looked for, to recognise it.
         fields: how each field of the source is mapped: the source's name, and where it goes.
         leaves_out: the reasons for which records are left out.
+        writes: whether it can be written, as one file or as a folder of files; None if not.
+        suffixes: those of the file that it writes.
     """
 
     name: ClassVar[str]
@@ -109,6 +131,8 @@ class Format(ABC):
     layout: ClassVar[str]
     fields: ClassVar[Mapping[str, str]]
     leaves_out: ClassVar[Sequence[str]] = ()
+    writes: ClassVar[Literal["file", "folder"] | None] = None
+    suffixes: ClassVar[Sequence[str]] = ()
 
     @abstractmethod
     def recognise(self, source: Source) -> Evidence | None:
@@ -133,6 +157,21 @@ class Format(ABC):
     def model(self, source: Source) -> EmbeddingMetadata | None:  # noqa: ARG002 - for formats with vectors
         """The model of the source's vectors, or None if it has none or their model is unknown."""
         return None
+
+    def lost(self, entry: MemoryEntry) -> Iterable[str]:  # noqa: ARG002 - for formats that are written
+        """What the format can't hold of a memory, as constants: "its links to other memories"."""
+        return ()
+
+    def write(self, memories: Memories) -> Iterator[bytes]:
+        """The content of the file, if the format writes one; the same memories, the same bytes."""
+        raise NotImplementedError(f"{self.name} writes no file")
+
+    def write_folder(self, memories: Memories) -> Iterator[tuple[str, bytes]]:
+        """The relative path and the content of each file, if the format writes a folder.
+
+        Paths are unique even where the case of letters and the form of accents don't count.
+        """
+        raise NotImplementedError(f"{self.name} writes no folder")
 
 
 def only_file(source: Source, made: Format, *names: str) -> str:
