@@ -3,16 +3,17 @@
 import io
 import os
 import sqlite3
+import tarfile
 import unicodedata
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tribal_mcp.errors import BundleError, PathNotAllowed
-from tribal_mcp.files.archives import ZipOrigin
+from tribal_mcp.files.archives import ZipOrigin, origin_of_file
 from tribal_mcp.files.bundle_folders import BundleFolders
 from tribal_mcp.files.databases import database
 from tribal_mcp.files.origins import FolderOrigin, Origin, head_of, text_of
@@ -156,7 +157,7 @@ def test_a_member_that_expands_out_of_proportion_is_refused() -> None:
 
 
 def test_an_archive_that_holds_too_much_is_refused() -> None:
-    with pytest.raises(BundleError, match="holds 2,000 bytes, and the limit is 1,000"):
+    with pytest.raises(BundleError, match="holds more than 1,000 bytes"):
         archive({"a": bytes(1000), "b": bytes(1000)}, Limits(file_bytes=1000))
 
 
@@ -181,6 +182,51 @@ def test_an_encrypted_member_is_reported() -> None:
     origin = ZipOrigin("x.zip", io.BytesIO(bytes(raw)), DEFAULT_LIMITS)
     with pytest.raises(BundleError, match=r"can't be read: .*encrypted"):
         origin.open("a.md")
+
+
+def tar(members: Mapping[str, bytes | None], mode: str = "w:") -> io.BytesIO:
+    """A tar archive; a member without content is a link to /etc/passwd."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode=mode) as packed:  # type: ignore[call-overload]  # mode is a str
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            if content is None:
+                info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+            else:
+                info.size = len(content)
+            packed.addfile(info, io.BytesIO(content or b""))
+    data.seek(0)
+    return data
+
+
+@pytest.mark.parametrize("mode", ["w:", "w:gz"])
+def test_a_tar_archive_is_read_like_a_folder(mode: str) -> None:
+    packed = tar({"x/a.md": b"a", "x/sub/b.md": b"b", "x/._a.md": b"junk"}, mode)
+    origin = origin_of_file("x.tar", packed, DEFAULT_LIMITS)
+    assert list(origin.paths()) == ["a.md", "sub/b.md"]
+    assert (text_of(origin, "sub/b.md"), origin.size("a.md")) == ("b", 1)
+    origin.close()
+
+
+def test_links_and_names_that_lead_out_of_a_tar_archive_are_not_read() -> None:
+    packed = tar({"a.md": b"a", "link.md": None, "../b.md": b"b", "/c.md": b"c"})
+    origin = origin_of_file("x.tar", packed, DEFAULT_LIMITS)
+    assert list(origin.paths()) == ["a.md"]
+    assert "3 members were not read" in origin.notes[0]
+
+
+def test_a_truncated_tar_archive_is_reported() -> None:
+    whole = tar({"a.md": b"a" * 5_000}).getvalue()
+    with pytest.raises(BundleError, match=r"'x.tar' is damaged: unexpected end of data"):
+        origin_of_file("x.tar", io.BytesIO(whole[:3_000]), DEFAULT_LIMITS)
+
+
+def test_a_tar_archive_that_holds_too_much_is_refused() -> None:
+    limits = Limits(file_bytes=4_000)
+    with pytest.raises(BundleError, match="TRIBAL_LIMIT_FILE_BYTES"):
+        origin_of_file("x.tar", tar({"a.md": b"a" * 5_000}), limits)
+    with pytest.raises(BundleError, match="TRIBAL_LIMIT_FILE_BYTES"):
+        origin_of_file("x.tar", tar({"a.md": b"a" * 5_000}, "w:gz"), limits)
 
 
 def test_a_text_is_read_whatever_its_encoding_and_line_ends(tmp_path: Path) -> None:

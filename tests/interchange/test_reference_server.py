@@ -122,3 +122,19 @@ def test_a_file_with_one_line_is_recognised() -> None:
     found = recognise(source_of(json.dumps(_entity("A", "x")).encode()))
     assert found is not None
     assert found.format.name == "reference-server"
+
+
+def test_what_read_graph_returns_gives_the_same_memories_as_the_file() -> None:
+    relation = {"from": "A", "to": "B", "relationType": "knows"}
+    _, expected = _graph(_entity("A", "x", "y"), _entity("B", "z"), relation | {"type": "relation"})
+    entities = [_entity("A", "x", "y"), _entity("B", "z")]
+    text = json.dumps({"entities": entities, "relations": [relation]}, indent=2)
+    _, entries = read_sample(source_of(text.encode(), "graph.json"))[:2]
+    assert entries == expected
+
+
+def test_a_bad_part_of_a_graph_is_rejected_with_its_place() -> None:
+    text = json.dumps({"entities": [_entity("A", "x")], "relations": [{"from": "A"}, 7]})
+    conversion, entries = read_sample(source_of(text.encode(), "graph.json"))[:2]
+    assert len(entries) == 1
+    assert [bad.where for bad in conversion.rejected] == ["relations, item 1", "relations, item 2"]

@@ -65,7 +65,7 @@ def export_command(*, as_json: bool, **arguments: object) -> None:
     "input_path",
     metavar="PATH",
     cls=Argument,
-    help="The bundle to read; or the file, folder or zip archive of another system.",
+    help="The bundle to read; or the file, folder or archive of another system.",
 )
 @click.option(
     "--on-conflict",

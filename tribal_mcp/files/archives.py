@@ -1,14 +1,19 @@
-"""Zip archives as origins: read in place, with bounded expansion; no name leads out of them."""
+"""Zip and tar archives as origins: with bounded expansion, and no name leads out of them.
+
+A zip archive and an uncompressed tar archive are read in place; a compressed tar archive is
+decompressed to a private file first.
+"""
 
 import io
 import os
 import shutil
 import stat
 import struct
+import tarfile
 import unicodedata
 import zipfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import PurePosixPath
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
@@ -25,39 +30,47 @@ _ZIP_ERRORS = (
     zipfile.BadZipFile, ValueError, OSError, RuntimeError, NotImplementedError, struct.error,
 )  # fmt: skip
 """What `zipfile` raises for damaged, encrypted or unknown archives."""
+_TAR_ERRORS = (tarfile.TarError, ValueError, OSError, EOFError, OverflowError)
+"""What `tarfile` raises for damaged archives."""
+_TAR_MAGIC = slice(257, 262), b"ustar"
 
 
-class ZipOrigin:
-    """A zip archive, read in place. A single folder that holds everything else is left out."""
+class _Archive:
+    """An archive. A single folder that holds everything else is left out of its paths.
 
-    def __init__(self, name: str, file: BinaryIO, limits: Limits) -> None:
+    Args:
+        name: its name.
+        file: the archive.
+        limits: the limits of what is read.
+        kind: what messages call it.
+        listed: the path of each of its files, or None if it must not be read; the size; the member.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        file: BinaryIO,
+        limits: Limits,
+        kind: str,
+        listed: Iterable[tuple[str | None, int, Any]],
+    ) -> None:
         self.name = name
         self.parent = ""
         self.limits = limits
         self.notes: list[str] = []
         self._file = file
-        try:
-            self._zip = zipfile.ZipFile(file)
-        except _ZIP_ERRORS as error:
-            raise BundleError(f"The zip archive {name!r:.80} is damaged: {error}.") from None
-        found: dict[str, zipfile.ZipInfo] = {}
+        found: dict[str, tuple[int, Any]] = {}
         left = total = 0
-        for info in self._zip.infolist():
-            path = _member_path(info)
-            if info.is_dir() or (path is not None and _is_junk(path)):
-                continue
-            if path is None or stat.S_ISLNK(info.external_attr >> 16):
+        for path, size, member in listed:
+            if path is None:
                 left += 1
                 continue
             if path in found:
-                raise BundleError(f"The zip archive {name!r:.80} has {path!r:.80} twice.")
-            total += info.file_size
-            found[path] = info
-        if total > limits.file_bytes:
-            raise BundleError(
-                f"The zip archive {name!r:.80} holds {total:,} bytes, and the limit is "
-                f"{limits.file_bytes:,} (TRIBAL_LIMIT_FILE_BYTES)."
-            )
+                raise BundleError(f"The {kind} archive {name!r:.80} has {path!r:.80} twice.")
+            total += size
+            if total > limits.file_bytes:
+                raise _too_large(kind, name, limits)
+            found[path] = size, member
         if left:
             members = counted(left, "member was", "members were")
             self.notes.append(
@@ -66,17 +79,38 @@ class ZipOrigin:
             )
         tops = {path.split("/", 1)[0] for path in found if "/" in path}
         if len(tops) == 1 and all("/" in path for path in found):
-            found = {path.split("/", 1)[1]: info for path, info in found.items()}
+            found = {path.split("/", 1)[1]: member for path, member in found.items()}
         self._members = found
 
     def paths(self) -> Sequence[str]:
         """The paths of its members."""
         return sorted(self._members)
 
+    def size(self, path: str) -> int:
+        """The size of a member in bytes, as the archive says."""
+        return self._members[path][0]
+
+    def close(self) -> None:
+        """Close the archive."""
+        self._file.close()
+
+
+class ZipOrigin(_Archive):
+    """A zip archive, read in place."""
+
+    def __init__(self, name: str, file: BinaryIO, limits: Limits) -> None:
+        try:
+            self._zip = zipfile.ZipFile(file)
+        except _ZIP_ERRORS as error:
+            raise BundleError(f"The zip archive {name!r:.80} is damaged: {error}.") from None
+        listed = [(_zip_path(info), info.file_size, info) for info in self._zip.infolist()]
+        is_content = [one for one in listed if not one[2].is_dir() and not _is_junk(one[0])]
+        super().__init__(name, file, limits, "zip", is_content)
+
     def open(self, path: str) -> BinaryIO:
         """One of its members, decompressed."""
-        info = self._members[path]
-        if info.file_size > _FREE_BYTES + self.limits.expansion_ratio * info.compress_size:
+        size, info = self._members[path]
+        if size > _FREE_BYTES + self.limits.expansion_ratio * info.compress_size:
             raise BundleError(
                 f"{path!r:.80} in the archive expands to more than {self.limits.expansion_ratio:,} "
                 "times its size (TRIBAL_LIMIT_EXPANSION_RATIO)."
@@ -86,14 +120,36 @@ class ZipOrigin:
         except _ZIP_ERRORS as error:
             raise BundleError(f"{path!r:.80} in the archive can't be read: {error}.") from None
 
-    def size(self, path: str) -> int:
-        """The size of a member in bytes, as the archive says."""
-        return self._members[path].file_size
-
     def close(self) -> None:
         """Close the archive."""
         self._zip.close()
-        self._file.close()
+        super().close()
+
+
+class TarOrigin(_Archive):
+    """A tar archive, read in place.
+
+    Args:
+        file: the archive, uncompressed.
+    """
+
+    def __init__(self, name: str, file: BinaryIO, limits: Limits) -> None:
+        try:
+            self._tar = tarfile.open(fileobj=file, mode="r:", errorlevel=0)  # noqa: SIM115 - see `close`
+            listed = [
+                (_tar_path(info), info.size, info)
+                for info in self._tar
+                if not info.isdir() and not _is_junk(info.name)
+            ]
+        except _TAR_ERRORS as error:
+            raise BundleError(f"The tar archive {name!r:.80} is damaged: {error}.") from None
+        super().__init__(name, file, limits, "tar", listed)
+
+    def open(self, path: str) -> BinaryIO:
+        """One of its members, decompressed."""
+        return decompressed(
+            _Member(self._tar.extractfile(self._members[path][1]), path), self.limits
+        )
 
 
 class UnpackedOrigin:
@@ -205,13 +261,23 @@ class _RawMember(io.RawIOBase):
         super().close()
 
 
-def _member_path(info: zipfile.ZipInfo) -> str | None:
-    """The member's path; None if it leads out of the archive, or can't be printed."""
+def _zip_path(info: zipfile.ZipInfo) -> str | None:
+    if stat.S_ISLNK(info.external_attr >> 16):
+        return None
     name = info.filename
     if not info.flag_bits & _UTF8_NAME:  # many programs write UTF-8 without saying so
         with suppress(UnicodeError):
             name = name.encode("cp437").decode()
-    name = unicodedata.normalize("NFC", name.replace("\\", "/"))
+    return _member_path(name.replace("\\", "/"))
+
+
+def _tar_path(info: tarfile.TarInfo) -> str | None:
+    return _member_path(info.name) if info.isreg() and info.size >= 0 else None
+
+
+def _member_path(name: str) -> str | None:
+    """The path of a member; None if it leads out of the archive, or can't be printed."""
+    name = unicodedata.normalize("NFC", name)
     parts = PurePosixPath(name).parts
     if not parts or not name.isprintable():
         return None
@@ -220,8 +286,11 @@ def _member_path(info: zipfile.ZipInfo) -> str | None:
     return "/".join(parts)
 
 
-def _is_junk(path: str) -> bool:
-    return any(part in NOT_CONTENT or part == ".DS_Store" for part in path.split("/"))
+def _is_junk(path: str | None) -> bool:
+    return path is not None and any(
+        part in NOT_CONTENT or part == ".DS_Store" or part.startswith("._")
+        for part in path.split("/")
+    )
 
 
 def origin_of_file(
@@ -230,12 +299,47 @@ def origin_of_file(
     """The origin of an open file: the archive in it, or the file itself."""
     magic = file.read(4)
     file.seek(0)
-    if magic not in (b"PK\x03\x04", b"PK\x05\x06"):
-        return FileOrigin(name, file, limits, wal)
-    if wal:
-        wal.close()
     try:
-        return ZipOrigin(name, file, limits)
+        if magic in (b"PK\x03\x04", b"PK\x05\x06"):
+            origin: Origin = ZipOrigin(name, file, limits)
+        elif (tar := _tar_in(name, file, limits)) is not None:
+            origin = TarOrigin(name, tar, limits)
+        else:
+            return FileOrigin(name, file, limits, wal)
     except BundleError:
         file.close()
         raise
+    if wal:
+        wal.close()
+    return origin
+
+
+def _tar_in(name: str, file: BinaryIO, limits: Limits) -> BinaryIO | None:
+    """The tar archive in a file, uncompressed; None if it has none."""
+    where, magic = _TAR_MAGIC
+    content = decompressed(file, limits)
+    try:
+        is_tar = content.read(where.stop)[where] == magic
+    except BundleError:  # damaged: its reader says so
+        is_tar = False
+    file.seek(0)
+    if not is_tar or content is file:
+        return file if is_tar else None
+    with ExitStack() as stack:
+        plain = stack.enter_context(TemporaryFile())
+        copied = decompressed(file, limits)
+        while chunk := copied.read(MIB):
+            plain.write(chunk)
+            if plain.tell() > limits.file_bytes:
+                raise _too_large("tar", name, limits)
+        stack.pop_all()
+    plain.seek(0)
+    file.close()
+    return plain
+
+
+def _too_large(kind: str, name: str, limits: Limits) -> BundleError:
+    return BundleError(
+        f"The {kind} archive {name!r:.80} holds more than {limits.file_bytes:,} bytes, which is "
+        "the limit (TRIBAL_LIMIT_FILE_BYTES)."
+    )

@@ -103,7 +103,7 @@ class BundleFolders:
         return self._open(path_text, _shown(path_text), limit_bytes)
 
     def open_origin(self, path_text: str, limits: Limits) -> Origin:
-        """Open what an import reads: a file of any kind, a zip archive or a folder.
+        """Open what an import reads: a file of any kind, a zip or tar archive, or a folder.
 
         Raises:
             UsageError: it does not exist, or the path is not valid.

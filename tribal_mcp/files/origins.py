@@ -1,8 +1,8 @@
 """What an import reads: a file or a folder, opened once and read without surprises.
 
 An origin lists its files by relative paths and opens each of them for reading. Links are not
-followed, and every expansion is bounded. Nothing is written beside it. `archives` has the zip
-archives.
+followed, and every expansion is bounded. Nothing is written beside it. `archives` has the zip and
+tar archives.
 """
 
 import io

@@ -75,7 +75,7 @@ async def import_(request: Request, query: Annotated[ImportOptions, Query()]) ->
     """Import the memories of the bundle in the body.
 
     The body is the bundle, or an object with the bundle and the options:
-    `{"bundle": {…}, "conflict_resolution": "merge"}`; or the file or zip archive of another system,
+    `{"bundle": {…}, "conflict_resolution": "merge"}`; or the file or archive of another system,
     whose format is recognised. It is checked completely before anything is
     written. If the import is interrupted or the client disconnects, it stops after the current
     batch; the same request completes it.

@@ -213,7 +213,7 @@ IMPORT_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "description": "A bundle, an object with a `bundle` and the options of the query, or a "
-        "file or zip archive of another system.",
+        "file or archive of another system.",
         "content": {
             kind: {"schema": _BUNDLE, "example": _EXAMPLE}
             if kind == "application/json"

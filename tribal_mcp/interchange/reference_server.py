@@ -16,7 +16,7 @@ from tribal_mcp.interchange.base import (
     memory,
     only_file,
 )
-from tribal_mcp.interchange.reading import json_lines
+from tribal_mcp.interchange.reading import items, json_lines
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.portability.bundle.entries import RejectedEntry
 from tribal_mcp.portability.memory import MemoryEntry
@@ -42,8 +42,14 @@ class ReferenceServer(Format):
 
     name: ClassVar = "reference-server"
     title: ClassVar = "the knowledge graph of the MCP reference memory server"
-    places: ClassVar = "`memory.jsonl` (older installations: `memory.json`), or MEMORY_FILE_PATH"
-    layout: ClassVar = 'JSON lines such as `{"type":"entity","name":…,"observations":[…]}`'
+    places: ClassVar = (
+        "`memory.jsonl` (older installations: `memory.json`), MEMORY_FILE_PATH, or what "
+        "`read_graph` returned"
+    )
+    layout: ClassVar = (
+        'JSON lines such as `{"type":"entity","name":…,"observations":[…]}`, or an object with '
+        "`entities` and `relations`"
+    )
     fields: ClassVar = {
         "observations": "one memory each: content",
         "name": "metadata.entity, and context with the type; content if it has no observations",
@@ -57,6 +63,8 @@ class ReferenceServer(Format):
         if (path := source.main(*_NAMES)) is None:
             return None
         peek = source.peek(path)
+        if peek.kind == "object" and _is_graph(peek.value):
+            return Evidence(CERTAIN, "JSON with `entities` that have `observations`")
         found = peek.value if peek.kind == "lines" else [peek.value]
         if peek.kind not in {"lines", "object"} or not any(map(_is_part, found)):
             return None
@@ -66,12 +74,35 @@ class ReferenceServer(Format):
         """Each observation, each entity without observations, and each relation."""
         first: dict[str, _First] = {}
         path = only_file(source, self, *_NAMES)
-        for _, value in json_lines(source.origin, path):
+        for _, value in _parts(source, path):
             if _is_part(value) and value["type"] == "entity":
                 named = _First(_first_id(value), value.get("entityType"))
                 first.setdefault(_name(value), named)
+        for where, value in _parts(source, path):
+            yield from _memories(where, value, first)
+
+
+def _is_graph(value: Any) -> bool:  # noqa: ANN401 - any JSON value
+    """Whether the beginning of an object is what the server's `read_graph` returns."""
+    if not value.keys() <= {"entities", "relations"} or not isinstance(value.get("entities"), list):
+        return False
+    found = value["entities"][:9]
+    return bool(found) and all(
+        isinstance(e, dict) and _is_part({**e, "type": "entity"}) for e in found
+    )
+
+
+def _parts(source: Source, path: str) -> Iterator[tuple[str, Any]]:
+    """Each entity and relation, with its place."""
+    peek = source.peek(path)
+    if peek.kind != "object" or not _is_graph(peek.value):
         for number, value in json_lines(source.origin, path):
-            yield from _memories(f"line {number:,}", value, first)
+            yield f"line {number:,}", value
+        return
+    for key, kind in (("entities", "entity"), ("relations", "relation")):
+        for number, value in enumerate(items(source.origin, path, f"{key}.item"), 1):
+            typed = {**value, "type": kind} if isinstance(value, dict) else value
+            yield f"{key}, item {number:,}", typed
 
 
 def _is_part(value: object) -> bool:

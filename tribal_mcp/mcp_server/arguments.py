@@ -60,7 +60,7 @@ OutputPath = Annotated[
 InputPath = Annotated[
     str,
     Field(
-        description="The bundle, or the file, folder or zip archive of another system, which is "
+        description="The bundle, or the file, folder or archive of another system, which is "
         "recognised."
     ),
 ]

@@ -127,7 +127,7 @@ def _head(cursor: Cursor, nesting: int) -> Head:
     if first != b"{":
         raise BundleError(
             _OTHER_BEGINNINGS.get(first) or "Not a bundle: the file is not JSON.",
-            NextStep("Choose a .json or .jsonl file that tribal-mcp or TribalMemory exported."),
+            NextStep("Choose a file that tribal-mcp or TribalMemory exported."),
         )
     is_ours = cursor.follows(HEAD)
     line = cursor.line

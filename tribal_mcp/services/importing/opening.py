@@ -254,6 +254,7 @@ def _unknown(request: ImportRequest, origin: Origin, problem: BundleError | None
     path = source.file
     if path and source.peek(path).kind == "binary" and b"\0" not in head_of(origin, path):
         looked += " It is neither UTF-8 nor UTF-16 text. If it is text, save it as UTF-8."
-    if problem:
+    if problem and path and source.peek(path).kind not in {"text", "binary"}:
         return problem.extended(looked)
-    return BundleError(f"{said} {looked}", NextStep("Choose another path."))
+    advice = "To import other records, save them as CSV or JSON Lines, one a line."
+    return BundleError(f"{said} {looked}", NextStep(advice))
