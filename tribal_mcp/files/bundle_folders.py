@@ -10,8 +10,8 @@ path as the caller gave it. One file, though long: a check belongs to the openin
 import itertools
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from tribal_mcp.files.archives import origin_of_file
 from tribal_mcp.files.atomic import make_private
 from tribal_mcp.files.directory import Draft, OpenFolder, check_kind, explaining, name_taken
 from tribal_mcp.files.origins import FolderOrigin, Origin
+from tribal_mcp.files.published_folders import FolderKind, Published, publish_into
 from tribal_mcp.portability.limits import Limits
 
 SUFFIXES = tuple(kind + packed for kind in (".json", ".jsonl") for packed in ("", ".gz", ".zst"))
@@ -111,7 +112,8 @@ class BundleFolders:
             BundleError: it is larger than the limits, or a damaged archive.
         """
         shown = _shown(path_text)
-        with self._parent(path_text.rstrip("/"), shown) as (folder, base, name), explaining(shown):
+        text = self._of_folder(path_text, shown)
+        with self._parent(text, shown) as (folder, base, name), explaining(shown):
             if stat.S_ISDIR(folder.stat(name).st_mode):
                 path = folder.path / name
                 everything = not self._restricted
@@ -201,6 +203,60 @@ class BundleFolders:
                     draft.close()
                 with suppress(OSError):
                     folder.unlink(part)
+
+    def publish_folder(
+        self,
+        path_text: str,
+        kind: FolderKind,
+        files: Iterable[tuple[str, bytes]],
+        *,
+        overwrite: bool = False,
+        allow_smaller: bool = False,
+    ) -> tuple[Path, Published]:
+        """Make a folder hold these files; see `publish_into`. It is created if it is missing.
+
+        Args:
+            path_text: its path; the folder above it must exist, unless that is the default folder.
+            kind: how to tell what its files are.
+            files: the relative path of each, with `/`, and its content.
+            overwrite: discard what was edited since the last export.
+            allow_smaller: also replace an export that had many more files.
+
+        Returns:
+            Its path, and what was done.
+
+        Raises:
+            UsageError, PathNotAllowed, NoSpace: as for `publish` and `publish_into`.
+        """
+        shown = _shown(path_text)
+        text = self._of_folder(path_text, shown)
+        with self._parent(text, shown, create=True) as (folder, base, name):
+            with explaining(shown):
+                is_new = folder.make_folder(name)
+                target = OpenFolder(base, folder.path / name)
+            try:
+                with closing(target):
+                    done = publish_into(
+                        target.descriptor,
+                        shown,
+                        kind,
+                        files,
+                        overwrite=overwrite,
+                        allow_smaller=allow_smaller,
+                    )
+            except BaseException:
+                with suppress(OSError):
+                    if is_new:
+                        folder.remove_folder(name)
+                raise
+            return folder.path / name, done
+
+    def _of_folder(self, text: str, shown: str) -> str:
+        """The path of a folder such that its last component is a name."""
+        text = text.rstrip("/") or text
+        if text.rpartition("/")[2] not in {".", ".."}:
+            return text
+        return os.fspath(_resolved(self._start() / text, shown))
 
     def _open(self, text: str, shown: str, limit_bytes: int) -> BinaryIO:
         with self._target(text, shown) as target, explaining(shown):

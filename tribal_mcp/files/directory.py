@@ -80,6 +80,24 @@ class OpenFolder:
         """Close the descriptor."""
         os.close(self._fd)
 
+    @property
+    def descriptor(self) -> int:
+        """The descriptor, which stays open until `close`."""
+        return self._fd
+
+    def make_folder(self, name: str) -> bool:
+        """Create a folder, unless there is something under the name; whether it was created."""
+        try:
+            os.mkdir(name, 0o700, dir_fd=self._fd)
+        except FileExistsError:
+            return False
+        self.sync()
+        return True
+
+    def remove_folder(self, name: str) -> None:
+        """Delete an empty folder; it is an OSError if it holds something."""
+        os.rmdir(name, dir_fd=self._fd)
+
     def stat(self, name: str) -> os.stat_result:
         """The status of a file; a link is not followed."""
         return os.stat(name, dir_fd=self._fd, follow_symlinks=False)
