@@ -114,11 +114,20 @@ class Settings(BaseSettings):
     chroma_headers: SecretStr = Field(
         SecretStr(""), description="headers for the server or its proxy, as a JSON object"
     )
+    age_recipients: str = Field(
+        "", description="what .age files are encrypted to: keys or files of keys, with commas"
+    )
+    age_identity: Path | None = Field(
+        None, description="a file with the age or SSH key that decrypts .age files"
+    )
+    age_passphrase_file: Path | None = Field(
+        None, description="a file with the passphrase of .age files"
+    )
     copy_token: SecretStr = Field(
         SecretStr(""), description="the bearer token of another server, to copy from or to it"
     )
 
-    @field_validator("embedding_files")
+    @field_validator("embedding_files", "age_identity", "age_passphrase_file")
     @classmethod
     def _from_home(cls, value: Path | None) -> Path | None:
         try:

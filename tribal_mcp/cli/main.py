@@ -43,6 +43,7 @@ for _command in (
     store.where_command,
     store.copy_command,
     store.setup_command,
+    store.keygen_command,
     store.reembed_command,
     store.check_command,
     store.rescue_command,

@@ -139,6 +139,28 @@ def setup_command(*, as_json: bool, **arguments: object) -> None:
     show(result, f"{done} default embedding model{end}", as_json=as_json)
 
 
+@click.command("keygen", cls=Command, short_help="Create a key to encrypt bundles with.")
+@click.argument("path", metavar="FILE", cls=Argument, help="The file to write the key to.")
+@as_json
+def keygen_command(*, path: str, as_json: bool) -> None:
+    """Create a key of age, with which bundles whose names end in .age are encrypted. The file is
+    readable only by you, and an existing one is never overwritten."""  # noqa: D205, D209 - as above
+    from pathlib import Path  # noqa: PLC0415 - a help page needs none of these
+
+    from tribal_mcp.files.age_keys import new_identity  # noqa: PLC0415
+    from tribal_mcp.next_steps import NextStep  # noqa: PLC0415
+    from tribal_mcp.services.results import KeyResult  # noqa: PLC0415
+
+    file = Path(path).absolute()
+    recipient = new_identity(file)
+    steps = [
+        NextStep(f"To use it, set TRIBAL_AGE_IDENTITY={file}."),
+        NextStep("Keep a copy in another place: without the key nobody can read what it encrypts."),
+    ]
+    result = KeyResult(path=str(file), recipient=recipient, next_steps=steps)
+    show(result, f"Created the key {path}", as_json=as_json)
+
+
 @click.command("check", cls=Command, short_help="Check the store's files for damage.")
 @click.option("--repair", is_flag=True, help="Repair what was found.")
 @as_json

@@ -21,6 +21,7 @@ from tribal_mcp.services.results import (
     HistoryResult,
     Hit,
     ImportResult,
+    KeyResult,
     RecallResult,
     ReembedResult,
     RememberResult,
@@ -128,6 +129,11 @@ def _(result: UndoResult) -> Rows:
         "edits kept": result.kept_edits,
     }
     return _aligned({label: count for label, count in counts.items() if count})
+
+
+@rows.register
+def _(result: KeyResult) -> Rows:
+    return [("recipient", result.recipient)]
 
 
 @rows.register

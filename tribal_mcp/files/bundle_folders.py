@@ -21,11 +21,17 @@ from tribal_mcp.errors import BundleError, PathNotAllowed, TribalError, UsageErr
 from tribal_mcp.files.archives import origin_of_file
 from tribal_mcp.files.atomic import make_private
 from tribal_mcp.files.directory import Draft, OpenFolder, check_kind, explaining, name_taken
+from tribal_mcp.files.encryption import AGE
 from tribal_mcp.files.origins import FolderOrigin, Origin
 from tribal_mcp.files.published_folders import FolderKind, Published, publish_into
 from tribal_mcp.portability.limits import Limits
 
-SUFFIXES = tuple(kind + packed for kind in (".json", ".jsonl") for packed in ("", ".gz", ".zst"))
+SUFFIXES = tuple(
+    kind + packed + encrypted
+    for encrypted in ("", AGE)
+    for kind in (".json", ".jsonl")
+    for packed in ("", ".gz", ".zst")
+)
 _PATH_BYTES = 4096
 _MAX_LINKS = 40  # the limit of Linux
 _SHOWN_CHARS = 200
@@ -75,33 +81,45 @@ class BundleFolders:
     default folder. `~` and `~user` are expanded. Hidden files and folders are refused.
     """
 
-    def __init__(self, allowed: Sequence[Path], default: Path) -> None:
+    def __init__(
+        self,
+        allowed: Sequence[Path],
+        default: Path,
+        plain: Callable[[BinaryIO, str], BinaryIO] | None = None,
+    ) -> None:
         """Resolve the folders now; a link that replaces one of them later is not followed.
 
         Args:
             allowed: the folders, including everything below them. If empty, every path is refused.
             default: the folder for bundles given by name only; one of `allowed`. Created if needed.
+            plain: gives the content of an open file that may be encrypted; its path for messages
+                is the second argument. Without it every file is read as it is.
         """
         self._roots = tuple(_resolved(path, _shown(str(path))) for path in allowed)
         self._restricted = True
+        self._plain = plain or (lambda file, _shown: file)
         self.default = _resolved(default, _shown(str(default)))
 
     @classmethod
-    def anywhere(cls, default: Path) -> Self:
+    def anywhere(
+        cls, default: Path, plain: Callable[[BinaryIO, str], BinaryIO] | None = None
+    ) -> Self:
         """For paths that a person gives: every folder, hidden files and hard links are allowed."""
-        folders = cls((), default)
+        folders = cls((), default, plain)
         folders._restricted = False
         return folders
 
-    def open_input(self, path_text: str, limit_bytes: int) -> BinaryIO:
-        """Open a bundle for reading.
+    def open_input(self, path_text: str, limit_bytes: int, *, as_it_is: bool = False) -> BinaryIO:
+        """Open a bundle for reading: its content, or with `as_it_is` an encrypted file itself.
 
         Raises:
             UsageError: it does not exist, or the path is not valid.
             PathNotAllowed: it is outside the allowed folders, hidden, a link or not a regular file.
-            BundleError: it is larger than `limit_bytes`.
+            BundleError: it is larger than `limit_bytes`, or it is encrypted and damaged.
         """
-        return self._open(path_text, _shown(path_text), limit_bytes)
+        shown = _shown(path_text)
+        file = self._open(path_text, shown, limit_bytes)
+        return file if as_it_is else self._plain(file, shown)
 
     def open_origin(self, path_text: str, limits: Limits) -> Origin:
         """Open what an import reads: a file of any kind, a zip or tar archive, or a folder.
@@ -124,13 +142,16 @@ class BundleFolders:
             wal = None
             with suppress(FileNotFoundError):
                 wal = folder.open_file(f"{name}-wal", shown, one_name=self._restricted)
-            return origin_of_file(name, file, limits, wal)
+            content = self._plain(file, shown)
+            shorter = name if content is file else name.removesuffix(AGE)
+            return origin_of_file(shorter, content, limits, wal)
 
     def open_named(self, name: str, limit_bytes: int) -> BinaryIO:
         """Open a bundle in the default folder by its name; raises what `open_input` does."""
         if "/" in name or "\\" in name:
             raise PathNotAllowed(f"{_shown(name)} is a path. Give only the name of a bundle.")
-        return self._open(str(self.default / name), _shown(name), limit_bytes)
+        shown = _shown(name)
+        return self._plain(self._open(str(self.default / name), shown, limit_bytes), shown)
 
     def open_path_or_name(self, text: str, limit_bytes: int) -> BinaryIO:
         """Open a bundle by its path, or by its name in the default folder; see `open_input`."""

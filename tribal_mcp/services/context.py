@@ -1,16 +1,25 @@
 """What every use case needs: the settings, the bundle folders, progress and cancellation."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from io import BytesIO
 from typing import TYPE_CHECKING, BinaryIO
 
 import anyio.from_thread
 
 from tribal_mcp.config import Settings
-from tribal_mcp.errors import BundleError, Stopped, UsageError
+from tribal_mcp.errors import BundleError, PathNotAllowed, Stopped, TribalError, UsageError
+from tribal_mcp.files.age_keys import check_keys
 from tribal_mcp.files.bundle_folders import BundleFolders
+from tribal_mcp.files.encryption import (
+    AGE,
+    encrypted,
+    head_of_encrypted,
+    is_encrypted,
+    plain,
+)
 from tribal_mcp.files.spool import Spool
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.bundle.reader import BundleReader, OnProgress
@@ -79,8 +88,31 @@ class Context:
     def bundle_folders(self) -> BundleFolders:
         """Where bundles may be."""
         if self.trusted:
-            return BundleFolders.anywhere(self.settings.bundle_dir)
-        return BundleFolders(self.settings.allowed_dirs, self.settings.bundle_dir)
+            return BundleFolders.anywhere(self.settings.bundle_dir, self.plain)
+        return BundleFolders(self.settings.allowed_dirs, self.settings.bundle_dir, self.plain)
+
+    def plain(self, file: BinaryIO, shown: str) -> BinaryIO:
+        """The content of an open file that may be encrypted; see `encryption.plain`."""
+        return plain(file, self.settings, self.spool, shown)
+
+    def encrypted(self, out: BinaryIO, path: str) -> AbstractContextManager[BinaryIO]:
+        """The file to write a bundle to: `out`, or one that encrypts into it if the name says so.
+
+        Raises:
+            UsageError: the settings name no valid key.
+        """
+        return encrypted(out, self.settings) if path.lower().endswith(AGE) else nullcontext(out)
+
+    def check_encryption(self, path: str) -> None:
+        """Raise what `encrypted` would, before there is something to write."""
+        if path.lower().endswith(AGE):
+            check_keys(self.settings)
+
+    def head(self, file: BinaryIO, shown: str, size: int = 1 << 20) -> BinaryIO:
+        """The beginning of a bundle that may be encrypted, open for reading."""
+        if is_encrypted(file):
+            return BytesIO(head_of_encrypted(file, self.settings, shown, size))
+        return BytesIO(file.read(size))
 
     @property
     def spool(self) -> Spool:
@@ -115,9 +147,20 @@ class Context:
         return self.bundle_folders.publish(
             path,
             overwrite=overwrite,
-            is_bundle=partial(_is_bundle, limits=self.limits, memory_count=memory_count),
+            is_bundle=partial(self._is_bundle, memory_count=memory_count),
             numbered=numbered,
         )
+
+    def _is_bundle(self, file: BinaryIO, memory_count: int | None) -> bool:
+        if not is_encrypted(file):
+            return _is_bundle(file, self.limits, memory_count)
+        try:
+            head = self.head(file, "The existing file")
+        except TribalError as error:
+            raise PathNotAllowed(
+                f"Refusing to overwrite what can't be read. {error} Or choose another name."
+            ) from None
+        return _is_bundle(head, self.limits, memory_count)
 
     def waiting(self) -> Callable[[str], None]:
         """Called while a store has to wait: reports each reason once, and stops if asked to."""

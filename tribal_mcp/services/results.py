@@ -58,6 +58,15 @@ class ExportResult(Result):
     )
 
 
+class KeyResult(Result):
+    """A new key for encryption with age."""
+
+    path: str = Field(description="the file with the key, which decrypts")
+    recipient: str = Field(description="what to encrypt to")
+    notes: list[str] = Field([], description="further information")
+    next_step: str = Field("", description="what to do next")
+
+
 class ChangeResult(BaseModel):
     """What an import does with one entry, or with one tombstone."""
 

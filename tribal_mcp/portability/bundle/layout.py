@@ -62,12 +62,12 @@ _OTHER_BEGINNINGS = {
 
 
 def layout_of(name: str) -> tuple[Layout, Compression]:
-    """The layout and compression that a file name specifies.
+    """The layout and compression that a file name specifies, also one that ends in .age.
 
     Raises:
         UsageError: it does not end in .json or .jsonl, optionally followed by .gz or .zst.
     """
-    stem = name.lower()
+    stem = name.lower().removesuffix(".age")
     compression: Compression = "none"
     if stem.endswith(".gz"):
         stem, compression = stem.removesuffix(".gz"), "gzip"
@@ -78,8 +78,8 @@ def layout_of(name: str) -> tuple[Layout, Compression]:
     if stem.endswith(".json"):
         return "json", compression
     raise UsageError(
-        "The name of a bundle must end in .json or .jsonl, followed by .gz or .zst to compress it. "
-        "Change the name."
+        "The name of a bundle must end in .json or .jsonl, followed by .gz or .zst to compress it "
+        "and by .age to encrypt it. Change the name."
     )
 
 

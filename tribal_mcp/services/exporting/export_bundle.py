@@ -32,6 +32,7 @@ async def run_export(context: Context, request: ExportRequest) -> ExportResult:
         context.settings.bundle_dir / dated_name("memories", datetime.now(UTC))
     )
     layout_of(path)  # refuses an unknown suffix before anything is read
+    context.check_encryption(path)
     selection = Selection(
         filters, await _since(context, request), include_related=request.include_related
     )
@@ -92,7 +93,7 @@ async def _write(
     layout, compression = layout_of(path)
     compared = isinstance(export.selection.since, EarlierBundle)
     watch = context.watch("Exported", begin=_COMPARED_PERCENT if compared else 0.0)
-    with (
+    publishing = (
         context.spool.writing(request.spool_file)
         if request.spool_file
         else context.publish(
@@ -101,9 +102,10 @@ async def _write(
             numbered=not request.output_path,
             memory_count=None if request.allow_smaller else len(export.ids),
         )
-    ) as file:
+    )
+    with publishing as file, context.encrypted(file, path) as out:
         writer = BundleWriter(
-            file,
+            out,
             export.manifest,
             layout,
             compression,

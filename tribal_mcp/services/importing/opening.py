@@ -134,7 +134,7 @@ def _origin(context: Context, request: ImportRequest, stack: ExitStack) -> Origi
         origin = origin_of_file("the text", inline_file(request.bundle_json, limits), limits)
     else:
         file = stack.enter_context(context.spool.reading(request.spool_file))
-        origin = origin_of_file("the body", file, limits)
+        origin = origin_of_file("the body", context.plain(file, "The body"), limits)
     stack.callback(origin.close)
     return origin
 

@@ -1,7 +1,6 @@
 """The use case: list the bundles in the allowed folders, so that an agent can name one."""
 
 from datetime import UTC, datetime
-from io import BytesIO
 
 import anyio.to_thread
 
@@ -29,8 +28,10 @@ def _bundles(context: Context) -> BundlesResult:
     for path, stat in found[: 10 * _LISTED]:
         context.refuse_if_stopped("Nothing was changed.")
         try:
-            with folders.open_input(str(path), context.limits.file_bytes) as file:
-                manifest = BundleReader(BytesIO(file.read(_HEAD_BYTES)), context.limits).manifest
+            limit = context.limits.file_bytes
+            with folders.open_input(str(path), limit, as_it_is=True) as file:
+                head = context.head(file, path.name, _HEAD_BYTES)
+            manifest = BundleReader(head, context.limits).manifest
             str(path).encode()
         except (TribalError, UnicodeEncodeError):  # not a bundle, not readable, or without a name
             continue

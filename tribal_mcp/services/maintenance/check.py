@@ -67,8 +67,11 @@ async def check_store(store: ChromaStore, *, repair: bool = False) -> CheckResul
 async def run_rescue(context: Context, request: ExportRequest) -> RescueResult:
     """Write what is readable of a damaged folder to a bundle."""
     layout, compression = layout_of(request.output_path)
-    with context.publish(request.output_path, overwrite=request.overwrite) as file:
-        writer = partial(BundleWriter, file, layout=layout, compression=compression)
+    path = request.output_path
+    context.check_encryption(path)
+    publishing = context.publish(path, overwrite=request.overwrite)
+    with publishing as file, context.encrypted(file, path) as out:
+        writer = partial(BundleWriter, out, layout=layout, compression=compression)
         count, salvage = await _rescue(context, writer)
     return RescueResult(
         memory_count=count,

@@ -75,8 +75,9 @@ def _bundles(store: ChromaStore, context: Context) -> list[tuple[Path, int]]:
     for path in paths:
         with suppress(OSError, TribalError):
             if path.is_file():
-                with context.bundle_folders.open_input(str(path), limit) as file:
-                    manifest = BundleReader(file, context.limits).manifest
+                opened = context.bundle_folders.open_input(str(path), limit, as_it_is=True)
+                with opened as file:
+                    manifest = BundleReader(context.head(file, path.name), context.limits).manifest
                 if manifest.embedding is not None:
                     found.append((path.stat().st_mtime, path, manifest.memory_count or 0))
     return [(path, count) for _, path, count in sorted(found, reverse=True)]

@@ -1,0 +1,177 @@
+"""The keys of age, which the settings name: recipients, identities and a passphrase, from files."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+from tribal_mcp.config import Settings
+from tribal_mcp.errors import UsageError
+from tribal_mcp.files.failures import failure
+
+_KEY_FILE_BYTES = 1 << 16
+
+
+def check_keys(settings: Settings) -> None:
+    """Check that something can be encrypted.
+
+    Raises:
+        UsageError: no key is set, one is not valid, or the package is missing.
+    """
+    if settings.age_recipients or settings.age_identity:
+        recipients(settings)
+    elif settings.age_passphrase_file:
+        passphrase(settings)
+        by_passphrase()
+    else:
+        raise UsageError(
+            "A name that ends in .age asks for encryption, and no key is set. Set "
+            "TRIBAL_AGE_RECIPIENTS, TRIBAL_AGE_IDENTITY or TRIBAL_AGE_PASSPHRASE_FILE."
+        )
+
+
+def recipients(settings: Settings) -> list[object]:
+    """What to encrypt to: the recipients of the settings, else those of its identities.
+
+    Raises:
+        UsageError: one is not valid, or the package is missing.
+    """
+    if not settings.age_recipients:
+        keys = identities(settings)
+        if not all(hasattr(key, "to_public") for key in keys):
+            raise UsageError(
+                "TRIBAL_AGE_IDENTITY is an SSH key, which only decrypts. To encrypt, also set "
+                "TRIBAL_AGE_RECIPIENTS, for example to the file with its public key."
+            )
+        return [cast("Any", key).to_public() for key in keys]
+    age = pyrage()
+    found: list[object] = []
+    for part in filter(None, map(str.strip, settings.age_recipients.split(","))):
+        is_key = part.startswith(("age1", "ssh-"))
+        path = Path(os.path.expanduser(part))  # noqa: PTH111 - the other one fails on unknown users
+        lines = [part] if is_key else _lines(path, "TRIBAL_AGE_RECIPIENTS")
+        for line in lines:
+            kind = age.ssh if line.startswith("ssh-") else age.x25519
+            try:
+                found.append(kind.Recipient.from_str(line))
+            except age.RecipientError as error:
+                raise UsageError(
+                    f"TRIBAL_AGE_RECIPIENTS contains {line[:60]!r}, which is not a supported "
+                    f"recipient ({error}). Use age1… or ssh-ed25519 …, or a file of them."
+                ) from None
+    if not found:
+        raise UsageError("TRIBAL_AGE_RECIPIENTS contains no recipient. Correct it, or unset it.")
+    return found
+
+
+def identities(settings: Settings) -> list[object]:
+    """What can decrypt: the keys in the file of the identity; none if none is set.
+
+    Raises:
+        UsageError: it has none or one that is not valid, or the package is missing.
+    """
+    if settings.age_identity is None:
+        return []
+    age = pyrage()
+    lines = _lines(settings.age_identity, "TRIBAL_AGE_IDENTITY")
+    try:
+        if lines and lines[0].startswith("-----BEGIN"):
+            return [age.ssh.Identity.from_buffer("\n".join([*lines, ""]).encode())]
+        found = [age.x25519.Identity.from_str(line) for line in lines]
+    except (age.IdentityError, ValueError) as error:
+        raise UsageError(
+            "The file that TRIBAL_AGE_IDENTITY names must contain age keys (AGE-SECRET-KEY-1…), or "
+            f"an SSH private key without a passphrase ({error})."
+        ) from None
+    if not found:
+        raise UsageError("The file that TRIBAL_AGE_IDENTITY names contains no key.")
+    return found
+
+
+def passphrase(settings: Settings) -> str:
+    """The first line of the passphrase file; empty if none is set.
+
+    Raises:
+        UsageError: the file can't be read, or is empty.
+    """
+    if settings.age_passphrase_file is None:
+        return ""
+    lines = _lines(settings.age_passphrase_file, "TRIBAL_AGE_PASSPHRASE_FILE", comments=False)
+    if not lines:
+        raise UsageError("The file that TRIBAL_AGE_PASSPHRASE_FILE names is empty.")
+    return lines[0]
+
+
+def new_identity(path: Path) -> str:
+    """Create a file with a new identity, readable only by its owner; returns its recipient.
+
+    Raises:
+        UsageError: the file exists, its folder does not, or the package is missing.
+    """
+    identity = pyrage().x25519.Identity.generate()
+    recipient = str(identity.to_public())
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    text = f"# created: {made}\n# public key: {recipient}\n{identity}\n"
+    shown = repr(str(path))
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        raise UsageError(
+            f"{shown} already exists, and a key is never overwritten. Choose another path."
+        ) from None
+    except FileNotFoundError:
+        raise UsageError(
+            f"The folder of {shown} does not exist. Check the path, or create the folder."
+        ) from None
+    except OSError as error:
+        raise failure(error, shown, "No key was made.") from error
+    return recipient
+
+
+def pyrage() -> ModuleType:
+    """The package pyrage.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    try:
+        import pyrage  # noqa: PLC0415 - an extra, which only encrypted files need
+    except ImportError:
+        raise _missing_extra() from None
+    return cast("ModuleType", pyrage)
+
+
+def by_passphrase() -> Any:  # noqa: ANN401 - a module
+    """The module `age_passphrase`; raises what `pyrage` does."""
+    try:
+        from tribal_mcp.files import age_passphrase  # noqa: PLC0415 - as above
+    except ImportError:
+        raise _missing_extra() from None
+    return age_passphrase
+
+
+def _missing_extra() -> UsageError:
+    return UsageError(
+        "Files that are encrypted with age need two more packages. Install them: "
+        "pip install 'tribal-mcp[age]'."
+    )
+
+
+def _lines(path: Path, variable: str, *, comments: bool = True) -> list[str]:
+    """The lines of a key file that are not empty, and are not comments if it may have those."""
+    shown = f"The file {str(path)!r:.200} (from {variable})"
+    try:
+        with path.open("rb") as file:
+            text = file.read(_KEY_FILE_BYTES).decode()
+    except FileNotFoundError:
+        raise UsageError(f"{shown} does not exist. Correct the setting.") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{shown} is not text. Correct the setting.") from None
+    except OSError as error:
+        raise failure(error, shown, "Nothing was changed.") from error
+    lines = [line for line in text.splitlines() if line.strip()]
+    return [line for line in lines if not (comments and line.startswith("#"))]
