@@ -118,6 +118,29 @@ def test_cogx_keeps_validity_and_names_what_a_fact_refers_to() -> None:
     assert conversion.left_out.total() == 1
 
 
+def test_cogx_reads_the_text_of_each_kind_of_record() -> None:
+    _, entries = read(
+        cogx(external_id="b", kind="memory_block", label="persona", value="Be brief.")
+        + cogx(external_id="f", kind="fact", subject_ref="a", object_ref="b", fact_text="A is B.")
+        + cogx(external_id="e", kind="entity", name="Ada", description="a person")
+        + cogx(external_id="d", kind="document", title="Runbook", content="Restart.")
+    )
+    assert [(e.content, e.context) for e in entries] == [
+        ("Be brief.", "persona"),
+        ("A is B.", None),
+        ("Ada: a person", None),
+        ("Restart.", "Runbook"),
+    ]
+
+
+def test_cogx_leaves_out_conversations() -> None:
+    turns = [{"role": "user", "content": "Hello"}]
+    conversion, entries = read(
+        cogx(external_id="e", kind="episode", turns=turns) + cogx(external_id="2", content="b")
+    )
+    assert (conversion.left_out, len(entries)) == ({"a conversation": 1}, 1)
+
+
 def test_cogx_leaves_out_records_without_text() -> None:
     conversion, entries = read(cogx(content="") + cogx(external_id="2", content="b"))
     assert [entry.content for entry in entries] == ["b"]

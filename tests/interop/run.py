@@ -20,6 +20,7 @@ from typing import Any
 
 from tests.interchange.samples import read_sample, source_at
 from tribal_mcp.interchange.reading import read_time
+from tribal_mcp.portability.bundle.reader import BundleReader
 from tribal_mcp.portability.memory import MemoryEntry
 
 ROOT = Path(__file__).parents[2]
@@ -33,13 +34,15 @@ _SERVER = "node_modules/@modelcontextprotocol/server-memory/dist/index.js"
 class System:
     """A program: the package whose version counts, the writer, and the packages it needs.
 
-    `extensions` is true if its SQLite has to load extensions.
+    `extensions` is true if its SQLite has to load extensions; `python` is the oldest version that
+    it runs on.
     """
 
     package: str
     writer: str
     requirements: tuple[str, ...] = ()
     extensions: bool = False
+    python: str = ""
 
 
 SYSTEMS = (
@@ -54,6 +57,9 @@ SYSTEMS = (
         "cdp",
         ("pyarrow<19", "jinja2", "langchain-community<0.3", "click<8.2"),
     ),
+    System("basic-memory", "basic_memory", python="3.12"),
+    System("cognee", "cognee"),
+    System("tribalmemory", "tribalmemory"),
 )
 
 
@@ -73,12 +79,23 @@ def environment(system: System) -> tuple[list[str], str]:
         shutil.rmtree(folder, ignore_errors=True)
         own = not system.extensions or hasattr(sqlite3.Connection, "enable_load_extension")
         base = sys.executable if own else str(_SYSTEM_PYTHON)
+        if system.python and sys.version_info < tuple(map(int, system.python.split("."))):
+            base = _interpreter(system.python)
         _run([base, "-m", "venv", "--without-pip", str(folder)])
         install = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q"]
         _run([*install, system.package, *system.requirements])
         (folder / ".ready").touch()
     command = f"from importlib.metadata import version; print(version({system.package!r}))"
     return [str(python), script, "{}"], _run([str(python), "-c", command]).strip()
+
+
+def _interpreter(version: str) -> str:
+    """Another Python that is installed here."""
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    found = shutil.which(f"python{version}") or next(
+        map(str, root.glob(f"{version}.*/bin/python3")), ""
+    )
+    return found or sys.exit(f"Python {version} is needed, and is not installed.")
 
 
 def _run(command: list[str], cwd: Path | None = None) -> str:
@@ -129,6 +146,8 @@ def check(system: System) -> tuple[str, list[str]]:
         inner = [path for path in store.iterdir() if not path.name.endswith(("-wal", "-shm"))]
         before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
         source = store if system.writer in _FOLDERS or len(inner) != 1 else inner[0]
+        if system.writer == "tribalmemory":
+            return _bundle_row(system, version, source, written["memories"])
         conversion, entries, _ = read_sample(source_at(source))
         wrong = list(differences(written["memories"], entries))
         if conversion.left_out.total() != written.get("left_out", 0):
@@ -150,7 +169,22 @@ def check(system: System) -> tuple[str, list[str]]:
     return f"| {' | '.join(map(str, cells))} |", wrong
 
 
-_FOLDERS = {"langchain", "llamaindex", "mem0", "mempalace"}
+def _bundle_row(
+    system: System, version: str, path: Path, written: list[dict[str, Any]]
+) -> tuple[str, list[str]]:
+    """As `check`, for a program that writes bundles."""
+    with path.open("rb") as file:
+        entries = [
+            e for b in BundleReader(file).batches(100) for e in b if isinstance(e, MemoryEntry)
+        ]
+    wrong = list(differences(written, entries))
+    vectors = sum(entry.embedding is not None for entry in entries)
+    result = "; ".join(wrong) or "as written"
+    name = f"{system.package} {version}"
+    return f"| {name} | a bundle | {len(entries)} | {vectors} |  |  | {result} |", wrong
+
+
+_FOLDERS = {"basic_memory", "langchain", "llamaindex", "mem0", "mempalace"}
 
 _HEAD = """# Interoperability
 

@@ -1,8 +1,8 @@
 """COGX archives of cognee: memories and facts as JSON Lines, with a manifest."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tribal_mcp.interchange.base import (
     CERTAIN,
@@ -29,10 +29,13 @@ from tribal_mcp.portability.memory import MemoryEntry
 _NAME = "cogx"
 _SIGNS = {"external_system", "external_id", "kind"}
 _KNOWN = (
-    "external_id", "content", "categories", "created_at", "updated_at", "confidence", "scope",
+    "external_id", "categories", "created_at", "updated_at", "confidence", "scope",
 )  # fmt: skip
+_TEXTS = {"memory_block": "value", "fact": "fact_text", "entity": "description"}
+"""The field of the text; `content` by default."""
 _LOOKED_AT = 20
-_OTHER = "a record without a text, such as an entity"
+_OTHER = "a record without a text, such as an entity without a description"
+_EPISODE = "a conversation"
 
 
 class Cogx(Format):
@@ -43,7 +46,10 @@ class Cogx(Format):
     places: ClassVar = "what cognee's migration writes"
     layout: ClassVar = "JSON Lines with `external_system`, `external_id` and `kind`"
     fields: ClassVar = {
-        "content; of a fact subject_ref, predicate and object_ref": "content",
+        "content; value of a memory block": "content",
+        "fact_text, or subject_ref, predicate and object_ref": "content",
+        "name and description of an entity": "content",
+        "label of a memory block, title of a document": "context",
         "external_id": "id",
         "external_system, scope": "source_instance, and metadata",
         "created_at": "created_at",
@@ -53,7 +59,7 @@ class Cogx(Format):
         "subject_ref, object_ref with the id of a record": "related_to, and its name in content",
         "valid_at, invalid_at, provenance, others": "metadata",
     }
-    leaves_out: ClassVar = (_OTHER,)
+    leaves_out: ClassVar = (_OTHER, _EPISODE)
 
     def recognise(self, source: Source) -> Evidence | None:
         """Lines with the fields that every record has."""
@@ -72,7 +78,7 @@ class Cogx(Format):
                 if isinstance(value, dict) and isinstance(value.get("external_id"), str):
                     if isinstance(value.get("name"), str):
                         names[value["external_id"]] = value["name"]
-                    if value.get("content"):
+                    if value.get(_text_field(value)):
                         ids.add(value["external_id"])
         for path in _files(source):
             yield from read_lines(source, path, partial(_record, ids=ids, names=names))
@@ -82,12 +88,21 @@ def _files(source: Source) -> list[str]:
     return [source.file] if source.file else source.ending(".jsonl")
 
 
+def _text_field(record: Mapping[str, Any]) -> str:
+    return _TEXTS.get(str(record.get("kind")), "content")
+
+
 def _record(where: str, record: Record, ids: set[str], names: dict[str, str]) -> Item | MemoryEntry:
+    if record.get("kind") == "episode":
+        return LeftOut(where, _EPISODE)
     refs = [text_in(record, name) for name in ("subject_ref", "object_ref")]
-    text = text_in(record, "content")
+    field = _text_field(record)
+    text = text_in(record, field)
     if record.get("kind") == "fact" and not text:
         subject, target = (names.get(ref, ref) for ref in refs)
         text = " ".join(filter(None, (subject, text_in(record, "predicate"), target)))
+    elif text and record.get("kind") == "entity":
+        text = f"{text_in(record, 'name')}: {text}"
     if not text.strip():
         return LeftOut(where, _OTHER)
     scope = object_in(record, "scope")
@@ -97,8 +112,9 @@ def _record(where: str, record: Record, ids: set[str], names: dict[str, str]) ->
         created=read_time(record.get("created_at")),
         updated=read_time(record.get("updated_at")),
         tags=texts(record.get("categories")),
+        context=text_in(record, "label") or text_in(record, "title") or None,
         confidence=confidence_in(record),
         related_to=[ref for ref in dict.fromkeys(refs) if ref in ids],
-        metadata={**rest_of(record, *_KNOWN), **scope},
+        metadata={**rest_of(record, field, "label", "title", *_KNOWN), **scope},
         source_instance=instance_of(text_in(record, "external_system") or _NAME, *scope.values()),
     )
