@@ -74,6 +74,7 @@ class Context:
         trusted: paths come from the user's own command line; every directory is allowed.
         read_only: the caller may change nothing.
         said: what this process has said about the settings, so as not to repeat it.
+        keep_open: whether this process serves further calls, so that the store stays open.
     """
 
     settings: Settings
@@ -83,6 +84,7 @@ class Context:
     trusted: bool = False
     read_only: bool = False
     said: set[str] = field(default_factory=set)
+    keep_open: bool = False
 
     @property
     def bundle_folders(self) -> BundleFolders:
@@ -121,7 +123,7 @@ class Context:
 
     def store(self) -> Store:
         """The store that the settings name."""
-        return store_of(self.settings, self.waiting())
+        return store_of(self.settings, self.waiting(), keep_open=self.keep_open)
 
     def folder(self) -> ChromaStore:
         """The same, for what only a folder can do.
@@ -129,7 +131,7 @@ class Context:
         Raises:
             UsageError: the settings name a server.
         """
-        return folder_of(self.settings, self.waiting())
+        return folder_of(self.settings, self.waiting(), keep_open=self.keep_open)
 
     def publish(
         self,

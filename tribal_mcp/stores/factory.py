@@ -22,7 +22,9 @@ _CLOUD_VARIABLES = ("CHROMA_API_KEY", "CHROMA_TENANT", "CHROMA_DATABASE")
 _NAMES = {"chroma_url": "the URL", "data_dir": "the folder", "collection": "the collection name"}
 
 
-def store_of(settings: Settings, on_wait: OnWait = lambda _why: None) -> Store:
+def store_of(
+    settings: Settings, on_wait: OnWait = lambda _why: None, *, keep_open: bool = False
+) -> Store:
     """The store that the settings name, not opened yet.
 
     This program's own files about a server's memories are in the data folder, in a folder for each
@@ -32,13 +34,14 @@ def store_of(settings: Settings, on_wait: OnWait = lambda _why: None) -> Store:
         settings: where the store is.
         on_wait: called with the reason, repeatedly, while the store waits; an exception from it
             ends the waiting.
+        keep_open: see `ChromaStore`.
 
     Raises:
         UsageError: settings of Chroma Cloud are missing.
     """
     server = server_of(settings)
     if server is None:
-        return folder_of(settings, on_wait)
+        return folder_of(settings, on_wait, keep_open=keep_open)
     location = f"{server.url}/{server.tenant}/{server.database}/{settings.collection}"
     readable = re.sub(r"[^a-z0-9.]+", "-", server.url.partition("://")[2].lower())[:60]
     own = f"{readable}-{hashlib.sha256(location.encode()).hexdigest()[:12]}"
@@ -51,7 +54,9 @@ def store_of(settings: Settings, on_wait: OnWait = lambda _why: None) -> Store:
     )
 
 
-def folder_of(settings: Settings, on_wait: OnWait = lambda _why: None) -> ChromaStore:
+def folder_of(
+    settings: Settings, on_wait: OnWait = lambda _why: None, *, keep_open: bool = False
+) -> ChromaStore:
     """The Chroma folder that the settings name, for what only a folder supports.
 
     Raises:
@@ -70,6 +75,7 @@ def folder_of(settings: Settings, on_wait: OnWait = lambda _why: None) -> Chroma
         on_wait=on_wait,
         durable=settings.durability == "full",
         may_convert=settings.migrate_folder,
+        keep_open=keep_open,
     )
 
 

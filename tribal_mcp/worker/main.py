@@ -27,9 +27,13 @@ from tribal_mcp.errors import TribalError
 from tribal_mcp.next_steps import to_json
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.jobs import run
+from tribal_mcp.stores.chroma.folder import ChromaFolder
 
 LAST_BATCH_S = 20.0
 """How long the batch in progress may take once the server has ended."""
+
+IDLE_S = 300.0
+"""How long stores stay open without a call: an open Chroma client holds its vector index."""
 
 _PROGRESS_EVERY_S = 0.1
 _PERCENT_DIGITS = 2
@@ -70,7 +74,10 @@ class _Calls:
         return self._stop.is_set()
 
     def next(self) -> dict[str, Any] | None:
-        """Wait for the next call; None if there are no more."""
+        """Wait for the next call; None if there are no more. Stores do not stay open for long."""
+        with suppress(queue.Empty):
+            return self._queue.get(timeout=IDLE_S)
+        ChromaFolder.close_all()
         return self._queue.get()
 
 
@@ -120,6 +127,7 @@ async def _answer(call: dict[str, Any], progress: _Progress, calls: _Calls) -> d
             stop=calls.stopped,
             read_only=call.get("read_only", False),
             said=_SAID,
+            keep_open=True,
         )
         result = await run(context, call["call"], call["arguments"])
         return {
@@ -150,6 +158,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server decides when to stop
     signal.signal(signal.SIGTERM, lambda *_: calls.end())
     anyio.run(_serve, calls, out)
+    ChromaFolder.close_all()
     os._exit(0)  # the reading thread may still be waiting
 
 

@@ -5,14 +5,16 @@ without, and `<name>.forgotten` the tombstones. Records of the latter two have a
 which no search compares.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from tribal_mcp.errors import StoreDamaged
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry, microseconds
 from tribal_mcp.portability.vectors import Vector
-from tribal_mcp.stores.base import EVERYTHING, Lines, Stored, StoreState, links_of
+from tribal_mcp.stores.base import BATCH, EVERYTHING, Lines, Stored, StoreState, links_of
+from tribal_mcp.stores.chroma.files.nearest import LostVector, Which, nearest
+from tribal_mcp.stores.chroma.files.reader import ChromaFiles
 from tribal_mcp.stores.chroma.folder import Files
 from tribal_mcp.stores.errors import CHECK, REPAIR, RESCUE
 from tribal_mcp.stores.raw import RawCollection, RawRecord
@@ -26,7 +28,7 @@ from tribal_mcp.stores.record import (
     to_fields,
     tombstones_name,
 )
-from tribal_mcp.stores.search import Tally
+from tribal_mcp.stores.search import Nearest, Tally
 
 
 class Contents:
@@ -203,6 +205,29 @@ class Contents:
             if memory_id not in vectors:
                 raise _lost_vector(memory_id)
         return {i: vectors[i] for i in here}
+
+    def nearest(
+        self, vector: Vector, count: int, filters: ExportFilter, without: Collection[str]
+    ) -> list[tuple[str, float]]:
+        """The memories whose vectors are nearest, by exact cosine, best first.
+
+        Raises:
+            StoreDamaged: a vector is lost.
+        """
+        if not self._files or not self.main:
+            return []
+        which = Which(filters.tags, *_bounds(filters))
+        if isinstance(self._files, ChromaFiles):
+            try:
+                return nearest(self._files, self.main, vector, count, which, without)
+            except LostVector as lost:
+                raise _lost_vector(str(lost)) from None
+        found = Nearest(vector)
+        ids = self._files.matching_ids(self.main, *which)
+        ids = [i for i in ids if i not in without]
+        for start in range(0, len(ids), BATCH):
+            found.look(self.vectors(ids[start : start + BATCH]))
+        return found.best(count)
 
     def texts(self, ids: Sequence[str]) -> dict[str, str]:
         """The contents of those ids, in that order."""

@@ -130,6 +130,11 @@ class ChromaFolder:
         return self.index_backup.sync
 
     @property
+    def is_copied(self) -> bool:
+        """Whether it is read from a temporary copy, which is removed when it is closed."""
+        return self._copy is not None
+
+    @property
     def database(self) -> Path:
         """Chroma's database."""
         return self.path / DATABASE

@@ -1,9 +1,9 @@
 """A store in a Chroma folder, which any number of processes can share.
 
 The methods run in a session on the folder, in a thread: reads on the folder's files (`contents`),
-writes through Chroma (`write`). Search compares every vector. That is exact, works with any filter,
-keeps no index in memory and takes less than a second for 100,000 memories, while Chroma's own index
-is approximate and has to be loaded first. (Over 300 lines: the store protocols have 30 methods.)
+writes through Chroma (`write`). Search compares every vector (`files/nearest.py`). That is exact and
+works with any filter, while Chroma's own index is approximate and has to be loaded first. (Over 300
+lines: the store protocols have 30 methods.)
 """
 
 import re
@@ -46,7 +46,7 @@ from tribal_mcp.stores.chroma.write import apply_batch, writable_collection
 from tribal_mcp.stores.errors import CHECK
 from tribal_mcp.stores.record import IDENTITY, pending_name, recorded
 from tribal_mcp.stores.restore_points import Point
-from tribal_mcp.stores.search import Nearest, Tally, check_dimensions
+from tribal_mcp.stores.search import Tally, check_dimensions
 
 T = TypeVar("T")
 
@@ -63,6 +63,8 @@ class ChromaStore:
         durable: whether acknowledged changes survive a power cut, or only a killed process. It
             applies to all stores of this process in the same folder.
         may_convert: whether a write may have Chroma convert the folder of an older version.
+        keep_open: whether to leave the folder's files and the Chroma client open for the next store
+            of this process. Changes of other processes are noticed.
     """
 
     def __init__(
@@ -74,8 +76,10 @@ class ChromaStore:
         on_wait: Callable[[str], None] | None = None,
         durable: bool = True,
         may_convert: bool = False,
+        keep_open: bool = False,
     ) -> None:
         self._folder = ChromaFolder.at(path)
+        self._keep_open = keep_open
         self._folder.index_backup.sync = durable
         self._folder.may_convert |= may_convert
         self._sessions = Sessions(self._folder, lock_timeout_s, on_wait)
@@ -95,7 +99,8 @@ class ChromaStore:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.close()
+        if not self._keep_open or self._folder.is_copied:
+            await self.close()
 
     async def close(self) -> None:
         """Close the files; the store reopens when it is used."""
@@ -259,14 +264,13 @@ class ChromaStore:
         without: Collection[str] = (),
     ) -> list[tuple[str, float]]:
         """The memories whose vectors are nearest, by exact cosine, best first."""
-        found = Nearest(vector)
         async with self.session():
             check_dimensions(vector, await self.state())
-            ids = [i for i in await self.list_ids(filters) if i not in without]
-            for start in range(0, len(ids), BATCH):
-                part = ids[start : start + BATCH]
-                found.look(await self._read(partial(Contents.vectors, ids=part)))
-        return found.best(count)
+            return await self._read(
+                partial(
+                    Contents.nearest, vector=vector, count=count, filters=filters, without=without
+                )
+            )
 
     async def find_text(self, content: str) -> list[str]:
         """The ids of the memories whose content is exactly this, oldest insertion first."""

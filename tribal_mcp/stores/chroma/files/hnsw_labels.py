@@ -42,7 +42,7 @@ Pairs = Mapping[str, int]
 class Labels:
     """The labels of an index, in 24 bytes per id, whatever its length.
 
-    Args:
+    Attributes:
         parts: returns the pairs, each time it is called.
 
     Raises:
@@ -51,7 +51,7 @@ class Labels:
     """
 
     def __init__(self, parts: Callable[[], Iterable[Pairs]]) -> None:
-        self._parts = parts
+        self.parts = parts
         keys, labels = [_keys(())], [np.empty(0, np.int64)]
         for part in parts():
             if {*map(type, part)} - {str} or {*map(type, part.values())} - {int}:
@@ -104,7 +104,7 @@ class Labels:
 
     def __iter__(self) -> Iterator[str]:
         """All ids, from the file."""
-        for part in self._parts():
+        for part in self.parts():
             yield from part
 
     def of(self, ids: Collection[str]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

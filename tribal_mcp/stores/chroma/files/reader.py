@@ -32,10 +32,12 @@ from tribal_mcp.stores.raw import RawCollection, RawRecord
 from tribal_mcp.stores.record import CHECKSUM
 
 _BATCH = 500
+_KEPT = 2000
+"""Vectors of the log that are kept in memory."""
 
 
 @dataclass(slots=True)
-class _Index:
+class Index:
     """Where the vectors of a collection are: in the index files, or in the log by seq id."""
 
     files: HnswFiles
@@ -45,6 +47,10 @@ class _Index:
     """The last entry of the log that is in `in_log`."""
     in_log: dict[str, int | None] = field(default_factory=dict)
     version: int = -1
+    is_complete: bool = False
+    """Whether it is known to have a vector for each record."""
+    logged: tuple[list[str], Vector] | None = None
+    """Ids and vectors in the log, if these are few."""
 
 
 OnIndexDamage = Callable[["ChromaFiles", RawCollection, StoreDamaged], HnswFiles]
@@ -78,7 +84,7 @@ class ChromaFiles(ChromaTables):
         on_index_damage: OnIndexDamage | None = None,
     ) -> None:
         self._backup = IndexBackup(folder)
-        self._indexes: dict[str, _Index] = {}
+        self._indexes: dict[str, Index] = {}
         self._from_backup: set[str] = set()
         self._on_index_damage = on_index_damage
         super().__init__(folder, locked=locked, rollback=rollback, on_log_damage=on_log_damage)
@@ -119,7 +125,7 @@ class ChromaFiles(ChromaTables):
 
     def vectors(self, collection: RawCollection, ids: Sequence[str]) -> dict[str, Vector]:
         """The vectors of those ids that can be found, each float32 of shape (dimension,)."""
-        index = self._index(collection)
+        index = self.index(collection)
         in_log = {s: i for i in ids if (s := index.in_log.get(i)) is not None}
         found = index.files.read([i for i in ids if i not in index.in_log])
         for seq_id, blob in self.sql.execute(
@@ -130,6 +136,20 @@ class ChromaFiles(ChromaTables):
             if type(blob) is bytes and blob and not len(blob) % 4:
                 found[in_log[seq_id]] = np.frombuffer(blob, dtype="<f4")
         return found
+
+    def logged(self, collection: RawCollection) -> tuple[list[str], Vector]:
+        """The ids whose vectors are in the log only, and the vectors, of shape (ids, dimensions)."""
+        index = self.index(collection)
+        if index.logged is not None:
+            return index.logged
+        ids = [i for i, seq in index.in_log.items() if seq is not None]
+        found: dict[str, Vector] = {}
+        for start in range(0, len(ids), _BATCH):
+            found |= self.vectors(collection, ids[start : start + _BATCH])
+        vectors = np.stack(list(found.values())) if found else np.empty((0, 0), np.float32)
+        if len(found) <= _KEPT:
+            index.logged = list(found), vectors
+        return list(found), vectors
 
     def stored_dimension(self, collection: RawCollection) -> int | None:
         """The dimensions of the vectors in the index, else of those in the log; None if unclear."""
@@ -146,16 +166,16 @@ class ChromaFiles(ChromaTables):
 
     def needs_backup(self, collection: RawCollection) -> bool:
         """Whether the index can be read only with the labels in its backup, so not by Chroma."""
-        self._index(collection)
+        self.index(collection)
         return self.vector_segment(collection)[0] in self._from_backup
 
     def torn_links(self, collection: RawCollection) -> bool:
         """Whether the file with the links between the vectors is truncated or damaged."""
-        return self._index(collection).files.torn_links()
+        return self.index(collection).files.torn_links()
 
     def is_written(self, collection: RawCollection, record_id: str) -> bool:
         """Whether the disk has stored the vector of the id; see `HnswFiles.is_written`."""
-        index = self._index(collection)
+        index = self.index(collection)
         return record_id in index.in_log or index.files.is_written(record_id, strict=False)
 
     def unwritten(self, collection: RawCollection) -> list[str]:
@@ -163,7 +183,7 @@ class ChromaFiles(ChromaTables):
 
         Chroma does not notice if the system fails to write these files.
         """
-        index = self._index(collection)
+        index = self.index(collection)
         last: dict[str, tuple[int, int]] = {}
         for seq_id, operation, record_id in self.sql.execute(
             "SELECT seq_id, operation, id FROM embeddings_queue "
@@ -212,7 +232,7 @@ class ChromaFiles(ChromaTables):
 
     def without_vector(self, collection: RawCollection) -> list[str]:
         """The ids whose vectors can't be found."""
-        index = self._index(collection)
+        index = self.index(collection)
         in_files = index.files.ids()
         return [
             i
@@ -226,12 +246,13 @@ class ChromaFiles(ChromaTables):
 
     def ids_with_vector(self, collection: RawCollection) -> set[str]:
         """The ids that have a vector in the index or the log."""
-        index = self._index(collection)
+        index = self.index(collection)
         ids = index.files.ids() - {i for i, seq in index.in_log.items() if seq is None}
         ids.update(i for i, seq in index.in_log.items() if seq is not None)
         return ids
 
-    def _index(self, collection: RawCollection) -> _Index:
+    def index(self, collection: RawCollection) -> Index:
+        """Where the vectors of a collection are now."""
         segment, applied = self.vector_segment(collection)
         index = self._indexes.get(segment)
         version = self.version()
@@ -241,9 +262,10 @@ class ChromaFiles(ChromaTables):
         if index is None:
             files = self._open_index(collection, segment, applied)
             start = self.replayed_from(applied)
-            index = self._indexes[segment] = _Index(files, applied or -1, start)
+            index = self._indexes[segment] = Index(files, applied or -1, start)
         if index.version != version:
             self._replay(collection, index)
+            index.logged = None
             index.version = version
         return index
 
@@ -284,11 +306,11 @@ class ChromaFiles(ChromaTables):
     def _all_in_log(self, collection: RawCollection, folder: Path, applied: int) -> bool:
         """Whether no index is needed: a rebuilt one may not have been written yet."""
         start = self.replayed_from(applied)
-        index = _Index(HnswFiles(folder, normalized=False, labels=None), applied, start)
+        index = Index(HnswFiles(folder, normalized=False, labels=None), applied, start)
         self._replay(collection, index)
         return all(index.in_log.get(i) is not None for i in self.ids(collection))
 
-    def _replay(self, collection: RawCollection, index: _Index) -> None:
+    def _replay(self, collection: RawCollection, index: Index) -> None:
         try:
             # The log holds calls as they were made; Chroma ignores an add of an id that exists
             # and an update of one that does not.

@@ -409,13 +409,21 @@ class ChromaTables:
         counted: Any = self.sql.execute(query.format(rows=rows), segments).fetchall()
         return Counter({name: count for name, count in counted if isinstance(name, str)})
 
-    def rows(self, collection: RawCollection, ids: Sequence[str]) -> dict[str, int]:
-        """The row of each of those ids that has one."""
+    def rows(
+        self,
+        collection: RawCollection,
+        ids: Sequence[str],
+        tags: Sequence[str] = (),
+        from_us: int | None = None,
+        to_us: int | None = None,
+    ) -> dict[str, int]:
+        """The row of each of those ids that has one; with a filter as in `matching_ids`."""
+        condition, values = _condition(tags, from_us, to_us, of_few=True)
         return dict(
             self.sql.execute(
                 "SELECT embedding_id, id FROM embeddings WHERE segment_id = ? "  # noqa: S608 - placeholders
-                f"AND embedding_id IN ({placeholders(ids)})",
-                (self.segment(collection), *ids),
+                f"AND embedding_id IN ({placeholders(ids)}){condition}",
+                (self.segment(collection), *ids, *values),
             ).fetchall()
         )
 
@@ -449,21 +457,29 @@ class ChromaTables:
 
 
 def _condition(
-    tags: Sequence[str], from_us: int | None, to_us: int | None
+    tags: Sequence[str], from_us: int | None, to_us: int | None, *, of_few: bool = False
 ) -> tuple[str, list[Any]]:
-    """The condition on records of `matching_ids`, to append to a query, with its values."""
+    """The condition on records of `matching_ids`, to append to a query, with its values.
+
+    Args:
+        tags: as there.
+        from_us: as there.
+        to_us: as there.
+        of_few: whether to test each record, instead of finding all that match first.
+    """
     condition, values = "", list[Any]()
+    test = "id IN (SELECT id FROM {0} WHERE {1})"
+    if of_few:
+        test = "EXISTS (SELECT 1 FROM {0} m WHERE m.id = embeddings.id AND {1})"
     if tags:
-        condition += (
-            " AND id IN (SELECT id FROM embedding_metadata_array WHERE key = 'tags' "
-            "AND string_value IN (SELECT value FROM json_each(?)))"
-        )
+        # With a plus sign, SQLite does not search the whole index of values.
+        one_of = "key = 'tags' AND +string_value IN (SELECT value FROM json_each(?))"
+        one_of = one_of if of_few else one_of.replace("+", "")
+        condition += f" AND {test.format('embedding_metadata_array', one_of)}"
         values.append(json.dumps(list(tags)))
     if from_us is not None or to_us is not None:
-        condition += (
-            " AND id IN (SELECT id FROM embedding_metadata WHERE key = 'created_at_us' "
-            "AND int_value BETWEEN ? AND ?)"
-        )
+        between = "key = 'created_at_us' AND int_value BETWEEN ? AND ?"
+        condition += f" AND {test.format('embedding_metadata', between)}"
         values += [-(1 << 63) if from_us is None else from_us]
         values += [(1 << 63) - 1 if to_us is None else to_us]
     return condition, values
