@@ -19,9 +19,12 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).parents[1]
 DIMENSIONS = 384
@@ -36,7 +39,8 @@ def vocabulary() -> list[str]:
     random = np.random.default_rng(1)
     syllables = [a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u", "ar", "en")]
     return [
-        "".join(random.choice(syllables, 2 + number % 3)) + str(number % 7 * (number % 50 == 0) or "")
+        "".join(random.choice(syllables, 2 + number % 3))
+        + str(number % 7 * (number % 50 == 0) or "")
         for number in range(VOCABULARY)
     ]
 
@@ -129,7 +133,7 @@ class Server:
         self._environment = environment
         self._number = 0
 
-    async def __aenter__(self) -> "Server":
+    async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tribal_mcp", env=self._environment, cwd=ROOT, limit=1 << 24,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -152,9 +156,7 @@ class Server:
 
     async def _ask(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         self._number += 1
-        await self._send(
-            {"jsonrpc": "2.0", "id": self._number, "method": method, "params": params}
-        )
+        await self._send({"jsonrpc": "2.0", "id": self._number, "method": method, "params": params})
         while True:
             answer = json.loads(await self._process.stdout.readline())  # type: ignore[union-attr]
             if answer.get("id") == self._number:
@@ -170,7 +172,7 @@ class Server:
         return spent, answer["result"]["structuredContent"]
 
     def mib(self) -> tuple[float, float]:
-        """Anonymous memory, and all resident memory with the mapped index, of the largest process."""
+        """Of the largest process: anonymous memory; all memory, with the mapped index."""
         return _mib(self._process.pid, "RssAnon"), _mib(self._process.pid, "VmRSS")
 
 
@@ -178,23 +180,35 @@ async def measure(store: dict[str, str], embedder: str) -> dict[str, Any]:
     """First and warm CPU time of each kind of call on one store."""
     words = vocabulary()
     random = np.random.default_rng(7)
-    rare = lambda: " ".join(random.choice(words[300:5000], 4))  # noqa: E731
+
+    def rare() -> dict[str, Any]:
+        return {"query": " ".join(random.choice(words[300:5000], 4))}
+
+    def new() -> dict[str, Any]:
+        return {"content": rare()["query"] + " note"}
+
+    def of_a_tag() -> dict[str, Any]:
+        return rare() | {"tags": ["project-3"]}
+
+    def frequent() -> dict[str, Any]:
+        return {"query": " ".join(words[:4])}
+
     plain = {**os.environ, **store}
     meaning = {
         **plain, "TRIBAL_EMBEDDING_PROVIDER": "openai-compatible", "TRIBAL_EMBEDDING_URL": embedder,
         "TRIBAL_EMBEDDING_MODEL": MODEL, "TRIBAL_EMBEDDING_DIMENSIONS": str(DIMENSIONS),
         "OPENAI_API_KEY": "none",
     }  # fmt: skip
-    kinds: list[tuple[str, dict[str, str], str, Any]] = [
-        ("recall, both searches", meaning, "tribal_recall", lambda: {"query": rare()}),
-        ("the same, of a tag", meaning, "tribal_recall", lambda: {"query": rare(), "tags": ["project-3"]}),
-        ("recall, frequent words", meaning, "tribal_recall", lambda: {"query": " ".join(words[:4])}),
-        ("recall, keyword search", plain, "tribal_recall", lambda: {"query": rare()}),
-        ("list", plain, "tribal_recall", lambda: {}),
-        ("stats", plain, "tribal_stats", lambda: {}),
-        ("remember, with a vector", meaning, "tribal_remember", lambda: {"content": rare() + " note"}),
-        ("remember, without", plain, "tribal_remember", lambda: {"content": rare() + " note"}),
-    ]  # fmt: skip
+    kinds: list[tuple[str, dict[str, str], str, Callable[[], dict[str, Any]]]] = [
+        ("recall, both searches", meaning, "tribal_recall", rare),
+        ("the same, of a tag", meaning, "tribal_recall", of_a_tag),
+        ("recall, frequent words", meaning, "tribal_recall", frequent),
+        ("recall, keyword search", plain, "tribal_recall", rare),
+        ("list", plain, "tribal_recall", dict),
+        ("stats", plain, "tribal_stats", dict),
+        ("remember, with a vector", meaning, "tribal_remember", new),
+        ("remember, without", plain, "tribal_remember", new),
+    ]
     result: dict[str, Any] = {}
     for name, environment, tool, arguments in kinds:
         async with AsyncExitStack() as stack:
@@ -209,9 +223,9 @@ async def measure(store: dict[str, str], embedder: str) -> dict[str, Any]:
                     (await server.call("tribal_forget", {"ids": [found["id"]]}))[0]
                     for _, found in calls
                 ]
-                name = name.replace("remember", "forget")
-                result[name] = [round(forgotten[0]), round(statistics.median(forgotten))]
-                print(name, result[name], flush=True)
+                forget = name.replace("remember", "forget")
+                result[forget] = [round(forgotten[0]), round(statistics.median(forgotten))]
+                print(forget, result[forget], flush=True)
     return result
 
 

@@ -219,7 +219,7 @@ class Contents:
         which = Which(filters.tags, *_bounds(filters))
         if isinstance(self._files, ChromaFiles):
             try:
-                return nearest(self._files, self.main, vector, count, which, without)
+                return nearest(self._files, self.main, vector, count, which=which, without=without)
             except LostVector as lost:
                 raise _lost_vector(str(lost)) from None
         found = Nearest(vector)

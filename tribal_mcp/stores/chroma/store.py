@@ -1,9 +1,9 @@
 """A store in a Chroma folder, which any number of processes can share.
 
 The methods run in a session on the folder, in a thread: reads on the folder's files (`contents`),
-writes through Chroma (`write`). Search compares every vector (`files/nearest.py`). That is exact and
-works with any filter, while Chroma's own index is approximate and has to be loaded first. (Over 300
-lines: the store protocols have 30 methods.)
+writes through Chroma (`write`). Search compares every vector (`files/nearest.py`). That is exact
+and works with any filter, while Chroma's own index is approximate and has to be loaded first. (Over
+300 lines: the store protocols have 30 methods.)
 """
 
 import re

@@ -3,7 +3,7 @@
 `header.bin` has the offsets of vector and label in an element of `data_level0.bin`,
 `index_metadata.pickle` the label of each id, and `length.bin` the norm of each vector, by which a
 cosine index has divided it. Chroma only appends elements, so a vector stays readable while newer
-ones are being written, and if that is interrupted.
+ones are being written, and if that is interrupted. (Over 300 lines: all of it is one layout.)
 """
 
 import mmap
@@ -242,7 +242,7 @@ class HnswFiles:
                 squares = np.einsum("ij,ij->i", self._vectors, self._vectors)
                 unknown = self._with_names().by_place < 0
                 computable = (squares > _LEAST_SQUARE) & (squares < _GREATEST_SQUARE)
-                scale = 1 / np.sqrt(np.where(computable, squares, np.float32(1)))
+                scale = np.where(computable, squares, 1).astype(np.float32) ** -0.5
                 extreme = np.flatnonzero(~computable & ~unknown)
                 self._directions = _Directions(scale, unknown, extreme)
             known = self._directions

@@ -25,7 +25,7 @@ _HIDDEN = -2
 _AT_ONCE = 1000
 
 
-class LostVector(Exception):  # noqa: N818 - its message is the id
+class LostVector(Exception):
     """A record has no vector."""
 
 
@@ -45,7 +45,11 @@ class _Candidates:
     """
 
     def __init__(
-        self, files: ChromaFiles, collection: RawCollection, vector: Vector, without: Collection[str]
+        self,
+        files: ChromaFiles,
+        collection: RawCollection,
+        vector: Vector,
+        without: Collection[str],
     ) -> None:
         exact = vector.astype(np.float64)
         direction = (exact / (np.linalg.norm(exact) or 1)).astype(np.float32)
@@ -94,6 +98,7 @@ def nearest(
     collection: RawCollection,
     vector: Vector,
     count: int,
+    *,
     which: Which,
     without: Collection[str] = (),
 ) -> list[tuple[str, float]]:

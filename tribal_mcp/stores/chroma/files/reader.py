@@ -138,7 +138,7 @@ class ChromaFiles(ChromaTables):
         return found
 
     def logged(self, collection: RawCollection) -> tuple[list[str], Vector]:
-        """The ids whose vectors are in the log only, and the vectors, of shape (ids, dimensions)."""
+        """The ids whose vectors are in the log only; the vectors, of shape (ids, dimensions)."""
         index = self.index(collection)
         if index.logged is not None:
             return index.logged
