@@ -98,7 +98,7 @@ async def test_a_store_that_stays_open_sees_the_changes_of_others(
     elif change == "chroma":
         with chroma(folder) as client:
             collection = client.get_collection("memories", embedding_function=None)
-            collection.update(ids=["m7"], embeddings=[vector(77)])
+            collection.update(ids=["m7"], embeddings=np.stack([vector(77)]))
             collection.delete(ids=["m8"])
         entries["m7"].embedding = vector(77)
         del entries["m8"]
