@@ -8,10 +8,12 @@ the program's API returns. The results go to docs/interop.md. Not part of the su
 
 import json
 import os
+import platform
 import shutil
 import sqlite3
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,8 @@ _SERVER = "node_modules/@modelcontextprotocol/server-memory/dist/index.js"
 class System:
     """A program: the package whose version counts, the writer, and the packages it needs.
 
+    `npm` are packages whose archives it needs, without their dependencies.
+
     `extensions` is true if its SQLite has to load extensions; `python` is the oldest version that
     it runs on.
     """
@@ -43,8 +47,10 @@ class System:
     requirements: tuple[str, ...] = ()
     extensions: bool = False
     python: str = ""
+    npm: tuple[str, ...] = ()
 
 
+_BUN = f"@oven/bun-{sys.platform}-{'x64' if platform.machine() == 'x86_64' else 'aarch64'}"
 SYSTEMS = (
     System("@modelcontextprotocol/server-memory", "reference_server"),
     System("langchain-chroma", "langchain", ("chromadb==1.5.9",)),
@@ -60,6 +66,7 @@ SYSTEMS = (
     System("basic-memory", "basic_memory", python="3.12"),
     System("cognee", "cognee"),
     System("tribalmemory", "tribalmemory"),
+    System("claude-mem", "claude_mem", npm=(_BUN, "claude-mem")),
 )
 
 
@@ -67,6 +74,10 @@ def environment(system: System) -> tuple[list[str], str]:
     """The command that runs the writer, and the version of the program; installs it once."""
     folder = ENVIRONMENTS / system.writer
     script = str(Path(__file__).parent / "writers" / f"write_{system.writer}.py")
+    if system.npm:
+        packages = [_unpacked(folder, name) for name in system.npm]
+        version = json.loads((packages[-1] / "package.json").read_text())["version"]
+        return [sys.executable, script, "{}", f"{packages[0]}/bin/bun", str(packages[-1])], version
     if system.package.startswith("@"):
         package = folder / _SERVER.split("/dist", maxsplit=1)[0] / "package.json"
         if not package.exists():
@@ -87,6 +98,17 @@ def environment(system: System) -> tuple[list[str], str]:
         (folder / ".ready").touch()
     command = f"from importlib.metadata import version; print(version({system.package!r}))"
     return [str(python), script, "{}"], _run([str(python), "-c", command]).strip()
+
+
+def _unpacked(folder: Path, package: str) -> Path:
+    """The content of an npm package, without its dependencies."""
+    place = folder / package.replace("/", "-")
+    if not place.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        archive = folder / _run(["npm", "pack", "--silent", package], cwd=folder).strip()
+        with tarfile.open(archive) as packed:
+            packed.extractall(place, filter="data")
+    return place / "package"
 
 
 def _interpreter(version: str) -> str:
