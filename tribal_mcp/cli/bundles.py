@@ -13,12 +13,23 @@ if TYPE_CHECKING:
     from tribal_mcp.services.results import ExportResult, ImportResult
 
 
-@click.command("export", cls=Command, short_help="Write memories to a bundle.")
+@click.command(
+    "export", cls=Command, short_help="Write memories to a bundle, or for another system."
+)
 @click.argument(
     "output_path",
-    metavar="FILE",
+    metavar="PATH",
     cls=Argument,
-    help="The bundle to write: .json or .jsonl, then .gz or .zst to compress it.",
+    help="The bundle to write: .json or .jsonl, then .gz or .zst to compress it. With --format, "
+    "the file or folder of that format.",
+)
+@click.option(
+    "--format", metavar="NAME", help="Write in the format of another system, such as mem0 or csv."
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="With --format: show what that format can't hold; write nothing.",
 )
 @tags
 @date_from
@@ -53,11 +64,13 @@ if TYPE_CHECKING:
 )
 @as_json
 def export_command(*, as_json: bool, **arguments: object) -> None:
-    """Write memories to a bundle. Filters apply together; without filters, all memories are
-    exported."""  # noqa: D205, D209 - the text of the help page
+    """Write memories to a bundle, or in the format of another system. Filters apply together;
+    without filters, all memories are exported."""  # noqa: D205, D209 - the text of the help page
     result = cast("ExportResult", run("export", arguments))
-    what = memories(result.memory_count)
-    show(result, f"Exported {what} to {arguments['output_path']}", as_json=as_json)
+    title = f"Exported {memories(result.memory_count)} to {arguments['output_path']}"
+    if result.dry_run:
+        title = f"Dry run: export of {memories(result.memory_count)} to {arguments['output_path']}"
+    show(result, title, as_json=as_json)
 
 
 @click.command("import", cls=Command, short_help="Import memories from a bundle or another system.")

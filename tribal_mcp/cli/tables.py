@@ -22,6 +22,7 @@ from tribal_mcp.services.results import (
     Hit,
     ImportResult,
     KeyResult,
+    Lost,
     RecallResult,
     ReembedResult,
     RememberResult,
@@ -48,7 +49,12 @@ def rows(_result: BaseModel) -> Rows:
 
 @rows.register
 def _(result: ExportResult) -> Rows:
-    table = [("selection", result.filters), ("model", _model(result.embedding))]
+    table = [("selection", result.filters)]
+    if result.format:
+        table.append(("format", result.format))
+        table += [("lost", _lost(lost)) for lost in result.lost]
+        return table if result.dry_run else [*table, ("size", _size(result.bytes))]
+    table.append(("model", _model(result.embedding)))
     if result.without_vector:
         table.append(("vectors", _without_vector(result.without_vector)))
     if result.related:
@@ -56,6 +62,11 @@ def _(result: ExportResult) -> Rows:
     if result.deleted:
         table.append(("tombstones", f"{result.deleted:,}"))
     return [*table, ("size", _size(result.bytes)), ("sha256", result.sha256)]
+
+
+def _lost(lost: Lost) -> str:
+    more = ", …" if lost.memories > len(lost.examples) else ""
+    return f"{lost.what}: {memories(lost.memories)} ({', '.join(lost.examples)}{more})"
 
 
 @rows.register

@@ -48,6 +48,8 @@ class _Target:
     """The path for messages."""
     one_name: bool
     """It must not have other hard links."""
+    kind: str = "a bundle"
+    """What it must be to be overwritten."""
 
     def open(self) -> BinaryIO:
         """Open it for reading."""
@@ -58,7 +60,7 @@ class _Target:
 
         Raises:
             UsageError: it exists, and `overwrite` is false.
-            PathNotAllowed: it exists, and is not a bundle.
+            PathNotAllowed: it exists, and is something else.
         """
         try:
             check_kind(self.folder.stat(self.name), self.shown)
@@ -70,7 +72,7 @@ class _Target:
             if is_bundle(earlier):
                 return True
         raise PathNotAllowed(
-            f"Refusing to overwrite {self.shown}: it is not a bundle. Choose another name."
+            f"Refusing to overwrite {self.shown}: it is not {self.kind}. Choose another name."
         )
 
 
@@ -183,6 +185,8 @@ class BundleFolders:
         overwrite: bool,
         is_bundle: Callable[[BinaryIO], bool],
         numbered: bool = False,
+        suffixes: Sequence[str] = SUFFIXES,
+        kind: str = "a bundle",
     ) -> Iterator[Draft]:
         """A file to write to, which gets its name at the end of the block; removed on failure.
 
@@ -191,13 +195,15 @@ class BundleFolders:
             overwrite: replace an existing bundle.
             is_bundle: whether an existing file, open at its start, is a bundle; does not raise.
             numbered: add -2, -3 and so on to a name that is taken; nothing is overwritten then.
+            suffixes: those of which the name must have one.
+            kind: what `is_bundle` looks for, if it is no bundle.
 
         Raises:
             UsageError: the name is taken, the folder is missing, or the path is not valid.
             PathNotAllowed: as for `open_input`; or the existing file is not a bundle.
             NoSpace: the disk is full. As after every failure, an existing file is unchanged.
         """
-        with self._target(path_text, _shown(path_text), create=True) as target:
+        with self._target(path_text, _shown(path_text), suffixes, kind, create=True) as target:
             folder = target.folder
             with explaining(target.shown):
                 if not numbered:
@@ -214,7 +220,8 @@ class BundleFolders:
                     if not numbered and target.check_overwrite(is_bundle, overwrite=overwrite):
                         folder.replace(part, target.name)
                     else:
-                        names = _numbered(target.name) if numbered else (target.name,)
+                        name = target.name
+                        names = _numbered(name, suffixes) if numbered else (name,)
                         name = folder.link_first_free(part, names, target.shown)
                         draft.path = folder.path / name
                 with explaining(target.shown, _NOT_SYNCED):
@@ -295,14 +302,24 @@ class BundleFolders:
         return file
 
     @contextmanager
-    def _target(self, text: str, shown: str, *, create: bool = False) -> Iterator[_Target]:
+    def _target(
+        self,
+        text: str,
+        shown: str,
+        suffixes: Sequence[str] = SUFFIXES,
+        kind: str = "a bundle",
+        *,
+        create: bool = False,
+    ) -> Iterator[_Target]:
         """The file at an allowed path; `create` creates the default folder if it is missing."""
-        if not self._absolute(text, shown).name.lower().endswith(SUFFIXES):
+        if not self._absolute(text, shown).name.lower().endswith(tuple(suffixes)):
             raise PathNotAllowed(
-                f"{shown} does not have a bundle's suffix. Use one of {', '.join(SUFFIXES)}."
+                f"{shown} does not have the suffix of {kind}. Use {' or '.join(suffixes)}."
+                if suffixes is not SUFFIXES
+                else f"{shown} does not have a bundle's suffix. Use one of {', '.join(SUFFIXES)}."
             )
         with self._parent(text, shown, create=create) as (folder, _, name):
-            yield _Target(folder, name, shown, one_name=self._restricted)
+            yield _Target(folder, name, shown, self._restricted, kind)
 
     @contextmanager
     def _parent(
@@ -398,8 +415,8 @@ def _bundles_in(folder: Path) -> list[os.DirEntry[str]]:
     return []
 
 
-def _numbered(name: str) -> Iterator[str]:
-    suffix = next(s for s in SUFFIXES if name.lower().endswith(s))
+def _numbered(name: str, suffixes: Sequence[str]) -> Iterator[str]:
+    suffix = next(s for s in suffixes if name.lower().endswith(s))
     stem, suffix = name[: -len(suffix)], name[-len(suffix) :]
     yield name
     yield from (f"{stem}-{number}{suffix}" for number in itertools.count(2))

@@ -141,11 +141,13 @@ def convert(
 
 
 def _finished(item: Item, made: Format) -> Item:
-    """The item; a memory names its format."""
+    """The item; a memory names its format, unless it was written by an export and is back."""
     if not isinstance(item, Found):
         return item
-    entry = item.entry
-    return Found(item.where, replace(entry, extra={**entry.extra, IMPORTED_FROM: made.name}))
+    extra = {IMPORTED_FROM: made.name, **item.entry.extra}
+    if extra[IMPORTED_FROM] is None:
+        del extra[IMPORTED_FROM]
+    return Found(item.where, replace(item.entry, extra=extra))
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from typing import Any, TextIO
 from tribal_mcp.errors import BundleError, EntryError
 from tribal_mcp.files.origins import Origin, head_of
 from tribal_mcp.interchange.mapping import Rows
+from tribal_mcp.interchange.own_table import MODEL_KEY
 from tribal_mcp.text import counted
 
 _DELIMITERS = ",;\t|"
@@ -145,6 +146,17 @@ def parquet_columns(origin: Origin, path: str) -> list[str]:
             return list(_parquet(path).ParquetFile(file).schema_arrow.names)
     except Exception:  # noqa: BLE001 - whatever a library raises for a damaged file
         return []
+
+
+def parquet_model(origin: Origin, path: str) -> bytes | None:
+    """What the file's metadata say about the model of its vectors."""
+    try:
+        with origin.open(path) as file:
+            named = _parquet(path).ParquetFile(file).schema_arrow.metadata or {}
+    except Exception:  # noqa: BLE001 - as above
+        return None
+    found: bytes | None = named.get(MODEL_KEY)
+    return found
 
 
 def _parquet(path: str) -> Any:  # noqa: ANN401 - a module

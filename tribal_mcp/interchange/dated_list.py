@@ -1,25 +1,29 @@
 """Lists of dated lines: what Claude, ChatGPT, Gemini, Copilot and Grok print when asked."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import ClassVar
 
 from tribal_mcp.errors import BundleError
-from tribal_mcp.files.origins import text_of
+from tribal_mcp.files.origins import decoded, text_of
 from tribal_mcp.interchange.base import (
     LIKELY,
     Evidence,
     Format,
     Item,
     LeftOut,
+    Memories,
     Options,
     attempt,
     derived_id,
     memory,
 )
+from tribal_mcp.interchange.own import lost_without_block
 from tribal_mcp.interchange.reading import read_time
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.stores.base import UNDATED
 
 _ENTRY = re.compile(
     r"\s*(?:[-*•]\s+|\d+[.)]\s+)?(?P<mark>[*`]{0,2})\[(?P<date>unknown|\d{4}[-/]\d{1,2}[-/]\d{1,2}"
@@ -52,6 +56,8 @@ class DatedList(Format):
         "the heading above it": "context",
     }
     leaves_out: ClassVar = (_HEADING, _EMPTY, _REPEATED)
+    writes: ClassVar = "file"
+    suffixes: ClassVar = (".txt", ".md")
 
     def recognise(self, source: Source) -> Evidence | None:
         """A third of the first lines, or more, are entries."""
@@ -85,6 +91,36 @@ class DatedList(Format):
             else:
                 seen.add(memory_id)
                 yield attempt(where, _memory, memory_id, date, text, heading)
+
+    def lost(self, entry: MemoryEntry) -> Iterable[str]:
+        """All but the text and the day."""
+        return lost_without_block(entry, _plain(entry), self.name)
+
+    def write(self, memories: Memories) -> Iterator[bytes]:
+        """A line for each memory, or several if its text has several."""
+        for entry in memories:
+            if text := _written(entry.content):
+                yield f"[{_day(entry)}] - {text}\n".encode()
+
+
+def _plain(entry: MemoryEntry) -> MemoryEntry:
+    """What the line of a memory reads as."""
+    text = _written(entry.content).replace("\n  ", "\n")
+    return _memory(derived_id(DatedList.name, text), _day(entry), text, None)
+
+
+def _written(text: str) -> str:
+    """A text as it is written: lines below the first are indented; in one line, if that fails."""
+    whole = text.replace("\n", "\n  ")
+    with suppress(ValueError):
+        lines = decoded(f"[unknown] - {whole}".encode())
+        if [found[1:] for found in dated_entries(lines, headings=True)] == [("unknown", text)]:
+            return whole
+    return " ".join(text.replace("\0", " ").split())
+
+
+def _day(entry: MemoryEntry) -> str:
+    return "unknown" if UNDATED in entry.extra else entry.created_at.date().isoformat()
 
 
 def _counts(line: str) -> bool:

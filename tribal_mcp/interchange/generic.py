@@ -6,20 +6,30 @@ reason why the file can be read. If several fields may be the content, the user 
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from itertools import chain
 from typing import Any, ClassVar
 
-from tribal_mcp.errors import EntryError
+from tribal_mcp.errors import BundleError, EntryError
 from tribal_mcp.interchange.base import (
+    CERTAIN,
     FALLBACK,
     Evidence,
     Format,
     Item,
+    Memories,
     Options,
     only_file,
     unlike,
 )
-from tribal_mcp.interchange.csv_parquet import csv_head, csv_rows, parquet_columns, parquet_rows
+from tribal_mcp.interchange.csv_parquet import (
+    csv_head,
+    csv_rows,
+    parquet_columns,
+    parquet_model,
+    parquet_rows,
+)
 from tribal_mcp.interchange.mapping import (
     EMPTY,
     FIELDS,
@@ -31,9 +41,13 @@ from tribal_mcp.interchange.mapping import (
     items_of,
     others,
 )
-from tribal_mcp.interchange.reading import items, json_lines, object_of
+from tribal_mcp.interchange.own import OWN_BLOCK, VECTOR
+from tribal_mcp.interchange.own_table import csv_text, is_own, lost_in_table, own_item, parquet_file
+from tribal_mcp.interchange.reading import items, json_lines, object_of, parsed
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.interchange.vectors import Vectors
+from tribal_mcp.portability.manifest import EmbeddingMetadata
+from tribal_mcp.portability.memory import MemoryEntry
 
 _SHOWN = 20
 
@@ -58,6 +72,8 @@ class Generic(Format):
         if source.file is None:
             return None
         columns = self.columns(source, source.file)
+        if is_own(columns):
+            return Evidence(CERTAIN, f"the columns of an export, with `{OWN_BLOCK}`")
         mapping = guess(columns)
         if "content" not in mapping:
             return None
@@ -76,6 +92,11 @@ class Generic(Format):
         if not columns:
             raise unlike(source, self)
         vectors = Vectors(source.notes)
+        if is_own(columns) and not options.mapping:
+            own = partial(own_item, name=self.name, vectors=vectors)
+            yield from items_of(self.rows(source, path), own)
+            vectors.finish()
+            return
         mapping = chosen(columns, options)
         if options.mapping:
             source.notes.append(f"Read with {described(mapping)}.")
@@ -88,6 +109,8 @@ class GenericCsv(Generic):
     """One memory for each row after the header."""
 
     name: ClassVar = "csv"
+    writes: ClassVar = "file"
+    suffixes: ClassVar = (".csv",)
     title: ClassVar = "a CSV table"
     layout: ClassVar = "UTF-8 text with a header, with a column such as content, text or note"
 
@@ -100,6 +123,16 @@ class GenericCsv(Generic):
     def rows(self, source: Source, path: str) -> Rows:
         """The rows after the header."""
         return csv_rows(source.origin, path)
+
+    def lost(self, entry: MemoryEntry) -> Iterator[str]:
+        """The vector."""
+        yield from lost_in_table(entry)
+        if entry.embedding is not None and entry.content:
+            yield VECTOR
+
+    def write(self, memories: Memories) -> Iterator[bytes]:
+        """A row for each memory."""
+        return csv_text(memories)
 
 
 class GenericJson(Generic):
@@ -143,6 +176,8 @@ class GenericParquet(Generic):
     """One memory for each row."""
 
     name: ClassVar = "parquet"
+    writes: ClassVar = "file"
+    suffixes: ClassVar = (".parquet",)
     title: ClassVar = "a Parquet table"
     layout: ClassVar = "a column such as content or text"
 
@@ -155,6 +190,21 @@ class GenericParquet(Generic):
     def rows(self, source: Source, path: str) -> Rows:
         """The rows."""
         return parquet_rows(source.origin, path)
+
+    def lost(self, entry: MemoryEntry) -> Iterator[str]:
+        """Nothing but memories without text."""
+        return lost_in_table(entry)
+
+    def write(self, memories: Memories) -> Iterator[bytes]:
+        """A row for each memory."""
+        return parquet_file(memories)
+
+    def model(self, source: Source) -> EmbeddingMetadata | None:
+        """The model that an export names."""
+        named = parquet_model(source.origin, source.file) if source.file is not None else None
+        with suppress(BundleError, EntryError):
+            return EmbeddingMetadata.from_dict(parsed(named)) if named else None
+        return None
 
 
 def _list_in(source: Source, path: str) -> tuple[str, list[Any]]:

@@ -145,7 +145,7 @@ class Mapper:
         """
         value = self._value(row, field)
         try:
-            return _time(value)
+            return time_of(value)
         except EntryError:
             raise EntryError(
                 f"`{self.mapping[field]:.40}` is {value!r:.60}, which is not a date such as "
@@ -153,7 +153,12 @@ class Mapper:
             ) from None
 
 
-def _time(value: Any) -> datetime | None:  # noqa: ANN401 - any value of a table
+def time_of(value: Any) -> datetime | None:  # noqa: ANN401 - any value of a table
+    """The point in time in a cell; None if it is empty.
+
+    Raises:
+        EntryError: it is no date.
+    """
     if isinstance(value, datetime):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value
     if isinstance(value, date):

@@ -3,10 +3,12 @@
 The API returns a list, alone or under one of several names. The plugin writes Markdown, a block
 for each memory. An OpenMemory archive holds the same memories twice: memories.json with all tables
 and memories.jsonl.gz with names in the place of ids.
+
+(Over 300 lines: four layouts to read, and one to write.)
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import repeat
 from typing import ClassVar
 
@@ -19,10 +21,18 @@ from tribal_mcp.interchange.base import (
     Format,
     Item,
     LeftOut,
+    Memories,
     Options,
     attempt,
     derived_id,
     memory,
+)
+from tribal_mcp.interchange.own import (
+    OWN_BLOCK,
+    json_list,
+    lost_with_block,
+    own_block,
+    restored,
 )
 from tribal_mcp.interchange.reading import items, lines, read_time, texts
 from tribal_mcp.interchange.records import (
@@ -39,14 +49,17 @@ from tribal_mcp.interchange.records import (
 )
 from tribal_mcp.interchange.source import Peek, Source
 from tribal_mcp.portability.bundle.tombstones import Tombstone
-from tribal_mcp.portability.memory import MemoryEntry, microseconds
+from tribal_mcp.portability.memory import MemoryEntry, date_text, microseconds
 from tribal_mcp.portability.memory_json import as_confidence
+from tribal_mcp.stores.base import UNDATED
 
 _NAME = "mem0"
 _LISTS = ("results", "memories", "items", "records")
 _OWNERS = ("user_id", "agent_id", "run_id")
 _SIGNS = {"hash", "user_id", "agent_id", "run_id", "updated_at"}
 _KNOWN = ("id", "memory", "data", "text", "content", "created_at", "updated_at", "categories")
+_TOP = (*_OWNERS, "actor_id", "role", "score")
+"""Fields of a record beside its metadata, without `hash`, which stands before them."""
 _COPIES = {"data", "text_lemmatized", "hash", "created_at", "updated_at", *_OWNERS}
 """Fields of the payload in a vector store that a record repeats."""
 _KEY = re.compile(r"([A-Za-z_][\w-]*):[ \t]*(.*)")
@@ -81,6 +94,8 @@ class Mem0(Format):
         "metadata, hash, role, score, others": "metadata",
     }
     leaves_out: ClassVar = (_RELATION, _OTHER, _DELETED, _COPY, _EMPTY, _BEFORE)
+    writes: ClassVar = "file"
+    suffixes: ClassVar = (".json",)
 
     def recognise(self, source: Source) -> Evidence | None:
         """A list of memories, the tables of OpenMemory, or blocks of Markdown."""
@@ -120,6 +135,15 @@ class Mem0(Format):
             else:
                 yield from _read_blocks(source, path)
 
+    def lost(self, entry: MemoryEntry) -> Iterable[str]:
+        """The vector."""
+        return lost_with_block(entry)
+
+    def write(self, memories: Memories) -> Iterator[bytes]:
+        """The result of get_all."""
+        records = (_written(entry) for entry in memories if entry.content.strip())
+        return json_list(b'{\n  "results": [', records, b"]\n}")
+
 
 def _lists(peek: Peek) -> bool:
     """Whether a file has a list of memories."""
@@ -140,7 +164,38 @@ def _openmemory(source: Source) -> str | None:
     return None
 
 
+def _written(entry: MemoryEntry) -> Record:
+    """The record of a memory."""
+    rest = {k: v for k, v in entry.metadata.items() if k not in _TOP and k != "hash"}
+    record = {
+        "id": entry.id,
+        "memory": entry.content,
+        "hash": entry.metadata.get("hash"),
+        "metadata": rest or None,
+        "created_at": None if UNDATED in entry.extra else date_text(entry, "created_at"),
+        "updated_at": date_text(entry, "updated_at"),
+        **{name: entry.metadata[name] for name in _TOP if name in entry.metadata},
+        "categories": entry.tags or None,
+    }
+    record = {k: v for k, v in record.items() if v is not None or k == "metadata"}
+    plain = _plain("", record)
+    assert isinstance(plain, MemoryEntry)  # noqa: S101 - it has text
+    if block := own_block(entry, plain, _NAME):
+        record["metadata"] = {**(record["metadata"] or {}), OWN_BLOCK: block}
+    return record
+
+
 def _record(where: str, record: Record) -> Item | MemoryEntry:
+    """The memory in a record, with what is in our block."""
+    values = record.get("metadata")
+    if not isinstance(values, dict) or OWN_BLOCK not in values:
+        return _plain(where, record)
+    rest = {k: v for k, v in values.items() if k != OWN_BLOCK}
+    made = _plain(where, {**record, "metadata": rest or None})
+    return restored(made, values[OWN_BLOCK], _NAME) if isinstance(made, MemoryEntry) else made
+
+
+def _plain(where: str, record: Record) -> Item | MemoryEntry:
     payload = object_in(record, "source_payload")
     text = text_in({**payload, **record}, "memory", "data", "text", "content")
     if not text.strip():

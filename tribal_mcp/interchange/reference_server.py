@@ -1,7 +1,19 @@
-"""The knowledge graph of the MCP reference memory server: entities, observations, relations."""
+"""The knowledge graph of the MCP reference memory server: entities, observations, relations.
 
-from collections.abc import Iterator, Mapping
+An export writes an entity for each memory, with its links as relations. Memories that were imported
+from a graph become observations and relations again; these are in memory while it is written.
+
+(Over 300 lines: what is written must be what is read.)
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import chain
 from typing import Any, ClassVar, NamedTuple
+
+import orjson
 
 from tribal_mcp.errors import EntryError
 from tribal_mcp.interchange.base import (
@@ -10,18 +22,24 @@ from tribal_mcp.interchange.base import (
     Format,
     Item,
     LeftOut,
+    Memories,
     Options,
     attempt,
     derived_id,
     memory,
     only_file,
 )
+from tribal_mcp.interchange.own import lost_without_block
 from tribal_mcp.interchange.reading import items, json_lines
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.portability.bundle.entries import RejectedEntry
 from tribal_mcp.portability.memory import MemoryEntry
 
 _EMPTY = "an observation without text"
+_LINK = "a relation that is a link of a memory"
+_OWN_TYPE = "tribal-memory"
+"""The type of the entities that an export writes, which are named like the memories' ids."""
+_LINKS = ("supersedes", "related_to")
 _NAMES = ("memory.jsonl", "memory.json")
 _INSTANCE = "reference-server"
 _PARTS = {
@@ -54,9 +72,13 @@ class ReferenceServer(Format):
         "observations": "one memory each: content",
         "name": "metadata.entity, and context with the type; content if it has no observations",
         "entityType": "metadata.entityType, and context",
+        f"entities of the type {_OWN_TYPE}, which an export writes": "id and content; their "
+        "relations are supersedes and related_to",
         "relation": 'a memory "from relationType to"; related_to: the first memory of each entity',
     }
-    leaves_out: ClassVar = (_EMPTY,)
+    leaves_out: ClassVar = (_EMPTY, _LINK)
+    writes: ClassVar = "file"
+    suffixes: ClassVar = (".jsonl", ".json")
 
     def recognise(self, source: Source) -> Evidence | None:
         """One of the first lines is an entity or a relation."""
@@ -73,13 +95,32 @@ class ReferenceServer(Format):
     def read(self, source: Source, options: Options) -> Iterator[Item]:  # noqa: ARG002
         """Each observation, each entity without observations, and each relation."""
         first: dict[str, _First] = {}
+        links: dict[str, list[tuple[str, str]]] = defaultdict(list)
         path = only_file(source, self, *_NAMES)
         for _, value in _parts(source, path):
             if _is_part(value) and value["type"] == "entity":
                 named = _First(_first_id(value), value.get("entityType"))
                 first.setdefault(_name(value), named)
+            elif _is_part(value) and value["relationType"] in _LINKS:
+                links[str(_end(value, "from"))].append((value["relationType"], _end(value, "to")))
         for where, value in _parts(source, path):
-            yield from _memories(where, value, first)
+            if _is_own(value):
+                yield from _own(where, value, links)
+            elif _is_part(value) and _is_link(value, first):
+                yield LeftOut(where, _LINK)
+            else:
+                yield from _memories(where, value, first)
+
+    def lost(self, entry: MemoryEntry) -> Iterable[str]:
+        """All but id, text and links; or but what an observation or a relation has."""
+        return lost_without_block(entry, _plain(entry), self.name)
+
+    def write(self, memories: Memories) -> Iterator[bytes]:
+        """The entities, then the relations; without a newline at the end, as the server does."""
+        separator = b""
+        for part in chain(_entities(memories), _relations(memories)):
+            yield separator + orjson.dumps(part)
+            separator = b"\n"
 
 
 def _is_graph(value: Any) -> bool:  # noqa: ANN401 - any JSON value
@@ -202,3 +243,112 @@ def _relation(
 
 def _others(value: Mapping[str, Any], kind: str) -> dict[str, Any]:
     return {key: v for key, v in value.items() if key not in _PARTS[kind]}
+
+
+def _is_own(value: object) -> bool:
+    return isinstance(value, dict) and value.get("entityType") == _OWN_TYPE and _is_part(value)
+
+
+def _is_link(value: Mapping[str, Any], first: Mapping[str, _First]) -> bool:
+    """Whether a part is a relation that `_own` reads."""
+    begin = first.get(str(_end(value, "from")))
+    return value.get("relationType") in _LINKS and begin is not None and begin.kind == _OWN_TYPE
+
+
+def _own(
+    where: str, value: Mapping[str, Any], links: Mapping[str, list[tuple[str, str]]]
+) -> Iterator[Item]:
+    """The memory that an entity of our own is; what was added to it are memories beside it."""
+    name = _name(value)
+    text, *added = _texts(value) or [name]
+    linked = links.get(name, [])
+    older = [to for kind, to in linked if kind == "supersedes"]
+    others = [to for kind, to in linked if kind == "related_to"] + older[1:]
+    yield attempt(where, _memory, name, text, next(iter(older), None), others)
+    if added:
+        yield from _entity(where, {**value, "observations": added}, ())
+
+
+def _memory(
+    memory_id: str, text: str, supersedes: str | None, related_to: list[str]
+) -> MemoryEntry:
+    return memory(
+        memory_id,
+        text,
+        supersedes=supersedes,
+        related_to=related_to,
+        source_instance=_INSTANCE,
+    )
+
+
+def _entity_of(entry: MemoryEntry) -> dict[str, Any] | None:
+    """The entity, with one observation or none, as which a memory was imported, if it was."""
+    name, kind = entry.metadata.get("entity"), entry.metadata.get("entityType", "")
+    if not isinstance(name, str) or not name or kind == _OWN_TYPE:
+        return None
+    for key in ((), (str(kind),)):
+        if entry.id == _id("observation", name, entry.content, *key):
+            break
+        if entry.id == _id("entity", name, *key) and entry.content == name:
+            break
+    else:
+        return None
+    has_text = entry.content != name or entry.id == _id("observation", name, name)
+    others = {k: v for k, v in entry.metadata.items() if k not in {"entity", "entityType"}}
+    entity = {"type": "entity", "name": name, "entityType": kind}
+    return {**entity, "observations": [entry.content] if has_text else [], **others}
+
+
+def _relation_of(entry: MemoryEntry) -> dict[str, Any] | None:
+    """The relation as which a memory was imported, if it was."""
+    ends = entry.metadata.get("from"), entry.metadata.get("to")
+    kind = entry.metadata.get("relationType")
+    if not all(isinstance(text, str) for text in (*ends, kind)):
+        return None
+    if entry.id != _id("relation", *ends, kind) or kind in _LINKS:
+        return None
+    return {"type": "relation", **entry.metadata}
+
+
+def _plain(entry: MemoryEntry) -> MemoryEntry:
+    """What the part that is written for a memory reads as."""
+    if entity := _entity_of(entry):
+        return _observation(entry.id, entry.content, entity)
+    if relation := _relation_of(entry):
+        read = _relation(entry.id, relation["from"], relation["to"], relation, {})
+        return replace(read, related_to=entry.related_to)
+    return _memory(entry.id, entry.content, entry.supersedes, entry.related_to)
+
+
+def _entities(memories: Memories) -> Iterator[dict[str, Any]]:
+    together: dict[str, dict[str, Any]] = {}
+    for entry in memories:
+        if entity := _entity_of(entry):
+            known = together.setdefault(_group(entity), entity)
+            if known is not entity:
+                known["observations"] += entity["observations"]
+    for entry in memories:
+        if entity := _entity_of(entry):
+            if whole := together.pop(_group(entity), None):
+                yield whole
+        elif not _relation_of(entry) and entry.content.strip():
+            yield {
+                "type": "entity",
+                "name": entry.id,
+                "entityType": _OWN_TYPE,
+                "observations": [entry.content],
+            }
+
+
+def _group(entity: Mapping[str, Any]) -> str:
+    return json.dumps([entity["name"], entity["entityType"]])
+
+
+def _relations(memories: Memories) -> Iterator[dict[str, Any]]:
+    for entry in memories:
+        if relation := _relation_of(entry):
+            yield relation
+        elif not _entity_of(entry) and entry.content.strip():
+            targets = [(link, entry.supersedes) for link in _LINKS[:1] if entry.supersedes]
+            for kind, target in [*targets, *(("related_to", to) for to in entry.related_to)]:
+                yield {"type": "relation", "from": entry.id, "to": target, "relationType": kind}

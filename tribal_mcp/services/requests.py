@@ -60,6 +60,10 @@ class ExportRequest(Request):
     since: str = ""
     include_related: Switch = False
     reproducible: Switch = False
+    format: str = ""
+    """The name of another system's format; by default a bundle is written."""
+    dry_run: Switch = False
+    """With a format: count what it can't hold, and write nothing."""
     spool_file: str = ""
     """The spool file to write the bundle to; `output_path` is then only its name."""
 

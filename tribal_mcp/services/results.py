@@ -35,6 +35,14 @@ class EmbeddingResult(BaseModel):
     provider: str
 
 
+class Lost(BaseModel):
+    """What another system's format can't hold."""
+
+    what: str = Field(description="the part of a memory")
+    memories: int = Field(description="of how many memories")
+    examples: list[str] = Field(description="the ids of some of them")
+
+
 class ExportResult(Result):
     """An export."""
 
@@ -56,6 +64,9 @@ class ExportResult(Result):
     exported_at: str = Field(
         description="the time of the export; an export since this time has the later changes"
     )
+    format: str = Field("", description="the other system's format; empty for a bundle")
+    lost: list[Lost] = Field([], description="what that format can't hold, and is left out")
+    dry_run: bool = Field(False, description="whether nothing was written")
 
 
 class KeyResult(Result):

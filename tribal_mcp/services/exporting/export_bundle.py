@@ -4,6 +4,7 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tribal_mcp.errors import UsageError
 from tribal_mcp.files.bundle_folders import dated_name
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.bundle.integrity import Integrity
@@ -15,6 +16,7 @@ from tribal_mcp.services.context import Context
 from tribal_mcp.services.embedders import configured_model
 from tribal_mcp.services.exporting.export import Export, Selection
 from tribal_mcp.services.exporting.since import EarlierBundle, SinceTime, read_since
+from tribal_mcp.services.importing.opening import BUNDLE
 from tribal_mcp.services.left_out import describe_empty, refuse_missing
 from tribal_mcp.services.requests import ExportRequest
 from tribal_mcp.services.results import EmbeddingResult, ExportResult, LastExport
@@ -26,42 +28,63 @@ _COMPARED_PERCENT = 50.0
 
 
 async def run_export(context: Context, request: ExportRequest) -> ExportResult:
-    """Write the selected memories to a bundle."""
-    filters = read_filter(request.tags, request.date_from, request.date_to)
+    """Write the selected memories to a bundle, or in another system's format."""
+    if request.format not in {"", BUNDLE}:
+        # Bundles don't need the formats.
+        from tribal_mcp.services.exporting.export_to import run_export_to  # noqa: PLC0415
+
+        return await run_export_to(context, request)
+    if request.dry_run:
+        raise UsageError("dry_run needs a format. A bundle holds everything. No file was written.")
     path = request.output_path or os.fspath(
         context.settings.bundle_dir / dated_name("memories", datetime.now(UTC))
     )
     layout_of(path)  # refuses an unknown suffix before anything is read
     context.check_encryption(path)
-    selection = Selection(
-        filters, await _since(context, request), include_related=request.include_related
-    )
     async with context.store() as store, store.session():
-        await refuse_missing(store, context.settings)
-        export = await Export.plan(
-            store,
-            configured_model(context.settings),
-            selection,
-            context.watch("Compared", begin=_VERIFIED_PERCENT, end=_COMPARED_PERCENT),
-            reproducible=request.reproducible,
-        )
-        if not export.ids and not selection.since:
-            export.notes += await describe_empty(store, context.settings)
+        export = await planned(context, request, store)
         written, integrity = await _write(context, request, path, store, export)
         last = LastExport(
             at=datetime.now(UTC).isoformat(timespec="seconds"),
             path="over HTTP" if request.spool_file else os.fspath(written.absolute()),
             memory_count=integrity.memory_count,
-            filters=selection.in_words(),
+            filters=export.selection.in_words(),
         )
         problem = record_export(store.own_folder, context.settings.collection, last.model_dump())
     if problem:
         export.notes.append(problem)
     shown = request.output_path or os.fspath(written)
+    return export_result(request, export, integrity, shown, written.stat().st_size)
+
+
+async def planned(context: Context, request: ExportRequest, store: MemoryStore) -> Export:
+    """What the request selects from a store; within a session."""
+    filters = read_filter(request.tags, request.date_from, request.date_to)
+    selection = Selection(
+        filters, await _since(context, request), include_related=request.include_related
+    )
+    await refuse_missing(store, context.settings)
+    export = await Export.plan(
+        store,
+        configured_model(context.settings),
+        selection,
+        context.watch("Compared", begin=_VERIFIED_PERCENT, end=_COMPARED_PERCENT),
+        reproducible=request.reproducible,
+    )
+    if not export.ids and not selection.since:
+        export.notes += await describe_empty(store, context.settings)
+    return export
+
+
+def export_result(
+    request: ExportRequest, export: Export, integrity: Integrity, path: str, size: int
+) -> ExportResult:
+    """The result of an export that was written to this path, with this size in bytes."""
+    selection = export.selection
     return ExportResult(
         memory_count=integrity.memory_count,
-        output_path=shown,
-        bytes=written.stat().st_size,
+        output_path=path,
+        bytes=size,
         sha256=integrity.sha256,
         embedding=_embedding(export.manifest.embedding),
         filters=selection.in_words() + (" and related memories" if request.include_related else ""),
@@ -73,7 +96,7 @@ async def run_export(context: Context, request: ExportRequest) -> ExportResult:
         deleted=integrity.deleted_count,
         related=export.related,
         exported_at=export.at,
-        next_steps=_next_steps(selection, export, shown),
+        next_steps=_next_steps(selection, export, path),
     )
 
 
