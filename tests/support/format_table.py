@@ -21,6 +21,11 @@ def section(kind: type[Format]) -> str:
     """What the page says about one format."""
     rows = [f"| {_cell(theirs)} | {_cell(ours)} |" for theirs, ours in kind.fields.items()]
     left_out = "".join(f"\n- {reason}" for reason in kind.leaves_out) or " nothing."
+    written = ""
+    if kind.writes:
+        kinds = f"a file ({', '.join(kind.suffixes)})" if kind.suffixes else "a folder"
+        lost = "".join(f"\n- {what}" for what in kind.loses) or " nothing."
+        written = f"\nWritten as {kinds}: {kind.written}. Lost, if a memory has it:{lost}\n"
     return "\n".join(
         [
             f"### {kind.name}: {kind.title}\n",
@@ -28,7 +33,7 @@ def section(kind: type[Format]) -> str:
             "| in the source | in the memory |",
             "|---|---|",
             *rows,
-            f"\nLeft out:{left_out}\n",
+            f"\nLeft out:{left_out}\n{written}",
         ]
     )
 
@@ -36,7 +41,9 @@ def section(kind: type[Format]) -> str:
 def sections() -> str:
     """A list of the formats, then a section for each."""
     kinds = sorted(BUILT_IN, key=lambda kind: kind.name)
-    listed = "".join(f"- `{kind.name}`: {kind.title}\n" for kind in kinds)
+    listed = "".join(
+        f"- `{kind.name}`: {kind.title}{' (also written)' * bool(kind.writes)}\n" for kind in kinds
+    )
     return f"\n## The formats\n\n{listed}\n" + "\n".join(map(section, kinds)) + "\n"
 
 

@@ -52,7 +52,7 @@ def _(result: ExportResult) -> Rows:
     table = [("selection", result.filters)]
     if result.format:
         table.append(("format", result.format))
-        table += [("lost", _lost(lost)) for lost in result.lost]
+        table += [("" if n else "lost", _lost(lost)) for n, lost in enumerate(result.lost)]
         return table if result.dry_run else [*table, ("size", _size(result.bytes))]
     table.append(("model", _model(result.embedding)))
     if result.without_vector:

@@ -240,9 +240,7 @@ def check_kind(found: os.stat_result, shown: str) -> None:
 
 def name_taken(shown: str) -> UsageError:
     """The error for a file that exists and must not be overwritten."""
-    return UsageError(
-        f"{shown} already exists. Choose another path, or allow overwriting a bundle."
-    )
+    return UsageError(f"{shown} already exists. Choose another path, or allow overwriting it.")
 
 
 def _walk(base: Path, parts: Iterable[str]) -> int:

@@ -34,6 +34,16 @@ BODY_TYPES = (
     "text/markdown",
     "text/plain",
 )
+_TYPES = {
+    ".csv": "text/csv",
+    ".json": JSON,
+    ".jsonl": LINES,
+    ".md": "text/markdown",
+    ".parquet": "application/vnd.apache.parquet",
+    ".txt": "text/plain",
+    ".zip": "application/zip",
+}
+"""The Content-Type of a file, by its suffix."""
 SUFFIXES = {"gzip": ".gz", "zstd": ".zst"}
 _FORMS = (JSON, LINES, "application/jsonl", "application/gzip", "application/zstd")
 _MAGIC = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
@@ -77,6 +87,12 @@ def form_for(request: Request) -> Form:
     encoding = _best(_joined(request, "accept-encoding"), ("zstd", "gzip"))
     stem = "memories.json" if media_type == JSON else "memories.jsonl"
     return Form(media_type, stem + SUFFIXES.get(encoding, ""), encoding)
+
+
+def form_of(name: str) -> Form:
+    """The form of a file in another system's format."""
+    suffix = name[name.rfind(".") :]
+    return Form(_TYPES.get(suffix, "application/octet-stream"), name, "")
 
 
 def wants_events(request: Request) -> bool:

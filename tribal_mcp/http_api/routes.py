@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
 from tribal_mcp.errors import StoreLocked, TribalError, UsageError
-from tribal_mcp.http_api.content import BundleResponse, form_for, take_body, wants_events
+from tribal_mcp.http_api.content import BundleResponse, form_for, form_of, take_body, wants_events
 from tribal_mcp.http_api.dispatch import Calls, Events
 from tribal_mcp.http_api.problems import EveryEntryRejected, Problem, problems
 from tribal_mcp.http_api.schemas import (
@@ -44,20 +44,25 @@ async def export(
     """Export the memories that match the filters as a bundle; without filters, all memories.
 
     A memory matches if it has at least one of the tags and was created in the range of dates. The
-    response is the bundle itself, as POST /v1/import takes it. Fields go in the body or in the
-    query.
+    response is the bundle itself, as POST /v1/import takes it, or with `format` the file of another
+    system, a folder as a zip archive. Fields go in the body or in the query.
     """
     calls: Calls = request.app.state.calls
-    form = form_for(request)
     fields = query.model_dump(exclude_unset=True)
     sent = body.model_dump(exclude_unset=True) if body else {}
     if duplicates := sorted(fields.keys() & sent.keys()):
         raise UsageError(f"{duplicates[0]} is both in the body and in the query. Send it once.")
+    arguments = fields | sent
+    is_bundle = arguments.get("format") in {None, "", "bundle"}
+    form = form_for(request) if is_bundle else None
     with ExitStack() as stack:
         stack.enter_context(calls.slot(request))
         file = stack.enter_context(calls.spool.new())
-        arguments = fields | sent | {"output_path": form.name, "spool_file": file.name}
+        arguments |= {"output_path": form.name if form else "", "spool_file": file.name}
         result = await calls.call(request, "export", arguments)
+        if result["dry_run"]:
+            return JSONResponse(result)
+        form = form or form_of(result["output_path"])
         reader = stack.enter_context(await anyio.to_thread.run_sync(file.reader))
         headers = {
             "Content-Length": str(file.size()),

@@ -35,6 +35,8 @@ def _time(value: str) -> str:
 
 
 _RELATED = "also export what the memories refer to (supersedes, related_to), and so on"
+_FORMAT = "another system's format to write, such as csv or mem0; by default, a bundle"
+_DRY_RUN = "with a format: only return what it can't hold, as JSON"
 _REPRODUCIBLE = "the same memories give the same bytes: dated by the newest of them"
 
 
@@ -61,6 +63,8 @@ class ExportFields(Request):
     )
     include_related: Flag = Field(False, description=_RELATED)
     reproducible: Flag = Field(False, description=_REPRODUCIBLE)
+    format: str = Field("", description=_FORMAT)
+    dry_run: Flag = Field(False, description=_DRY_RUN)
 
 
 class ExportBody(ExportFields):
@@ -68,6 +72,7 @@ class ExportBody(ExportFields):
 
     include_related: Switch = Field(False, description=_RELATED)
     reproducible: Switch = Field(False, description=_REPRODUCIBLE)
+    dry_run: Switch = Field(False, description=_DRY_RUN)
 
 
 class ImportOptions(Request):

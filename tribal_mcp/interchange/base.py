@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Literal
 
 from tribal_mcp.errors import BundleError, EntryError
+from tribal_mcp.files.published_folders import FolderKind
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.portability.bundle.entries import RejectedEntry
 from tribal_mcp.portability.bundle.tombstones import Tombstone
@@ -123,6 +124,8 @@ class Format(ABC):
         leaves_out: the reasons for which records are left out.
         writes: whether it can be written, as one file or as a folder of files; None if not.
         suffixes: those of the file that it writes.
+        written: what it writes, for people.
+        loses: what `lost` may say.
     """
 
     name: ClassVar[str]
@@ -133,6 +136,8 @@ class Format(ABC):
     leaves_out: ClassVar[Sequence[str]] = ()
     writes: ClassVar[Literal["file", "folder"] | None] = None
     suffixes: ClassVar[Sequence[str]] = ()
+    written: ClassVar[str] = ""
+    loses: ClassVar[Sequence[str]] = ()
 
     @abstractmethod
     def recognise(self, source: Source) -> Evidence | None:
@@ -159,7 +164,7 @@ class Format(ABC):
         return None
 
     def lost(self, entry: MemoryEntry) -> Iterable[str]:  # noqa: ARG002 - for formats that are written
-        """What the format can't hold of a memory, as constants: "its links to other memories"."""
+        """What the format can't hold of a memory: some of `loses`."""
         return ()
 
     def write(self, memories: Memories) -> Iterator[bytes]:
@@ -172,6 +177,10 @@ class Format(ABC):
         Paths are unique even where the case of letters and the form of accents don't count.
         """
         raise NotImplementedError(f"{self.name} writes no folder")
+
+    def folder_kind(self) -> FolderKind:
+        """How to tell what the files of a folder are that was written before."""
+        return FolderKind(self.name)
 
 
 def only_file(source: Source, made: Format, *names: str) -> str:

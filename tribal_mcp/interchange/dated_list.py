@@ -19,7 +19,7 @@ from tribal_mcp.interchange.base import (
     derived_id,
     memory,
 )
-from tribal_mcp.interchange.own import lost_without_block
+from tribal_mcp.interchange.own import LOST, NO_TEXT, OTHERS, TIME, VECTOR, lost_without_block
 from tribal_mcp.interchange.reading import read_time
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.portability.memory import MemoryEntry
@@ -58,6 +58,11 @@ class DatedList(Format):
     leaves_out: ClassVar = (_HEADING, _EMPTY, _REPEATED)
     writes: ClassVar = "file"
     suffixes: ClassVar = (".txt", ".md")
+    written: ClassVar = "a line for each memory; equal texts become one memory when it is read"
+    loses: ClassVar = (
+        *dict.fromkeys(phrase for field, phrase in LOST.items() if field != "created_at"),
+        TIME, OTHERS, NO_TEXT, VECTOR,
+    )  # fmt: skip
 
     def recognise(self, source: Source) -> Evidence | None:
         """A third of the first lines, or more, are entries."""

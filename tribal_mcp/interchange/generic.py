@@ -41,7 +41,7 @@ from tribal_mcp.interchange.mapping import (
     items_of,
     others,
 )
-from tribal_mcp.interchange.own import OWN_BLOCK, VECTOR
+from tribal_mcp.interchange.own import NO_TEXT, OWN_BLOCK, VECTOR
 from tribal_mcp.interchange.own_table import csv_text, is_own, lost_in_table, own_item, parquet_file
 from tribal_mcp.interchange.reading import items, json_lines, object_of, parsed
 from tribal_mcp.interchange.source import Source
@@ -111,6 +111,11 @@ class GenericCsv(Generic):
     name: ClassVar = "csv"
     writes: ClassVar = "file"
     suffixes: ClassVar = (".csv",)
+    written: ClassVar = (
+        "a column for each field of a memory, as it is: a text that begins with `=` stays as it is, "
+        "so open the table in a spreadsheet program as text"
+    )
+    loses: ClassVar = (NO_TEXT, VECTOR)
     title: ClassVar = "a CSV table"
     layout: ClassVar = "UTF-8 text with a header, with a column such as content, text or note"
 
@@ -178,6 +183,8 @@ class GenericParquet(Generic):
     name: ClassVar = "parquet"
     writes: ClassVar = "file"
     suffixes: ClassVar = (".parquet",)
+    written: ClassVar = "a column for each field of a memory, also the vector; needs pyarrow"
+    loses: ClassVar = (NO_TEXT,)
     title: ClassVar = "a Parquet table"
     layout: ClassVar = "a column such as content or text"
 

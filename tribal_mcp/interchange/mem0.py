@@ -28,7 +28,9 @@ from tribal_mcp.interchange.base import (
     memory,
 )
 from tribal_mcp.interchange.own import (
+    NO_TEXT,
     OWN_BLOCK,
+    VECTOR,
     json_list,
     lost_with_block,
     own_block,
@@ -96,6 +98,8 @@ class Mem0(Format):
     leaves_out: ClassVar = (_RELATION, _OTHER, _DELETED, _COPY, _EMPTY, _BEFORE)
     writes: ClassVar = "file"
     suffixes: ClassVar = (".json",)
+    written: ClassVar = "the result of get_all"
+    loses: ClassVar = (NO_TEXT, VECTOR)
 
     def recognise(self, source: Source) -> Evidence | None:
         """A list of memories, the tables of OpenMemory, or blocks of Markdown."""

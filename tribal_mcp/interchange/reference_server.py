@@ -29,7 +29,7 @@ from tribal_mcp.interchange.base import (
     memory,
     only_file,
 )
-from tribal_mcp.interchange.own import lost_without_block
+from tribal_mcp.interchange.own import LOST, NO_TEXT, OTHERS, VECTOR, lost_without_block
 from tribal_mcp.interchange.reading import items, json_lines
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.portability.bundle.entries import RejectedEntry
@@ -79,6 +79,15 @@ class ReferenceServer(Format):
     leaves_out: ClassVar = (_EMPTY, _LINK)
     writes: ClassVar = "file"
     suffixes: ClassVar = (".jsonl", ".json")
+    written: ClassVar = (
+        f"an entity of the type {_OWN_TYPE} for each memory, named by its id, with the text as its "
+        "only observation and the links as relations; what was imported from a graph becomes "
+        "observations and relations again"
+    )
+    loses: ClassVar = (
+        *dict.fromkeys(phrase for field, phrase in LOST.items() if field not in {"id", "content"}),
+        OTHERS, NO_TEXT, VECTOR,
+    )  # fmt: skip
 
     def recognise(self, source: Source) -> Evidence | None:
         """One of the first lines is an entity or a relation."""
@@ -301,11 +310,9 @@ def _entity_of(entry: MemoryEntry) -> dict[str, Any] | None:
 
 def _relation_of(entry: MemoryEntry) -> dict[str, Any] | None:
     """The relation as which a memory was imported, if it was."""
-    ends = entry.metadata.get("from"), entry.metadata.get("to")
-    kind = entry.metadata.get("relationType")
-    if not all(isinstance(text, str) for text in (*ends, kind)):
-        return None
-    if entry.id != _id("relation", *ends, kind) or kind in _LINKS:
+    parts = [entry.metadata.get(name) for name in ("from", "to", "relationType")]
+    texts = [part for part in parts if isinstance(part, str)]
+    if texts != parts or texts[2] in _LINKS or entry.id != _id("relation", *texts):
         return None
     return {"type": "relation", **entry.metadata}
 

@@ -188,15 +188,6 @@ class Export:
                 f"{counted(self.dangling, 'link names a memory', 'links name memories')} that the "
                 "bundle does not contain (supersedes, related_to)."
             )
-        if self.undated:
-            self.notes.append(
-                counted(
-                    self.undated,
-                    "memory without a known date is",
-                    "memories without a known date are",
-                )
-                + " dated 1970 in the bundle."
-            )
         await anyio.to_thread.run_sync(writer.write_deleted, self.tombstones)
         return writer.finish()
 

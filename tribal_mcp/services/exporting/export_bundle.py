@@ -21,7 +21,9 @@ from tribal_mcp.services.left_out import describe_empty, refuse_missing
 from tribal_mcp.services.requests import ExportRequest
 from tribal_mcp.services.results import EmbeddingResult, ExportResult, LastExport
 from tribal_mcp.stores.base import MemoryStore
+from tribal_mcp.stores.factory import Store
 from tribal_mcp.stores.last_export import record_export
+from tribal_mcp.text import counted
 
 _VERIFIED_PERCENT = 10.0
 _COMPARED_PERCENT = 50.0
@@ -51,13 +53,22 @@ async def run_export(context: Context, request: ExportRequest) -> ExportResult:
             filters=export.selection.in_words(),
         )
         problem = record_export(store.own_folder, context.settings.collection, last.model_dump())
+    if export.undated:
+        export.notes.append(
+            counted(
+                export.undated,
+                "memory without a known date is",
+                "memories without a known date are",
+            )
+            + " dated 1970 in the bundle."
+        )
     if problem:
         export.notes.append(problem)
     shown = request.output_path or os.fspath(written)
     return export_result(request, export, integrity, shown, written.stat().st_size)
 
 
-async def planned(context: Context, request: ExportRequest, store: MemoryStore) -> Export:
+async def planned(context: Context, request: ExportRequest, store: Store) -> Export:
     """What the request selects from a store; within a session."""
     filters = read_filter(request.tags, request.date_from, request.date_to)
     selection = Selection(

@@ -2,13 +2,13 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import BinaryIO
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import anyio.from_thread
 import anyio.to_thread
@@ -16,7 +16,7 @@ import anyio.to_thread
 from tribal_mcp.errors import TribalError, UsageError
 from tribal_mcp.files.archives import origin_of_file
 from tribal_mcp.files.bundle_folders import dated_name
-from tribal_mcp.files.directory import Draft
+from tribal_mcp.files.published_folders import Published
 from tribal_mcp.interchange.base import FALLBACK, Format, Memories
 from tribal_mcp.interchange.formats import formats, recognise
 from tribal_mcp.interchange.source import Source
@@ -30,21 +30,20 @@ from tribal_mcp.services.exporting.export import Export
 from tribal_mcp.services.exporting.export_bundle import export_result, planned
 from tribal_mcp.services.requests import ExportRequest
 from tribal_mcp.services.results import ExportResult, Lost
+from tribal_mcp.text import counted
 
 DELETIONS = "that it was deleted"
 """What no format here can hold of a memory that is no more."""
 
 _EXAMPLES = 3
 _SPOOLED_PERCENT, _COUNTED_PERCENT = 50.0, 70.0
+_ZIP = ".zip"
 _NOT_WRITTEN = "No file was written."
 
 
 async def run_export_to(context: Context, request: ExportRequest) -> ExportResult:
     """Write the selected memories in another system's format, or only count what would be lost."""
     made = _format_of(request)
-    path = request.output_path or os.fspath(
-        context.settings.bundle_dir / dated_name("memories", datetime.now(UTC), made.suffixes[0])
-    )
     with ExitStack() as stack:
         scratch = partial(context.spool.scratch, elsewhere=request.dry_run)
         file = stack.enter_context(scratch())
@@ -55,16 +54,11 @@ async def run_export_to(context: Context, request: ExportRequest) -> ExportResul
             integrity = await export.write(store, writer, watch)
         file.seek(0)
         reader = BundleReader(file, NO_LIMITS, scratch=lambda: stack.enter_context(scratch()))
-        conversion = _Conversion(context, made, reader, export)
+        conversion = _Conversion(context, request, made, reader, export)
         await anyio.to_thread.run_sync(conversion.count_lost)
-        written = None
         if not request.dry_run:
-            target = _target(context, request, made, path)
-            written = await anyio.to_thread.run_sync(conversion.write, target)
-    shown = request.output_path or os.fspath(written or path)
-    result = export_result(
-        request, export, integrity, shown, written.stat().st_size if written else 0
-    )
+            await anyio.to_thread.run_sync(conversion.write)
+    result = export_result(request, export, integrity, conversion.path, conversion.size)
     result.format, result.lost, result.dry_run = made.name, conversion.lost, request.dry_run
     result.next_steps = _next_steps(request, result) or result.next_steps
     return result
@@ -85,28 +79,12 @@ def _format_of(request: ExportRequest) -> Format:
             f"{_NOT_WRITTEN}"
         )
     path = request.output_path
-    if path and made.suffixes and not path.lower().endswith(tuple(made.suffixes)):
+    if path and made.writes == "file" and not path.lower().endswith(tuple(made.suffixes)):
         raise UsageError(
             f"{path!r:.200} does not have the suffix of {made.title}. Use "
             f"{' or '.join(made.suffixes)}. {_NOT_WRITTEN}"
         )
     return made
-
-
-def _target(
-    context: Context, request: ExportRequest, made: Format, path: str
-) -> AbstractContextManager[Draft]:
-    """The file to write to."""
-    if request.spool_file:
-        return context.spool.writing(request.spool_file)
-    return context.bundle_folders.publish(
-        path,
-        overwrite=request.overwrite,
-        is_bundle=partial(_has_format, made=made, limits=context.limits),
-        numbered=not request.output_path,
-        suffixes=made.suffixes,
-        kind=made.title,
-    )
 
 
 def _has_format(file: BinaryIO, made: Format, limits: Limits) -> bool:
@@ -126,13 +104,28 @@ class _Conversion:
 
     Attributes:
         lost: what that can't hold.
+        path: where it is, or would be, as the caller sees it.
+        size: its size in bytes.
     """
 
     context: Context
+    request: ExportRequest
     made: Format
     reader: BundleReader
     export: Export
     lost: list[Lost] = field(default_factory=list)
+    path: str = ""
+    size: int = 0
+
+    def __post_init__(self) -> None:
+        in_folder = self.made.writes == "folder"
+        suffix = "" if in_folder else self.made.suffixes[0]
+        self.path = self.request.output_path
+        if self.request.spool_file:
+            self.path = "memories" + (suffix or _ZIP)
+        elif not self.path:
+            name = dated_name("memories", datetime.now(UTC), suffix)
+            self.path = os.fspath(self.context.settings.bundle_dir / name)
 
     def count_lost(self) -> None:
         """Count what the format can't hold of each memory."""
@@ -152,13 +145,43 @@ class _Conversion:
             some = [tombstone.id for tombstone in deleted[:_EXAMPLES]]
             self.lost.append(Lost(what=DELETIONS, memories=len(deleted), examples=some))
 
-    def write(self, target: AbstractContextManager[Draft]) -> Path:
-        """Write the file; its path."""
+    def write(self) -> None:
+        """Write the file or the folder."""
         begin = partial(self._memories, "Wrote", _COUNTED_PERCENT, 100.0)
-        with target as file:
-            for part in self.made.write(Memories(begin, self.export.manifest.embedding)):
-                file.write(part)
-        return file.path
+        memories = Memories(begin, self.export.manifest.embedding)
+        if self.made.writes == "file":
+            self._write_file(lambda file: file.writelines(self.made.write(memories)))
+        elif self.request.spool_file or self.path.lower().endswith(_ZIP):
+            self._write_file(partial(_write_zip, self.made.write_folder(memories)))
+        else:
+            path, done = self.context.bundle_folders.publish_folder(
+                self.path,
+                self.made.folder_kind(),
+                self.made.write_folder(memories),
+                overwrite=self.request.overwrite,
+                allow_smaller=self.request.allow_smaller,
+            )
+            self.path, self.size = self.request.output_path or os.fspath(path), done.bytes
+            self.export.notes.append(_changes(done))
+
+    def _write_file(self, write: Callable[[BinaryIO], None]) -> None:
+        request, folders = self.request, self.context.bundle_folders
+        with (
+            self.context.spool.writing(request.spool_file)
+            if request.spool_file
+            else folders.publish(
+                self.path,
+                overwrite=request.overwrite,
+                is_bundle=partial(_has_format, made=self.made, limits=self.context.limits),
+                numbered=not request.output_path,
+                suffixes=self.made.suffixes if self.made.writes == "file" else (_ZIP,),
+                kind=self.made.title,
+            )
+        ) as file:
+            write(file)
+        self.size = file.path.stat().st_size
+        if not request.output_path and not request.spool_file:
+            self.path = os.fspath(file.path)
 
     def _memories(self, verb: str, begin: float, end: float) -> Iterator[MemoryEntry]:
         done, total = 0, len(self.export.ids)
@@ -170,6 +193,24 @@ class _Conversion:
                 yield entry
             done += len(batch)
             anyio.from_thread.run_sync(watch.report, done, total)
+
+
+def _write_zip(files: Iterator[tuple[str, bytes]], file: BinaryIO) -> None:
+    """Write the files to an archive, the same bytes for the same files."""
+    with ZipFile(file, "w") as archive:
+        for path, content in files:
+            archive.writestr(ZipInfo(path), content, ZIP_DEFLATED)
+
+
+def _changes(done: Published) -> str:
+    """What was changed in a folder, as a sentence."""
+    parts = [
+        f"{counted(done.written, 'file')} written",
+        f"{done.files - done.written:,} unchanged",
+        *([f"{done.removed:,} deleted"] if done.removed else []),
+        *([f"{done.others:,} of others left alone"] if done.others else []),
+    ]
+    return f"{', '.join(parts)}."
 
 
 def _next_steps(request: ExportRequest, result: ExportResult) -> list[NextStep]:
