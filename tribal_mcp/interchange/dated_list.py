@@ -59,10 +59,7 @@ class DatedList(Format):
     writes: ClassVar = "file"
     suffixes: ClassVar = (".txt", ".md")
     written: ClassVar = "a line for each memory; equal texts become one memory when it is read"
-    loses: ClassVar = (
-        *dict.fromkeys(phrase for field, phrase in LOST.items() if field != "created_at"),
-        TIME, OTHERS, NO_TEXT, VECTOR,
-    )  # fmt: skip
+    loses: ClassVar = (*dict.fromkeys(LOST.values()), TIME, OTHERS, NO_TEXT, VECTOR)
 
     def recognise(self, source: Source) -> Evidence | None:
         """A third of the first lines, or more, are entries."""

@@ -112,8 +112,8 @@ class GenericCsv(Generic):
     writes: ClassVar = "file"
     suffixes: ClassVar = (".csv",)
     written: ClassVar = (
-        "a column for each field of a memory, as it is: a text that begins with `=` stays as it is, "
-        "so open the table in a spreadsheet program as text"
+        "a column for each field of a memory; a text that begins with `=` is written as it is, so "
+        "have spreadsheet programs read all columns as text"
     )
     loses: ClassVar = (NO_TEXT, VECTOR)
     title: ClassVar = "a CSV table"

@@ -16,6 +16,7 @@ import anyio.to_thread
 from tribal_mcp.errors import TribalError, UsageError
 from tribal_mcp.files.archives import origin_of_file
 from tribal_mcp.files.bundle_folders import dated_name
+from tribal_mcp.files.encryption import AGE
 from tribal_mcp.files.published_folders import Published
 from tribal_mcp.interchange.base import FALLBACK, Format, Memories
 from tribal_mcp.interchange.formats import formats, recognise
@@ -23,7 +24,7 @@ from tribal_mcp.interchange.source import Source
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.bundle.reader import BundleReader
 from tribal_mcp.portability.bundle.writer import BundleWriter
-from tribal_mcp.portability.limits import NO_LIMITS, Limits
+from tribal_mcp.portability.limits import NO_LIMITS
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.exporting.export import Export
@@ -44,6 +45,7 @@ _NOT_WRITTEN = "No file was written."
 async def run_export_to(context: Context, request: ExportRequest) -> ExportResult:
     """Write the selected memories in another system's format, or only count what would be lost."""
     made = _format_of(request)
+    context.check_encryption(request.output_path)
     with ExitStack() as stack:
         scratch = partial(context.spool.scratch, elsewhere=request.dry_run)
         file = stack.enter_context(scratch())
@@ -79,7 +81,7 @@ def _format_of(request: ExportRequest) -> Format:
             f"{_NOT_WRITTEN}"
         )
     path = request.output_path
-    if path and made.writes == "file" and not path.lower().endswith(tuple(made.suffixes)):
+    if path and made.writes == "file" and not path.lower().endswith(_suffixes(made)):
         raise UsageError(
             f"{path!r:.200} does not have the suffix of {made.title}. Use "
             f"{' or '.join(made.suffixes)}. {_NOT_WRITTEN}"
@@ -87,10 +89,16 @@ def _format_of(request: ExportRequest) -> Format:
     return made
 
 
-def _has_format(file: BinaryIO, made: Format, limits: Limits) -> bool:
+def _suffixes(made: Format) -> tuple[str, ...]:
+    suffixes = made.suffixes if made.writes == "file" else (_ZIP,)
+    return (*suffixes, *(suffix + AGE for suffix in suffixes))
+
+
+def _has_format(file: BinaryIO, context: Context, made: Format) -> bool:
     """Whether a file has the format for certain, and may thus be replaced."""
     try:
-        found = recognise(Source(origin_of_file("the file", file, limits)))
+        content = context.plain(file, "The existing file")
+        found = recognise(Source(origin_of_file("the file", content, context.limits)))
     except TribalError:
         return False
     return (
@@ -151,7 +159,7 @@ class _Conversion:
         memories = Memories(begin, self.export.manifest.embedding)
         if self.made.writes == "file":
             self._write_file(lambda file: file.writelines(self.made.write(memories)))
-        elif self.request.spool_file or self.path.lower().endswith(_ZIP):
+        elif self.request.spool_file or self.path.lower().endswith(_suffixes(self.made)):
             self._write_file(partial(_write_zip, self.made.write_folder(memories)))
         else:
             path, done = self.context.bundle_folders.publish_folder(
@@ -165,20 +173,21 @@ class _Conversion:
             self.export.notes.append(_changes(done))
 
     def _write_file(self, write: Callable[[BinaryIO], None]) -> None:
-        request, folders = self.request, self.context.bundle_folders
-        with (
-            self.context.spool.writing(request.spool_file)
+        request, context = self.request, self.context
+        publishing = (
+            context.spool.writing(request.spool_file)
             if request.spool_file
-            else folders.publish(
+            else context.bundle_folders.publish(
                 self.path,
                 overwrite=request.overwrite,
-                is_bundle=partial(_has_format, made=self.made, limits=self.context.limits),
+                is_bundle=partial(_has_format, context=context, made=self.made),
                 numbered=not request.output_path,
-                suffixes=self.made.suffixes if self.made.writes == "file" else (_ZIP,),
+                suffixes=_suffixes(self.made),
                 kind=self.made.title,
             )
-        ) as file:
-            write(file)
+        )
+        with publishing as file, context.encrypted(file, self.path) as out:
+            write(out)
         self.size = file.path.stat().st_size
         if not request.output_path and not request.spool_file:
             self.path = os.fspath(file.path)
