@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick test-lowest check coverage package bench recall interop clients mutants torture fuzz clean
+.PHONY: demo test quick test-lowest check coverage package bench recall interop clients mutants torture fuzz sync-model clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python examples/demo.py
@@ -66,6 +66,9 @@ torture: $(VENV)/.ready
 fuzz: $(VENV)/.ready
 	TRIBAL_FUZZ=500000 $(BIN)/python -m pytest -k fuzz -s -o faulthandler_timeout=36000
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile full -o faulthandler_timeout=36000
+
+sync-model: $(VENV)/.ready
+	TRIBAL_SYNC_SCHEDULES=1000000 $(BIN)/python -m pytest -s tests/portability/replication/test_model.py -o faulthandler_timeout=36000
 
 clean:
 	rm -rf .venv .venv-* dist mutants
