@@ -7,6 +7,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from platformdirs import user_cache_path
 
 from tests.support.chroma_servers import RealServer, real_server
 from tests.support.command_line import Ran, Tribal
@@ -29,6 +30,9 @@ SLOW = {
     *("test_search", "test_since", "test_two_stores"),
 }
 """Packages and modules of tests that start many processes or take long; see `make quick`."""
+
+CACHE = user_cache_path()
+"""The compiled rules for secrets are kept from one run to the next: they take seconds to make."""
 
 # `make fuzz` uses the profile `full`.
 hypothesis.settings.register_profile("short", max_examples=25, deadline=None)
@@ -56,6 +60,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home" / "data"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(CACHE))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from platformdirs import user_data_path
+from platformdirs import user_cache_path, user_data_path
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -395,6 +395,11 @@ def set_for_processes(given: Mapping[str, str]) -> None:
         os.environ[f"TRIBAL_{name}".upper()] = value
         if name == "data_dir":
             os.environ["TRIBAL_CHROMA_URL"] = ""
+
+
+def cache_dir() -> Path:
+    """This program's folder for files that can be made again at any time."""
+    return user_cache_path("tribal-mcp")
 
 
 def foreign_variable(name: str) -> str:

@@ -62,6 +62,22 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Write vectors as base64: a quarter of the size, but only tribal-mcp can read them.",
 )
+@click.option(
+    "--secrets",
+    type=Choice(
+        {
+            "report": "export them, and say which memories contain them",
+            "redact": "export marks in their place",
+            "refuse": "export nothing if there are any",
+        }
+    ),
+    help="Search for keys, tokens, passwords and private keys:",
+)
+@click.option(
+    "--personal-data",
+    is_flag=True,
+    help="With --secrets: also search for e-mail addresses, phone numbers, IBANs and card numbers.",
+)
 @as_json
 def export_command(*, as_json: bool, **arguments: object) -> None:
     """Write memories to a bundle, or in the format of another system. Filters apply together;

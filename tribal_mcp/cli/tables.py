@@ -27,6 +27,7 @@ from tribal_mcp.services.results import (
     ReembedResult,
     RememberResult,
     RescueResult,
+    SecretsResult,
     SetupResult,
     ShowResult,
     StatsResult,
@@ -61,12 +62,25 @@ def _(result: ExportResult) -> Rows:
         table.append(("related", f"{memories(result.related)} added for references"))
     if result.deleted:
         table.append(("tombstones", f"{result.deleted:,}"))
+    table += _secrets(result.secrets)
     return [*table, ("size", _size(result.bytes)), ("sha256", result.sha256)]
 
 
 def _lost(lost: Lost) -> str:
     more = ", …" if lost.memories > len(lost.examples) else ""
     return f"{lost.what}: {memories(lost.memories)} ({', '.join(lost.examples)}{more})"
+
+
+def _secrets(found: SecretsResult | None) -> Rows:
+    """A row for each memory with secrets, as far as the result lists them."""
+    if found is None:
+        return []
+    listed = [
+        f"{one.id}: {', '.join(one.kinds)} in {', '.join(one.fields)}" for one in found.first
+    ] or ["none found"]
+    if more := found.memories - len(found.first):
+        listed.append(f"and in {more:,} more")
+    return list(zip(["secrets", *[""] * len(listed)], listed, strict=False))
 
 
 @rows.register
@@ -123,6 +137,7 @@ def _why_skipped(result: ImportResult) -> str:
         "conflicting": result.conflicts,
         "deleted here": result.forgotten,
         "same text": result.same_text_skipped,
+        "redacted": result.redacted,
     }
     reasons["different"] = result.skipped - sum(reasons.values())
     return _parts(reasons).removeprefix(f"{result.skipped:,} ")  # one reason for all of them

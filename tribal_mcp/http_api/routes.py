@@ -73,6 +73,8 @@ async def export(
             "Tribal-Without-Vector": str(result["without_vector"]),
             "Tribal-Dangling": str(result["dangling"]),
         }
+        if result["secrets"]:
+            headers["Tribal-With-Secrets"] = str(result["secrets"]["memories"])
         return BundleResponse(reader, form, headers, stack.pop_all())
 
 

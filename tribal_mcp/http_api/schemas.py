@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from tribal_mcp.http_api.content import BODY_TYPES, EVENTS
 from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
-from tribal_mcp.services.requests import Embeddings, OnConflict, Request, Switch
+from tribal_mcp.services.requests import Embeddings, OnConflict, OnSecrets, Request, Switch
 
 
 def _as_bool(value: object) -> object:
@@ -38,6 +38,11 @@ _RELATED = "also export what the memories refer to (supersedes, related_to), and
 _FORMAT = "another system's format to write, such as csv or mem0; by default, a bundle"
 _DRY_RUN = "with a format: only return what it can't hold, as JSON"
 _REPRODUCIBLE = "the same memories give the same bytes: dated by the newest of them"
+_SECRETS = (
+    "search for keys, tokens, passwords and private keys: report how many memories contain them, "
+    "redact them, or refuse the export"
+)
+_PERSONAL_DATA = "also search for e-mail addresses, phone numbers, IBANs and card numbers"
 
 
 class ExportFields(Request):
@@ -65,6 +70,8 @@ class ExportFields(Request):
     reproducible: Flag = Field(False, description=_REPRODUCIBLE)
     format: str = Field("", description=_FORMAT)
     dry_run: Flag = Field(False, description=_DRY_RUN)
+    secrets: OnSecrets = Field("", description=_SECRETS)
+    personal_data: Flag = Field(False, description=_PERSONAL_DATA)
 
 
 class ExportBody(ExportFields):
@@ -73,6 +80,7 @@ class ExportBody(ExportFields):
     include_related: Switch = Field(False, description=_RELATED)
     reproducible: Switch = Field(False, description=_REPRODUCIBLE)
     dry_run: Switch = Field(False, description=_DRY_RUN)
+    personal_data: Switch = Field(False, description=_PERSONAL_DATA)
 
 
 class ImportOptions(Request):

@@ -33,6 +33,17 @@ class ReembeddingStrategy(StrEnum):
     """Keep them if the embedding models match; compute the others, and missing ones, again."""
 
 
+class Secrets(StrEnum):
+    """What an export does about secrets in memories."""
+
+    REPORT = "report"
+    """Export them, and say where they are."""
+    REDACT = "redact"
+    """Export marks in their place."""
+    REFUSE = "refuse"
+    """Export nothing if there is one."""
+
+
 class MemorySource(StrEnum):
     """Where a memory came from."""
 

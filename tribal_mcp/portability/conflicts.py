@@ -5,13 +5,15 @@ A pure function of what the store has under the id (a memory, a tombstone or not
 wins, the tombstone at equal times. Two stores that merge each other's bundles then agree, except on
 memories that differ at the same `updated_at`: those are reported as conflicts, unless only their
 vectors differ.
+
+A redacted memory lacks what was secret in it. It never replaces or joins its original.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 from tribal_mcp.portability.choices import ConflictResolution
-from tribal_mcp.portability.memory import MemoryEntry, microseconds
+from tribal_mcp.portability.memory import MemoryEntry, is_redacted, microseconds
 
 
 class Action(StrEnum):
@@ -47,6 +49,9 @@ class Reason(StrEnum):
     SAME_TEXT = "new, but the text of another memory"
     SAME_TEXT_HERE = "the text of another memory, under another id"
     CHANGED_SINCE = "changed in this store after the bundle's store deleted it"
+    REDACTED = "redacted version of the existing memory"
+    REDACTED_LATER = "redacted, but changed later than the existing memory: compare by hand"
+    COMPLETE = "complete version of a redacted memory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +75,12 @@ _KEPT_BOTH = Decision(Action.INSERT, Reason.KEPT_BOTH)
 _CONFLICT = Decision(Action.REFUSE, Reason.CONFLICT)
 _DELETED_HERE = Decision(Action.SKIP, Reason.DELETED_HERE)
 _RESTORED = Decision(Action.INSERT, Reason.RESTORED)
+_REDACTED = Decision(Action.SKIP, Reason.REDACTED)
+_REDACTED_LATER = Decision(Action.SKIP, Reason.REDACTED_LATER)
+_COMPLETE = Decision(Action.OVERWRITE, Reason.COMPLETE)
 
 
-def decide(  # noqa: PLR0911 - one return per row of the decision table
+def decide(  # noqa: C901, PLR0911 - one return per row of the decision table
     existing: MemoryEntry | int | None,
     incoming: MemoryEntry,
     strategy: ConflictResolution,
@@ -100,6 +108,8 @@ def decide(  # noqa: PLR0911 - one return per row of the decision table
         return _RESTORED if newer or restore_deleted else _DELETED_HERE
     if existing == incoming:
         return _IDENTICAL
+    if is_redacted(incoming) and not is_redacted(existing):
+        return _REDACTED_LATER if incoming.updated_at > existing.updated_at else _REDACTED
     same = existing.same_but_for_vector(incoming)
     if strategy in {ConflictResolution.OVERWRITE, ConflictResolution.MIRROR}:
         return _REPLACED
@@ -112,9 +122,16 @@ def decide(  # noqa: PLR0911 - one return per row of the decision table
     if incoming.updated_at != existing.updated_at:
         return _NEWER if incoming.updated_at > existing.updated_at else _OLDER
     if not same:
-        return _CHANGED_THERE if incoming_wins_ties else _SAME_TIME
+        return _tie(existing, incoming, incoming_wins_ties=incoming_wins_ties)
     gains_vector = existing.embedding is None and incoming.embedding is not None
     return _VECTOR_ADDED if gains_vector else _IDENTICAL
+
+
+def _tie(existing: MemoryEntry, incoming: MemoryEntry, *, incoming_wins_ties: bool) -> Decision:
+    """The decision for memories that differ at the same `updated_at`, under MERGE."""
+    if is_redacted(existing) and not is_redacted(incoming):
+        return _COMPLETE
+    return _CHANGED_THERE if incoming_wins_ties else _SAME_TIME
 
 
 def decide_deleted(

@@ -6,6 +6,7 @@ an unknown source type). That text is written back as long as the value is uncha
 """
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,6 +19,9 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 MADE_BY = "embedding_model"
 """The field that names a vector's model if it is not the model of the bundle or store."""
+
+REDACTED_KINDS = "redacted_kinds"
+"""The field that lists what was redacted in a memory, such as passwords."""
 
 _MICROSECOND = timedelta(microseconds=1)
 _CLOCKS_DIFFER_BY = timedelta(minutes=5)
@@ -175,6 +179,19 @@ def own_model(entry: MemoryEntry) -> str | None:
     """The model that the memory itself names for its vector, if it is one of other models."""
     name = entry.extra.get(MADE_BY)
     return name if entry.embedding is not None and type(name) is str and name.strip() else None
+
+
+def kinds_in(extra: Mapping[str, Any]) -> list[str]:
+    """What was redacted in a memory, by its extra fields; empty if nothing was."""
+    kinds = extra.get(REDACTED_KINDS)
+    if type(kinds) is not list or not all(type(kind) is str for kind in kinds):
+        return []
+    return kinds
+
+
+def is_redacted(entry: MemoryEntry) -> bool:
+    """Whether the memory lacks secrets that its original has."""
+    return bool(entry.extra) and bool(kinds_in(entry.extra))
 
 
 def with_vector(

@@ -10,7 +10,7 @@ from tribal_mcp.embedding.base import Embedder
 from tribal_mcp.errors import UsageError
 from tribal_mcp.portability.bundle.portable import PortableBundle
 from tribal_mcp.portability.bundle.reader import OnProgress
-from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
+from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy, Secrets
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry
@@ -32,6 +32,7 @@ from tribal_mcp.services.importing.importer import Options, import_entries
 from tribal_mcp.services.importing.sources import EntrySource
 from tribal_mcp.services.maintenance.undo import undo
 from tribal_mcp.services.results import ImportSummary
+from tribal_mcp.services.secrets import Screen
 from tribal_mcp.stores.base import BATCH, EVERYTHING, MemoryStore
 from tribal_mcp.stores.restore_points import RestorePoints
 
@@ -40,6 +41,7 @@ __all__ = [
     "ExportFilter",
     "ImportSummary",
     "ReembeddingStrategy",
+    "Secrets",
     "entry_from_dict",
     "entry_to_dict",
     "export_memories",
@@ -58,6 +60,8 @@ async def export_memories(
     since: datetime | PortableBundle | None = None,
     include_related: bool = False,
     reproducible: bool = False,
+    secrets: Secrets | None = None,
+    personal_data: bool = False,
 ) -> PortableBundle:
     """Read memories and tombstones from a store, as one snapshot.
 
@@ -77,10 +81,14 @@ async def export_memories(
             and `related_to`, directly or through others.
         reproducible: the same memories give the same bundle: ordered by id, and dated by the newest
             of them instead of now.
+        secrets: search for keys, tokens, passwords and private keys, and report them in `notes`,
+            redact them, or refuse the export. Needs `tribal-mcp[secrets]`.
+        personal_data: also search for e-mail addresses, phone numbers, IBANs and card numbers.
 
     Raises:
-        UsageError: `embedding_metadata` has other dimensions than the store's vectors, or `since`
-            is an incremental bundle.
+        UsageError: `embedding_metadata` has other dimensions than the store's vectors, `since` is
+            an incremental bundle, or the packages that find secrets are not installed.
+        SecretsFound: there are secrets, and the bundle is to have none.
         StoreError: the store can't be read.
     """
     _check_export(store, embedding_metadata, filters)
@@ -92,6 +100,10 @@ async def export_memories(
     elif since is not None:
         check_type("since", since, datetime, "a datetime or a PortableBundle")
         point = SinceTime(since if since.tzinfo else since.replace(tzinfo=UTC))
+    screen = Screen.of(
+        "" if secrets is None else choice("secrets", secrets, Secrets.REPORT),
+        personal_data=switch("personal_data", personal_data),
+    )
     async with store.session():
         export = await Export.plan(
             store,
@@ -100,10 +112,13 @@ async def export_memories(
                 filters or EVERYTHING, point, limit, switch("include_related", include_related)
             ),
             reproducible=switch("reproducible", reproducible),
+            screen=screen,
         )
         bundle = PortableBundle(export.manifest, notes=export.notes, deleted=export.tombstones)
         async for batch in store.read(export.ids):
-            bundle.entries += batch
+            bundle.entries += map(screen.entry, batch) if screen else batch
+    if screen:
+        export.conclude(screen)
     return bundle
 
 

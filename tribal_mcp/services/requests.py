@@ -31,6 +31,8 @@ _listed = GetPydanticSchema(
 )
 OnConflict = Annotated[ConflictResolution, _listed]
 Embeddings = Annotated[ReembeddingStrategy, _listed]
+OnSecrets = Literal["", "report", "redact", "refuse"]
+"""As `Secrets`; empty: don't search for them."""
 SourceType = Literal["", "user_explicit", "auto_capture", "correction", "cross_instance"]
 
 
@@ -64,6 +66,9 @@ class ExportRequest(Request):
     """The name of another system's format; by default a bundle is written."""
     dry_run: Switch = False
     """With a format: count what it can't hold, and write nothing."""
+    secrets: OnSecrets = ""
+    personal_data: Switch = False
+    """With `secrets`: e-mail addresses, phone numbers, IBANs and card numbers, too."""
     spool_file: str = ""
     """The spool file to write the bundle to; `output_path` is then only its name."""
 

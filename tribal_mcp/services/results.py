@@ -43,6 +43,22 @@ class Lost(BaseModel):
     examples: list[str] = Field(description="the ids of some of them")
 
 
+class FoundSecrets(BaseModel):
+    """A memory with secrets; the secrets themselves are not shown."""
+
+    id: str = Field(description="its id; a secret in it is masked")
+    kinds: list[str] = Field(description="what was found, such as github-pat or password")
+    fields: list[str] = Field(description="where: content, tags, context, metadata, …")
+
+
+class SecretsResult(BaseModel):
+    """What a search for secrets found."""
+
+    memories: int = Field(0, description="memories with secrets")
+    kinds: dict[str, int] = Field({}, description="of them: by kind")
+    first: list[FoundSecrets] = Field([], description="the first 20 of them")
+
+
 class ExportResult(Result):
     """An export."""
 
@@ -67,6 +83,9 @@ class ExportResult(Result):
     format: str = Field("", description="the other system's format; empty for a bundle")
     lost: list[Lost] = Field([], description="what that format can't hold, and is left out")
     dry_run: bool = Field(False, description="whether nothing was written")
+    secrets: SecretsResult | None = Field(
+        None, description="what the search for secrets found; null: none was requested"
+    )
 
 
 class KeyResult(Result):
@@ -122,6 +141,9 @@ class ImportSummary(BaseModel):
     )
     same_text_skipped: int = Field(
         0, description="skipped: another memory has the same text, and skip_same_text is set"
+    )
+    redacted: int = Field(
+        0, description="skipped: redacted versions of stored memories, which stay complete"
     )
     same_text: int = Field(0, description="new, though another memory has the same text")
     kept_both: int = Field(0, description="new: added under a new id beside the stored memory")

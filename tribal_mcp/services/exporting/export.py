@@ -26,6 +26,7 @@ from tribal_mcp.services.exporting.since import Changed, Since
 from tribal_mcp.services.left_out import describe_undated
 from tribal_mcp.services.links import with_related
 from tribal_mcp.services.other_models import describe_other_models
+from tribal_mcp.services.secrets import Screen
 from tribal_mcp.stores.base import BATCH, EVERYTHING, MemoryStore, StoreState
 from tribal_mcp.text import counted, memories
 
@@ -69,6 +70,7 @@ class Export:
         related: memories that are included only because others link to them.
         truncated: whether the limit left some out.
         notes: sentences for the user.
+        screen: what searches the memories for secrets.
     """
 
     selection: Selection
@@ -79,6 +81,7 @@ class Export:
     related: int = 0
     truncated: bool = False
     notes: list[str] = field(default_factory=list)
+    screen: Screen | None = None
     without_vector: int = 0
     dangling: int = 0
     undated: int = 0
@@ -92,6 +95,7 @@ class Export:
         watch: Watch = Watch(),  # noqa: B008 - immutable
         *,
         reproducible: bool = False,
+        screen: Screen | None = None,
     ) -> Self:
         """Ask the store for the ids, and for the model of its vectors.
 
@@ -105,6 +109,7 @@ class Export:
             watch: follows the comparison with an earlier bundle.
             reproducible: the same memories give the same bundle: ordered by id, and dated by the
                 newest of them.
+            screen: searches the memories for secrets.
 
         Raises:
             UsageError: the limit is below 1, or the model has other dimensions than the vectors.
@@ -115,7 +120,7 @@ class Export:
             raise UsageError(f"limit is {limit}; use a positive number, or None for no limit.")
         state = await store.state()
         embedding, notes = _model_of(state, model)
-        selected = await _selected(store, selection, watch)
+        selected = await _selected(store, selection, watch, screen)
         ids, matching = selected.ids, len(selected.ids)
         notes = [*state.notes, *notes, *selected.notes]
         notes += await describe_undated(store, selection.filters)
@@ -138,6 +143,7 @@ class Export:
             log.warning(notes[-1])
             del ids[limit:]
         partial = selection.filters or truncated
+        words = selection.filters.in_words()
         other_models, others = await describe_other_models(store, ids, embedding)
         notes += others
         manifest = EmbeddingManifest(
@@ -145,10 +151,16 @@ class Export:
             len(ids),
             dated,
             extra=(selection.since.about() if selection.since else {})
-            | ({SELECTION: selection.filters.in_words()[:500]} if partial else {})
+            | ({SELECTION: (screen.masked(words) if screen else words)[:500]} if partial else {})
             | other_models,
         )
-        return cls(selection, ids, manifest, at, selected.deleted, related, truncated, notes)
+        deleted = selected.deleted
+        return cls(selection, ids, manifest, at, deleted, related, truncated, notes, screen)
+
+    def in_words(self) -> str:
+        """The selection as a phrase, without secrets if the export searches for them."""
+        words = self.selection.in_words()
+        return self.screen.masked(words) if self.screen else words
 
     @property
     def tombstones(self) -> list[Tombstone]:
@@ -168,11 +180,15 @@ class Export:
         Raises:
             Stopped: `watch` stopped it.
             StoreDamaged: memories that were listed can't be read.
+            SecretsFound: there are secrets, and the bundle is to have none.
         """
         links = Counter[str]()
         done, total = 0, len(self.ids)
         async for batch in store.read_lines(self.ids, WRITE_BATCH):
-            await anyio.to_thread.run_sync(writer.write_lines, batch.lines)
+            lines = batch.lines
+            if self.screen:
+                lines = await anyio.to_thread.run_sync(self.screen.lines, lines)
+            await anyio.to_thread.run_sync(writer.write_lines, lines)
             self.without_vector += batch.without_vector
             self.undated += batch.undated
             links.update(batch.links)
@@ -188,8 +204,21 @@ class Export:
                 f"{counted(self.dangling, 'link names a memory', 'links name memories')} that the "
                 "bundle does not contain (supersedes, related_to)."
             )
+        if self.screen:
+            await anyio.to_thread.run_sync(self.conclude, self.screen)
         await anyio.to_thread.run_sync(writer.write_deleted, self.tombstones)
         return writer.finish()
+
+    def conclude(self, screen: Screen) -> None:
+        """Search the tombstones, too, and say what was found.
+
+        Raises:
+            SecretsFound: there are secrets, and the bundle is to have none.
+        """
+        screen.deleted(one.id for one in self.tombstones)
+        screen.conclude()
+        self.without_vector += screen.lost_vectors
+        self.notes += screen.notes()
 
 
 async def _newest(store: MemoryStore, ids: Sequence[str], deleted: Mapping[str, int]) -> str:
@@ -203,12 +232,16 @@ async def _newest(store: MemoryStore, ids: Sequence[str], deleted: Mapping[str, 
     return from_microseconds(min(newest, latest)).isoformat()
 
 
-async def _selected(store: MemoryStore, selection: Selection, watch: Watch) -> Changed:
+async def _selected(
+    store: MemoryStore, selection: Selection, watch: Watch, screen: Screen | None
+) -> Changed:
     """The memories and tombstones of a selection, without related memories."""
     ids = await store.list_ids(selection.filters)
     filtered = bool(selection.filters)
     if selection.since:
-        return await selection.since.changed(store, ids, filtered=filtered, watch=watch)
+        return await selection.since.changed(
+            store, ids, filtered=filtered, watch=watch, screen=screen
+        )
     return Changed(ids, {} if filtered else await store.forgotten())
 
 

@@ -20,6 +20,7 @@ from tribal_mcp.services.importing.opening import BUNDLE
 from tribal_mcp.services.left_out import describe_empty, refuse_missing
 from tribal_mcp.services.requests import ExportRequest
 from tribal_mcp.services.results import EmbeddingResult, ExportResult, LastExport
+from tribal_mcp.services.secrets import Screen
 from tribal_mcp.stores.base import MemoryStore
 from tribal_mcp.stores.factory import Store
 from tribal_mcp.stores.last_export import record_export
@@ -50,7 +51,7 @@ async def run_export(context: Context, request: ExportRequest) -> ExportResult:
             at=datetime.now(UTC).isoformat(timespec="seconds"),
             path="over HTTP" if request.spool_file else os.fspath(written.absolute()),
             memory_count=integrity.memory_count,
-            filters=export.selection.in_words(),
+            filters=export.in_words(),
         )
         problem = record_export(store.own_folder, context.settings.collection, last.model_dump())
     if export.undated:
@@ -70,6 +71,7 @@ async def run_export(context: Context, request: ExportRequest) -> ExportResult:
 
 async def planned(context: Context, request: ExportRequest, store: Store) -> Export:
     """What the request selects from a store; within a session."""
+    screen = Screen.of(request.secrets, personal_data=request.personal_data)
     filters = read_filter(request.tags, request.date_from, request.date_to)
     selection = Selection(
         filters, await _since(context, request), include_related=request.include_related
@@ -81,6 +83,7 @@ async def planned(context: Context, request: ExportRequest, store: Store) -> Exp
         selection,
         context.watch("Compared", begin=_VERIFIED_PERCENT, end=_COMPARED_PERCENT),
         reproducible=request.reproducible,
+        screen=screen,
     )
     if not export.ids and not selection.since:
         export.notes += await describe_empty(store, context.settings)
@@ -91,14 +94,14 @@ def export_result(
     request: ExportRequest, export: Export, integrity: Integrity, path: str, size: int
 ) -> ExportResult:
     """The result of an export that was written to this path, with this size in bytes."""
-    selection = export.selection
+    related = " and related memories" if request.include_related else ""
     return ExportResult(
         memory_count=integrity.memory_count,
         output_path=path,
         bytes=size,
         sha256=integrity.sha256,
         embedding=_embedding(export.manifest.embedding),
-        filters=selection.in_words() + (" and related memories" if request.include_related else ""),
+        filters=export.in_words() + related,
         truncated=export.truncated,
         without_vector=export.without_vector,
         dangling=export.dangling,
@@ -107,7 +110,8 @@ def export_result(
         deleted=integrity.deleted_count,
         related=export.related,
         exported_at=export.at,
-        next_steps=_next_steps(selection, export, path),
+        next_steps=_next_steps(export, path),
+        secrets=export.screen.summary if export.screen else None,
     )
 
 
@@ -158,7 +162,8 @@ def _embedding(identity: EmbeddingMetadata | None) -> EmbeddingResult:
     )
 
 
-def _next_steps(selection: Selection, export: Export, path: str) -> list[NextStep]:
+def _next_steps(export: Export, path: str) -> list[NextStep]:
+    selection, words = export.selection, export.in_words()
     if export.ids or export.tombstones:
         steps = [
             NextStep(
@@ -175,7 +180,7 @@ def _next_steps(selection: Selection, export: Export, path: str) -> list[NextSte
             )
         return steps
     if selection.since:
-        return [NextStep(f"There are no {selection.in_words().removeprefix('all ')}.")]
+        return [NextStep(f"There are no {words.removeprefix('all ')}.")]
     if selection.filters:
-        return [NextStep(f"Nothing matches ({selection.in_words()}). Check the tags and dates.")]
+        return [NextStep(f"Nothing matches ({words}). Check the tags and dates.")]
     return [NextStep("The store is empty. Check TRIBAL_DATA_DIR and TRIBAL_COLLECTION.")]

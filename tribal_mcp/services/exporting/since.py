@@ -28,6 +28,7 @@ from tribal_mcp.portability.manifest import SINCE, EmbeddingManifest
 from tribal_mcp.portability.memory import MemoryEntry, is_ahead, microseconds
 from tribal_mcp.portability.memory_json import dump_entry
 from tribal_mcp.services.context import Watch
+from tribal_mcp.services.secrets import Screen
 from tribal_mcp.stores.base import MemoryStore
 from tribal_mcp.text import counted
 
@@ -62,7 +63,13 @@ class Since(Protocol):
         ...
 
     async def changed(
-        self, store: MemoryStore, ids: list[str], *, filtered: bool, watch: Watch
+        self,
+        store: MemoryStore,
+        ids: list[str],
+        *,
+        filtered: bool,
+        watch: Watch,
+        screen: Screen | None = None,
     ) -> Changed:
         """Which of the memories `ids`, and which tombstones, have changed since.
 
@@ -71,6 +78,7 @@ class Since(Protocol):
             ids: of the memories in question.
             filtered: these are not all memories of the store.
             watch: follows the work.
+            screen: redacts what is compared.
 
         Raises:
             Stopped: `watch` stopped it.
@@ -99,6 +107,7 @@ class SinceTime:
         *,
         filtered: bool,  # noqa: ARG002 - a tombstone has no tags and no date of creation
         watch: Watch,  # noqa: ARG002 - one question to the store
+        screen: Screen | None = None,  # noqa: ARG002 - no memory is compared
     ) -> Changed:
         """What was written from then on."""
         stored = await store.stored_since(microseconds(self.moment))
@@ -195,7 +204,13 @@ class EarlierBundle:
         return f" new or changed since {self.name}"
 
     async def changed(
-        self, store: MemoryStore, ids: list[str], *, filtered: bool, watch: Watch
+        self,
+        store: MemoryStore,
+        ids: list[str],
+        *,
+        filtered: bool,
+        watch: Watch,
+        screen: Screen | None = None,
     ) -> Changed:
         """What the bundle lacks or has in another version.
 
@@ -205,7 +220,7 @@ class EarlierBundle:
         changed: set[str] = set()
         done = 0
         async for batch in store.read_lines(ids, WRITE_BATCH):
-            digests = await anyio.to_thread.run_sync(_digests, batch.lines)
+            digests = await anyio.to_thread.run_sync(_digests, batch.lines, screen)
             changed.update(
                 i
                 for i, digest in zip(batch.ids, digests, strict=True)
@@ -290,8 +305,8 @@ def _refuse_incremental(manifest: EmbeddingManifest, name: str) -> None:
         )
 
 
-def _digests(lines: list[bytes]) -> list[bytes]:
-    return [_digest(line) for line in lines]
+def _digests(lines: list[bytes], screen: Screen | None) -> list[bytes]:
+    return [_digest(line) for line in (screen.compared(lines) if screen else lines)]
 
 
 def _digest(line: bytes) -> bytes:

@@ -238,7 +238,7 @@ def _about_skipped(result: ImportResult, given: dict[str, Any]) -> list[NextStep
         )
         steps.append(NextStep(step, "import", given | {"restore_deleted": True}))
     explained = result.identical + result.older + result.conflicts + result.forgotten
-    kept = result.skipped - explained - result.same_text_skipped
+    kept = result.skipped - explained - result.same_text_skipped - result.redacted
     if kept:
         step = (
             f"{counted(kept, 'memory differs', 'memories differ')} from the bundle and stayed "
@@ -261,6 +261,11 @@ def _nothing_to_import(result: ImportResult) -> str:
             "no record of the source is a memory" if result.format else "the bundle has no entries"
         )
         return f"Nothing to import: {what}."
+    if result.redacted:
+        return (
+            "Nothing to import: every entry is already here, in the same or a newer version, or "
+            "with what is redacted in the bundle."
+        )
     if result.older:
         return "Nothing to import: every entry is already here, in the same or a newer version."
     return "Nothing to import: every entry is already here."

@@ -316,6 +316,12 @@ class _Import:
         if self.new is not None:
             summary.vectors_failed = self.new.work.result.failed
             summary.notes += self.new.work.result.failures
+        if later := self.planner.report.redacted_later:
+            entries = counted(later, "redacted entry was", "redacted entries were")
+            summary.notes.append(
+                f"{entries} changed later than the stored memory, which stayed as it is. Compare "
+                "them by hand."
+            )
         if summary.dangling:
             links = counted(summary.dangling, "link names a memory", "links name memories")
             summary.notes.append(

@@ -23,7 +23,11 @@ _SKIPPED = {
     Reason.SAME_TIME: "conflicts",
     Reason.DELETED_HERE: "forgotten",
     Reason.SAME_TEXT_HERE: "same_text_skipped",
+    Reason.REDACTED: "redacted",
+    Reason.REDACTED_LATER: "redacted",
 }
+_OF_COMPLETE = {Reason.REDACTED, Reason.REDACTED_LATER}
+"""The stored memory has secrets that the entry lacks: a plan doesn't quote it."""
 _WRITTEN = {
     Reason.KEPT_BOTH: "kept_both",
     Reason.RESTORED: "brought_back",
@@ -39,11 +43,13 @@ class Report:
         summary: the counts, the first errors and, for a dry run, the first changes.
         on_change: receives what becomes of every entry; for a plan file.
         made: ids in the current batch whose vectors were made for this import.
+        redacted_later: redacted entries that were changed later than the stored memories.
     """
 
     summary: ImportSummary
     on_change: Callable[[ChangeResult], None] | None = None
     made: set[str] = field(default_factory=set)
+    redacted_later: int = 0
     _counts: Counter[str] = field(default_factory=Counter, init=False)
     """Of the current batch, by the summary's names."""
     _future: int = field(default_factory=lambda: time.time_ns() // 1000 + _DAY_US, init=False)
@@ -74,6 +80,7 @@ class Report:
             counts["from_the_future"] += 1
         if decision.action is Action.SKIP:
             counts["skipped"] += 1
+            self.redacted_later += reason is Reason.REDACTED_LATER
             if name := _SKIPPED.get(reason):
                 counts[name] += 1
             return
@@ -115,7 +122,7 @@ class Report:
         )
         if written is not None and written.id != memory_id:
             change.new_id = written.id
-        if isinstance(stored, MemoryEntry):
+        if isinstance(stored, MemoryEntry) and decision.reason not in _OF_COMPLETE:
             change.here = _excerpt(stored)
         if written is not None and decision.reason is not Reason.IDENTICAL:
             change.bundle = _excerpt(written)

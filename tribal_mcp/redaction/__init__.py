@@ -1,0 +1,1 @@
+"""Finds secrets in memories, and redacts them."""
