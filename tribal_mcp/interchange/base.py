@@ -111,6 +111,10 @@ class Memories:
         """Each memory, always in the same order."""
         return self.begin()
 
+    def with_text(self) -> "Memories":
+        """Those that have a text."""
+        return Memories(lambda: (e for e in self.begin() if e.content.strip()), self.model)
+
 
 class Format(ABC):
     """A format of another system.

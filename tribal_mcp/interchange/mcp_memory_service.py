@@ -1,7 +1,13 @@
-"""mcp-memory-service: its SQLite database, the JSON of its exporter, and that of its dashboard."""
+"""mcp-memory-service: its SQLite database, the JSON of its exporter, and that of its dashboard.
 
+(Over 300 lines: three layouts to read, and one to write.)
+"""
+
+import hashlib
+import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, ClassVar
 
@@ -13,11 +19,23 @@ from tribal_mcp.interchange.base import (
     Evidence,
     Format,
     Item,
+    Memories,
     Options,
     attempt,
     memory,
     only_file,
     unlike,
+)
+from tribal_mcp.interchange.own import (
+    NO_TEXT,
+    OWN_BLOCK,
+    VECTOR,
+    indented,
+    json_list,
+    lost_with_block,
+    own_block,
+    own_id,
+    restored,
 )
 from tribal_mcp.interchange.reading import items, object_of, parsed, read_time, texts
 from tribal_mcp.interchange.source import Peek, Source
@@ -28,6 +46,7 @@ from tribal_mcp.portability.bundle.tombstones import Tombstone
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry, microseconds
 from tribal_mcp.portability.vectors import Vector, kind_of
+from tribal_mcp.stores.base import UNDATED
 
 _NAME = "sqlite_vec.db"
 _TABLE = "memories"
@@ -39,6 +58,9 @@ _MAPPED = frozenset(
         "embedding", "embedding_pending",
     }
 )  # fmt: skip
+_BESIDE = ("memory_type", "store", "export_source")
+"""Fields of a record without an equivalent, in their order: the first stands before `metadata`."""
+_HASH = re.compile("[0-9a-f]{64}")
 _FALLBACK_MODEL = "__hash_fallback__"
 
 Row = Mapping[str, Any]
@@ -71,6 +93,14 @@ class McpMemoryService(Format):
         "memory_embeddings, embedding": "the vector",
     }
 
+    writes: ClassVar = "file"
+    suffixes: ClassVar = (".json",)
+    written: ClassVar = (
+        "an export as its own importer reads it; the id is the hash of the text, so of equal texts "
+        "it imports one"
+    )
+    loses: ClassVar = (NO_TEXT, VECTOR)
+
     def recognise(self, source: Source) -> Evidence | None:
         """Its table, or a list of records with a content hash and a memory type."""
         if (path := source.main(_NAME)) is None:
@@ -95,6 +125,23 @@ class McpMemoryService(Format):
             yield from _records(source, path, vectors)
         vectors.finish()
 
+    def lost(self, entry: MemoryEntry) -> Iterable[str]:
+        """The vector."""
+        return lost_with_block(entry)
+
+    def write(self, memories: Memories) -> Iterator[bytes]:
+        """An export in JSON."""
+        memories = memories.with_text()
+        newer = {entry.supersedes: _hash(entry) for entry in memories if entry.supersedes}
+        older: dict[str, list[str]] = defaultdict(list)
+        count = 0
+        for count, entry in enumerate(memories, 1):  # noqa: B007 - the last one counts
+            if entry.id in newer:
+                older[newer[entry.id]].append(entry.id)
+        about = {"source_machine": "tribal-mcp", "total_memories": count}
+        head = b'{\n  "export_metadata": ' + indented(about) + b',\n  "memories": ['
+        yield from json_list(head, (_record(e, newer, older) for e in memories), b"]\n}")
+
     def model(self, source: Source) -> EmbeddingMetadata | None:
         """The model that all of its events name for their vectors."""
         path = source.main(_NAME)
@@ -115,6 +162,44 @@ class McpMemoryService(Format):
         return EmbeddingMetadata(name, dimensions) if known else None
 
 
+def _hash(entry: MemoryEntry) -> str:
+    """The identity of a memory there."""
+    if _HASH.fullmatch(entry.id):
+        return entry.id
+    return hashlib.sha256(entry.content.strip().lower().encode()).hexdigest()
+
+
+def _record(
+    entry: MemoryEntry, newer: Mapping[str | None, str], older: Mapping[str, list[str]]
+) -> dict[str, Any]:
+    """The record of a memory.
+
+    Args:
+        entry: the memory.
+        newer: the hash of the memory that supersedes another, by the id of that one.
+        older: the ids of the memories that another supersedes, by the hash of that one.
+    """
+    own = {name: entry.metadata[name] for name in _BESIDE if name in entry.metadata}
+    metadata = without(entry.metadata, *_BESIDE)
+    if entry.id in newer:
+        metadata["superseded_by"] = newer[entry.id]
+    record = {
+        "content": entry.content,
+        "content_hash": _hash(entry),
+        "tags": entry.tags,
+        "created_at": None if UNDATED in entry.extra else entry.created_at.timestamp(),
+        "updated_at": entry.updated_at.timestamp(),
+        **{name: own[name] for name in _BESIDE[:1] if name in own},
+        "metadata": metadata,
+        **{name: own[name] for name in _BESIDE[1:] if name in own},
+    }
+    alive = set(newer.values()) if entry.id in newer else set()
+    plain = _memory(record, _metadata(record), None, older=older, alive=alive, links=())
+    if block := own_block(entry, plain, McpMemoryService.name):
+        record["metadata"] = {**metadata, OWN_BLOCK: block}
+    return record
+
+
 def _evidence_of(peek: Peek) -> Evidence | None:
     if isinstance(peek.value.get("export_metadata"), dict) and "memories" in peek.value:
         return Evidence(CERTAIN, "`export_metadata` beside the list `memories`")
@@ -125,13 +210,13 @@ def _evidence_of(peek: Peek) -> Evidence | None:
 
 
 def _rows(db: Database, vectors: Vectors) -> Iterator[Item]:
-    alive = set[str]()
+    alive = dict[str, str]()
     older: dict[str, list[str]] = defaultdict(list)
     for row in db.rows(_TABLE, "id"):
         if not row.get("deleted_at") and isinstance(row["content_hash"], str):
-            alive.add(row["content_hash"])
+            alive[row["content_hash"]] = own_id(_block(row)) or row["content_hash"]
             if isinstance(newer := row.get("superseded_by"), str) and newer:
-                older[newer].append(row["content_hash"])
+                older[newer].append(alive[row["content_hash"]])
     edges = _edges(db)
     vec0 = Vec0(db, "memory_embeddings")
     for row in db.rows(_TABLE, "id"):
@@ -140,7 +225,7 @@ def _rows(db: Database, vectors: Vectors) -> Iterator[Item]:
             yield _deletion(where, row)
             continue
         linked = edges.get(row["content_hash"], [])
-        links = [edge["target_hash"] for edge in linked if edge["target_hash"] in alive]
+        links = [alive[e["target_hash"]] for e in linked if e["target_hash"] in alive]
         try:
             values = _metadata(row)
         except EntryError as error:
@@ -176,7 +261,7 @@ def _records(source: Source, path: str, vectors: Vectors) -> Iterator[Item]:
         if isinstance(record, dict) and isinstance(identity := record.get("content_hash"), str):
             alive.add(identity)
             if newer := _superseded_by(record, record.get("metadata")):
-                older[newer].append(identity)
+                older[newer].append(own_id(_block(record)) or identity)
     make = partial(_memory, older=older, alive=alive, links=())
     for number, record in enumerate(items(source.origin, path, "memories.item"), 1):
         where = f"memories, item {number:,}"
@@ -186,6 +271,15 @@ def _records(source: Source, path: str, vectors: Vectors) -> Iterator[Item]:
             yield RejectedEntry(where, str(error))
             continue
         yield attempt(where, make, record, values, vectors.read(record.get("embedding")))
+
+
+def _block(record: Row) -> object:
+    """Our block in the metadata of a row or record."""
+    metadata = record.get("metadata")
+    if isinstance(metadata, str) and OWN_BLOCK in metadata:
+        with suppress(EntryError):
+            metadata = parsed(metadata)
+    return metadata.get(OWN_BLOCK) if isinstance(metadata, dict) else None
 
 
 def _superseded_by(record: Row, metadata: object) -> str:
@@ -216,7 +310,7 @@ def _memory(
     vector: Vector | None,
     *,
     older: Mapping[str, list[str]],
-    alive: set[str],
+    alive: Container[str],
     links: Any,  # noqa: ANN401 - a sequence of ids
 ) -> MemoryEntry:
     identity, content = record.get("content_hash"), record.get("content")
@@ -226,7 +320,8 @@ def _memory(
         metadata = {**without(metadata, "superseded_by"), **link}
     store = record.get("store") or "default"
     confidence = record.get("confidence")
-    return memory(
+    block = metadata.pop(OWN_BLOCK, None)
+    made = memory(
         identity,  # type: ignore[arg-type]  # checked by MemoryEntry's rules
         content,  # type: ignore[arg-type]
         created=read_time(record.get("created_at") or record.get("created_at_iso")),
@@ -239,3 +334,4 @@ def _memory(
         related_to=list(dict.fromkeys([*earlier[:-1], *links])),
         metadata=metadata,
     )
+    return restored(made, block, McpMemoryService.name)

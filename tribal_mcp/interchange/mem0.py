@@ -145,7 +145,7 @@ class Mem0(Format):
 
     def write(self, memories: Memories) -> Iterator[bytes]:
         """The result of get_all."""
-        records = (_written(entry) for entry in memories if entry.content.strip())
+        records = map(_written, memories.with_text())
         return json_list(b'{\n  "results": [', records, b"]\n}")
 
 

@@ -62,6 +62,18 @@ def lost_with_block(entry: MemoryEntry) -> Iterator[str]:
         yield VECTOR
 
 
+def own_id(block: object) -> str | None:
+    """The id in a block, which links to the memory name; None if the record has its own."""
+    fields = block.get("fields") if isinstance(block, dict) else None
+    found = fields.get("id") if isinstance(fields, dict) else None
+    return found if isinstance(found, str) and found else None
+
+
+def indented(value: object) -> bytes:
+    """JSON as the value of a key at the first level of an object."""
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2).replace(b"\n", b"\n  ")
+
+
 def json_list(head: bytes, records: Iterable[Mapping[str, Any]], tail: bytes) -> Iterator[bytes]:
     """A JSON document with a list of records at the first level of an object.
 

@@ -1,6 +1,12 @@
-"""Portable AI Memory (PAM) 1.0: a memory store, with an embeddings file beside it."""
+"""Portable AI Memory (PAM) 1.0: a memory store, with an embeddings file beside it.
 
-from collections.abc import Iterator
+(Over 300 lines: what is written must be what is read.)
+"""
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -11,9 +17,21 @@ from tribal_mcp.interchange.base import (
     Format,
     Item,
     LeftOut,
+    Memories,
     Options,
+    derived_id,
     memory,
     unlike,
+)
+from tribal_mcp.interchange.own import (
+    NO_TEXT,
+    OWN_BLOCK,
+    VECTOR,
+    indented,
+    json_list,
+    lost_with_block,
+    own_block,
+    restored,
 )
 from tribal_mcp.interchange.reading import items, read_time, texts
 from tribal_mcp.interchange.records import (
@@ -28,10 +46,12 @@ from tribal_mcp.interchange.records import (
     text_in,
 )
 from tribal_mcp.interchange.source import Source
+from tribal_mcp.interchange.vectors import without
 from tribal_mcp.portability.choices import MemorySource
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MADE_BY, MemoryEntry
 from tribal_mcp.portability.vectors import Vector, as_vector
+from tribal_mcp.stores.base import IMPORTED_FROM
 
 _NAME = "pam"
 _STORE, _EMBEDDINGS = "portable-ai-memory", "portable-ai-memory-embeddings"
@@ -45,6 +65,8 @@ _SOURCES = {
 _KNOWN = (
     "id", "content", "tags", "summary", "temporal", "embedding_ref", "confidence", "source_type",
 )  # fmt: skip
+
+_STATUSES = {"active", "deprecated", "archived"}
 
 _RETRACTED = "a retracted memory"
 _SUPERSEDED = "a superseded memory whose successor is not in the file"
@@ -74,6 +96,10 @@ class Pam(Format):
         "type, status, provenance, access, others": "metadata",
     }
     leaves_out: ClassVar = (_RETRACTED, _SUPERSEDED, _CONVERSATION, _EMPTY)
+    writes: ClassVar = "file"
+    suffixes: ClassVar = (".json",)
+    written: ClassVar = "a memory store that its validator accepts"
+    loses: ClassVar = (NO_TEXT, VECTOR)
 
     def recognise(self, source: Source) -> Evidence | None:
         """A file with the schema."""
@@ -103,6 +129,25 @@ class Pam(Format):
         made.leave_out_superseded()
         yield from read_records(source, path, "memories.item", made.item)
         yield from left_out(source, path, "conversations_index.item", _CONVERSATION)
+
+    def lost(self, entry: MemoryEntry) -> Iterable[str]:
+        """The vector."""
+        return lost_with_block(entry)
+
+    def write(self, memories: Memories) -> Iterator[bytes]:
+        """A memory store: the memories, then the relations."""
+        head = {
+            "schema": _STORE,
+            "schema_version": "1.0",
+            "spec_uri": "https://portable-ai-memory.org/spec/v1.0",
+            "owner": {"id": "tribal-mcp"},
+        }
+        memories = memories.with_text()
+        made = _Writer.of(memories)
+        begin = indented(head).removesuffix(b"\n  }").replace(b"\n  ", b"\n")
+        yield from json_list(begin + b',\n  "memories": [', map(made.record, memories), b"],")
+        relations = (r for entry in memories for r in made.relations(entry))
+        yield from json_list(b'\n  "relations": [', relations, b"]\n}")
 
 
 def _with_schema(source: Source, schema: str) -> list[str]:
@@ -191,6 +236,10 @@ class _Reader:
         self._ids -= self._superseded.difference(*known)
 
     def item(self, where: str, record: Record) -> Item | MemoryEntry:
+        values = record.get("metadata")
+        block = values.get(OWN_BLOCK) if isinstance(values, dict) else None
+        if block is not None:
+            record = {**record, "metadata": without(object_in(record, "metadata"), OWN_BLOCK)}
         temporal = object_in(record, "temporal")
         if record.get("status") == "retracted":
             return LeftOut(where, _RETRACTED)
@@ -198,7 +247,7 @@ class _Reader:
             return LeftOut(where, _SUPERSEDED)
         if not text_in(record, "content").strip():
             return LeftOut(where, _EMPTY)
-        return self._memory(record, temporal)
+        return restored(self._memory(record, temporal), block, _NAME)
 
     def _memory(self, record: Record, temporal: Record) -> MemoryEntry:
         identity = text_in(record, "id")
@@ -235,3 +284,115 @@ class _Reader:
         if self.model and vector is not None and model != self.model.model_name:
             return replace(made, extra={**made.extra, MADE_BY: model})
         return made
+
+
+_METHODS = {
+    MemorySource.AUTO_CAPTURE: "llm_inference",
+    MemorySource.USER_EXPLICIT: "explicit_user_input",
+}
+_TAG = re.compile("[a-z0-9][a-z0-9_-]*")
+_BESIDE = ("custom_type", "provenance", "access")
+_VALID = ("valid_from", "valid_until")
+_MADE = ("type", "content_hash", "status", "confidence", "relations", "superseded_by")
+"""Parts of a memory's metadata that are made of other fields."""
+
+
+@dataclass(slots=True)
+class _Writer:
+    """What a record needs of other memories; what it holds of each is the id."""
+
+    _ids: set[str] = field(default_factory=set)
+    _newer: dict[str, str] = field(default_factory=dict)
+    """The id of the memory that supersedes another, by the id of that one."""
+    _older: dict[str, list[str]] = field(default_factory=dict)
+    """The ids of the memories that another supersedes, in their order."""
+
+    @classmethod
+    def of(cls, memories: Memories) -> "_Writer":
+        made = cls()
+        for entry in memories:
+            made._ids.add(entry.id)
+            if entry.supersedes:
+                made._newer[entry.supersedes] = entry.id
+        for entry in memories:
+            if entry.id in made._newer:
+                made._older.setdefault(made._newer[entry.id], []).append(entry.id)
+        return made
+
+    def record(self, entry: MemoryEntry) -> Record:
+        """The record of a memory that has a text."""
+        theirs = _theirs(entry)
+        record = self._record(entry, theirs)
+        relations = self.relations(entry)
+        superseding = [r["to"] for r in relations if r["type"] == "supersedes"]
+        reader = _Reader(
+            None,
+            _ids=self._ids,
+            _supersedes={entry.id: [*self._older.get(entry.id, ()), *superseding]},
+            _relations={entry.id: [without(relation, "from") for relation in relations]},
+        )
+        plain = reader.item("", record)
+        assert isinstance(plain, MemoryEntry)  # noqa: S101 - it has text, and is not retracted
+        if block := own_block(entry, plain, _NAME):
+            record["metadata"][OWN_BLOCK] = block
+        return record
+
+    def _record(self, entry: MemoryEntry, theirs: Record) -> Record:
+        newer = self._newer.get(entry.id)
+        status = theirs.get("status")
+        sure = {"confidence": {"current": entry.confidence}} if entry.confidence != 1 else {}
+        if isinstance(theirs.get("confidence"), dict):
+            sure = {"confidence": theirs["confidence"]}
+        return {
+            "id": entry.id,
+            "type": theirs.get("type", "custom"),
+            **({} if "type" in theirs else {"custom_type": "memory"}),
+            "status": "superseded" if newer else status if status in _STATUSES else "active",
+            "content": entry.content,
+            "content_hash": _hash(entry.content),
+            "summary": entry.context,
+            "tags": list(dict.fromkeys(filter(_TAG.fullmatch, entry.tags))),
+            **sure,
+            "temporal": {
+                "created_at": entry.created_at.isoformat(),
+                "updated_at": entry.updated_at.isoformat(),
+                **{name: theirs[name] for name in _VALID if name in theirs},
+                "superseded_by": newer,
+            },
+            "provenance": {
+                "platform": "tribal-mcp",
+                "extraction_method": _METHODS.get(entry.source_type),
+            },
+            **{name: theirs[name] for name in _BESIDE if name in theirs},
+            "metadata": without(theirs, *_BESIDE, *_VALID, *_MADE),
+        }
+
+    def relations(self, entry: MemoryEntry) -> list[Record]:
+        """The relations from a memory to others in the file."""
+        listed = _theirs(entry).get("relations")
+        known = [
+            {"from": entry.id, **relation}
+            for relation in (listed if isinstance(listed, list) else [])
+            if isinstance(relation, dict) and relation.get("to") in self._ids
+        ]
+        for target in entry.related_to:
+            if target in self._ids and not any(r["to"] == target for r in known):
+                relation = {
+                    "id": derived_id(_NAME, entry.id, target),
+                    "from": entry.id,
+                    "to": target,
+                    "type": "related_to",
+                    "created_at": entry.created_at.isoformat(),
+                }
+                known.append(relation)
+        return known
+
+
+def _theirs(entry: MemoryEntry) -> Record:
+    """The metadata of a memory that was imported from PAM; nothing of others."""
+    return entry.metadata if entry.extra.get(IMPORTED_FROM) == _NAME else {}
+
+
+def _hash(text: str) -> str:
+    normal = " ".join(unicodedata.normalize("NFC", text.strip().lower()).split())
+    return f"sha256:{hashlib.sha256(normal.encode()).hexdigest()}"

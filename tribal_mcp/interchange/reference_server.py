@@ -127,6 +127,7 @@ class ReferenceServer(Format):
     def write(self, memories: Memories) -> Iterator[bytes]:
         """The entities, then the relations; without a newline at the end, as the server does."""
         separator = b""
+        memories = memories.with_text()
         for part in chain(_entities(memories), _relations(memories)):
             yield separator + orjson.dumps(part)
             separator = b"\n"
@@ -338,7 +339,7 @@ def _entities(memories: Memories) -> Iterator[dict[str, Any]]:
         if entity := _entity_of(entry):
             if whole := together.pop(_group(entity), None):
                 yield whole
-        elif not _relation_of(entry) and entry.content.strip():
+        elif not _relation_of(entry):
             yield {
                 "type": "entity",
                 "name": entry.id,
@@ -355,7 +356,7 @@ def _relations(memories: Memories) -> Iterator[dict[str, Any]]:
     for entry in memories:
         if relation := _relation_of(entry):
             yield relation
-        elif not _entity_of(entry) and entry.content.strip():
+        elif not _entity_of(entry):
             targets = [(link, entry.supersedes) for link in _LINKS[:1] if entry.supersedes]
             for kind, target in [*targets, *(("related_to", to) for to in entry.related_to)]:
                 yield {"type": "relation", "from": entry.id, "to": target, "relationType": kind}
