@@ -170,7 +170,7 @@ def _hash(entry: MemoryEntry) -> str:
 
 
 def _record(
-    entry: MemoryEntry, newer: Mapping[str | None, str], older: Mapping[str, list[str]]
+    entry: MemoryEntry, newer: Mapping[str, str], older: Mapping[str, list[str]]
 ) -> dict[str, Any]:
     """The record of a memory.
 
