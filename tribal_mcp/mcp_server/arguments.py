@@ -25,11 +25,11 @@ Tags = Annotated[
 ]
 DateFrom = Annotated[
     str,
-    Field(description="Only memories created at or after this time: ISO 8601; UTC by default."),
+    Field(description="Created at or after this time: ISO 8601; UTC by default."),
 ]
 DateTo = Annotated[
     str,
-    Field(description="Only memories created before this time; a date alone includes that day."),
+    Field(description="Created before this time; a date alone includes that day."),
 ]
 Since = Annotated[
     str,
@@ -40,9 +40,7 @@ Since = Annotated[
 ]
 IncludeRelated = Annotated[
     StrictBool,
-    Field(
-        description="Also export what the memories refer to (supersedes, related_to), and so on."
-    ),
+    Field(description="Also what they refer to (supersedes, related_to), and so on."),
 ]
 Reproducible = Annotated[
     StrictBool, Field(description="The same memories give the same bytes, without the time.")
@@ -53,15 +51,14 @@ Reproducible = Annotated[
 OutputPath = Annotated[
     str,
     Field(
-        description="The file to write: .json or .jsonl, then .gz or .zst. Empty: a dated file in "
-        "the bundle folder."
+        description="The file to write (.json or .jsonl, then .gz, .zst, .age), or the folder. "
+        "Empty: a dated file."
     ),
 ]
 InputPath = Annotated[
     str,
     Field(
-        description="The bundle, or the file, folder or archive of another system, which is "
-        "recognised."
+        description="The bundle, or another system's file, folder or archive, which is recognised."
     ),
 ]
 # Annotated as text, so that the SDK does not parse it first and lose what a strict reader refuses.
@@ -75,6 +72,9 @@ BundleJson = Annotated[
 Overwrite = Annotated[StrictBool, Field(description="Replace an existing bundle at output_path.")]
 AllowSmaller = Annotated[
     StrictBool, Field(description="Also if it has many more memories than the new one.")
+]
+ExportFormat = Annotated[
+    str, Field(description="Another system's format instead of a bundle, such as okf or csv.")
 ]
 Format = Annotated[str, Field(description="Another system's format, if it is not recognised.")]
 Mapping = Annotated[
@@ -134,7 +134,7 @@ SourceType = Annotated[
     WithJsonSchema({"type": "string", "enum": [*filter(None, get_args(requests.SourceType))]}),
     Field(
         description="user_explicit: the user said it; auto_capture: you inferred it; "
-        "cross_instance: another agent said it. By default: correction with supersedes, else "
+        "cross_instance: another agent did. Default: correction with supersedes, else "
         "user_explicit."
     ),
 ]
@@ -144,13 +144,9 @@ Confidence = Annotated[
 Supersedes = Annotated[str, Field(description="The id of the memory that this one corrects.")]
 RelatedTo = Annotated[list[str], Field(description="Ids of related memories.")]
 Query = Annotated[str, Field(description="A question or keywords. Empty: list the newest.")]
-Count = Annotated[
-    int, Field(description="How many memories at most, up to 20.", ge=1, le=20, strict=True)
-]
+Count = Annotated[int, Field(description="How many at most.", ge=1, le=20, strict=True)]
 Page = Annotated[int, Field(description="Without a query: the page.", ge=1, strict=True)]
-Ids = Annotated[
-    list[str], Field(description="Ids of the memories to delete, from tribal_recall; up to 100.")
-]
+Ids = Annotated[list[str], Field(description="From tribal_recall; up to 100.")]
 
 # Changes
 

@@ -15,6 +15,7 @@ from tribal_mcp.mcp_server.arguments import (
     Discard,
     DryRun,
     Embeddings,
+    ExportFormat,
     Format,
     IncludeRelated,
     InputPath,
@@ -61,9 +62,11 @@ async def tribal_export(
     include_related: IncludeRelated = False,
     allow_smaller: AllowSmaller = False,
     reproducible: Reproducible = False,
+    format: ExportFormat = "",  # noqa: A002 - as it is named for the model
+    dry_run: DryRun = False,
 ) -> Annotated[CallToolResult, ExportResult]:
-    """Write memories to a portable JSON bundle: a backup, or something to import elsewhere. Filters
-    by tag and date apply together; without filters, all memories are exported."""  # noqa: D205, D209 - the description that a model reads
+    """Write memories to a portable bundle, for a backup or to import elsewhere. Filters apply
+    together; without any, all memories are exported."""  # noqa: D205, D209 - the description that a model reads
     arguments = {
         "tags": tags,
         "date_from": date_from,
@@ -74,10 +77,12 @@ async def tribal_export(
         "include_related": include_related,
         "allow_smaller": allow_smaller,
         "reproducible": reproducible,
+        "format": format,
+        "dry_run": dry_run,
     }
     result = ExportResult(**await ask(ctx, "export", arguments))
     told = answer(result)
-    if not output_path:
+    if not (output_path or format or dry_run):
         name = Path(result.output_path).name
         link = ResourceLink(
             type="resource_link",

@@ -80,7 +80,7 @@ class _Candidates:
         return found[found >= 0].astype(np.int64)
 
     def best(self, most: int) -> tuple[list[str], int]:
-        """The ids of the nearest, so many and those that may be as near; how many are left out."""
+        """The ids of the `most` nearest and of those that may be as near; how many are left out."""
         there = self._nearness > _HIDDEN
         sure = self._nearness[there & (self._nearness < np.inf)]
         least = np.float32(_HIDDEN)
