@@ -47,7 +47,9 @@ def test_the_same_export_changes_nothing(tmp_path: Path) -> None:
     }
 
 
-def test_only_changed_files_are_written_and_those_of_removed_memories_deleted(tmp_path: Path) -> None:
+def test_only_changed_files_are_written_and_those_of_removed_memories_deleted(
+    tmp_path: Path,
+) -> None:
     export(tmp_path / "out")
     done = export(tmp_path / "out", {"a.md": b"new", "c.md": b"three"})
     assert (done.written, done.removed) == (2, 1)
