@@ -240,3 +240,22 @@ def test_a_file_of_another_system_is_imported(tmp_path: Path) -> None:
     assert preview.json["imported"] == done.json["imported"] == 2
     assert done.json["format"] == "dated-list"
     assert stats["tags"] == {"list": 2, "old": 2}
+
+
+def test_an_export_in_another_format_is_the_file_itself(server: HttpServer) -> None:
+    answer = server.ask("POST", "/v1/export?format=csv")
+    assert answer.headers["content-type"].startswith("text/csv")
+    assert answer.headers["content-disposition"] == 'attachment; filename="memories.csv"'
+    assert answer.body.count(b"\r\nmemory-") == COUNT
+    back = server.ask("POST", "/v1/import", answer.body, Content_Type="text/csv").json
+    assert (back["format"], back["identical"]) == ("csv", COUNT)
+
+
+def test_a_dry_run_of_an_export_returns_what_would_be_lost(server: HttpServer) -> None:
+    plan = server.ask("POST", "/v1/export", {"format": "csv", "dry_run": True}).json
+    assert [(lost["what"], lost["memories"]) for lost in plan["lost"]] == [("its vector", COUNT)]
+    assert plan["dry_run"]
+    refused = server.ask("POST", "/v1/export", {"format": "nope"})
+    assert refused.status == 400
+    assert "These can be written" in refused.json["detail"]
+    assert ids_of(server.ask("POST", "/v1/export", {"format": "bundle"})) == EVERYTHING

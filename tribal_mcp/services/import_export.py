@@ -4,6 +4,7 @@ The work is done in `exporting` and `importing`, which also handle files of any 
 """
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from tribal_mcp.embedding.base import Embedder
@@ -31,7 +32,7 @@ from tribal_mcp.services.exporting.since import EarlierBundle, Since, SinceTime
 from tribal_mcp.services.importing.importer import Options, import_entries
 from tribal_mcp.services.importing.sources import EntrySource
 from tribal_mcp.services.maintenance.undo import undo
-from tribal_mcp.services.results import ImportSummary
+from tribal_mcp.services.results import ImportSummary, Lost
 from tribal_mcp.services.secrets import Screen
 from tribal_mcp.stores.base import BATCH, EVERYTHING, MemoryStore
 from tribal_mcp.stores.restore_points import RestorePoints
@@ -40,6 +41,7 @@ __all__ = [
     "ConflictResolution",
     "ExportFilter",
     "ImportSummary",
+    "InFormat",
     "ReembeddingStrategy",
     "Secrets",
     "entry_from_dict",
@@ -47,6 +49,7 @@ __all__ = [
     "export_memories",
     "export_memories_streaming",
     "import_memories",
+    "in_format",
     "undo",
 ]
 
@@ -145,6 +148,44 @@ async def export_memories_streaming(
     async for batch in store.read(export.ids, batch_size):
         for entry in batch:
             yield entry
+
+
+@dataclass(frozen=True, slots=True)
+class InFormat:
+    """Memories in the format of another system.
+
+    Attributes:
+        files: the content of each file, by its relative path; one file, if that is the format.
+        lost: what the format can't hold of the memories.
+    """
+
+    files: dict[str, bytes]
+    lost: list[Lost]
+
+
+def in_format(bundle: PortableBundle, name: str) -> InFormat:
+    """The memories of a bundle in the format of another system.
+
+    Args:
+        bundle: the memories, in their order.
+        name: of the format: `mem0`, `csv` or another one that can be written.
+
+    Raises:
+        UsageError: there is no such format, or it can't be written.
+    """
+    from tribal_mcp.interchange.base import Memories  # noqa: PLC0415 - most don't need the formats
+    from tribal_mcp.services.exporting.export_to import (  # noqa: PLC0415
+        count_lost,
+        writable,
+        write_in_memory,
+    )
+
+    check_type("name", name, str, "the name of a format")
+    made = writable(name)
+    bundle.check()
+    memories = Memories(lambda: iter(bundle.entries), bundle.manifest.embedding)
+    lost = count_lost(made, bundle.entries, [tombstone.id for tombstone in bundle.deleted])
+    return InFormat(write_in_memory(made, memories), lost)
 
 
 async def import_memories(

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -72,14 +72,7 @@ def _format_of(request: ExportRequest) -> Format:
     Raises:
         UsageError: there is none of that name that can be written, or the path has another suffix.
     """
-    made = formats().get(request.format)
-    if made is None or made.writes is None:
-        names = ", ".join(sorted(name for name, f in formats().items() if f.writes))
-        problem = "can be read, but not written" if made else "does not exist"
-        raise UsageError(
-            f"The format {request.format!r:.80} {problem}. These can be written: {names}. "
-            f"{_NOT_WRITTEN}"
-        )
+    made = writable(request.format)
     path = request.output_path
     if path and made.writes == "file" and not path.lower().endswith(_suffixes(made)):
         raise UsageError(
@@ -87,6 +80,53 @@ def _format_of(request: ExportRequest) -> Format:
             f"{' or '.join(made.suffixes)}. {_NOT_WRITTEN}"
         )
     return made
+
+
+def writable(name: str) -> Format:
+    """The format of this name.
+
+    Raises:
+        UsageError: there is none, or it can't be written.
+    """
+    made = formats().get(name)
+    if made is None or made.writes is None:
+        names = ", ".join(sorted(name for name, f in formats().items() if f.writes))
+        problem = "can be read, but not written" if made else "does not exist"
+        raise UsageError(
+            f"The format {name!r:.80} {problem}. These can be written: {names}. {_NOT_WRITTEN}"
+        )
+    return made
+
+
+def count_lost(made: Format, entries: Iterable[MemoryEntry], deleted: Sequence[str]) -> list[Lost]:
+    """What a format can't hold, the most frequent first.
+
+    Args:
+        made: the format.
+        entries: the memories.
+        deleted: the ids of the tombstones.
+    """
+    counts = Counter[str]()
+    examples: dict[str, list[str]] = {}
+    for entry in entries:
+        for what in made.lost(entry):
+            counts[what] += 1
+            if counts[what] <= _EXAMPLES:
+                examples.setdefault(what, []).append(entry.id)
+    lost = [
+        Lost(what=what, memories=count, examples=examples[what])
+        for what, count in counts.most_common()
+    ]
+    if deleted:
+        lost.append(Lost(what=DELETIONS, memories=len(deleted), examples=list(deleted[:_EXAMPLES])))
+    return lost
+
+
+def write_in_memory(made: Format, memories: Memories) -> dict[str, bytes]:
+    """The content of each file that a format writes, by its relative path."""
+    if made.writes == "file":
+        return {f"memories{made.suffixes[0]}": b"".join(made.write(memories))}
+    return dict(made.write_folder(memories))
 
 
 def _suffixes(made: Format) -> tuple[str, ...]:
@@ -138,20 +178,12 @@ class _Conversion:
     def count_lost(self) -> None:
         """Count what the format can't hold of each memory."""
         self.reader.verify(lambda _done, _total: self.context.refuse_if_stopped(_NOT_WRITTEN))
-        counts = Counter[str]()
-        examples: dict[str, list[str]] = {}
-        for entry in self._memories("Compared", _SPOOLED_PERCENT, _COUNTED_PERCENT):
-            for what in self.made.lost(entry):
-                counts[what] += 1
-                if counts[what] <= _EXAMPLES:
-                    examples.setdefault(what, []).append(entry.id)
-        self.lost = [
-            Lost(what=what, memories=count, examples=examples[what])
-            for what, count in counts.most_common()
-        ]
-        if deleted := self.export.tombstones:
-            some = [tombstone.id for tombstone in deleted[:_EXAMPLES]]
-            self.lost.append(Lost(what=DELETIONS, memories=len(deleted), examples=some))
+        screen = self.export.screen
+        deleted = [one.id for one in self.export.tombstones]
+        if screen:
+            deleted = [screen.masked(memory_id) for memory_id in deleted]
+        entries = self._memories("Compared", _SPOOLED_PERCENT, _COUNTED_PERCENT)
+        self.lost = count_lost(self.made, entries, deleted)
 
     def write(self) -> None:
         """Write the file or the folder."""
