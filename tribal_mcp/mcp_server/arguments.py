@@ -40,7 +40,7 @@ Since = Annotated[
 ]
 IncludeRelated = Annotated[
     StrictBool,
-    Field(description="Also what they refer to (supersedes, related_to), and so on."),
+    Field(description="Also what they refer to, and so on."),
 ]
 Reproducible = Annotated[
     StrictBool, Field(description="The same memories give the same bytes, without the time.")
@@ -69,12 +69,17 @@ BundleJson = Annotated[
     Field(description="Instead of input_path: the bundle as JSON text, if it is small."),
 ]
 # Strict: "false" in quotes is text, and text is never interpreted as a boolean.
-Overwrite = Annotated[StrictBool, Field(description="Replace an existing bundle at output_path.")]
+Overwrite = Annotated[StrictBool, Field(description="Replace what is at output_path.")]
 AllowSmaller = Annotated[
     StrictBool, Field(description="Also if it has many more memories than the new one.")
 ]
 ExportFormat = Annotated[
     str, Field(description="Another system's format instead of a bundle, such as okf or csv.")
+]
+OnSecrets = Annotated[
+    requests.OnSecrets,
+    WithJsonSchema({"type": "string", "enum": [*filter(None, get_args(requests.OnSecrets))]}),
+    Field(description="Search them for passwords and keys."),
 ]
 Format = Annotated[str, Field(description="Another system's format, if it is not recognised.")]
 Mapping = Annotated[
@@ -126,8 +131,8 @@ Content = Annotated[
         "own in a year."
     ),
 ]
-NewTags = Annotated[list[str], Field(description='Tags to filter by later, such as ["work"].')]
-About = Annotated[str, Field(description="Its origin or subject, if that helps.")]
+NewTags = Annotated[list[str], Field(description='To filter by later, such as ["work"].')]
+About = Annotated[str, Field(description="Its origin or subject.")]
 SourceType = Annotated[
     requests.SourceType,
     # Gemini refuses an empty value in an enum; by default the argument is left out.
@@ -138,11 +143,9 @@ SourceType = Annotated[
         "user_explicit."
     ),
 ]
-Confidence = Annotated[
-    float, Field(description="How certain it is, from 0 to 1.", ge=0, le=1, strict=True)
-]
-Supersedes = Annotated[str, Field(description="The id of the memory that this one corrects.")]
-RelatedTo = Annotated[list[str], Field(description="Ids of related memories.")]
+Confidence = Annotated[float, Field(description="How certain it is.", ge=0, le=1, strict=True)]
+Supersedes = Annotated[str, Field(description="The id of the memory that it corrects.")]
+RelatedTo = Annotated[list[str], Field(description="Ids of others.")]
 Query = Annotated[str, Field(description="A question or keywords. Empty: list the newest.")]
 Count = Annotated[int, Field(description="How many at most.", ge=1, le=20, strict=True)]
 Page = Annotated[int, Field(description="Without a query: the page.", ge=1, strict=True)]

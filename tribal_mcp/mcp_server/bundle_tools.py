@@ -22,6 +22,7 @@ from tribal_mcp.mcp_server.arguments import (
     Mapping,
     MirrorDeletions,
     OnConflict,
+    OnSecrets,
     OutputPath,
     Overwrite,
     Point,
@@ -64,6 +65,7 @@ async def tribal_export(
     reproducible: Reproducible = False,
     format: ExportFormat = "",  # noqa: A002 - as it is named for the model
     dry_run: DryRun = False,
+    secrets: OnSecrets = "",
 ) -> Annotated[CallToolResult, ExportResult]:
     """Write memories to a portable bundle, for a backup or to import elsewhere. Filters apply
     together; without any, all memories are exported."""  # noqa: D205, D209 - the description that a model reads
@@ -79,6 +81,7 @@ async def tribal_export(
         "reproducible": reproducible,
         "format": format,
         "dry_run": dry_run,
+        "secrets": secrets,
     }
     result = ExportResult(**await ask(ctx, "export", arguments))
     told = answer(result)
