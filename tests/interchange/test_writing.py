@@ -1,6 +1,7 @@
 """What every format that is written does: it announces what is lost, and the rest comes back."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from tests.interchange.samples import SAMPLES, read_sample, source_at, source_of
 from tribal_mcp.interchange.base import Format, Memories
 from tribal_mcp.interchange.formats import BUILT_IN, formats
-from tribal_mcp.interchange.own import LOST, NO_TEXT, OTHERS, TEXT, TIME, VECTOR
+from tribal_mcp.interchange.own import LOST, NO_TEXT, OTHERS, OWN_BLOCK, TEXT, TIME, VECTOR
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.portability.choices import MemorySource
 from tribal_mcp.portability.manifest import EmbeddingMetadata
@@ -259,3 +260,52 @@ def test_what_was_imported_is_exported_byte_by_byte(sample: str) -> None:
 def test_what_may_be_lost_is_documented(made: Format) -> None:
     assert made.written
     assert {phrase for entry in nasty() for phrase in made.lost(entry)} <= set(made.loses)
+
+
+def _edited_in_mem0(change: Callable[[dict[str, Any]], object]) -> MemoryEntry:
+    entry = MemoryEntry(
+        id="1",
+        content="Deploys on Friday.",
+        tags=["deploy", " odd "],
+        context="From the retro.",
+        related_to=["2"],
+        metadata={"team": "web"},
+        created_at=datetime(2026, 1, 2, tzinfo=UTC),
+    )
+    made = formats()["mem0"]
+    (content,) = written(made, [entry]).values()
+    whole = json.loads(content)
+    change(whole["results"][0])
+    (back,) = _read(made, source_of(json.dumps(whole).encode()))
+    return back
+
+
+def test_what_was_edited_there_wins_and_the_rest_is_ours() -> None:
+    back = _edited_in_mem0(lambda record: record.update(memory="Deploys on Monday."))
+    assert back.content == "Deploys on Monday."
+    assert (back.id, back.context, back.related_to) == ("1", "From the retro.", ["2"])
+    assert (back.tags, back.metadata) == (["deploy", " odd "], {"team": "web"})
+
+
+def test_tags_and_metadata_that_were_changed_there_win() -> None:
+    def change(record: dict[str, Any]) -> None:
+        record["categories"] = ["release"]
+        record["metadata"]["reviewed"] = True
+        record["updated_at"] = "2026-02-03T00:00:00+00:00"
+
+    back = _edited_in_mem0(change)
+    assert back.tags == ["release"]
+    assert back.metadata == {"team": "web", "reviewed": True}
+    assert back.updated_at == datetime(2026, 2, 3, tzinfo=UTC)
+    assert back.context == "From the retro."
+
+
+@pytest.mark.parametrize(
+    "block",
+    [1, {"fields": 1}, {"fields": {"tags": "x"}}, {"fields": {"context": [1]}}, {"read_as": []}],
+    ids=["number", "fields", "tags", "context", "read_as"],
+)
+def test_a_malformed_block_rejects_the_record(block: object) -> None:
+    record = {"id": "1", "memory": "x", "hash": "y", "metadata": {OWN_BLOCK: block}}
+    conversion, entries, _ = read_sample(source_of(json.dumps({"results": [record]}).encode()))
+    assert (len(entries), conversion.rejected_count) == (0, 1)

@@ -1,8 +1,8 @@
 """What another system has no field for, in a block of our own where it keeps free metadata.
 
-The block holds the fields of a memory that would otherwise read back differently, and a hash of
-what the other fields read as. If that hash still matches, nothing was changed there, and the memory
-reads back exactly. If not, what was changed there wins, and the block adds what is missing.
+The block holds the fields of a memory that would otherwise read back differently, each with a hash
+of what it reads as. If that hash still matches, the field was not changed there, and is ours again.
+If not, what was changed there wins.
 """
 
 import hashlib
@@ -14,9 +14,10 @@ import orjson
 
 from tribal_mcp.errors import EntryError
 from tribal_mcp.interchange.reading import object_of
-from tribal_mcp.interchange.records import list_in
+from tribal_mcp.interchange.records import object_in
 from tribal_mcp.interchange.vectors import without
-from tribal_mcp.portability.memory import EPOCH, MemoryEntry
+from tribal_mcp.portability.limits import NO_LIMITS
+from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.memory_json import entry_fields, entry_from_dict
 from tribal_mcp.stores.base import IMPORTED_FROM, UNDATED
 
@@ -48,7 +49,7 @@ LOST = {
 """For each field of a memory, how it is called if a format can't hold it."""
 OTHERS = "its other fields"
 
-_ALWAYS_OURS = ("id", "source_instance", "source_type")
+_ALWAYS_OURS = ("id", "source_instance", "source_type", IMPORTED_FROM)
 """Where a memory comes from; no other system changes that."""
 _DATES = ("created_at", "updated_at")
 _NOTHING: tuple[Any, ...] = (None, "", [], {}, 1.0)
@@ -123,12 +124,29 @@ def own_block(entry: MemoryEntry, plain: MemoryEntry, name: str) -> dict[str, An
     for date in _DATES:
         if getattr(entry, date) == getattr(plain, date):
             ours[date] = theirs[date]
-    differing = {key: value for key, value in ours.items() if value != theirs.get(key, _NOTHING)}
-    too_many = sorted(theirs.keys() - ours.keys())
-    if not differing and not too_many:
-        return {}
-    block: dict[str, Any] = {"fields": differing, "read_as": _hash(theirs)}
-    return {**block, "without": too_many} if too_many else block
+    if entry.content != plain.content and entry.content.strip() == plain.content:
+        before, _, after = entry.content.partition(plain.content)
+        ours["content"] = [before, after]
+    if IMPORTED_FROM in theirs:
+        ours.setdefault(IMPORTED_FROM, None)
+    metadata = _differing(ours.pop("metadata", {}), theirs.pop("metadata", {}))
+    fields, read_as = _differing(ours, theirs)
+    if metadata[0]:
+        fields["metadata"] = metadata[0]
+    if metadata[1]:
+        read_as["metadata"] = metadata[1]
+    return {k: v for k, v in (("fields", fields), ("read_as", read_as)) if v}
+
+
+def _differing(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields that read as something else, and the hashes of what they read as."""
+    fields = {k: v for k, v in ours.items() if k not in theirs or v != theirs[k]}
+    others = [k for k in theirs if k not in ours or (k in fields and k not in _ALWAYS_OURS)]
+    return fields, {
+        k: _hash(theirs[k]) for k in others if k not in ours or not _is_nothing(theirs[k])
+    }
 
 
 def restored(plain: MemoryEntry, block: object, name: str) -> MemoryEntry:
@@ -140,34 +158,39 @@ def restored(plain: MemoryEntry, block: object, name: str) -> MemoryEntry:
     if block is None:
         return plain
     block = object_of(block, OWN_BLOCK)
-    ours = object_of(block.get("fields"), f"{OWN_BLOCK}.fields")
-    too_many = list_in(block, "without")
-    theirs = _read_as(plain, name)
-    if block.get("read_as") != _hash(theirs):
-        ours = _merged(ours, theirs)
-    fields = {key: value for key, value in {**theirs, **ours}.items() if key not in too_many}
-    fields.setdefault("id", plain.id)
-    fields.setdefault("content", plain.content)
-    fields.setdefault("created_at", EPOCH.isoformat())
-    made = replace(entry_from_dict(fields), embedding=plain.embedding)
-    if IMPORTED_FROM not in made.extra:
-        made.extra[IMPORTED_FROM] = None
-    return made
+    ours, read_as = object_in(block, "fields"), object_in(block, "read_as")
+    fields = _read_as(plain, name)
+    metadata = fields.pop("metadata", {})
+    _restore(metadata, object_in(ours, "metadata"), object_in(read_as, "metadata"))
+    ours, read_as = without(ours, "metadata"), without(read_as, "metadata")
+    _restore(fields, ours, read_as)
+    around = fields["content"]
+    if isinstance(around, list):
+        if len(around) != 2 or not all(isinstance(text, str) for text in around):  # noqa: PLR2004
+            raise EntryError(f"{OWN_BLOCK}.fields.content is not two texts")
+        fields["content"] = plain.content.join(around)
+    origin = fields.pop(IMPORTED_FROM, None)
+    made = entry_from_dict({**fields, "metadata": metadata}, NO_LIMITS)
+    extra = {**made.extra, IMPORTED_FROM: origin}
+    return replace(made, embedding=plain.embedding, extra=extra)
 
 
-def _merged(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a record that was changed after it was written."""
-    said = {key: value for key, value in theirs.items() if value not in _NOTHING}
-    if UNDATED in theirs:
-        del said["created_at"]
-    if theirs["updated_at"] == EPOCH.isoformat():
-        del said["updated_at"]
-    kept = {key: ours[key] for key in _ALWAYS_OURS if key in ours}
-    merged = {**ours, **said, **kept}
-    metadata = ours.get("metadata")
-    if isinstance(metadata, dict):
-        merged["metadata"] = {**metadata, **theirs.get("metadata", {})}
-    return merged
+def _restore(fields: dict[str, Any], ours: Mapping[str, Any], read_as: Mapping[str, Any]) -> None:
+    """Put our values in the place of those that were not changed since."""
+    for key in {**ours, **read_as}:
+        if key not in _ALWAYS_OURS:
+            hashed, value = read_as.get(key), fields.get(key)
+            if (_hash(value) != hashed) if hashed else not _is_nothing(value):
+                continue
+        if key in ours:
+            fields[key] = ours[key]
+        else:
+            fields.pop(key, None)
+
+
+def _is_nothing(value: object) -> bool:
+    """Whether a field has the value that it has without being written."""
+    return value in _NOTHING and value is not True
 
 
 def _read_as(plain: MemoryEntry, name: str) -> dict[str, Any]:
@@ -182,9 +205,9 @@ def _fields(entry: MemoryEntry) -> dict[str, Any]:
     return fields
 
 
-def _hash(fields: Mapping[str, Any]) -> str:
+def _hash(value: object) -> str:
     try:
-        text = orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
+        text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     except TypeError as error:
         raise EntryError(str(error)) from None
-    return hashlib.sha256(text).hexdigest()[:16]
+    return hashlib.sha256(text).hexdigest()[:8]
