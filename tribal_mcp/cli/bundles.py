@@ -46,11 +46,16 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Also export the memories that these refer to (supersedes, related_to), and so on.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace an existing bundle; in a folder also files that were edited since the last "
+    "export.",
+)
 @click.option(
     "--allow-smaller",
     is_flag=True,
-    help="With --overwrite: replace a bundle that has many more memories.",
+    help="With --overwrite: replace a bundle that has many more memories. Also for folders.",
 )
 @click.option(
     "--reproducible",
@@ -77,6 +82,9 @@ if TYPE_CHECKING:
     "--personal-data",
     is_flag=True,
     help="With --secrets: also search for e-mail addresses, phone numbers, IBANs and card numbers.",
+)
+@click.option(
+    "--vectors", is_flag=True, help="With --format okf: also write the vectors, each in a file."
 )
 @as_json
 def export_command(*, as_json: bool, **arguments: object) -> None:

@@ -11,7 +11,7 @@ import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -19,13 +19,14 @@ from typing import Any, BinaryIO, Protocol
 
 from tribal_mcp.errors import BundleError
 from tribal_mcp.files.directory import OpenFolder, explaining
+from tribal_mcp.files.published_folders import LIST
 from tribal_mcp.portability.bundle.compression import decompressed
 from tribal_mcp.portability.limits import MIB, Limits
 
 HEAD_BYTES = 64 * 1024
 _MAX_FILES = 1_000_000
 _MAX_DEPTH = 64
-NOT_CONTENT = {".git", "__MACOSX", "node_modules"}
+NOT_CONTENT = {".git", ".tribal-mcp", "__MACOSX", "node_modules"}
 """Folders that hold no memories."""
 
 
@@ -180,8 +181,10 @@ class FolderOrigin:
         return sorted(self._files)
 
     def open(self, path: str) -> BinaryIO:
-        """One of its files, decompressed."""
-        inside = PurePosixPath(self._files[path][0])
+        """One of its files, decompressed; also the list of files that an export left."""
+        if path == LIST and not self._has_list():
+            raise KeyError(path)
+        inside = PurePosixPath(LIST if path == LIST else self._files[path][0])
         shown = repr(f"{self.name}/{path}")
         with (
             explaining(shown),
@@ -196,6 +199,14 @@ class FolderOrigin:
 
     def close(self) -> None:
         """Nothing is open between two calls."""
+
+    def _has_list(self) -> bool:
+        with (
+            suppress(OSError),
+            closing(OpenFolder(self.base, self.path / PurePosixPath(LIST).parent)) as folder,
+        ):
+            return stat.S_ISREG(folder.stat(PurePosixPath(LIST).name).st_mode)
+        return False
 
     def _is_content(self, name: str) -> bool:
         return (self.hidden or not name.startswith(".")) and name not in NOT_CONTENT
@@ -253,13 +264,18 @@ def head_of(origin: Origin, path: str, size: int = HEAD_BYTES) -> bytes:
         return file.read(size)
 
 
-def text_of(origin: Origin, path: str) -> str:
+def text_of(origin: Origin, path: str, more: int = 0) -> str:
     r"""The text of a file: UTF-8, or UTF-16 with a byte order mark; line ends become `\n`.
+
+    Args:
+        origin: where the file is.
+        path: its path there.
+        more: how many bytes it may be longer than the longest memory.
 
     Raises:
         ValueError: it is not text, or longer than a memory may be.
     """
-    limit = origin.limits.content_bytes
+    limit = origin.limits.content_bytes + more
     with origin.open(path) as file:
         data = file.read(limit + 1)
     if len(data) > limit:

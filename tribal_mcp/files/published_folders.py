@@ -13,9 +13,10 @@ import hashlib
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 from tribal_mcp.errors import PathNotAllowed, UsageError
 from tribal_mcp.files.directory import explaining
@@ -30,11 +31,11 @@ LIST = f"{MARK}/files"
 
 _NEXT, _STAGED = f"{MARK}/next", f"{MARK}/staged"
 _HEAD = re.compile(r"# tribal-mcp export, format 1: ([\w-]+)\n")
-_HASHED = re.compile(r"([0-9a-f]{64})  (.+)")
-_NEIGHBOURS = re.compile(
+_LINE = re.compile(r"(.+?)  (.+)")
+NEIGHBOURS = re.compile(
     r"\.git.*|\.editorconfig|\.DS_Store|(?:readme|licen[cs]e)(?:\..*)?", re.IGNORECASE
 )
-"""What may stand in a folder before the first export."""
+"""What may stand in a folder before the first export, and is no part of it."""
 _FOR_GIT = {
     f"{MARK}/.gitattributes": b"files merge=union\n",
     f"{MARK}/.gitignore": b"/next\n/staged/\n",
@@ -42,6 +43,7 @@ _FOR_GIT = {
 _FEW = 500
 """Above this number, files are not synced one by one: the system syncs all that it has."""
 _EXAMPLES = 5
+_DRY_RUN = {"input_path": ..., "dry_run": True}
 _LARGE = 10
 _PART = "It was updated in part. Repeat the export to complete it."
 
@@ -59,12 +61,14 @@ class FolderKind:
         is_known: whether nothing in a file (path, content) is lost if it is replaced by this
             content, or deleted (None). By default, whether it is as the last export wrote it,
             which the list then records.
+        once: the files that are written if they are missing, and then belong to the user.
     """
 
     name: str
     key: Callable[[str], str] = lambda path: path
     owner: Callable[[str, bytes], str | None] = lambda _path, _content: None
     is_known: Callable[[str, bytes, bytes | None], bool] | None = None
+    once: Collection[str] = ()
 
 
 @dataclass(slots=True)
@@ -136,6 +140,13 @@ def publish_into(
 
 @dataclass(slots=True)
 class _Update:
+    """One export into a folder.
+
+    Of each file in `_db`: path, key, whether it is in the list of the last export, the hash there,
+    the hash of this or an unfinished export, the state (0: not exported, 1: exported, 2: not ours),
+    and the number under which it is staged.
+    """
+
     tree: Tree
     shown: str
     kind: FolderKind
@@ -154,7 +165,7 @@ class _Update:
         try:
             self.tree.folder((MARK,))
         except FileNotFoundError:
-            others = [name for name in sorted(self.tree.names()) if not _NEIGHBOURS.fullmatch(name)]
+            others = [name for name in sorted(self.tree.names()) if not NEIGHBOURS.fullmatch(name)]
             if others:
                 some = ", ".join(f"{name!r:.80}" for name in others[:_EXAMPLES])
                 more = ", …" if len(others) > _EXAMPLES else ""
@@ -179,45 +190,45 @@ class _Update:
     def load(self) -> None:
         """Read the lists, and find the owners of files that are not in them."""
         for name, column in ((LIST, "hash"), (_NEXT, "next_hash")):
-            for path, digest in self._listed(name):
+            for path, said in self._listed(name):
+                key, digest = (said, "") if self.kind.is_known else (self.kind.key(path), said)
                 self._db.execute(
                     f"INSERT INTO file (path, key, listed, {column}) VALUES (?, ?, ?, ?) "  # noqa: S608 - ours
                     f"ON CONFLICT DO UPDATE SET {column} = excluded.{column}",
-                    (path, self.kind.key(path), name == LIST, digest),
+                    (path, key, name == LIST, digest),
                 )
         [(self._known,)] = self._db.execute("SELECT count(*) FROM file")
         for path in self.tree.files():
-            if self._row(path):
-                continue
-            content = None
-            with suppress(OSError):
-                content = self.tree.read(path)
-            key = None if content is None else self.kind.owner(path, content)
-            if key is None:
-                self.done.others += not _NEIGHBOURS.fullmatch(path)
-            elif not self._present(key):
-                self._db.execute("DELETE FROM file WHERE key = ?", (key,))
-                self._db.execute("INSERT INTO file (path, key) VALUES (?, ?)", (path, key))
+            if not self._row(path):
+                self._load_other(path)
+
+    def _load_other(self, path: str) -> None:
+        """Find whose a file is that is not in the lists."""
+        if NEIGHBOURS.fullmatch(path) or path in self.kind.once:
+            return
+        content = None
+        with suppress(OSError):
+            content = self.tree.read(path)
+        key = None if content is None else self.kind.owner(path, content)
+        if key is None or self._present(key):
+            self.done.others += 1
+        else:
+            self._db.execute("DELETE FROM file WHERE key = ?", (key,))
+            self._db.execute("INSERT INTO file (path, key, state) VALUES (?, ?, 0)", (path, key))
 
     def _listed(self, name: str) -> Iterator[tuple[str, str]]:
-        """The paths in a list, with their hashes if it has any."""
+        """The files in a list, if it exists."""
         file = self.tree.open(name)
         if file is None:
             return
-        with file:
-            head = _HEAD.fullmatch(file.readline().decode(errors="replace"))
-            if not head or head[1] != self.kind.name:
-                what = f"the format {head[1]!r}" if head else "an unknown format"
-                raise PathNotAllowed(
-                    f"{self.shown} holds an export in {what}. Nothing was changed. Export to "
-                    "another folder."
-                )
-            for line in file:
-                text = line.decode(errors="replace").rstrip("\n")
-                hashed = _HASHED.fullmatch(text)
-                path, digest = (hashed[2], hashed[1]) if hashed else (text, "")
-                if _is_inside(path):
-                    yield path, digest
+        try:
+            with file:
+                yield from listed(file, self.kind.name)
+        except ValueError as error:
+            raise PathNotAllowed(
+                f"{self.shown} holds an export in {error}. Nothing was changed. Export to another "
+                "folder."
+            ) from None
 
     def _row(self, path: str) -> tuple[int, str, str] | None:
         found = self._db.execute("SELECT listed, hash, next_hash FROM file WHERE path = ?", (path,))
@@ -234,19 +245,19 @@ class _Update:
     def stage(self, files: Iterable[tuple[str, bytes]]) -> None:
         """Decide about each file, and write those that are new or changed to the hidden folder."""
         for suggested, content in files:
+            key = self.kind.key(suggested)
             with explaining(self.shown):
-                self._stage(self._path(suggested), content)
+                self._stage(self._path(suggested, key), key, content)
 
-    def _path(self, suggested: str) -> str:
+    def _path(self, suggested: str, key: str) -> str:
         """The path that the file has already, or the suggested one."""
-        key = self.kind.key(suggested)
         if key == suggested:
             return suggested
         known = self._db.execute("SELECT path FROM file WHERE key = ? AND state = 0", (key,))
         row = known.fetchone()
         return row[0] if row else suggested
 
-    def _stage(self, path: str, content: bytes) -> None:
+    def _stage(self, path: str, key: str, content: bytes) -> None:
         if not _is_inside(path):
             raise UsageError(f"{path!r:.80} is no path of a file within a folder.")
         row = self._row(path)
@@ -255,7 +266,7 @@ class _Update:
         self.done.files += 1
         self.done.bytes += len(content)
         staged = None
-        if here != content:
+        if here != content and not (here is not None and path in self.kind.once):
             if here is not None and row is None:
                 raise PathNotAllowed(
                     f"{path!r:.80} in {self.shown} was not written by an export, and a file of the "
@@ -271,7 +282,7 @@ class _Update:
             "INSERT INTO file (path, key, next_hash, state, staged) VALUES (?, ?, ?, 1, ?) ON "
             "CONFLICT DO UPDATE SET next_hash = excluded.next_hash, state = 1, "
             "staged = excluded.staged WHERE state = 0",
-            (path, self.kind.key(path), digest, staged),
+            (path, key, digest, staged),
         ).rowcount
         if not changed:
             raise UsageError(f"Two files of the export have the name {path!r:.80}.")
@@ -289,14 +300,20 @@ class _Update:
 
     def look_at_rest(self) -> None:
         """Find the files of the last export that this one does not have."""
-        for path in self._rest():
+        rest = self._db.execute("SELECT path, listed FROM file WHERE state = 0 ORDER BY path")
+        for path, is_listed in rest.fetchall():
             here = self.tree.read(path)
-            if here is not None and not self._is_known(path, here, None):
+            if here is None or self._is_known(path, here, None):
+                continue
+            if is_listed is None:
+                self._db.execute("UPDATE file SET state = 2 WHERE path = ?", (path,))
+                self.done.others += 1
+            else:
                 self._note_edited(path)
 
-    def _rest(self) -> Iterator[str]:
-        for (path,) in self._db.execute("SELECT path FROM file WHERE state = 0 ORDER BY path"):
-            yield path
+    def _rest(self) -> list[str]:
+        found = self._db.execute("SELECT path FROM file WHERE state = 0 ORDER BY path")
+        return [path for (path,) in found]
 
     def refuse(self, *, overwrite: bool, allow_smaller: bool) -> None:
         """Refuse to lose edits or most of the memories."""
@@ -319,7 +336,8 @@ class _Update:
             raise UsageError(
                 f"{were} edited in {self.shown} since the last export: {some}{more}. Nothing was "
                 "changed. Import the folder first, to keep the edits, or allow overwriting, to "
-                "discard them."
+                "discard them.",
+                NextStep("To see the edits, run {call}.", "import", _DRY_RUN),
             )
 
     def carry_out(self) -> None:
@@ -354,9 +372,10 @@ class _Update:
 
     def _lines(self) -> Iterator[bytes]:
         yield f"# tribal-mcp export, format 1: {self.kind.name}\n".encode()
-        found = self._db.execute("SELECT path, next_hash FROM file WHERE state = 1 ORDER BY path")
-        for path, digest in found:
-            yield (f"{digest}  {path}\n" if digest else f"{path}\n").encode()
+        said = "key" if self.kind.is_known else "next_hash"
+        query = f"SELECT {said}, path FROM file WHERE state = 1 ORDER BY path"  # noqa: S608 - ours
+        for line in self._db.execute(query):
+            yield f"{'  '.join(line)}\n".encode()
 
     def _rename(self) -> set[tuple[str, ...]]:
         """Give the files their names; the folders that changed."""
@@ -374,6 +393,28 @@ class _Update:
             os.sync()
         else:
             self.tree.sync(folders)
+
+
+def listed(file: BinaryIO, name: str) -> Iterator[tuple[str, str]]:
+    """The files in the list of a folder.
+
+    Args:
+        file: the list.
+        name: of the format.
+
+    Yields:
+        The path of each, and its key, or its hash if the format has no keys.
+
+    Raises:
+        ValueError: the export was in another format, which the message names.
+    """
+    head = _HEAD.fullmatch(file.readline().decode(errors="replace"))
+    if not head or head[1] != name:
+        raise ValueError(f"the format {head[1]!r}" if head else "an unknown format")
+    for line in file:
+        found = _LINE.fullmatch(line.decode(errors="replace").rstrip("\n"))
+        if found and _is_inside(found[2]):
+            yield found[2], found[1]
 
 
 def _temporary() -> sqlite3.Connection:

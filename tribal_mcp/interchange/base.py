@@ -102,10 +102,14 @@ class Memories:
     Attributes:
         begin: starts again at the first memory.
         model: the model of their vectors, except of those that name their own; None if unknown.
+        count: how many they are.
+        vectors: whether to write their vectors, where the format leaves that open.
     """
 
     begin: Callable[[], Iterator[MemoryEntry]]
     model: EmbeddingMetadata | None = None
+    count: int = 0
+    vectors: bool = False
 
     def __iter__(self) -> Iterator[MemoryEntry]:
         """Each memory, always in the same order."""
@@ -130,6 +134,8 @@ class Format(ABC):
         suffixes: those of the file that it writes.
         written: what it writes, for people.
         loses: what `lost` may say.
+        vectors_on_request: whether it loses vectors only if they are not requested.
+        marks_edits: whether it marks what was edited after an export, see `EDITED_SINCE`.
     """
 
     name: ClassVar[str]
@@ -142,6 +148,8 @@ class Format(ABC):
     suffixes: ClassVar[Sequence[str]] = ()
     written: ClassVar[str] = ""
     loses: ClassVar[Sequence[str]] = ()
+    vectors_on_request: ClassVar[bool] = False
+    marks_edits: ClassVar[bool] = False
 
     @abstractmethod
     def recognise(self, source: Source) -> Evidence | None:
@@ -165,6 +173,13 @@ class Format(ABC):
 
     def model(self, source: Source) -> EmbeddingMetadata | None:  # noqa: ARG002 - for formats with vectors
         """The model of the source's vectors, or None if it has none or their model is unknown."""
+        return None
+
+    def removed(self, source: Source) -> Callable[[MemoryEntry], bool] | None:  # noqa: ARG002
+        """Whether a memory was exported to this source and somebody has deleted it there since.
+
+        None if the source was not written by an export that recorded what it wrote.
+        """
         return None
 
     def lost(self, entry: MemoryEntry) -> Iterable[str]:  # noqa: ARG002 - for formats that are written

@@ -22,13 +22,14 @@ from tribal_mcp.portability.bundle.tombstones import Tombstone, dump_tombstone
 from tribal_mcp.portability.bundle.writer import BundleWriter
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.manifest import EmbeddingManifest
+from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.memory_json import (
     check_id,
     dump_entry,
     entry_fields,
     entry_from_dict,
 )
-from tribal_mcp.stores.base import IMPORTED_FROM
+from tribal_mcp.stores.base import EDITED_SINCE, IMPORTED_FROM
 from tribal_mcp.text import counted
 
 _EXAMPLES = 3
@@ -53,6 +54,9 @@ class Conversion:
         rejected_count: number of records that can't be read.
         vectors: number of entries with a vector.
         instances: the source instances of the entries.
+        returned: number of entries that an export had written.
+        edited: number of those that were edited since.
+        removed: see `Format.removed`.
     """
 
     format: Format
@@ -65,11 +69,19 @@ class Conversion:
     rejected_count: int = 0
     vectors: int = 0
     instances: set[str] = field(default_factory=set)
+    returned: int = 0
+    edited: int = 0
+    removed: Callable[[MemoryEntry], bool] | None = None
 
     @property
     def reads_messages(self) -> bool:
         """Whether the messages of conversations, if it has any, are among its records."""
         return not self.left_out[MESSAGE]
+
+    @property
+    def is_edited_folder(self) -> bool:
+        """Whether it is the folder of an export, in which people edit."""
+        return self.format.marks_edits and self.returned > 0
 
     @property
     def found(self) -> int:
@@ -133,6 +145,9 @@ def convert(
                 conversion.entries += 1
                 conversion.vectors += entry.embedding is not None
                 conversion.instances.add(entry.source_instance)
+                conversion.returned += entry.extra.get(IMPORTED_FROM) != made.name
+                conversion.edited += EDITED_SINCE in entry.extra
+    conversion.removed = made.removed(source)
     conversion.deleted = len(tombstones)
     writer.write_deleted(tombstones)
     writer.finish()

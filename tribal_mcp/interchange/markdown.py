@@ -120,14 +120,19 @@ def head(path: str, text: str) -> Head:
     return Head(path, front, values, text[match.end() :] if match else text)
 
 
-def read_text(source: Source, path: str) -> str:
+def read_text(source: Source, path: str, more: int = 0) -> str:
     """The text of a file of a source.
+
+    Args:
+        source: the source.
+        path: of the file.
+        more: how many bytes it may be longer than the longest memory.
 
     Raises:
         EntryError: it is not text, too large, or can't be read.
     """
     try:
-        return text_of(source.origin, path)
+        return text_of(source.origin, path, more)
     except (ValueError, TribalError) as error:
         raise EntryError(str(error)) from None
 
@@ -138,7 +143,11 @@ def read_note(source: Source, path: str) -> Note:
     Raises:
         EntryError: it is not text, too large, or its frontmatter can't be read.
     """
-    text = read_text(source, path)
+    return note_in(path, read_text(source, path))
+
+
+def note_in(path: str, text: str) -> Note:
+    """The note that a file with this text is; raises what `read_note` does."""
     values, body = split_frontmatter(text)
     trimmed = _BLANK_LINES.sub("", body)
     line = text.count("\n", 0, len(text) - len(trimmed)) + 1

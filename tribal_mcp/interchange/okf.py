@@ -1,17 +1,27 @@
-"""Bundles in the Open Knowledge Format 0.1 and 0.2: a folder of Markdown, one concept a file."""
+"""Bundles in the Open Knowledge Format 0.1 and 0.2: a folder of Markdown, one concept a file.
 
-from collections.abc import Iterator
-from functools import partial
-from typing import Any, ClassVar
+What an export writes, and an import of it finds edited, is in `okf_files`.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any, BinaryIO, ClassVar, Literal
+from unicodedata import normalize
 
 from tribal_mcp.errors import EntryError
+from tribal_mcp.files.origins import decoded
+from tribal_mcp.files.published_folders import LIST, NEIGHBOURS, FolderKind, listed
 from tribal_mcp.interchange.base import (
     CERTAIN,
     LIKELY,
     Evidence,
     Format,
+    Found,
     Item,
     LeftOut,
+    Memories,
     Options,
     derived_id,
     memory,
@@ -28,20 +38,47 @@ from tribal_mcp.interchange.markdown import (
     head,
     heads,
     is_reserved,
-    note_items,
+    note_in,
     notes,
+    read_text,
     stem,
     take_tags,
     take_text,
     visible,
 )
+from tribal_mcp.interchange.okf_files import (
+    file_of,
+    id_in,
+    key_in,
+    key_of,
+    memory_of,
+    name_of,
+)
+from tribal_mcp.interchange.okf_vectors import VECTORS, ReadVectors, model_file, vector_file
+from tribal_mcp.interchange.own import OWN_BLOCK, VECTOR
 from tribal_mcp.interchange.reading import read_time, texts
 from tribal_mcp.interchange.source import Source
+from tribal_mcp.portability.bundle.entries import RejectedEntry
+from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.portability.memory_json import digest
+from tribal_mcp.stores.base import EDITED_SINCE, IMPORTED_FROM
 
-OWN_BLOCK = "x_tribal"
-"""The key of what this program adds: fields of a memory that OKF has no place for."""
 _OWN_FIELDS = ("source_instance", "source_type", "supersedes", "context")
+_FLAT = 10_000
+"""Of more memories, the files are in subfolders."""
+_INDEX_FILE = "index.md"
+_INDEX = b"""---
+okf_version: "0.2"
+---
+
+# Memories
+
+Each other Markdown file here is one memory, exported by tribal-mcp. Edit the text, `tags` or
+`description` of a file, and import this folder: what was edited is recognised by `hash`, which only
+the export changes. A file without frontmatter is imported as a new memory.
+"""
+_NEIGHBOUR = "a README or a licence beside exported memories"
 _LOG = "log.md: the history of the bundle"
 _SHARE = 3
 """One of three notes, or more, must have a field of OKF's."""
@@ -67,7 +104,15 @@ class Okf(Format):
         "x_tribal": "the fields of a memory with the same names",
         "type, title, resource, status, all other values, and the file": "metadata",
     }
-    leaves_out: ClassVar = (INDEX, _LOG, NO_TEXT, NOT_MARKDOWN)
+    marks_edits: ClassVar = True
+    vectors_on_request: ClassVar = True
+    written: ClassVar = (
+        "a Markdown file for each memory, with all other fields in `x_tribal`; vectors on request. "
+        "Import reads the folder back exactly, and [what was edited](markdown.md)"
+    )
+    loses: ClassVar = (VECTOR,)
+    writes: ClassVar[Literal["folder"]] = "folder"
+    leaves_out: ClassVar = (INDEX, _NEIGHBOUR, _LOG, NO_TEXT, NOT_MARKDOWN)
 
     def recognise(self, source: Source) -> Evidence | None:
         """An index with `okf_version`, or concepts with a field of OKF's."""
@@ -87,18 +132,140 @@ class Okf(Format):
     def read(self, source: Source, options: Options) -> Iterator[Item]:  # noqa: ARG002
         """Each concept, then the other files."""
         concepts = [path for path in notes(source) if not is_reserved(path)]
-        links = Links()
+        if _is_export(source):
+            for path in filter(NEIGHBOURS.fullmatch, concepts):
+                yield LeftOut(path, _NEIGHBOUR)
+            concepts = [path for path in concepts if not NEIGHBOURS.fullmatch(path)]
+        links = cache(partial(_links, source, concepts))
+        vectors = ReadVectors(source)
         for path in concepts:
-            seen = beginning(source, path)
-            if has_text(seen, "description"):
-                links.add(path, _id(path, first_values(seen, OWN_BLOCK)))
-        yield from note_items(source, concepts, partial(_memory, links=links))
-        known = set(concepts)
+            try:
+                yield _item(source, path, links, vectors)
+            except EntryError as error:
+                yield RejectedEntry(path, str(error))
+        vectors.finish()
+        known = set(notes(source))
         for path in filter(visible, source.paths()):
             if is_reserved(path):
                 yield LeftOut(path, _LOG if path.casefold().endswith("log.md") else INDEX)
-            elif path not in known:
+            elif path not in known and not (vectors.model and path.startswith(VECTORS)):
                 yield LeftOut(path, NOT_MARKDOWN)
+
+    def model(self, source: Source) -> EmbeddingMetadata | None:
+        """The model of the vectors that an export has added."""
+        return ReadVectors(source).model
+
+    def removed(self, source: Source) -> Callable[[MemoryEntry], bool] | None:
+        """The memories whose files an export has listed, and which are not there."""
+        file = _list_of(source)
+        if file is None:
+            return None
+        present = set(source.paths())
+        with file, suppress(ValueError):
+            paths = listed(file, self.name)
+            missing = {key for path, key in paths if normalize("NFC", path) not in present}
+            return lambda entry: key_of(entry.id) in missing
+        return None
+
+    def lost(self, entry: MemoryEntry) -> Iterator[str]:
+        """Its vector, if those are not requested."""
+        if entry.embedding is not None:
+            yield VECTOR
+
+    def write_folder(self, memories: Memories) -> Iterator[tuple[str, bytes]]:
+        """One file for each memory; in subfolders if they are many."""
+        yield _INDEX_FILE, _INDEX
+        if memories.vectors and memories.model:
+            yield model_file(memories.model)
+        for entry in memories:
+            folder = f"{key_of(entry.id)[:2]}/" if memories.count > _FLAT else ""
+            yield folder + name_of(entry), file_of(entry)
+            if memories.vectors and entry.embedding is not None:
+                yield vector_file(entry)
+
+    def folder_kind(self) -> FolderKind:
+        """Files are known by the ids in their blocks, and an edit by the hash there."""
+        return FolderKind(self.name, key_in, _owner, _is_known, once=(_INDEX_FILE,))
+
+
+def _list_of(source: Source) -> BinaryIO | None:
+    """The list of the files that an export wrote; None if there is none."""
+    with suppress(KeyError):
+        return source.open(LIST)
+    return None
+
+
+def _is_export(source: Source) -> bool:
+    file = _list_of(source)
+    if file:
+        file.close()
+    return file is not None
+
+
+def _item(
+    source: Source, path: str, links: Callable[[], Links], vectors: ReadVectors
+) -> Found | LeftOut:
+    text = read_text(source, path, source.limits.line_bytes)
+    own = memory_of(text)
+    if own:
+        entry, written_for = own
+        extra = {IMPORTED_FROM: None, **entry.extra}  # it was not imported from this folder
+        if digest(entry) != written_for:
+            extra[EDITED_SINCE] = written_for
+        return Found(path, vectors.added(replace(entry, extra=extra)))
+    if len(text.encode()) > source.limits.content_bytes:
+        raise EntryError(
+            f"is larger than {source.limits.content_bytes:,} bytes (TRIBAL_LIMIT_CONTENT_BYTES)"
+        )
+    entry = _memory(note_in(path, text), links())
+    return Found(path, entry) if entry.content.strip() else LeftOut(path, NO_TEXT)
+
+
+def _links(source: Source, concepts: list[str]) -> Links:
+    links = Links()
+    for path in concepts:
+        seen = beginning(source, path)
+        own = id_in(seen.front)
+        if own or has_text(seen, "description"):
+            links.add(path, own or _id(path, first_values(seen, OWN_BLOCK)))
+    return links
+
+
+def _owner(path: str, content: bytes) -> str | None:
+    """The key of the memory in a file that no export has listed."""
+    if not path.endswith(".md") or is_reserved(path):
+        return None
+    with suppress(EntryError, ValueError):
+        text = decoded(content)
+        own = memory_of(text)
+        return key_of(own[0].id if own else _id(path, note_in(path, text).values))
+    return None
+
+
+def _is_known(path: str, here: bytes, new: bytes | None) -> bool:
+    """Whether a file has nothing that the store did not have, or that it has got by an import."""
+    if not path.endswith(".md"):
+        return True  # vectors
+    with suppress(EntryError, ValueError):
+        text = decoded(here)
+        own = memory_of(text)
+        if own and digest(own[0]) == own[1]:
+            return True
+        written = memory_of(new.decode()) if new else None
+        if written:
+            seen = own[0] if own else _memory(note_in(path, text), Links())
+            if not own:
+                return _says_all(written[0], seen)
+            seen = replace(seen, updated_at=written[0].updated_at)
+            return seen.same_but_for_vector(written[0])
+    return False
+
+
+def _says_all(entry: MemoryEntry, note: MemoryEntry) -> bool:
+    """Whether a memory has all that is in a note without a block."""
+    return (entry.id, entry.content, entry.context, entry.tags, entry.metadata) == (
+        note.id, note.content, note.context, note.tags, note.metadata,
+    )  # fmt: skip
 
 
 def _indexes(paths: list[str]) -> list[str]:

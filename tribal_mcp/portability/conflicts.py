@@ -9,11 +9,12 @@ vectors differ.
 A redacted memory lacks what was secret in it. It never replaces or joins its original.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from tribal_mcp.portability.choices import ConflictResolution
 from tribal_mcp.portability.memory import MemoryEntry, is_redacted, microseconds
+from tribal_mcp.portability.memory_json import digest
 
 
 class Action(StrEnum):
@@ -38,6 +39,8 @@ class Reason(StrEnum):
     OLDER = "older"
     VECTOR_ADDED = "identical, but with an embedding"
     CHANGED_THERE = "changed in the source"
+    EDITED = "edited since the export"
+    EDITED_BOTH = "conflict: edited since the export, and changed in this store, too"
     SAME_TIME = "conflict: different content, same updated_at"
     CONFLICT = "conflict: differs from the existing memory"
     KEPT_BOTH = "differs from the existing memory: added under a new id"
@@ -70,6 +73,8 @@ _NEWER = Decision(Action.OVERWRITE, Reason.NEWER)
 _OLDER = Decision(Action.SKIP, Reason.OLDER)
 _VECTOR_ADDED = Decision(Action.OVERWRITE, Reason.VECTOR_ADDED)
 _CHANGED_THERE = Decision(Action.OVERWRITE, Reason.CHANGED_THERE)
+_EDITED = Decision(Action.OVERWRITE, Reason.EDITED)
+_EDITED_BOTH = Decision(Action.SKIP, Reason.EDITED_BOTH)
 _SAME_TIME = Decision(Action.SKIP, Reason.SAME_TIME)
 _KEPT_BOTH = Decision(Action.INSERT, Reason.KEPT_BOTH)
 _CONFLICT = Decision(Action.REFUSE, Reason.CONFLICT)
@@ -132,6 +137,37 @@ def _tie(existing: MemoryEntry, incoming: MemoryEntry, *, incoming_wins_ties: bo
     if is_redacted(existing) and not is_redacted(incoming):
         return _COMPLETE
     return _CHANGED_THERE if incoming_wins_ties else _SAME_TIME
+
+
+def decide_edited(
+    existing: MemoryEntry | int | None,
+    incoming: MemoryEntry,
+    exported: str,
+    strategy: ConflictResolution,
+    *,
+    restore_deleted: bool = False,
+) -> Decision:
+    """The decision for a memory that somebody edited in the folder of an export.
+
+    Its `updated_at` is that of the export, as files have no time that counts. So the memory of the
+    store is compared with the one that was exported: if it is the same, only the file was changed.
+
+    Args:
+        existing: what the store has under the id, as for `decide`.
+        incoming: the memory as edited.
+        exported: the digest of the memory as exported.
+        strategy: how to resolve a conflict; only SKIP also keeps a memory that has none.
+        restore_deleted: also restore a memory that the store deleted since the export.
+    """
+    if not isinstance(existing, MemoryEntry):
+        return decide(existing, incoming, strategy, restore_deleted=restore_deleted)
+    if replace(incoming, updated_at=existing.updated_at).same_but_for_vector(existing):
+        return _IDENTICAL
+    if digest(existing) == exported:
+        return _KEPT if strategy is ConflictResolution.SKIP else _EDITED
+    if strategy is ConflictResolution.MERGE:
+        return _EDITED_BOTH
+    return decide(existing, incoming, strategy)
 
 
 def decide_deleted(

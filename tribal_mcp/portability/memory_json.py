@@ -1,5 +1,6 @@
 """The JSON form of a memory: reading it, checking it, writing it."""
 
+import hashlib
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -58,6 +59,16 @@ def check_json(entry: MemoryEntry) -> None:
 def dump_fields(fields: dict[str, Any]) -> bytes:
     """The compact JSON of what `entry_fields` returns."""
     return orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def digest(entry: MemoryEntry) -> str:
+    """A hash of all its fields except the vector and its model: `sha256:` and 32 hex digits."""
+    fields = entry_fields(entry)
+    del fields["embedding"]
+    if type(fields.get(MADE_BY)) is str:
+        del fields[MADE_BY]
+    data = orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
+    return f"sha256:{hashlib.sha256(data).hexdigest()[:32]}"
 
 
 def entry_to_dict(entry: MemoryEntry) -> dict[str, Any]:

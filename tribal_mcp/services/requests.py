@@ -69,6 +69,8 @@ class ExportRequest(Request):
     secrets: OnSecrets = ""
     personal_data: Switch = False
     """With `secrets`: e-mail addresses, phone numbers, IBANs and card numbers, too."""
+    vectors: Switch = False
+    """Also write the vectors, in a format that leaves that open."""
     spool_file: str = ""
     """The spool file to write the bundle to; `output_path` is then only its name."""
 

@@ -38,6 +38,9 @@ UNDATED = "created_at_unknown"
 """The extra field of an entry whose creation date is unknown."""
 IMPORTED_FROM = "imported_from"
 """The extra field of an entry that names the format which it was imported from."""
+EDITED_SINCE = "x_tribal_edited_since"
+"""The extra field, during an import, of an entry that was edited in the folder of an export: the
+digest of the memory that was exported."""
 
 
 @dataclass(frozen=True, slots=True)

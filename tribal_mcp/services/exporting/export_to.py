@@ -20,6 +20,7 @@ from tribal_mcp.files.encryption import AGE
 from tribal_mcp.files.published_folders import Published
 from tribal_mcp.interchange.base import FALLBACK, Format, Memories
 from tribal_mcp.interchange.formats import formats, recognise
+from tribal_mcp.interchange.own import VECTOR
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.bundle.reader import BundleReader
@@ -73,6 +74,11 @@ def _format_of(request: ExportRequest) -> Format:
         UsageError: there is none of that name that can be written, or the path has another suffix.
     """
     made = writable(request.format)
+    if request.vectors and not made.vectors_on_request:
+        raise UsageError(
+            f"The vectors can't be requested for the format {request.format!r:.80}. {_NOT_WRITTEN} "
+            "Leave out `vectors`."
+        )
     path = request.output_path
     if path and made.writes == "file" and not path.lower().endswith(_suffixes(made)):
         raise UsageError(
@@ -183,12 +189,14 @@ class _Conversion:
         if screen:
             deleted = [screen.masked(memory_id) for memory_id in deleted]
         entries = self._memories("Compared", _SPOOLED_PERCENT, _COUNTED_PERCENT)
-        self.lost = count_lost(self.made, entries, deleted)
+        lost = count_lost(self.made, entries, deleted)
+        self.lost = [one for one in lost if one.what != VECTOR or not self.request.vectors]
 
     def write(self) -> None:
         """Write the file or the folder."""
         begin = partial(self._memories, "Wrote", _COUNTED_PERCENT, 100.0)
-        memories = Memories(begin, self.export.manifest.embedding)
+        embedding, count = self.export.manifest.embedding, len(self.export.ids)
+        memories = Memories(begin, embedding, count, vectors=self.request.vectors)
         if self.made.writes == "file":
             self._write_file(lambda file: file.writelines(self.made.write(memories)))
         elif self.request.spool_file or self.path.lower().endswith(_suffixes(self.made)):
@@ -251,7 +259,11 @@ def _changes(done: Published) -> str:
         *([f"{done.removed:,} deleted"] if done.removed else []),
         *([f"{done.others:,} of others left alone"] if done.others else []),
     ]
-    return f"{', '.join(parts)}."
+    changes = f"{', '.join(parts)}."
+    if done.restored:
+        were = counted(done.restored, "of them was", "of them were")
+        changes += f" {were} missing; to delete memories with their files, import the folder first."
+    return changes
 
 
 def _next_steps(request: ExportRequest, result: ExportResult) -> list[NextStep]:

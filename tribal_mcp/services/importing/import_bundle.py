@@ -68,7 +68,7 @@ async def _import(context: Context, request: ImportRequest) -> ImportResult:
             point = await _restore_point(context, request, how, verified, store)
             embedder = await _embedder(context, store, strategy)
             summary = await import_entries(
-                EntrySource.in_file(reader, verified, scope),
+                EntrySource.in_file(reader, verified, scope, is_folder=source.is_edited_folder),
                 store,
                 configured_model(context.settings),
                 options,
@@ -84,7 +84,9 @@ async def _import(context: Context, request: ImportRequest) -> ImportResult:
     result = ImportResult(**summary.model_dump())
     source.account(result)
     result.plan_path = os.fspath(plan.path) if plan else ""
-    result.next_steps = source.next_steps(request) or next_steps(request, result)
+    result.next_steps = source.next_steps(request) or next_steps(
+        request, result, is_folder=source.is_edited_folder
+    )
     return result
 
 
@@ -137,6 +139,8 @@ def _options(request: ImportRequest, source: Opened, scope: Scope) -> Options:
 
 def _is_from(made: "Conversion", instances: Collection[str], entry: MemoryEntry) -> bool:
     """Whether a memory comes from the source, and from a part of it that was read this time."""
+    if made.removed:
+        return made.removed(entry)
     name = made.format.name
     if entry.extra.get(IMPORTED_FROM) != name or entry.source_instance not in instances:
         return False
@@ -181,8 +185,10 @@ async def _embedder(
         return None  # the bundle's vectors need none
 
 
-def next_steps(request: ImportRequest, result: ImportResult) -> list[NextStep]:
-    """What to do after an import."""
+def next_steps(
+    request: ImportRequest, result: ImportResult, *, is_folder: bool = False
+) -> list[NextStep]:
+    """What to do after an import; `is_folder` if it was of the folder of an export."""
     given: dict[str, Any] = request.model_dump(exclude_defaults=True, exclude={"spool_file"})
     if request.bundle_json:
         given["bundle_json"] = ...
@@ -207,25 +213,54 @@ def next_steps(request: ImportRequest, result: ImportResult) -> list[NextStep]:
         step = f"{without_vector(result.without_vector)} To add vectors, run {{call}}."
         steps.append(NextStep(step, "reembed"))
     if result.missing and not request.mirror_deletions:
-        one = result.missing == 1
-        were = counted(result.missing, "memory that was", "memories that were")
-        step = (
-            f"{were} imported with the same format and source instance before "
-            f"{'is' if one else 'are'} not in this source. If it is a newer state of the same "
-            f"source, delete {'it' if one else 'them'} here too: run {{call}}."
-        )
+        step = _about_missing(result.missing, is_folder=is_folder)
         steps.append(NextStep(step, "import", given | {"mirror_deletions": True}))
-    steps += _about_skipped(result, given)
+    steps += _about_skipped(result, given, is_folder=is_folder)
     if result.restore_point:
         undo = {"point": result.restore_point}
         steps.append(NextStep("To undo this import, run {call}.", "undo", undo))
     return steps or [NextStep(_nothing_to_import(result))]
 
 
-def _about_skipped(result: ImportResult, given: dict[str, Any]) -> list[NextStep]:
+def _about_missing(missing: int, *, is_folder: bool) -> str:
+    """What to do about memories that the source no longer has."""
+    one = missing == 1
+    if is_folder:
+        files = counted(missing, "memory whose file was", "memories whose files were")
+        return (
+            f"{files} deleted since the export {'is' if one else 'are'} still here. To delete "
+            f"{'it' if one else 'them'} here too, run {{call}}."
+        )
+    were = counted(missing, "memory that was", "memories that were")
+    return (
+        f"{were} imported with the same format and source instance before "
+        f"{'is' if one else 'are'} not in this source. If it is a newer state of the same "
+        f"source, delete {'it' if one else 'them'} here too: run {{call}}."
+    )
+
+
+def _about_skipped(
+    result: ImportResult, given: dict[str, Any], *, is_folder: bool
+) -> list[NextStep]:
     """What to do about entries that were skipped though they differ."""
     steps: list[NextStep] = []
-    if result.conflicts:
+    if result.conflicts and is_folder:
+        step = (
+            f"{counted(result.conflicts, 'memory was', 'memories were')} edited in the folder and "
+            "also changed here since the export, and stayed unchanged. To store the versions of "
+            "the folder beside those, run {call}."
+        )
+        both = {"conflict_resolution": ConflictResolution.KEEP_BOTH}
+        theirs = {"conflict_resolution": ConflictResolution.OVERWRITE}
+        steps += [
+            NextStep(step, "import", given | both),
+            NextStep(
+                "To take the version of the folder for every memory, run {call}.",
+                "import",
+                given | theirs,
+            ),
+        ]
+    elif result.conflicts:
         step = (
             f"{counted(result.conflicts, 'memory differs', 'memories differ')} from the bundle at "
             "the same updated_at, and stayed unchanged. Compare the versions by hand."

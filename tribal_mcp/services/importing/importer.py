@@ -103,6 +103,7 @@ async def import_entries(
         Report(summary, on_change),
         options.restore_deleted,
         options.incoming_wins_ties,
+        source.edited,
     )
     if options.skip_same_text:
         await planner.same_texts.look_ahead(source, planner.decisions)

@@ -50,6 +50,11 @@ class Opened:
     others: Sequence[str] = ()
     notes: Sequence[str] = ()
 
+    @property
+    def is_edited_folder(self) -> bool:
+        """Whether it is the folder of an export, in which people edit."""
+        return self.conversion is not None and self.conversion.is_edited_folder
+
     def account(self, result: ImportResult) -> None:
         """Add to a result what became of the records that are not in the bundle."""
         if self.conversion is None:

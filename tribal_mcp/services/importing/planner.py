@@ -1,7 +1,8 @@
 """What an import does, entry by entry: decided here, then reported by a dry run or carried out.
 
 A plan is based on what the store holds at that moment, a batch at a time and in the session that
-writes it; so a dry run and the real run differ in the writing only.
+writes it; so a dry run and the real run differ in the writing only. (Over 300 lines: what is
+decided about an entry depends on the copies, links and edits of the others.)
 """
 
 import hashlib
@@ -9,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import MAXYEAR, UTC, datetime, timedelta
 from typing import Protocol
 
 import anyio.to_thread
@@ -17,12 +19,19 @@ from tribal_mcp.errors import ImportConflict
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.bundle.entries import Item, RejectedEntry
 from tribal_mcp.portability.choices import ConflictResolution
-from tribal_mcp.portability.conflicts import Action, Decision, Reason, decide, decide_deleted
+from tribal_mcp.portability.conflicts import (
+    Action,
+    Decision,
+    Reason,
+    decide,
+    decide_deleted,
+    decide_edited,
+)
 from tribal_mcp.portability.memory import MADE_BY, MemoryEntry, own_model, with_vector
 from tribal_mcp.portability.memory_json import dump_fields, entry_fields
 from tribal_mcp.services.importing.report import Report, differing_fields
 from tribal_mcp.services.importing.same_texts import SameTexts
-from tribal_mcp.stores.base import Change, MemoryStore
+from tribal_mcp.stores.base import UNDATED, Change, MemoryStore
 from tribal_mcp.stores.restore_points import Held
 from tribal_mcp.text import counted
 
@@ -63,6 +72,8 @@ class Planner:
         report: counts and describes what becomes of every entry.
         restore_deleted: import memories that were deleted here.
         incoming_wins_ties: under MERGE, take an entry that differs at the same `updated_at`.
+        edited: entries that were edited in the folder of an export, see `EntrySource`; None if
+            they come from elsewhere.
     """
 
     store: MemoryStore
@@ -71,6 +82,7 @@ class Planner:
     report: Report
     restore_deleted: bool = False
     incoming_wins_ties: bool = False
+    edited: Mapping[str, str] | None = None
     same_texts: SameTexts = field(init=False)
     _copies: dict[str, str] = field(default_factory=dict, init=False)
     """New ids of entries that are kept beside stored memories, by their ids in the bundle."""
@@ -105,13 +117,13 @@ class Planner:
                 if self.strategy is ConflictResolution.FAIL:
                     reason = self._decide(under, entry).reason
                 else:
-                    reason = decide(under, entry, self.strategy).reason
+                    reason = self._compare(under, entry).reason
                 if reason is Reason.CONFLICT:
                     conflicts += 1
                     examples = [*examples, entry.id][:_EXAMPLES]
                 elif reason is Reason.KEPT_BOTH and isinstance(under, MemoryEntry):
-                    if differing_fields(under, entry) <= _LINKS:
-                        by_links.append((entry, under))
+                    if differing_fields(under, self._dated(entry, under)) <= _LINKS:
+                        by_links.append((self._dated(entry, under), under))
                     else:
                         self._copies[entry.id] = _id_of_copy(entry)
         self._resolve_links(by_links)
@@ -202,9 +214,26 @@ class Planner:
         """The memory to store for an entry; under the id of another if that is kept instead."""
         if decision.reason is Reason.NEW and entry.id in self.same_texts.kept:
             return replace(entry, id=self.same_texts.kept[entry.id])
-        if self._copies and isinstance(under, MemoryEntry):  # it only gets a vector
+        if self.edited is not None and decision.action is not Action.SKIP:
+            entry = self._from_folder(entry, under)
+        elif self._copies and isinstance(under, MemoryEntry):  # it only gets a vector
             return with_vector(under, entry.embedding, own_model(entry))
         return self._linked(entry) if self._copies or self.same_texts.kept else entry
+
+    def _from_folder(self, entry: MemoryEntry, under: Held) -> MemoryEntry:
+        """A memory from the folder of an export, which mostly has no vectors.
+
+        An edit is dated now. The vector stays if the text does.
+        """
+        here = under if isinstance(under, MemoryEntry) else None
+        if entry.id in (self.edited or {}):
+            now = datetime.now(UTC)
+            if here and now <= here.updated_at and here.updated_at.year < MAXYEAR:
+                now = here.updated_at + timedelta(microseconds=1)  # the clock was ahead
+            entry = replace(entry, updated_at=now)
+        if here and entry.embedding is None and entry.content == here.content:
+            entry = with_vector(entry, here.embedding, own_model(here))
+        return entry
 
     async def tombstones(self, deleted: Mapping[str, int]) -> Step:
         """Plan a batch of tombstones: ids, and the time of deletion in microseconds UTC."""
@@ -246,15 +275,29 @@ class Planner:
     def _decide(self, here: Held, entry: MemoryEntry) -> Decision:
         linking = self._copies or self.same_texts.kept
         if linking and entry.id not in self._copies and isinstance(here, MemoryEntry):
-            linked = self._linked(entry)
+            linked = self._linked(self._dated(entry, here))
             if linked.same_but_for_vector(here):
                 entry = linked
+        return self._compare(here, entry)
+
+    def _dated(self, entry: MemoryEntry, here: MemoryEntry) -> MemoryEntry:
+        """The entry; one that was edited has the time of the stored one, to be compared with it."""
+        is_edited = self.edited and entry.id in self.edited
+        return replace(entry, updated_at=here.updated_at) if is_edited else entry
+
+    def _compare(self, here: Held, entry: MemoryEntry) -> Decision:
+        if self.edited and entry.id in self.edited:
+            exported, restore = self.edited[entry.id], self.restore_deleted
+            return decide_edited(here, entry, exported, self.strategy, restore_deleted=restore)
+        # In the folder of an export, a file with the time of another version was not edited,
+        # unless it is a note without any time.
+        ties = self.incoming_wins_ties and (self.edited is None or UNDATED in entry.extra)
         return decide(
             here,
             entry,
             self.strategy,
             restore_deleted=self.restore_deleted,
-            incoming_wins_ties=self.incoming_wins_ties,
+            incoming_wins_ties=ties,
         )
 
     def _linked(self, entry: MemoryEntry) -> MemoryEntry:

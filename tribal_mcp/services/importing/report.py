@@ -21,6 +21,7 @@ _SKIPPED = {
     Reason.IDENTICAL: "identical",
     Reason.OLDER: "older",
     Reason.SAME_TIME: "conflicts",
+    Reason.EDITED_BOTH: "conflicts",
     Reason.DELETED_HERE: "forgotten",
     Reason.SAME_TEXT_HERE: "same_text_skipped",
     Reason.REDACTED: "redacted",
@@ -112,7 +113,7 @@ class Report:
         """
         previewed = (
             self.summary.dry_run
-            and decision.action is not Action.SKIP
+            and (decision.action is not Action.SKIP or decision.reason is Reason.EDITED_BOTH)
             and len(self.summary.changes) < PREVIEW
         )
         if not previewed and not self.on_change:

@@ -13,6 +13,7 @@ from tribal_mcp.portability.bundle.tombstones import Tombstone
 from tribal_mcp.portability.bundle.verification import Verified
 from tribal_mcp.portability.manifest import SELECTION, SINCE, EmbeddingManifest
 from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.stores.base import EDITED_SINCE
 from tribal_mcp.text import counted
 
 _T = TypeVar("_T")
@@ -55,6 +56,8 @@ class EntrySource:
         batches: returns its entries in order, in lists of at most the given size.
         tombstones: returns its tombstones in the same way: ids, and the time of deletion in
             microseconds UTC.
+        edited: the ids of the entries read so far that were edited in the folder of an export,
+            each with the digest of the memory as exported; None if it is not of such a folder.
     """
 
     manifest: EmbeddingManifest
@@ -65,6 +68,7 @@ class EntrySource:
     notes: Sequence[str]
     batches: Callable[[int], Iterator[list[Item]]]
     tombstones: Callable[[int], Iterator[dict[str, int]]]
+    edited: dict[str, str] | None = None
 
     @classmethod
     def in_memory(cls, bundle: PortableBundle) -> Self:
@@ -83,12 +87,23 @@ class EntrySource:
         )
 
     @classmethod
-    def in_file(cls, reader: BundleReader, verified: Verified, scope: Scope = Scope()) -> Self:
-        """A file that has been verified."""
+    def in_file(
+        cls,
+        reader: BundleReader,
+        verified: Verified,
+        scope: Scope = Scope(),
+        *,
+        is_folder: bool = False,
+    ) -> Self:
+        """A file that has been verified; `is_folder` if it comes from the folder of an export."""
+        edited: dict[str, str] | None = {} if is_folder else None
 
-        def scoped(size: int) -> Iterator[list[Item]]:
+        def changed(size: int) -> Iterator[list[Item]]:
             for batch in reader.batches(size):
-                yield [scope.apply(i) if isinstance(i, MemoryEntry) else i for i in batch]
+                yield [
+                    scope.apply(_noted(item, edited)) if isinstance(item, MemoryEntry) else item
+                    for item in batch
+                ]
 
         return cls(
             reader.manifest,
@@ -97,9 +112,19 @@ class EntrySource:
             deletions=verified.deleted,
             dimensions=verified.dimensions,
             notes=verified.notes,
-            batches=reader.batches if scope == Scope() else scoped,
+            batches=reader.batches if scope == Scope() and not is_folder else changed,
             tombstones=lambda size: map(_times, reader.deleted(size)),
+            edited=edited,
         )
+
+
+def _noted(entry: MemoryEntry, edited: dict[str, str] | None) -> MemoryEntry:
+    """The entry without the mark of those that were edited, which is noted in `edited`."""
+    if edited is None or EDITED_SINCE not in entry.extra:
+        return entry
+    edited[entry.id] = str(entry.extra[EDITED_SINCE])
+    extra = {key: value for key, value in entry.extra.items() if key != EDITED_SINCE}
+    return replace(entry, extra=extra)
 
 
 def _parts(items: list[_T], size: int) -> Iterator[list[_T]]:
