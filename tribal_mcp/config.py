@@ -14,12 +14,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
 from platformdirs import user_cache_path, user_data_path
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tribal_mcp.errors import UsageError, invalid_value
 from tribal_mcp.portability.known_models import dimensions_of
@@ -56,19 +63,39 @@ def check_collection_name(name: str) -> str:
     return name
 
 
-class LimitSettings(BaseSettings, Limits):
+class _FromEnvironment(BaseModel):
+    """A field that is not given has the value of its variable.
+
+    The package pydantic-settings does this, too, but takes long to import.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, defer_build=True)
+    prefix: ClassVar[str]
+    # An empty variable counts as unset: a client's configuration may list every variable.
+    empty_is_unset: ClassVar[bool] = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_environment(cls, given: dict[str, Any]) -> dict[str, Any]:
+        variables = {name.upper(): value for name, value in os.environ.items()}
+        found = {name: variables.get(f"{cls.prefix}{name}".upper()) for name in cls.model_fields}
+        return {
+            name: value
+            for name, value in found.items()
+            if value or (value is not None and not cls.empty_is_unset)
+        } | given
+
+
+class LimitSettings(_FromEnvironment, Limits):
     """The limits of a bundle; each is `TRIBAL_LIMIT_<NAME>` in the environment."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="TRIBAL_LIMIT_", env_ignore_empty=True, frozen=True
-    )
+    prefix = "TRIBAL_LIMIT_"
 
 
-class Settings(BaseSettings):
+class Settings(_FromEnvironment):
     """The store and the embedding model; each is `TRIBAL_<NAME>` in the environment."""
 
-    # An empty variable counts as unset: a client's configuration may list every variable.
-    model_config = SettingsConfigDict(env_prefix="TRIBAL_", env_ignore_empty=True, frozen=True)
+    prefix = "TRIBAL_"
 
     data_dir: Path = Field(
         default_factory=lambda: user_data_path("tribal-mcp"),
@@ -261,11 +288,11 @@ class Settings(BaseSettings):
         return dict(headers)
 
 
-class HttpSettings(BaseSettings):
+class HttpSettings(_FromEnvironment):
     """Who may call the HTTP server; each is `TRIBAL_HTTP_<NAME>` in the environment."""
 
-    # An empty token does not count as unset: that would let everybody in.
-    model_config = SettingsConfigDict(env_prefix="TRIBAL_HTTP_", frozen=True)
+    prefix = "TRIBAL_HTTP_"
+    empty_is_unset = False  # an empty token would let everybody in
 
     token: SecretStr | None = Field(None, description="the token for full access")
     read_token: SecretStr | None = Field(
@@ -325,8 +352,10 @@ def load(given: Mapping[str, str] | None = None) -> tuple[Settings, Limits]:
         UsageError: a variable has an invalid value or looks misspelled; the message names it.
     """
     _refuse_misspelled()
+    # Looking for pydantic's plugins in all installed packages takes long, and there are none.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
-        return Settings(**_replacing(given or {})), LimitSettings()  # type: ignore[arg-type]
+        return Settings(**_replacing(given or {})), LimitSettings()
     except ValidationError as error:
         prefix = "TRIBAL_LIMIT_" if error.title == LimitSettings.__name__ else "TRIBAL_"
         raise _refusal(error, prefix) from None
@@ -436,9 +465,10 @@ def _refuse_misspelled() -> None:
     known = [f"TRIBAL_{name}".upper() for name in Settings.model_fields]
     known += [f"TRIBAL_LIMIT_{name}".upper() for name in Limits.model_fields]
     known += [f"TRIBAL_HTTP_{name}".upper() for name in HttpSettings.model_fields]
-    for name in sorted(set(map(str.upper, os.environ)) - set(known)):
+    ours = {name for name in map(str.upper, os.environ) if name.startswith("TRIBAL_")}
+    for name in sorted(ours.difference(known)):
         similar = difflib.get_close_matches(name, known, n=1, cutoff=_SIMILAR)
-        if similar and name.startswith("TRIBAL_"):
+        if similar:
             raise UsageError(
                 f"{name} is not a setting. Did you mean {similar[0]}? Rename it, or unset it."
             )

@@ -113,7 +113,8 @@ def test_a_file_with_an_unprintable_name_is_escaped_in_the_progress(
 ) -> None:
     shown = io.StringIO()
     terminal = Console(file=shown, force_terminal=True, width=100)
-    monkeypatch.setattr(output, "Console", lambda **_: terminal)
+    monkeypatch.setattr("rich.console.Console", lambda **_: terminal)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     with output.Progress() as progress:
         progress(10.0, "Reading \x1b]0;evil\x07.zip")
     assert r"Reading \x1b]0;evil\x07.zip" in shown.getvalue()

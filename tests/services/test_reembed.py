@@ -35,7 +35,7 @@ from tribal_mcp.services.results import ImportSummary, ReembedResult
 from tribal_mcp.stores.chroma import collection_swap as switching
 from tribal_mcp.stores.chroma import store as chroma_store
 from tribal_mcp.stores.chroma import write as batches
-from tribal_mcp.stores.chroma.folder import ChromaFolder
+from tribal_mcp.stores.chroma.folder import SWAP, ChromaFolder
 from tribal_mcp.stores.chroma.store import ChromaStore, open_store
 from tribal_mcp.stores.in_memory import InMemoryStore
 from tribal_mcp.stores.restore_points import RestorePoints
@@ -286,15 +286,15 @@ async def test_a_swap_that_was_killed_is_completed_by_the_next_process(
     found = open_store(tmp_path / "store")
     state = await found.state()
     assert (state.identity, state.count, state.pending) == (two.identity, COUNT + 1, 1)
-    assert not (tmp_path / "store" / "tribal-mcp" / switching.FILE).exists()
+    assert not (tmp_path / "store" / "tribal-mcp" / SWAP).exists()
     assert await found.check() == []
     await undo(found)
     assert (await found.state()).identity == one.identity
 
 
 STEPS = [
-    (chroma_store, "apply_batch"), (chroma_store, "swap_collections"),
-    (chroma_store, "drop_collection"), (switching, "_rename"), (RestorePoints, "save"),
+    (chroma_store, "apply_batch"), (switching, "swap_collections"),
+    (switching, "drop_collection"), (switching, "_rename"), (RestorePoints, "save"),
     (ChromaFolder, "chroma_collection"), (batches, "_add"),
 ]  # fmt: skip
 

@@ -1,5 +1,7 @@
 """The `tribal-mcp` command. Without a subcommand it is the MCP server over stdio."""
 
+import atexit
+import gc
 import sys
 
 import click
@@ -54,19 +56,24 @@ for _command in (
 
 def main() -> None:
     """Run a command; an expected failure is one message and an exit code."""
+    atexit.register(gc.freeze)  # or Python looks for garbage in all that was imported
     try:
-        try:
-            if sys.stdout is None:
-                raise UsageError(
-                    "Standard output is closed, so nothing was done. Open it, or use >/dev/null."
-                )
-            sys.exit(app.main(prog_name="tribal-mcp", standalone_mode=False) or 0)
-        except click.UsageError as error:
-            raise in_our_words(error) from None
-        except click.Abort:
-            raise Stopped("Stopped.") from None
+        _run()
     except TribalError as error:
         from tribal_mcp.cli.output import show_failure  # noqa: PLC0415 - only failures need it
 
         show_failure(error, in_commands(error.next_steps, app.commands))
         sys.exit(error.exit_code)
+
+
+def _run() -> None:
+    try:
+        if sys.stdout is None:
+            raise UsageError(
+                "Standard output is closed, so nothing was done. Open it, or use >/dev/null."
+            )
+        sys.exit(app.main(prog_name="tribal-mcp", standalone_mode=False) or 0)
+    except click.UsageError as error:
+        raise in_our_words(error) from None
+    except click.Abort:
+        raise Stopped("Stopped.") from None

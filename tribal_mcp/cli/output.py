@@ -10,18 +10,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Self, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
 from tribal_mcp.cli.tables import rows
 from tribal_mcp.cli.text import filled, printable
 from tribal_mcp.errors import Stopped, TribalError
-from tribal_mcp.portability.conflicts import Reason
 from tribal_mcp.services.results import ChangeResult, ImportResult, Result
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
 
 _BAR = 24
 _DRAW_EVERY_S = 0.1
@@ -63,6 +62,8 @@ def _show_changes(result: ImportResult) -> None:
 def _words(change: ChangeResult) -> str:
     if change.here and change.bundle != change.here:
         return f"“{change.here}” → “{change.bundle}”" if change.bundle else f"“{change.here}”"
+    from tribal_mcp.portability.conflicts import Reason  # noqa: PLC0415 - only for an import
+
     about = ", ".join(change.fields)
     if change.reason == Reason.SAME_TEXT:
         about = "the text of another memory"
@@ -95,21 +96,12 @@ class Progress:
     """A progress bar on a terminal, removed at the end; nothing elsewhere."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True)
-        self._bar = Bar(
-            BarColumn(bar_width=_BAR),
-            TextColumn("{task.description}", markup=False),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            auto_refresh=False,  # Chroma leaves no other thread a chance to draw
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task("Starting", total=100)
+        self._bar = _bar() if sys.stderr is not None and sys.stderr.isatty() else None
         self._drawn_at = 0.0
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        if self._bar:
+            self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -117,19 +109,40 @@ class Progress:
 
     def end(self) -> None:
         """Remove it from the terminal."""
-        self._bar.stop()
+        if self._bar:
+            self._bar.stop()
 
     def __call__(self, percent: float, message: str) -> None:
         """Show the progress, at most ten times a second."""
+        if not self._bar:
+            return
         draw = time.monotonic() - self._drawn_at > _DRAW_EVERY_S
         said = printable(message)  # it may name a file
-        self._bar.update(self._task, completed=percent, description=said, refresh=draw)
+        self._bar.update(self._bar.task_ids[0], completed=percent, description=said, refresh=draw)
         if draw:
             self._drawn_at = time.monotonic()
 
     def say(self, message: str) -> None:
         """Show a message next to the bar, at once."""
-        self._bar.update(self._task, description=message, refresh=True)
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], description=message, refresh=True)
+
+
+def _bar() -> "Bar":
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    bar = Bar(
+        BarColumn(bar_width=_BAR),
+        TextColumn("{task.description}", markup=False),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        auto_refresh=False,  # Chroma leaves no other thread a chance to draw
+    )
+    bar.add_task("Starting", total=100)
+    return bar
 
 
 @contextmanager

@@ -6,13 +6,10 @@ program uses what the other has downloaded.
 
 import hashlib
 import shutil
-import tarfile
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
-
-import httpx
 
 from tribal_mcp.errors import EmbedderError
 from tribal_mcp.files.atomic import fsync_file
@@ -28,7 +25,6 @@ _OTHER_FILES = (
 URL = "https://chroma-onnx-models.s3.amazonaws.com/all-MiniLM-L6-v2/onnx.tar.gz"
 SHA256 = "913d7300ceae3b2dbc2c50d1de4baacab4be7b9380491c27fab7418616a16ec3"
 """Of the archive: the checksum that Chroma requires, too."""
-_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 _BY_HAND = (
     f"Check the network and try again, or download {URL} elsewhere and install it from the file."
 )
@@ -65,6 +61,8 @@ def install(
     """
     if is_installed(folder) and archive is None:
         return False
+    import tarfile
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".download-") as name:
@@ -74,11 +72,6 @@ def install(
                     _download(file, on_bytes)
             _check(archive)
             _extract(archive, Path(name), folder)
-    except httpx.HTTPError as error:
-        why = str(error).splitlines()[0][:200].rstrip(".") if str(error) else type(error).__name__
-        raise EmbedderError(
-            f"The default embedding model (80 MB) can't be downloaded: {why}. {_BY_HAND}"
-        ) from error
     except (OSError, tarfile.TarError) as error:
         raise EmbedderError(
             f"The default embedding model can't be installed in {folder}: "
@@ -88,13 +81,22 @@ def install(
 
 
 def _download(file: BinaryIO, on_bytes: OnBytes) -> None:
-    with httpx.stream("GET", URL, timeout=_TIMEOUT, follow_redirects=True) as answer:
-        answer.raise_for_status()
-        total, done = int(answer.headers.get("Content-Length", 0)), 0
-        for data in answer.iter_bytes(1 << 20):
-            file.write(data)
-            done += len(data)
-            on_bytes(done, total)
+    import httpx
+
+    timeout = httpx.Timeout(60.0, connect=10.0)
+    try:
+        with httpx.stream("GET", URL, timeout=timeout, follow_redirects=True) as answer:
+            answer.raise_for_status()
+            total, done = int(answer.headers.get("Content-Length", 0)), 0
+            for data in answer.iter_bytes(1 << 20):
+                file.write(data)
+                done += len(data)
+                on_bytes(done, total)
+    except httpx.HTTPError as error:
+        why = str(error).splitlines()[0][:200].rstrip(".") if str(error) else type(error).__name__
+        raise EmbedderError(
+            f"The default embedding model (80 MB) can't be downloaded: {why}. {_BY_HAND}"
+        ) from error
 
 
 def _check(archive: Path) -> None:
@@ -109,6 +111,8 @@ def _check(archive: Path) -> None:
 
 def _extract(archive: Path, temporary: Path, folder: Path) -> None:
     """Extract the known files, the model last: it shows that the others are complete."""
+    import tarfile
+
     with tarfile.open(archive, "r:gz") as tar:
         for name in (*_OTHER_FILES, TOKENIZER_FILE, MODEL_FILE):
             member = tar.extractfile(f"onnx/{name}")

@@ -9,17 +9,19 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
-import numpy as np
-import numpy.typing as npt
 
 from tribal_mcp.embedding.base import BATCH, checked
 from tribal_mcp.embedding.model_files import MODEL_FILE, TOKENIZER_FILE, install
 from tribal_mcp.errors import EmbedderError
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.vectors import Vector
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 _MOST_TOKENS = 256
 _TOGETHER = 16
@@ -90,8 +92,10 @@ def load(folder: Path) -> Vectors:
     tokenizer.no_padding()
     takes = {given.name for given in session.get_inputs()}
 
-    def pooled(encoded: Sequence[Any]) -> npt.NDArray[np.float32]:
+    def pooled(encoded: Sequence[Any]) -> "npt.NDArray[np.float32]":
         """The vectors of texts, as rows."""
+        import numpy as np
+
         longest = max(len(one.ids) for one in encoded)
         ids = np.zeros((len(encoded), longest), np.int64)
         mask = np.zeros_like(ids)

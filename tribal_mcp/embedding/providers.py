@@ -6,18 +6,18 @@ A key comes from the provider's usual environment variable, and is never written
 import re
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tribal_mcp.config import Settings, foreign_variable
 from tribal_mcp.embedding.base import Embedder
-from tribal_mcp.embedding.http import Form, HttpEmbedder
 from tribal_mcp.embedding.model_files import default_folder, is_installed
-from tribal_mcp.embedding.onnx import OnnxEmbedder
-from tribal_mcp.embedding.sentence_transformers import SentenceTransformersEmbedder
 from tribal_mcp.errors import EmbedderError
 from tribal_mcp.portability.known_models import dimensions_of
 from tribal_mcp.portability.manifest import EmbeddingMetadata, same_model
 from tribal_mcp.stores.base import StoreState
+
+if TYPE_CHECKING:
+    from tribal_mcp.embedding.http import Form
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Provider:
     key: str = ""
     url: str = ""
     end: str = "/embeddings"
-    form: Form = "openai"
+    form: "Form" = "openai"
     more: dict[str, Any] = field(default_factory=dict)
     query_more: dict[str, Any] = field(default_factory=dict)
     local: bool = False
@@ -171,12 +171,18 @@ def _create(name: str, settings: Settings) -> Embedder:
         raise EmbedderError(f"{name} needs a key. Set {provider.key} to your key.")
     if name == "default":
         files = settings.embedding_files
+        from tribal_mcp.embedding.onnx import OnnxEmbedder
+
         return OnnxEmbedder(identity, files or default_folder(), downloads=files is None)
     if name == "sentence-transformers":
+        from tribal_mcp.embedding.sentence_transformers import SentenceTransformersEmbedder
+
         return SentenceTransformersEmbedder(identity, prefixes_of(model))
     more = dict(provider.more)
     if settings.embedding_dimensions and name in _CHOOSES_DIMENSIONS:
         more[_CHOOSES_DIMENSIONS[name]] = dimensions
+    from tribal_mcp.embedding.http import HttpEmbedder
+
     return HttpEmbedder(
         identity,
         url.rstrip("/") + provider.end.format(model=model),
@@ -213,6 +219,9 @@ def without_prefixes(embedder: Embedder) -> Embedder | None:
 
     None if it has no prefix for documents.
     """
+    from tribal_mcp.embedding.http import HttpEmbedder
+    from tribal_mcp.embedding.sentence_transformers import SentenceTransformersEmbedder
+
     if isinstance(embedder, HttpEmbedder | SentenceTransformersEmbedder) and embedder.prefixes[0]:
         return replace(embedder, prefixes=("", ""))
     return None

@@ -65,7 +65,7 @@ class ExportFilter(BaseModel):
             reversed.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
     tags: Annotated[list[str], BeforeValidator(lambda v: [] if v is None else v)] = Field(
         default_factory=list

@@ -10,7 +10,7 @@ MIB = 1024 * 1024
 class Limits(BaseModel):
     """Checked before memory is allocated; the setting of each is `TRIBAL_LIMIT_<NAME>`."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     file_bytes: int = Field(32 * 1024 * MIB, gt=0, description="a bundle file on disk")
     line_bytes: int = Field(16 * MIB, gt=0, description="one entry as JSON")
@@ -29,6 +29,6 @@ class Limits(BaseModel):
     nesting: int = Field(32, gt=0, description="levels of nested JSON in one entry")
 
 
-DEFAULT_LIMITS = Limits()
-NO_LIMITS = Limits(**dict.fromkeys(Limits.model_fields, sys.maxsize))
+DEFAULT_LIMITS = Limits.model_construct()
+NO_LIMITS = DEFAULT_LIMITS.model_copy(update=dict.fromkeys(Limits.model_fields, sys.maxsize))
 """For data that has already passed the limits."""

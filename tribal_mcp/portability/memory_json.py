@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-import numpy as np
 import orjson
 
 from tribal_mcp.errors import EntryError
@@ -188,6 +187,8 @@ def _check_links(entry: MemoryEntry, limits: Limits) -> None:
 def _embedding(value: Any, limits: Limits) -> Vector | None:  # noqa: ANN401 - any JSON value
     if value is None:
         return None
+    import numpy as np
+
     if type(value) is str:
         value = vector_from_base64(value)
     if type(value) in (list, np.ndarray) and len(value) > limits.dimensions:
@@ -206,6 +207,8 @@ def check_entry(entry: MemoryEntry) -> None:
     Raises:
         EntryError: a store or a bundle could not keep a value unchanged.
     """
+    import numpy as np
+
     values: dict[str, Any] = {
         "id": entry.id,
         "content": entry.content,

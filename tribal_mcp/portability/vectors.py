@@ -5,10 +5,8 @@ import struct
 import threading
 from collections.abc import Sequence
 from operator import countOf
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
-import numpy as np
-import numpy.typing as npt
 import orjson
 
 from tribal_mcp.errors import EntryError
@@ -28,7 +26,13 @@ class _PerThread(threading.local):
 
 _per_thread = _PerThread()
 
-Vector = npt.NDArray[np.float32]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Vector = npt.NDArray[np.float32]
+else:
+    Vector = Any  # many commands need no vector, and numpy takes long to import
 
 _SMALL = float(1 << 62)  # a larger number may have been an integer beyond 64 bits
 _LARGE_BYTES = 1 << 20  # a parser holds the memory that its longest text needed
@@ -36,6 +40,8 @@ _LARGE_BYTES = 1 << 20  # a parser holds the memory that its longest text needed
 
 def is_vector(value: object) -> TypeGuard[Vector]:
     """Whether this is a read-only float32 array, which was checked when it was created."""
+    import numpy as np
+
     return type(value) is np.ndarray and value.dtype == np.float32 and not value.flags.writeable
 
 
@@ -45,6 +51,8 @@ def as_vector(numbers: Any) -> Vector:  # noqa: ANN401 - anything numpy reads as
     Raises:
         EntryError: it is not a list of numbers in the range of float32.
     """
+    import numpy as np
+
     if isinstance(numbers, np.ndarray):
         if numbers.dtype.kind not in "fiu" or numbers.ndim != 1:
             raise EntryError(
@@ -58,11 +66,14 @@ def as_vector(numbers: Any) -> Vector:  # noqa: ANN401 - anything numpy reads as
     elif not isinstance(numbers, Sequence) or isinstance(numbers, str | bytes):
         raise EntryError(f"embedding is {kind_of(numbers)}, not a list of numbers or null")
     else:
+        number_types = {float, int, np.float32, np.float64}
         # Counting floats is the cheaper check, and enough for most vectors.
         if countOf(map(type, numbers), float) != len(numbers) and not (
-            set(map(type, numbers)) <= _NUMBERS
+            set(map(type, numbers)) <= number_types
         ):
-            position, bad = next((i, n) for i, n in enumerate(numbers) if type(n) not in _NUMBERS)
+            position, bad = next(
+                (i, n) for i, n in enumerate(numbers) if type(n) not in number_types
+            )
             raise EntryError(f"embedding[{position}] is {kind_of(bad)}, not a number")
         try:
             vector = pack_vector(numbers)
@@ -77,15 +88,14 @@ def as_vector(numbers: Any) -> Vector:  # noqa: ANN401 - anything numpy reads as
     return vector
 
 
-_NUMBERS = {float, int, np.float32, np.float64}
-
-
 def pack_vector(numbers: Sequence[float]) -> Vector:
     """The vector of numbers that have already passed `as_vector`.
 
     Raises:
         OverflowError: a number is out of range for float32.
     """
+    import numpy as np
+
     try:
         # Rounds as numpy does in a third of the time, and raises when float32 overflows.
         return np.frombuffer(struct.pack(f"{len(numbers)}f", *numbers), dtype=np.float32)
@@ -99,6 +109,8 @@ def read_numbers(text: bytes) -> Vector | None:
     None if only a strict parser can decide: the list is empty, has other values, or has a number
     out of range for float32.
     """
+    import numpy as np
+
     try:
         if (parser := _per_thread.parser) is not None:
             if len(text) > _LARGE_BYTES:
@@ -129,6 +141,8 @@ def vector_from_base64(text: str) -> Vector:
     Raises:
         EntryError: the text is not a result of `vector_to_base64` for finite numbers.
     """
+    import numpy as np
+
     try:
         data = base64.b64decode(text, validate=True)
         numbers = np.frombuffer(data, dtype="<f4")
@@ -155,11 +169,13 @@ def kind_of(value: object) -> str:
     return kinds.get(type(value), f"a {type(value).__name__}")
 
 
-def cosines(vector: Vector, others: Vector) -> npt.NDArray[np.float64]:
+def cosines(vector: Vector, others: Vector) -> "npt.NDArray[np.float64]":
     """The cosine of a vector with each row of `others`, shape (n, dimensions), in float64.
 
     A vector of zeros has no direction; its cosine with any vector is 0.
     """
+    import numpy as np
+
     one, many = vector.astype(np.float64), others.astype(np.float64)
     products = many @ one
     norms = np.sqrt(np.einsum("ij,ij->i", many, many)) * np.sqrt(one @ one)

@@ -12,7 +12,6 @@ import anyio.from_thread
 from tribal_mcp.config import Settings
 from tribal_mcp.errors import BundleError, PathNotAllowed, Stopped, TribalError, UsageError
 from tribal_mcp.files.age_keys import check_keys
-from tribal_mcp.files.bundle_folders import BundleFolders
 from tribal_mcp.files.encryption import (
     AGE,
     encrypted,
@@ -20,16 +19,17 @@ from tribal_mcp.files.encryption import (
     is_encrypted,
     plain,
 )
-from tribal_mcp.files.spool import Spool
 from tribal_mcp.next_steps import NextStep
-from tribal_mcp.portability.bundle.reader import BundleReader, OnProgress
 from tribal_mcp.portability.limits import Limits
-from tribal_mcp.stores.chroma.store import ChromaStore
 from tribal_mcp.stores.factory import Store, folder_of, store_of
 from tribal_mcp.text import memories
 
 if TYPE_CHECKING:
+    from tribal_mcp.files.bundle_folders import BundleFolders
     from tribal_mcp.files.directory import Draft
+    from tribal_mcp.files.spool import Spool
+    from tribal_mcp.portability.bundle.reader import OnProgress
+    from tribal_mcp.stores.chroma.store import ChromaStore
 
 Progress = Callable[[float, str], None]
 """Receives the progress in percent, and what is being done; in the event loop's thread only."""
@@ -48,7 +48,7 @@ class Watch:
         stop: says after each batch whether to stop there.
     """
 
-    on_progress: OnProgress | None = None
+    on_progress: "OnProgress | None" = None
     stop: Callable[[], bool] = lambda: False
 
     def report(self, done: int, total: int) -> None:
@@ -87,8 +87,10 @@ class Context:
     keep_open: bool = False
 
     @property
-    def bundle_folders(self) -> BundleFolders:
+    def bundle_folders(self) -> "BundleFolders":
         """Where bundles may be."""
+        from tribal_mcp.files.bundle_folders import BundleFolders  # noqa: PLC0415 - few need them
+
         if self.trusted:
             return BundleFolders.anywhere(self.settings.bundle_dir, self.plain)
         return BundleFolders(self.settings.allowed_dirs, self.settings.bundle_dir, self.plain)
@@ -117,15 +119,17 @@ class Context:
         return BytesIO(file.read(size))
 
     @property
-    def spool(self) -> Spool:
+    def spool(self) -> "Spool":
         """Where spool files are."""
+        from tribal_mcp.files.spool import Spool  # noqa: PLC0415 - few need it
+
         return Spool(self.settings.data_dir)
 
     def store(self) -> Store:
         """The store that the settings name."""
         return store_of(self.settings, self.waiting(), keep_open=self.keep_open)
 
-    def folder(self) -> ChromaStore:
+    def folder(self) -> "ChromaStore":
         """The same, for what only a folder can do.
 
         Raises:
@@ -195,7 +199,7 @@ class Context:
 
         return Watch(on_progress, self.stop)
 
-    def verifying(self, end: float, outcome: str) -> OnProgress:
+    def verifying(self, end: float, outcome: str) -> "OnProgress":
         """For the verification of a bundle, in a thread: receives (bytes read, bytes in all).
 
         Args:
@@ -229,6 +233,8 @@ def _is_bundle(file: BinaryIO, limits: Limits, memory_count: int | None) -> bool
     Raises:
         UsageError: it has many more memories than that.
     """
+    from tribal_mcp.portability.bundle.reader import BundleReader  # noqa: PLC0415 - few need it
+
     try:
         manifest = BundleReader(file, limits).manifest
     except BundleError:

@@ -15,7 +15,7 @@ from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.services.results import DETAILS, ReembedResult
 from tribal_mcp.stores.base import StoreState
-from tribal_mcp.text import counted, memories
+from tribal_mcp.text import memories
 
 EmbedderOf = Callable[[StoreState], Embedder | None]
 """The embedder for a store in that state; raises EmbedderError if the configured one fails."""
@@ -101,15 +101,6 @@ def other_model(embedder: Embedder, state: StoreState) -> Reason:
         f"is {embedder.identity}."
         + (f" To use the stored one, {settings_for(state.identity)}." if state.identity else ""),
         [CHANGE_MODEL],
-    )
-
-
-def without_vector(count: int) -> str:
-    """A sentence about memories that have no vector."""
-    return counted(
-        count,
-        "memory has no vector, so only keyword search finds it.",
-        "memories have no vector, so only keyword search finds them.",
     )
 
 

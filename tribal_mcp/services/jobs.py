@@ -2,26 +2,12 @@
 
 import os
 from collections.abc import Awaitable, Callable
+from importlib import import_module
 from typing import Any
 
 from tribal_mcp.errors import UsageError
 from tribal_mcp.files.failures import failure
 from tribal_mcp.services.context import Context
-from tribal_mcp.services.exporting.export_bundle import run_export
-from tribal_mcp.services.importing.import_bundle import run_import
-from tribal_mcp.services.maintenance.bundles import run_bundles
-from tribal_mcp.services.maintenance.check import run_check, run_rescue
-from tribal_mcp.services.maintenance.copy_store import run_copy
-from tribal_mcp.services.maintenance.discover import run_discover
-from tribal_mcp.services.maintenance.history import run_history
-from tribal_mcp.services.maintenance.reembed import run_reembed
-from tribal_mcp.services.maintenance.setup import run_setup
-from tribal_mcp.services.maintenance.stats import run_stats
-from tribal_mcp.services.maintenance.undo import run_undo
-from tribal_mcp.services.memories.forget import run_forget
-from tribal_mcp.services.memories.recall import run_list, run_recall
-from tribal_mcp.services.memories.remember import run_remember
-from tribal_mcp.services.memories.show import run_show
 from tribal_mcp.services.permissions import refuse_change
 from tribal_mcp.services.requests import (
     CheckRequest,
@@ -43,24 +29,36 @@ from tribal_mcp.services.results import Result
 
 Job = tuple[type[Request], Callable[[Context, Any], Awaitable[Result]]]
 
+
+def _from(module: str, function: str) -> Callable[[Context, Any], Awaitable[Result]]:
+    """A use case that is imported when it is called: a command loads only what it needs."""
+
+    async def job(context: Context, request: object) -> Result:
+        found = getattr(import_module(f"tribal_mcp.services.{module}"), function)
+        result: Result = await found(context, request)
+        return result
+
+    return job
+
+
 JOBS: dict[str, Job] = {
-    "export": (ExportRequest, run_export),
-    "import": (ImportRequest, run_import),
-    "undo": (UndoRequest, run_undo),
-    "history": (HistoryRequest, run_history),
-    "discover": (Request, run_discover),
-    "bundles": (Request, run_bundles),
-    "stats": (Request, run_stats),
-    "check": (CheckRequest, run_check),
-    "rescue": (ExportRequest, run_rescue),
-    "copy": (CopyRequest, run_copy),
-    "reembed": (ReembedRequest, run_reembed),
-    "setup": (SetupRequest, run_setup),
-    "remember": (RememberRequest, run_remember),
-    "recall": (RecallRequest, run_recall),
-    "list": (ListRequest, run_list),
-    "show": (ShowRequest, run_show),
-    "forget": (ForgetRequest, run_forget),
+    "export": (ExportRequest, _from("exporting.export_bundle", "run_export")),
+    "import": (ImportRequest, _from("importing.import_bundle", "run_import")),
+    "undo": (UndoRequest, _from("maintenance.undo", "run_undo")),
+    "history": (HistoryRequest, _from("maintenance.history", "run_history")),
+    "discover": (Request, _from("maintenance.discover", "run_discover")),
+    "bundles": (Request, _from("maintenance.bundles", "run_bundles")),
+    "stats": (Request, _from("maintenance.stats", "run_stats")),
+    "check": (CheckRequest, _from("maintenance.check", "run_check")),
+    "rescue": (ExportRequest, _from("maintenance.check", "run_rescue")),
+    "copy": (CopyRequest, _from("maintenance.copy_store", "run_copy")),
+    "reembed": (ReembedRequest, _from("maintenance.reembed", "run_reembed")),
+    "setup": (SetupRequest, _from("maintenance.setup", "run_setup")),
+    "remember": (RememberRequest, _from("memories.remember", "run_remember")),
+    "recall": (RecallRequest, _from("memories.recall", "run_recall")),
+    "list": (ListRequest, _from("memories.recall", "run_list")),
+    "show": (ShowRequest, _from("memories.show", "run_show")),
+    "forget": (ForgetRequest, _from("memories.forget", "run_forget")),
 }
 """The arguments of each use case, and the coroutine that carries it out."""
 

@@ -16,6 +16,15 @@ _UNDATED = {"date_from": EPOCH, "date_to": EPOCH + timedelta(microseconds=1)}
 """An imported memory whose date is not known has this date."""
 
 
+def without_vector(count: int) -> str:
+    """A sentence about memories that have no vector."""
+    return counted(
+        count,
+        "memory has no vector, so only keyword search finds it.",
+        "memories have no vector, so only keyword search finds them.",
+    )
+
+
 async def refuse_missing(store: Store, settings: Settings) -> None:
     """Refuse to go on without a store, which would give an empty result.
 

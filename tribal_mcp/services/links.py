@@ -7,9 +7,9 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress
+from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
-import numpy as np
 
 from tribal_mcp.portability.bundle.entries import Item
 from tribal_mcp.portability.memory import MemoryEntry
@@ -32,7 +32,12 @@ async def with_related(store: MemoryStore, ids: Sequence[str]) -> list[str]:
 LINKS_BATCH = 100
 """Entries processed together; each may have a thousand links."""
 
-Hashes = np.ndarray[tuple[int], np.dtype[np.int64]]
+if TYPE_CHECKING:
+    import numpy as np
+
+    Hashes = np.ndarray[tuple[int], np.dtype[np.int64]]
+else:
+    Hashes = Any
 
 
 class Links:
@@ -60,6 +65,8 @@ class Links:
             store: as it is after the import.
             batches: the same entries again, for the ids behind the hashes.
         """
+        import numpy as np
+
         ids, named, removed = map(sorted_hashes, (self._ids, self._named, self._removed))
         outside = named[~is_among(named, ids)]
         if not outside.size:
@@ -78,13 +85,17 @@ class Links:
 
 def sorted_hashes(hashes: "array[int]") -> Hashes:
     """The hashes, sorted in place to save memory."""
+    import numpy as np
+
     found = np.frombuffer(hashes, np.int64)
     found.sort()
     return found
 
 
-def is_among(hashes: Hashes, others: Hashes) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def is_among(hashes: Hashes, others: Hashes) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
     """Which of the hashes are among the others, which are sorted."""
+    import numpy as np
+
     if not others.size:
         return np.zeros(hashes.size, np.bool_)
     at = np.searchsorted(others, hashes)

@@ -39,7 +39,7 @@ SourceType = Literal["", "user_explicit", "auto_capture", "correction", "cross_i
 class Request(BaseModel):
     """No arguments. Unknown ones are refused, and null means not given."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     @model_validator(mode="before")
     @classmethod

@@ -5,7 +5,7 @@ One file, though long: it is the wire format of all results, and its description
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from tribal_mcp.next_steps import NextStep
@@ -14,7 +14,13 @@ DETAILS = 100
 """Errors that a summary lists; the rest is a count."""
 
 
-class Result(BaseModel):
+class _Deferred(BaseModel):
+    """A validator takes a millisecond to build, so each is built when it is first used."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
+class Result(_Deferred):
     """The base of all results.
 
     `next_steps` is for callers in Python and for the interfaces, which render it into
@@ -27,7 +33,7 @@ class Result(BaseModel):
         next_step: str
 
 
-class EmbeddingResult(BaseModel):
+class EmbeddingResult(_Deferred):
     """An embedding model."""
 
     model_name: str
@@ -97,7 +103,7 @@ class KeyResult(Result):
     next_step: str = Field("", description="what to do next")
 
 
-class ChangeResult(BaseModel):
+class ChangeResult(_Deferred):
     """What an import does with one entry, or with one tombstone."""
 
     id: str
@@ -111,7 +117,7 @@ class ChangeResult(BaseModel):
     )
 
 
-class ImportSummary(BaseModel):
+class ImportSummary(_Deferred):
     """An import, or what it would do in a dry run.
 
     Every entry of the bundle is in exactly one of `imported`, `skipped`, `overwritten` and
@@ -206,7 +212,7 @@ class UndoResult(Result):
     next_step: str = Field("", description="what to do next")
 
 
-class HistoryEntry(BaseModel):
+class HistoryEntry(_Deferred):
     """An operation that changed memories."""
 
     point: str = Field(description="its restore point")
@@ -232,7 +238,7 @@ class HistoryResult(Result):
     next_step: str = ""
 
 
-class FoundSource(BaseModel):
+class FoundSource(_Deferred):
     """Memories of another system on this machine."""
 
     system: str
@@ -252,7 +258,7 @@ class DiscoverResult(Result):
     next_step: str = ""
 
 
-class BundleFile(BaseModel):
+class BundleFile(_Deferred):
     """A bundle in an allowed folder."""
 
     path: str = Field(description="to name it in an import")
@@ -274,7 +280,7 @@ class BundlesResult(Result):
     next_step: str = ""
 
 
-class LastExport(BaseModel):
+class LastExport(_Deferred):
     """The latest export of a collection."""
 
     at: str = Field(description="its time, in UTC")
@@ -358,7 +364,7 @@ class StatsResult(Result):
     next_step: str
 
 
-class SettingResult(BaseModel):
+class SettingResult(_Deferred):
     """A setting in effect."""
 
     variable: str
@@ -376,7 +382,7 @@ class WhereResult(Result):
     next_step: str = ""
 
 
-class FolderProblem(BaseModel):
+class FolderProblem(_Deferred):
     """A problem of the store's folder."""
 
     kind: str
@@ -419,7 +425,7 @@ class RememberResult(Result):
     next_step: str = Field("", description="what to do next")
 
 
-class Hit(BaseModel):
+class Hit(_Deferred):
     """A memory that was found."""
 
     id: str

@@ -29,7 +29,7 @@ BATCH = 1000
 STEP = 500
 """Memories that a long operation reads and writes between two progress reports."""
 
-EVERYTHING = ExportFilter()
+EVERYTHING = ExportFilter.model_construct(tags=[])
 
 OnWait = Callable[[str], None]
 """Called with the reason while a store waits; an exception from it ends the waiting."""

@@ -3,19 +3,23 @@
 import hashlib
 import re
 from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr, ValidationError
 
 from tribal_mcp.config import Settings, foreign_variable, reasons
 from tribal_mcp.errors import UsageError
-from tribal_mcp.stores.base import OnWait
-from tribal_mcp.stores.chroma.lock import OWN_FOLDER
-from tribal_mcp.stores.chroma.store import ChromaStore
-from tribal_mcp.stores.chroma_server.http import ChromaServer
-from tribal_mcp.stores.chroma_server.store import ChromaServerStore
 
-Store = ChromaStore | ChromaServerStore
+if TYPE_CHECKING:
+    from tribal_mcp.stores.base import OnWait
+    from tribal_mcp.stores.chroma.store import ChromaStore
+    from tribal_mcp.stores.chroma_server.http import ChromaServer
+    from tribal_mcp.stores.chroma_server.store import ChromaServerStore
+
+    Store = ChromaStore | ChromaServerStore
+else:
+    Store = Any  # a folder needs no HTTP client
 
 _CLOUD_URL = "https://api.trychroma.com"
 _CLOUD_VARIABLES = ("CHROMA_API_KEY", "CHROMA_TENANT", "CHROMA_DATABASE")
@@ -23,7 +27,7 @@ _NAMES = {"chroma_url": "the URL", "data_dir": "the folder", "collection": "the 
 
 
 def store_of(
-    settings: Settings, on_wait: OnWait = lambda _why: None, *, keep_open: bool = False
+    settings: Settings, on_wait: "OnWait" = lambda _why: None, *, keep_open: bool = False
 ) -> Store:
     """The store that the settings name, not opened yet.
 
@@ -42,6 +46,9 @@ def store_of(
     server = server_of(settings)
     if server is None:
         return folder_of(settings, on_wait, keep_open=keep_open)
+    from tribal_mcp.stores.chroma.lock import OWN_FOLDER  # noqa: PLC0415 - `where` opens none
+    from tribal_mcp.stores.chroma_server.store import ChromaServerStore
+
     location = f"{server.url}/{server.tenant}/{server.database}/{settings.collection}"
     readable = re.sub(r"[^a-z0-9.]+", "-", server.url.partition("://")[2].lower())[:60]
     own = f"{readable}-{hashlib.sha256(location.encode()).hexdigest()[:12]}"
@@ -55,8 +62,8 @@ def store_of(
 
 
 def folder_of(
-    settings: Settings, on_wait: OnWait = lambda _why: None, *, keep_open: bool = False
-) -> ChromaStore:
+    settings: Settings, on_wait: "OnWait" = lambda _why: None, *, keep_open: bool = False
+) -> "ChromaStore":
     """The Chroma folder that the settings name, for what only a folder supports.
 
     Raises:
@@ -68,6 +75,8 @@ def folder_of(
             "folder can be checked, repaired or rescued. Do that where the server runs, or unset "
             "TRIBAL_CHROMA_URL to use a folder."
         )
+    from tribal_mcp.stores.chroma.store import ChromaStore  # noqa: PLC0415 - as above
+
     return ChromaStore(
         settings.data_dir,
         settings.collection,
@@ -79,7 +88,7 @@ def folder_of(
     )
 
 
-def server_of(settings: Settings) -> ChromaServer | None:
+def server_of(settings: Settings) -> "ChromaServer | None":
     """The Chroma server that the settings name; None if they name a folder.
 
     Raises:
@@ -87,6 +96,8 @@ def server_of(settings: Settings) -> ChromaServer | None:
     """
     if not settings.chroma_url:
         return None
+    from tribal_mcp.stores.chroma_server.http import ChromaServer
+
     if settings.chroma_url != "cloud":
         return ChromaServer(
             settings.chroma_url,

@@ -12,6 +12,7 @@ field by field.)
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import orjson
@@ -135,6 +136,14 @@ def named_models(records: Iterable[tuple[str, Any]]) -> dict[str, str]:
 def to_tombstone(deleted_at_us: int) -> Metadata:
     """The metadata of a tombstone's record, written now."""
     return {DELETED: deleted_at_us, STORED: now_us()}
+
+
+@cache
+def no_vector() -> Vector:
+    """The vector in the record of a memory without one, and of a tombstone."""
+    import numpy as np
+
+    return np.ones(1, dtype=np.float32)
 
 
 def now_us() -> int:

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import orjson
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from tribal_mcp.errors import TribalError, UsageError
 from tribal_mcp.files.atomic import (
@@ -71,6 +71,8 @@ class Point(BaseModel):
         model: the model of the saved vectors.
         identity: the model of the store's vectors before and after, if the operation changed it.
     """
+
+    model_config = ConfigDict(defer_build=True)
 
     id: str
     number: int = 0

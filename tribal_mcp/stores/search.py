@@ -8,10 +8,7 @@ store overrides what it can do faster. One test suite checks all of them.
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, Protocol, runtime_checkable
 
 from tribal_mcp.errors import UsageError
 from tribal_mcp.portability.filters import ExportFilter
@@ -187,16 +184,20 @@ class Nearest:
     def __init__(self, vector: Vector) -> None:
         self._vector = vector
         self._ids: list[str] = []
-        self._cosines: list[npt.NDArray[np.float64]] = []
+        self._cosines: list[Any] = []
 
     def look(self, vectors: dict[str, Vector]) -> None:
         """Add a batch of vectors, by id."""
+        import numpy as np
+
         if vectors:
             self._ids += vectors
             self._cosines.append(cosines(self._vector, np.stack(list(vectors.values()))))
 
     def best(self, count: int) -> list[tuple[str, float]]:
         """The ids of the nearest with their cosines; equal ones in the order they were added."""
+        import numpy as np
+
         if not self._ids:
             return []
         # The last bits depend on a vector's position in its batch, so equal vectors may differ.

@@ -9,9 +9,8 @@ import re
 from array import array
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import orjson
 
 from tribal_mcp.errors import BundleError, EntryError
@@ -21,6 +20,9 @@ from tribal_mcp.portability.limits import DEFAULT_LIMITS, Limits
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.memory_json import entry_fields, entry_from_dict
 from tribal_mcp.portability.vectors import as_vector
+
+if TYPE_CHECKING:
+    import numpy as np
 from tribal_mcp.text import counted
 
 
@@ -83,6 +85,8 @@ class HashedIds:
 
     def suspects(self) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
         """The hashes of possible duplicates. Sorts in place, so call it last."""
+        import numpy as np
+
         hashes = np.frombuffer(self.hashes, dtype=np.int64)
         hashes.sort()
         again = hashes[1:] == hashes[:-1]

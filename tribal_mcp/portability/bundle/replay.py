@@ -12,8 +12,6 @@ from io import BytesIO
 from struct import Struct
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from tribal_mcp.portability.bundle.entries import Item, RejectedEntry
 from tribal_mcp.portability.bundle.tombstones import Tombstone
 from tribal_mcp.portability.choices import MemorySource
@@ -153,6 +151,8 @@ def _packed(entry: MemoryEntry, data: Any) -> tuple[Any, ...]:  # noqa: ANN401 -
 
 
 def _unpacked(record: tuple[Any, ...]) -> MemoryEntry:
+    import numpy as np
+
     entry = object.__new__(MemoryEntry)  # the values have already been checked
     (
         entry.id, entry.content, vector, created, updated, source, entry.source_instance,

@@ -19,11 +19,12 @@ from tribal_mcp.portability.bundle.verification import Verified
 from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.services.context import Context
-from tribal_mcp.services.embedders import configured_model, without_vector
+from tribal_mcp.services.embedders import configured_model
 from tribal_mcp.services.importing.importer import Options, import_entries
 from tribal_mcp.services.importing.opening import NOT_IMPORTED, Opened, opened, pairs
 from tribal_mcp.services.importing.request_body import unwrapped
 from tribal_mcp.services.importing.sources import EntrySource, Scope
+from tribal_mcp.services.left_out import without_vector
 from tribal_mcp.services.permissions import refuse_change
 from tribal_mcp.services.requests import ImportRequest
 from tribal_mcp.services.results import ChangeResult, ImportResult

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from statistics import median
 
 import anyio.to_thread
-import numpy as np
 
 from tribal_mcp.embedding.base import Embedder
 from tribal_mcp.embedding.providers import without_prefixes
@@ -78,6 +77,8 @@ async def _median_cosine(embedder: Embedder, sample: Sequence[MemoryEntry]) -> f
 
 
 def _cosine(one: Vector | None, two: Vector) -> float:
+    import numpy as np
+
     assert one is not None  # noqa: S101 - the sample has vectors
     lengths = float(np.linalg.norm(one)) * float(np.linalg.norm(two))
     return float(np.dot(one, two)) / lengths if lengths and one.size == two.size else 0.0

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from tribal_mcp.portability.bundle.entries import Item
 from tribal_mcp.portability.memory import MemoryEntry, own_model, with_vector
 from tribal_mcp.portability.vectors import Vector
@@ -61,6 +59,8 @@ class NewVectors:
 
     @property
     def _placeholder(self) -> Vector:
+        import numpy as np
+
         vector = np.ones(self.work.embedder.identity.dimensions, dtype=np.float32)
         vector.flags.writeable = False
         return vector

@@ -9,8 +9,7 @@ from tribal_mcp.errors import StoreError
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.memory import is_ahead, read_date
 from tribal_mcp.services.context import Context
-from tribal_mcp.services.embedders import without_vector
-from tribal_mcp.services.left_out import describe_empty
+from tribal_mcp.services.left_out import describe_empty, without_vector
 from tribal_mcp.services.other_models import count_by_name, other_models_in
 from tribal_mcp.services.requests import Request
 from tribal_mcp.services.results import EmbeddingResult, LastExport, StatsResult

@@ -23,9 +23,8 @@ from tribal_mcp.services.embedders import (
     StoreEmbedder,
     embedder_for,
     fits,
-    without_vector,
 )
-from tribal_mcp.services.left_out import describe_empty, describe_undated
+from tribal_mcp.services.left_out import describe_empty, describe_undated, without_vector
 from tribal_mcp.services.memories.answer import fill, hit_of
 from tribal_mcp.services.memories.corrections import Chain, Corrections, chains_of
 from tribal_mcp.services.memories.search import Search

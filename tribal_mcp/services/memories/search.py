@@ -7,8 +7,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 
-import numpy as np
-
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.vectors import Vector, cosines
 from tribal_mcp.search.bm25 import KeywordSearch
@@ -86,6 +84,8 @@ class Search:
         return near, usual_cosine([known[i] for i in sample if i in known])
 
     async def _cosines(self, vector: Vector, ids: Sequence[str]) -> dict[str, float]:
+        import numpy as np
+
         entries = (await self.store.get_many(list(dict.fromkeys(ids)))).values()
         vectors = {e.id: e.embedding for e in entries if e.embedding is not None}
         if not vectors:

@@ -9,8 +9,6 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.stores.chroma.files.tables import DOCUMENT
 from tribal_mcp.stores.raw import RawCollection, RawRecord
@@ -197,6 +195,8 @@ class ApiFiles:
         vectors: bool = True,
     ) -> Iterator[list[RawRecord]]:
         """The records of those ids in that order, or all, in batches; missing ones are left out."""
+        import numpy as np
+
         wanted = self.ids(collection) if ids is None else ids
         include: Any = ["documents", "metadatas", *(["embeddings"] if vectors else [])]
         for start in range(0, len(wanted), batch_size):

@@ -8,15 +8,13 @@ from uuid import UUID
 
 from tribal_mcp.errors import StoreDamaged
 from tribal_mcp.stores.chroma.checksums import matches
-from tribal_mcp.stores.chroma.collection_swap import FILE as SWAP
 from tribal_mcp.stores.chroma.files.hnsw import FILES
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
 from tribal_mcp.stores.chroma.files.tables import NotRolledBack
 from tribal_mcp.stores.chroma.files.value_types import wrong_types
-from tribal_mcp.stores.chroma.folder import ChromaFolder
+from tribal_mcp.stores.chroma.folder import REBUILD, SWAP, ChromaFolder
 from tribal_mcp.stores.chroma.full_text import has_full_text
 from tribal_mcp.stores.chroma.migration import DATABASE
-from tribal_mcp.stores.chroma.proof import REBUILD
 from tribal_mcp.stores.errors import is_damage
 from tribal_mcp.stores.raw import RawCollection, UnknownLayout
 from tribal_mcp.stores.record import CHECKSUM, OURS, pending_name, tombstones_name

@@ -7,8 +7,6 @@ half written. A vector that does not match the checksum in the record of its id 
 import hashlib
 import struct
 
-import numpy as np
-
 from tribal_mcp.portability.vectors import Vector
 
 _PROJECTION_STEP = 1e-6
@@ -43,6 +41,8 @@ def matches(vector: Vector, expected: int, space: str) -> bool:
 
 
 def _projections(vector: Vector) -> tuple[int, int]:
+    import numpy as np
+
     values = vector.astype(np.float64)
     norm = np.linalg.norm(values)
     if not np.isfinite(norm) or norm == 0:

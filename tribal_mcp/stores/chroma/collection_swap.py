@@ -11,11 +11,9 @@ from collections.abc import Mapping, Sequence
 import orjson
 
 from tribal_mcp.files.atomic import remove_durably, write_atomically
-from tribal_mcp.stores.chroma.folder import ChromaFolder
+from tribal_mcp.stores.chroma.folder import SWAP, ChromaFolder
 from tribal_mcp.stores.record import pending_name
 from tribal_mcp.stores.restore_points import FOLDER, Point, RestorePoints
-
-FILE = "switch.json"
 
 
 def swap_collections(
@@ -33,13 +31,13 @@ def swap_collections(
                 names[raw.id] = form(new)
     folder.client()
     swap = {"names": names, "points": [point.model_dump() for point in points]}
-    write_atomically(folder.own / FILE, orjson.dumps(swap))
+    write_atomically(folder.own / SWAP, orjson.dumps(swap))
     finish_swap(folder)
 
 
 def finish_swap(folder: ChromaFolder) -> list[str]:
     """Complete a swap in progress; what was done, in sentences."""
-    path = folder.own / FILE
+    path = folder.own / SWAP
     if not path.exists():
         return []
     try:

@@ -37,7 +37,6 @@ from tribal_mcp.stores.chroma.migration import (
     open_client,
     try_conversion,
 )
-from tribal_mcp.stores.chroma.proof import REBUILD
 from tribal_mcp.stores.errors import REPAIR, explained
 from tribal_mcp.stores.raw import RawCollection, UnknownLayout
 from tribal_mcp.stores.record import OURS
@@ -46,6 +45,10 @@ if TYPE_CHECKING:
     from chromadb.api import ClientAPI
     from chromadb.api.models.Collection import Collection as ChromaCollection
 
+REBUILD = "rebuild"
+"""In our own folder: the vectors of an index while it is rebuilt, a folder for each segment."""
+SWAP = "switch.json"
+"""In our own folder: the swap of collections in progress."""
 FREE_BYTES = 32 * 1024 * 1024
 """Free space without which nothing is written."""
 _SPACE_FACTOR = 6
@@ -152,6 +155,16 @@ class ChromaFolder:
                 return S_ISREG(found.st_mode) and found.st_size > 0
             except FileNotFoundError:
                 return False
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether a killed writer may have left something to recover from."""
+        left = self.own / REBUILD, self.own / SWAP
+        return (
+            self.lock.writer() is not None
+            or self.journal.exists()
+            or any(path.exists() for path in left)
+        )
 
     def begin_session(self) -> None:
         """Called at the start of a session."""

@@ -6,8 +6,6 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import Any
 
-from pydantic_settings import BaseSettings
-
 _lock = Lock()
 
 
@@ -33,6 +31,8 @@ def _forget_file() -> None:
 @contextmanager
 def _without_file() -> Iterator[None]:
     """No settings class reads a file within the block."""
+    from pydantic_settings import BaseSettings
+
     original = BaseSettings.__init__
 
     def init(self: BaseSettings, *args: Any, **values: Any) -> None:  # noqa: ANN401

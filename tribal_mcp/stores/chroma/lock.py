@@ -5,7 +5,6 @@ when its holder dies. The marker tells those who wait which process has it. If a
 lock and still finds a marker, that marker is stale: its writer was killed while writing.
 """
 
-import ctypes
 import errno
 import fcntl
 import json
@@ -40,6 +39,8 @@ def boot_id() -> str:
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     if sys.platform == "darwin":
+        import ctypes  # noqa: PLC0415 - on no other system
+
         found = ctypes.create_string_buffer(64)
         size = ctypes.c_size_t(len(found))
         if not ctypes.CDLL(None).sysctlbyname(

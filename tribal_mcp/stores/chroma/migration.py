@@ -17,8 +17,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from tribal_mcp.errors import NoSpace, StoreDamaged, StoreError
 from tribal_mcp.files.atomic import fsync_directory, fsync_path
 from tribal_mcp.stores.chroma.api_reader import ApiFiles
@@ -160,6 +158,8 @@ def _vectors_of(copy: PrivateCopy) -> dict[str, list[str]] | None:
 
 
 def _write_to_each(copy: PrivateCopy) -> None:
+    import numpy as np
+
     client = copy.client()
     with ChromaFiles(copy.path) as files:
         found = files.collections()

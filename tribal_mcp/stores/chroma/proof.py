@@ -20,7 +20,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import orjson
 
 from tribal_mcp.errors import StoreDamaged
@@ -32,6 +31,7 @@ from tribal_mcp.stores.chroma.files.index_backup import IndexBackup
 from tribal_mcp.stores.chroma.files.log import ADD, DELETE
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
 from tribal_mcp.stores.chroma.files.tables import placeholders
+from tribal_mcp.stores.chroma.folder import REBUILD
 from tribal_mcp.stores.chroma.lock import OWN_FOLDER
 from tribal_mcp.stores.errors import is_damage
 from tribal_mcp.stores.raw import RawCollection
@@ -47,14 +47,12 @@ _LOG = """
 """
 
 
-REBUILD = "rebuild"
-"""The directory for the vectors of an index while it is rebuilt."""
-
-
 class SavedVectors:
     """The vectors that were copied before the index was set aside."""
 
     def __init__(self, place: Path) -> None:
+        import numpy as np
+
         ids: list[str] = orjson.loads((place / "ids.json").read_bytes())
         self.places = {memory_id: n for n, memory_id in enumerate(ids)}
         self._vectors: np.ndarray[tuple[int, int], np.dtype[np.float32]] = (
@@ -166,6 +164,8 @@ class ProvenVectors:
         Raises:
             sqlite3.DatabaseError: the records can't be read.
         """
+        import numpy as np
+
         if self._constant:
             return dict.fromkeys(ids, np.ones(1, np.float32))
         rows = self._rows(ids)
@@ -198,6 +198,8 @@ class ProvenVectors:
         }
 
     def _logged(self, rows: Mapping[str, _Row]) -> dict[str, Vector]:
+        import numpy as np
+
         wanted: dict[int, str] = {}
         for record_id, row in rows.items():
             added = self._adds.get(record_id)

@@ -13,8 +13,6 @@ from contextlib import closing, suppress
 from pathlib import Path
 from uuid import uuid4
 
-import numpy as np
-
 from tribal_mcp.errors import NoSpace, StoreDamaged
 from tribal_mcp.stores.chroma.files.hnsw import stored_vectors
 from tribal_mcp.stores.chroma.files.pages import rebuild_database
@@ -181,6 +179,8 @@ def _metric(raw: RawCollection, segment: Path) -> str:
     Of cosine, l2 and ip only the first stores vectors divided by their norms; the other two are
     read in the same way.
     """
+    import numpy as np
+
     found = stored_vectors(segment, _SAMPLE)
     if raw.legacy_space or OURS in raw.metadata or found is None:
         return raw.legacy_space or "l2"

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import orjson
 
 from tribal_mcp.errors import StoreDamaged, StoreError
@@ -25,13 +24,12 @@ from tribal_mcp.files.atomic import (
 )
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.stores.base import BATCH, Change, OnWait
-from tribal_mcp.stores.chroma.collection_swap import FILE as SWAP
 from tribal_mcp.stores.chroma.collection_swap import finish_swap
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles, log_only
-from tribal_mcp.stores.chroma.folder import ChromaFolder
+from tribal_mcp.stores.chroma.folder import REBUILD, ChromaFolder
 from tribal_mcp.stores.chroma.journal import Batch
 from tribal_mcp.stores.chroma.lock import OWN_FOLDER
-from tribal_mcp.stores.chroma.proof import REBUILD, ProvenVectors, SavedVectors
+from tribal_mcp.stores.chroma.proof import ProvenVectors, SavedVectors
 from tribal_mcp.stores.chroma.write import apply_batch, check_embedding_function, is_writable
 from tribal_mcp.stores.errors import RESCUE, explained
 from tribal_mcp.stores.raw import RawCollection
@@ -57,10 +55,9 @@ def recover(folder: ChromaFolder, on_wait: OnWait = lambda _: None) -> None:
         NoSpace: there is too little free space.
         StoreDamaged: the recovery failed; nothing was discarded.
     """
-    writer = folder.lock.writer()
-    in_progress = any(path.exists() for path in (folder.own / REBUILD, folder.own / SWAP))
-    if writer is None and not in_progress and not folder.journal.exists():
+    if not folder.is_interrupted:
         return
+    writer = folder.lock.writer()
     if folder.exists and folder.needs_conversion():
         return  # this program has never written to it, for that converts it
     power_cut = writer is not None and writer.before_restart
@@ -272,6 +269,8 @@ def _keep_without_vector(
 
 
 def _compare(files: ChromaFiles, raw: RawCollection, saved: SavedVectors) -> None:
+    import numpy as np
+
     exact = raw.space != "cosine"  # Chroma stores those divided by their norms
     ids = [i for i in files.ids(raw) if i in saved.places]
     for start in range(0, len(ids), BATCH):

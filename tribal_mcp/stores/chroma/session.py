@@ -19,7 +19,6 @@ import anyio.to_thread
 from tribal_mcp.errors import StoreLocked
 from tribal_mcp.stores.chroma.folder import ChromaFolder
 from tribal_mcp.stores.chroma.loading import load_chroma
-from tribal_mcp.stores.chroma.recovery import recover
 from tribal_mcp.stores.errors import explained
 
 T = TypeVar("T")
@@ -102,7 +101,13 @@ class Sessions:
         session.locked = True
         await in_thread(session.folder, session.folder.begin_session)
         if recovering:
-            await in_thread(session.folder, partial(recover, session.folder, self._report))
+            await in_thread(session.folder, partial(self._recover, session.folder))
+
+    def _recover(self, folder: ChromaFolder) -> None:
+        if folder.is_interrupted:
+            from tribal_mcp.stores.chroma.recovery import recover  # noqa: PLC0415 - rarely needed
+
+            recover(folder, self._report)
 
     def _report(self, sentence: str) -> None:
         if self.on_wait is not None:

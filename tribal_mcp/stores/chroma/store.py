@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from tribal_mcp.config import check_collection_name
 from tribal_mcp.errors import StoreDamaged, StoreError, StoreLocked, UsageError
@@ -30,23 +30,21 @@ from tribal_mcp.stores.base import (
     check_change,
     check_identity,
 )
-from tribal_mcp.stores.chroma.check import Problem, check
-from tribal_mcp.stores.chroma.collection_swap import FILE as SWAP
-from tribal_mcp.stores.chroma.collection_swap import drop_collection, swap_collections
 from tribal_mcp.stores.chroma.contents import Contents
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
 from tribal_mcp.stores.chroma.files.tables import DOCUMENT
-from tribal_mcp.stores.chroma.folder import ChromaFolder
+from tribal_mcp.stores.chroma.folder import SWAP, ChromaFolder
 from tribal_mcp.stores.chroma.journal import Batch
-from tribal_mcp.stores.chroma.repair import repair
-from tribal_mcp.stores.chroma.rescue import Part, Rescue
-from tribal_mcp.stores.chroma.salvage import SalvagedFiles
 from tribal_mcp.stores.chroma.session import Sessions, in_thread, session_on
 from tribal_mcp.stores.chroma.write import apply_batch, writable_collection
 from tribal_mcp.stores.errors import CHECK
 from tribal_mcp.stores.record import IDENTITY, pending_name, recorded
-from tribal_mcp.stores.restore_points import Point
 from tribal_mcp.stores.search import Tally, check_dimensions
+
+if TYPE_CHECKING:
+    from tribal_mcp.stores.chroma.check import Problem
+    from tribal_mcp.stores.chroma.rescue import Rescue
+    from tribal_mcp.stores.restore_points import Point
 
 T = TypeVar("T")
 
@@ -354,24 +352,30 @@ class ChromaStore:
         found = await self._read(lambda contents: contents.names)
         return sorted({match[1] for match in map(ours.fullmatch, found) if match})
 
-    async def replace_by(self, other: Self, keep_as: str, points: Sequence[Point]) -> None:
+    async def replace_by(self, other: Self, keep_as: str, points: "Sequence[Point]") -> None:
         """Replace the memories by those of another collection, and keep them under that name.
 
         The restore points are saved in the same step.
         """
+        from tribal_mcp.stores.chroma.collection_swap import swap_collections  # noqa: PLC0415 - rare
+
         names = self._name, other.name, keep_as
         await self._write(partial(swap_collections, self._folder, *names, points))
 
     async def drop(self) -> None:
         """Delete the collection itself; its memories leave no tombstones."""
+        from tribal_mcp.stores.chroma.collection_swap import drop_collection  # noqa: PLC0415 - rare
+
         await self._write(partial(drop_collection, self._folder, self._name))
 
     async def _maintain(self, work: Callable[[], T]) -> T:
         async with self._sessions.locked(when=self._folder.exists, recovering=False):
             return await in_thread(self._folder, work)
 
-    async def check(self) -> list[Problem]:
+    async def check(self) -> "list[Problem]":
         """What is lost, left over or inconsistent. Changes nothing."""
+        from tribal_mcp.stores.chroma.check import check  # noqa: PLC0415 - rare
+
         return await self._maintain(partial(check, self._folder, self._name))
 
     async def repair(self) -> list[str]:
@@ -380,14 +384,18 @@ class ChromaStore:
         Raises:
             StoreDamaged: the database itself is damaged.
         """
+        from tribal_mcp.stores.chroma.repair import repair  # noqa: PLC0415 - rare
+
         return await self._maintain(partial(repair, self._folder, self._name))
 
-    async def rescue(self, use: Callable[[Rescue], T]) -> T:
+    async def rescue(self, use: "Callable[[Rescue], T]") -> T:
         """Use what can still be read of the folder, without Chroma and without any change.
 
         Raises:
             StoreDamaged: the database can't be opened at all.
         """
+        from tribal_mcp.stores.chroma.rescue import Part, Rescue  # noqa: PLC0415 - rare
+        from tribal_mcp.stores.chroma.salvage import SalvagedFiles  # noqa: PLC0415 - rare
 
         def reading() -> T:
             with ExitStack() as stack:

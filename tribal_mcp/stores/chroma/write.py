@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tribal_mcp.errors import StoreError
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.vectors import Vector
@@ -22,6 +20,7 @@ from tribal_mcp.stores.raw import HARMLESS_EMBEDDERS, RawCollection, UnknownLayo
 from tribal_mcp.stores.record import (
     CHECKSUM,
     OURS,
+    no_vector,
     pending_name,
     to_metadata,
     to_tombstone,
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
 
 HNSW: "CreateCollectionConfiguration" = {"hnsw": {"space": "l2"}}
 """Under l2 a vector comes back bit by bit; under cosine it does not."""
-
-_NO_VECTOR = np.ones(1, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +48,7 @@ class _Records:
     def of(cls, entries: Sequence[MemoryEntry]) -> "_Records":
         return cls(
             [e.id for e in entries],
-            [_NO_VECTOR if e.embedding is None else e.embedding for e in entries],
+            [no_vector() if e.embedding is None else e.embedding for e in entries],
             [to_metadata(e) for e in entries],
             [e.content for e in entries],
         )
@@ -81,7 +78,7 @@ def apply_batch(folder: ChromaFolder, batch: Batch) -> None:
         name: _Records.of([e for e in change.entries if e.embedding is not None]),
         pending_name(name): _Records.of([e for e in change.entries if e.embedding is None]),
         tombstones_name(name): _Records(
-            list(change.forget), [_NO_VECTOR] * len(tombstones), tombstones
+            list(change.forget), [no_vector()] * len(tombstones), tombstones
         ),
     }
     touched = change.ids

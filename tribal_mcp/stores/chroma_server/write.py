@@ -14,16 +14,13 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from tribal_mcp.errors import StoreError
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.stores.base import Change
 from tribal_mcp.stores.chroma_server.api import NewRecords
 from tribal_mcp.stores.chroma_server.collections import Part, StoreCollections
-from tribal_mcp.stores.record import FIELDS, to_metadata, to_tombstone
+from tribal_mcp.stores.record import FIELDS, no_vector, to_metadata, to_tombstone
 
-_NO_VECTOR = np.ones(1, dtype=np.float32)
 _NO_FIELDS: dict[str, None] = dict.fromkeys(FIELDS)
 _ATTEMPTS = 10
 
@@ -54,7 +51,7 @@ def _write_then_remove(collections: StoreCollections, change: Change) -> bool:
         Part.MAIN: _new_records(collections, Part.MAIN, with_vector),
         Part.PENDING: _new_records(collections, Part.PENDING, without),
         Part.TOMBSTONES: NewRecords(
-            list(change.forget), [_NO_VECTOR] * len(tombstones), tombstones
+            list(change.forget), [no_vector()] * len(tombstones), tombstones
         ),
     }
     if with_vector:
@@ -82,7 +79,7 @@ def _new_records(
     old_keys = collections.api.keys(collection, ids) if collection and ids else {}
     return NewRecords(
         ids,
-        [_NO_VECTOR if e.embedding is None else e.embedding for e in entries],
+        [no_vector() if e.embedding is None else e.embedding for e in entries],
         [
             {
                 **dict.fromkeys(old_keys.get(e.id, ())),

@@ -11,10 +11,7 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tribal_mcp.errors import StoreDamaged
 from tribal_mcp.portability.vectors import Vector
@@ -29,9 +26,14 @@ _DELETED_BYTE = 2
 _MAPPED_BYTES = 4 * 1024 * 1024
 _DONT_NEED = getattr(mmap, "MADV_DONTNEED", None)  # not on every platform
 Stamps = list[list[int] | None]
-Places = npt.NDArray[np.int64]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
-_NONE = Labels(list)
+    Places = npt.NDArray[np.int64]
+else:
+    Places = Any
+
 _ROUNDING = 2.4e-7
 """Of one addition in float32, for the vector's length and for the product."""
 _LEAST_SQUARE, _GREATEST_SQUARE = 1e-20, 1e20
@@ -52,7 +54,7 @@ def stamps(segment: Path) -> Stamps:
 def stored_vectors(segment: Path, most: int) -> Vector | None:
     """The first vectors in the index as they are stored; None if the index can't be read."""
     try:
-        index = HnswFiles(segment, normalized=False, labels=_NONE)
+        index = HnswFiles(segment, normalized=False, labels=Labels(list))
     except StoreDamaged:
         return None
     try:
@@ -70,9 +72,9 @@ class _Directions(NamedTuple):
         extreme: the places of vectors that are too short or too long for float32.
     """
 
-    scale: npt.NDArray[np.float32]
-    unknown: npt.NDArray[np.bool_]
-    extreme: npt.NDArray[np.intp]
+    scale: "npt.NDArray[np.float32]"
+    unknown: "npt.NDArray[np.bool_]"
+    extreme: "npt.NDArray[np.intp]"
 
 
 class _Names(NamedTuple):
@@ -107,7 +109,7 @@ class HnswFiles:
         self._folder = folder
         self._normalized = normalized
         self._stamps = stamps(folder)
-        self._labels = labels or _NONE
+        self._labels = labels or Labels(list)
         self._map: mmap.mmap | None = None
         self._bytes = 0
         self._directions: _Directions | None = None
@@ -119,6 +121,8 @@ class HnswFiles:
                 raise StoreDamaged(f"The index files can't be read: {error.strerror}.") from error
 
     def _open(self) -> None:
+        import numpy as np
+
         header = (self._folder / "header.bin").read_bytes()
         if len(header) != _HEADER.size:
             raise StoreDamaged(f"header.bin has {len(header)} bytes, not {_HEADER.size}.")
@@ -166,7 +170,7 @@ class HnswFiles:
 
     def close(self) -> None:
         """Close the files."""
-        self._labels = _NONE
+        self._labels = Labels(list)
         self._directions = self._names = None
         if self._map is not None:
             del self._vectors
@@ -194,6 +198,8 @@ class HnswFiles:
         return self._places_of(self._labels.of(ids))
 
     def _places_of(self, labels: Places) -> Places:
+        import numpy as np
+
         if self._map is None:
             return np.full(labels.size, -1)
         at = np.minimum(np.searchsorted(self._sorted, labels), self._sorted.size - 1)
@@ -207,6 +213,8 @@ class HnswFiles:
         return names.of(names.by_place[places].tolist())
 
     def _with_names(self) -> "_Names":
+        import numpy as np
+
         if self._names is None:
             texts, ends, end = [b""], [np.zeros(1, np.int64)], 0
             labels = [np.empty(0, np.int64)]
@@ -223,7 +231,7 @@ class HnswFiles:
             self._names = _Names(b"".join(texts), np.concatenate(ends), by_place)
         return self._names
 
-    def near(self, direction: Vector) -> tuple[npt.NDArray[np.float32], float]:
+    def near(self, direction: Vector) -> "tuple[npt.NDArray[np.float32], float]":
         """About how near each vector in the file is to a direction, and the largest error of that.
 
         The product of the mapped file with the direction: nothing is copied.
@@ -235,6 +243,8 @@ class HnswFiles:
             The cosine by place, -2 where there is no vector of an id, and infinity where float32
             does not suffice to compute it.
         """
+        import numpy as np
+
         if self._map is None or direction.size != self._vectors.shape[1]:
             return np.empty(0, np.float32), 0.0
         with np.errstate(over="ignore", invalid="ignore"):
@@ -299,10 +309,14 @@ class HnswFiles:
 
     def as_stored(self, most: int) -> Vector | None:
         """The first vectors in the file, of shape (vectors, dimensions), whatever their labels."""
+        import numpy as np
+
         return None if self._map is None else np.array(self._vectors[:most])
 
     def all_vectors(self) -> Iterator[Vector]:
         """Every vector in the file, copied, whatever its label, deleted ones included."""
+        import numpy as np
+
         if self._map is not None:
             for place in range(len(self._map) // self._size):
                 start = place * self._size + self._data_offset

@@ -13,11 +13,12 @@ from contextlib import suppress
 from functools import partial
 from io import BytesIO
 from itertools import islice
-from typing import Any, BinaryIO, Self
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from tribal_mcp.errors import StoreDamaged
+
+if TYPE_CHECKING:
+    import numpy as np
 
 LABELS = "index_metadata.pickle"
 
@@ -51,6 +52,8 @@ class Labels:
     """
 
     def __init__(self, parts: Callable[[], Iterable[Pairs]]) -> None:
+        import numpy as np
+
         self.parts = parts
         keys, labels = [_keys(())], [np.empty(0, np.int64)]
         for part in parts():
@@ -107,8 +110,10 @@ class Labels:
         for part in self.parts():
             yield from part
 
-    def of(self, ids: Collection[str]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    def of(self, ids: Collection[str]) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
         """The labels of those ids, -1 for an unknown id."""
+        import numpy as np
+
         if not self._keys.size:
             return np.full(len(ids), -1)
         keys = _keys(ids)
@@ -118,6 +123,8 @@ class Labels:
 
 def _keys(ids: Collection[str]) -> Any:  # noqa: ANN401 - an array of 16 bytes each
     """128 bits of each id, from hashes that nobody can predict."""
+    import numpy as np
+
     first = np.fromiter(map(hash, ids), np.int64, len(ids))
     second = np.fromiter((hash(i + "\0") for i in ids), np.int64, len(ids))
     return np.column_stack((first, second)).view("S16").ravel()

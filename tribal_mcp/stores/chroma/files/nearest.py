@@ -5,15 +5,16 @@ and enough candidates are taken for the result to be the same as if all had been
 """
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, NamedTuple
 
 from tribal_mcp.portability.vectors import Vector, cosines
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
 from tribal_mcp.stores.raw import RawCollection
 from tribal_mcp.stores.search import Nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 _FEW, _MANY = 3, 30
 """Candidates for each memory that is asked for. If the filter leaves too few of many, the ids that
@@ -51,6 +52,8 @@ class _Candidates:
         vector: Vector,
         without: Collection[str],
     ) -> None:
+        import numpy as np
+
         exact = vector.astype(np.float64)
         direction = (exact / (np.linalg.norm(exact) or 1)).astype(np.float32)
         index = files.index(collection)
@@ -71,8 +74,10 @@ class _Candidates:
         self._nearness[:] = _HIDDEN
         self._nearness[places] = kept
 
-    def _places(self, ids: Sequence[str]) -> npt.NDArray[np.int64]:
+    def _places(self, ids: Sequence[str]) -> "npt.NDArray[np.int64]":
         """The places of those ids that have a vector which is not left out."""
+        import numpy as np
+
         found = self._index.places(ids)
         if self._logged:
             numbers = {i: n for n, i in enumerate(self._logged, self._of_files)}
@@ -81,6 +86,8 @@ class _Candidates:
 
     def best(self, most: int) -> tuple[list[str], int]:
         """The ids of the `most` nearest and of those that may be as near; how many are left out."""
+        import numpy as np
+
         there = self._nearness > _HIDDEN
         sure = self._nearness[there & (self._nearness < np.inf)]
         least = np.float32(_HIDDEN)
@@ -128,7 +135,7 @@ def nearest(
     return _ranked(files, collection, vector, _rows(files, collection, ids, Which()), count)
 
 
-def _hide(nearness: npt.NDArray[np.float32], places: npt.NDArray[np.int64]) -> None:
+def _hide(nearness: "npt.NDArray[np.float32]", places: "npt.NDArray[np.int64]") -> None:
     nearness[places[places >= 0]] = _HIDDEN
 
 

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
-import numpy as np
-
 from tribal_mcp.errors import StoreDamaged
 from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.stores.chroma.checksums import matches
@@ -125,6 +123,8 @@ class ChromaFiles(ChromaTables):
 
     def vectors(self, collection: RawCollection, ids: Sequence[str]) -> dict[str, Vector]:
         """The vectors of those ids that can be found, each float32 of shape (dimension,)."""
+        import numpy as np
+
         index = self.index(collection)
         in_log = {s: i for i in ids if (s := index.in_log.get(i)) is not None}
         found = index.files.read([i for i in ids if i not in index.in_log])
@@ -139,6 +139,8 @@ class ChromaFiles(ChromaTables):
 
     def logged(self, collection: RawCollection) -> tuple[list[str], Vector]:
         """The ids whose vectors are in the log only; the vectors, of shape (ids, dimensions)."""
+        import numpy as np
+
         index = self.index(collection)
         if index.logged is not None:
             return index.logged
@@ -221,6 +223,8 @@ class ChromaFiles(ChromaTables):
 
     def _logged(self, wanted: dict[int, str]) -> dict[str, Vector]:
         """The vectors of those entries of the log, by id."""
+        import numpy as np
+
         return {
             wanted[seq_id]: np.frombuffer(blob, dtype="<f4")
             for seq_id, blob in self.sql.execute(
@@ -337,4 +341,6 @@ class ChromaFiles(ChromaTables):
 
 def _same(vector: Vector, logged: Vector) -> bool:
     """Whether the index has the vector of the log; under cosine it has it with small errors."""
+    import numpy as np
+
     return vector.size == logged.size and np.allclose(vector, logged, rtol=1e-5, atol=1e-7)

@@ -1,0 +1,73 @@
+"""What a command imports before its work: most of the time that a short command takes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.examples import memories
+from tests.support.mcp_client import write_bundle
+from tribal_mcp.cli.main import app
+
+SLOW_TO_IMPORT = {
+    "chromadb", "httpx", "ijson", "markdown_it", "mcp", "numpy", "onnxruntime", "pydantic_settings",
+    "rich", "starlette", "tokenizers", "yaml",
+}  # fmt: skip
+PROGRAM = """
+import sys
+from tribal_mcp.cli.main import main
+try:
+    main()
+finally:
+    print("\\nimported", *sys.modules)
+"""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("start")
+    write_bundle(folder / "some.json", memories(3))
+    imported(folder, "import", str(folder / "some.json"))
+    return folder
+
+
+def imported(folder: Path, *arguments: str) -> set[str]:
+    """The modules that a command has imported when it ends."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        env={**os.environ, "TRIBAL_DATA_DIR": str(folder / "store")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.rpartition("\nimported ")[2].split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needed"),
+    [
+        (("where",), set()),
+        (("stats",), set()),
+        (("list",), set()),
+        (("recall", "memory"), set()),
+        (("history",), set()),
+        (("show", "memory-1"), {"numpy"}),
+        (("export", "out.json"), {"numpy"}),
+        (("import", "some.json", "--dry-run"), {"numpy", "ijson"}),
+    ],
+    ids=lambda value: value[0] if type(value) is tuple else "",
+)
+def test_a_command_imports_only_what_it_needs_of_what_is_slow_to_import(
+    store: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], needed: set[str]
+) -> None:
+    monkeypatch.chdir(store)
+    assert imported(store, *arguments) & SLOW_TO_IMPORT == needed
+
+
+def test_a_help_page_does_not_import_the_use_cases(store: Path) -> None:
+    for command in ("--help", *(f"{name} --help" for name in list(app.commands)[:2])):
+        found = imported(store, *command.split())
+        assert not [name for name in found if name.startswith("tribal_mcp.services")]
+        assert "pydantic" not in found
