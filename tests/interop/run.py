@@ -114,9 +114,7 @@ def _unpacked(folder: Path, package: str) -> Path:
 def _interpreter(version: str) -> str:
     """Another Python that is installed here."""
     root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    found = shutil.which(f"python{version}") or next(
-        map(str, root.glob(f"{version}.*/bin/python3")), ""
-    )
+    found = next(map(str, root.glob(f"{version}.*/bin/python3")), shutil.which(f"python{version}"))
     return found or sys.exit(f"Python {version} is needed, and is not installed.")
 
 
