@@ -6,7 +6,8 @@ spaces are searched by pairs of characters.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
@@ -89,18 +90,52 @@ class Keyword:
         found = 0.0
         for form in self.forms:  # a loop: this is called for every keyword and text
             if form.root in text:
-                found += self._count(form, text)
+                found += self._count(form, text, _comparer(form, self.language, text))
         return found
+
+    def count_in_word(self, word: str, languages: Sequence[str]) -> list[float]:
+        """How often a word of a text has it, if the text is in each of the languages."""
+        asked: list[str] = []
+        found = self._in_language(word, languages[0] if languages else "", asked)
+        if not asked or self.language:
+            return [found] * len(languages)
+        return [self._in_language(word, language, asked) for language in languages]
+
+    def _in_language(self, word: str, language: str, asked: list[str]) -> float:
+        """How often a word of a text in a language has it.
+
+        Args:
+            word: the word.
+            language: the language.
+            asked: receives the inflections for which the language mattered.
+        """
+        found = 0.0
+        for form in self.forms:
+            if form.root not in word:
+                continue
+            same = _comparer(form, self.language or language, "")
+
+            def noting(there: str, same: Callable[[str], bool] = same) -> bool:
+                asked.append(there)
+                return same(there)
+
+            found += self._count(form, word, noting)
+        return found
+
+    def halves(self) -> tuple[str, ...]:
+        """Parts of which one is left whatever the typo; none if the word is too short for one."""
+        word = self.word
+        if len(word) < _LONG or not word.isalpha() or _HANGUL.match(word):
+            return ()
+        middle = len(word) // 2
+        crossed = word[: middle - 1] + word[middle] + word[middle - 1] + word[middle + 1 :]
+        return word[:middle], word[middle:], crossed
 
     def misspelled(self, text: str) -> float:
         """How often a folded text has a word that is one typo away from this one."""
         word = self.word
-        if len(word) < _LONG or not word.isalpha() or _HANGUL.match(word):
-            return 0.0
-        middle = len(word) // 2
         found: set[tuple[int, int]] = set()
-        crossed = word[: middle - 1] + word[middle] + word[middle - 1] + word[middle + 1 :]
-        for half in (word[:middle], word[middle:], crossed):  # one edit leaves one of these
+        for half in self.halves():
             at = text.find(half)
             while at >= 0:
                 begin, end = _extent(text, at, len(word) + 1)
@@ -109,11 +144,10 @@ class Keyword:
                 at = text.find(half, at + 1)
         return _TYPO * len(found)
 
-    def _count(self, form: Form, text: str) -> float:
+    def _count(self, form: Form, text: str, same: Callable[[str], bool]) -> float:
         if _SPACELESS.match(form.word):
             return float(text.count(form.word))
         found, root = 0.0, form.root
-        same = _comparer(form, self.language, text)
         at = text.find(root)
         while at >= 0:
             end = at + len(root)
@@ -121,7 +155,7 @@ class Keyword:
             if left is not None:
                 value, end = self._value(form, text, at, same)
                 found += left * value
-            elif self._is_compound(form) or _HANGUL.match(root):
+            elif self.is_found_inside(form):
                 found += _INSIDE * text.startswith(form.word, at)
             at = text.find(root, max(end, at + 1))
         return found
@@ -143,8 +177,10 @@ class Keyword:
             return _PREFIX, end
         return 0.0, end
 
-    def _is_compound(self, form: Form) -> bool:
-        return self.language in COMPOUNDING and len(form.word) >= _COMPOUND
+    def is_found_inside(self, form: Form) -> bool:
+        """Whether it also counts inside a word: in languages that join words, and in Korean."""
+        is_long = self.language in COMPOUNDING and len(form.word) >= _COMPOUND
+        return is_long or bool(_HANGUL.match(form.root))
 
 
 def keywords_of(question: str, hints: str = "") -> list[Keyword]:
@@ -183,6 +219,30 @@ def keywords_of(question: str, hints: str = "") -> list[Keyword]:
             found[known.word] = replace(known, forms=(*known.forms, form))
     hinted = set(_RUNS.findall(fold(hints)))
     return [replace(k, weight=_HINT_WEIGHT) if k.word in hinted else k for k in found.values()]
+
+
+def is_spaceless(word: str) -> bool:
+    """Whether it is of a script without spaces."""
+    return bool(_SPACELESS.match(word))
+
+
+def words_of(text: str) -> tuple[dict[str, int], str]:
+    """How often each word of a folded text occurs, and the language of the text.
+
+    Where words are not separated by spaces, each character and each pair of them is a word.
+    """
+    runs = _RUNS.findall(text)
+    language = language_of(text, runs)
+    if text.isascii() or not _SPACELESS.search(text):
+        return Counter(runs), language
+    found = Counter(run for run in runs if not _SPACELESS.match(run))
+    for run in runs:
+        if _SPACELESS.match(run):
+            found.update(run)
+            pairs = {run[at : at + 2] for at in range(len(run) - 1)}
+            for pair in pairs:
+                found[pair] += run.count(pair)
+    return found, language
 
 
 def _parts(word: str) -> list[str]:
@@ -249,11 +309,15 @@ def _boundary(text: str, at: int) -> float | None:
 def _extent(text: str, at: int, most: int) -> tuple[int, int]:
     """Where the word around a place begins and ends, or at most so far from that place."""
     begin = end = at
-    while at - begin <= most and begin > 0 and text[begin - 1].isalpha():
+    while at - begin <= most and begin > 0 and _is_letter(text[begin - 1]):
         begin -= 1
-    while end - at <= most and end < len(text) and text[end].isalpha():
+    while end - at <= most and end < len(text) and _is_letter(text[end]):
         end += 1
     return begin, end
+
+
+def _is_letter(character: str) -> bool:
+    return character.isalpha() and not _SPACELESS.match(character)
 
 
 def _in_word(character: str) -> bool:

@@ -17,6 +17,11 @@ _SETS = {
     )
 }
 """Stop words by language; without accents, as `fold` leaves them."""
+_LANGUAGES = {
+    word: [language for language, known in _SETS.items() if word in known]
+    for word in frozenset().union(*_SETS.values())
+}
+"""The languages of each stop word."""
 
 _LETTERS = {
     "german": "ß", "spanish": "ñ¿¡", "french": "çœêèù", "polish": "łąęśżź", "czech": "řůěď",
@@ -144,8 +149,9 @@ def language_of(text: str, words: list[str]) -> str:
     """
     found: dict[str, float] = dict.fromkeys(_SETS, 0.0)
     sample = words[:_SAMPLE]
-    for language, known in _SETS.items():
-        found[language] = float(sum(word in known for word in sample))
+    for word in sample:
+        for language in _LANGUAGES.get(word, ()):
+            found[language] += 1
     if not text.isascii():
         for letter, language in _EVIDENCE.items():
             if letter in text:

@@ -14,6 +14,7 @@ from tribal_mcp.errors import UsageError
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.memory import MemoryEntry, from_microseconds, microseconds, source_text
 from tribal_mcp.portability.vectors import Vector, cosines
+from tribal_mcp.search.bm25 import KeywordSearch, Ranked
 from tribal_mcp.stores.base import BATCH, EVERYTHING, UNDATED, MemoryStore, StoreState
 
 UNKNOWN = "unknown"
@@ -88,6 +89,26 @@ class SearchableStore(MemoryStore, Protocol):
         """The contents of those memories in that order, in batches; missing ids are left out."""
         ...
 
+    async def rank_words(
+        self, query: str, hints: str = "", filters: ExportFilter = EVERYTHING, most: int = BATCH
+    ) -> list[Ranked]:
+        """The memories that match the keywords of a query best, best first.
+
+        Args:
+            query: the query.
+            hints: words of it that say when, and need not be in a text.
+            filters: which memories to search.
+            most: the most to return.
+        """
+        ...
+
+    async def sample(self, count: int, filters: ExportFilter = EVERYTHING) -> list[str]:
+        """At least so many of the ids that match, if there are, and less than twice as many.
+
+        They are at equal distances in the order of insertion.
+        """
+        ...
+
     async def find_text(self, content: str) -> list[str]:
         """The ids of the memories with exactly this content, in order of insertion."""
         ...
@@ -159,6 +180,25 @@ class SearchByReading:
         async for batch in self.read(ids, batch_size):
             yield {entry.id: entry.content for entry in batch}
 
+    async def rank_words(
+        self: "SearchableStore",
+        query: str,
+        hints: str = "",
+        filters: ExportFilter = EVERYTHING,
+        most: int = BATCH,
+    ) -> list[Ranked]:
+        """The memories that match the keywords of a query best, best first."""
+        search = KeywordSearch(query, hints)
+        async for texts in self.read_texts(await self.list_ids(filters)):
+            search.add(texts)
+        return search.best(most)
+
+    async def sample(
+        self: MemoryStore, count: int, filters: ExportFilter = EVERYTHING
+    ) -> list[str]:
+        """At least so many of the ids that match, at equal distances in the order of insertion."""
+        return spread(await self.list_ids(filters), count)
+
     async def find_text(self: MemoryStore, content: str) -> list[str]:
         """The ids of the memories with exactly this content, in order of insertion."""
         return [e.id async for e in _all(self) if e.content == content]
@@ -204,6 +244,11 @@ class Nearest:
         found = np.concatenate(self._cosines).round(_EQUAL_DIGITS)
         order = np.argsort(-found, kind="stable")[:count]
         return [(self._ids[place], float(found[place])) for place in order.tolist()]
+
+
+def spread(ids: Sequence[str], count: int) -> list[str]:
+    """At least so many of them, at equal distances."""
+    return list(ids[:: max(1, len(ids) // count)])
 
 
 def check_dimensions(vector: Vector, state: StoreState) -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, time, timedelta
 
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.vectors import Vector, cosines
-from tribal_mcp.search.bm25 import KeywordSearch
+from tribal_mcp.search.bm25 import Ranked
 from tribal_mcp.search.dates import Period, mentioned_period
 from tribal_mcp.search.fusion import Scored, fuse, usual_cosine
 from tribal_mcp.stores.base import UNDATED
@@ -17,6 +17,8 @@ from tribal_mcp.stores.search import SearchableStore
 
 _CANDIDATES = 50
 """Memories that each search contributes."""
+_MATCHES = 500
+"""Keyword matches that are kept, for more candidates if many are versions of each other."""
 _SAMPLE = 64
 """Memories whose cosines with the question tell what is usual."""
 
@@ -40,8 +42,7 @@ class Search:
     filters: ExportFilter
     others: Collection[str] = ()
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
-    _words: KeywordSearch | None = None
-    _ids: list[str] = field(default_factory=list)
+    _words: list[Ranked] | None = None
 
     @property
     def period(self) -> Period | None:
@@ -55,12 +56,10 @@ class Search:
             without: ids to leave out.
         """
         if self._words is None:
-            self._ids = await self.store.list_ids(self.filters)
             hints = self.period.words if self.period else ""
-            self._words = KeywordSearch(self.query, hints)
-            async for texts in self.store.read_texts(self._ids):
-                self._words.add(texts)
-        matches = {one.id: one.fit for one in self._words.best(_CANDIDATES, without)}
+            self._words = await self.store.rank_words(self.query, hints, self.filters, _MATCHES)
+        best = [one for one in self._words if one.id not in without]
+        matches = {one.id: one.fit for one in best[:_CANDIDATES]}
         near, usual = await self._near(list(matches), without)
         return fuse(near, usual, matches, await self._in_period([*matches, *near]))
 
@@ -76,8 +75,7 @@ class Search:
         )
         if (within := self._within_period()) is not None:
             near |= await self.store.nearest(self.vector, _CANDIDATES, within, without=left_out)
-        step = max(1, len(self._ids) // _SAMPLE)
-        sample = self._ids[::step]
+        sample = await self.store.sample(_SAMPLE, self.filters)
         compared = [i for i in (*sample, *matches) if i not in self.others]
         known = await self._cosines(self.vector, compared)
         near |= {i: known[i] for i in matches if i in known}

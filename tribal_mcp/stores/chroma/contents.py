@@ -5,17 +5,19 @@ without, and `<name>.forgotten` the tombstones. Records of the latter two have a
 which no search compares.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from tribal_mcp.errors import StoreDamaged
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry, microseconds
 from tribal_mcp.portability.vectors import Vector
+from tribal_mcp.search.bm25 import KeywordSearch, Ranked
 from tribal_mcp.stores.base import BATCH, EVERYTHING, Lines, Stored, StoreState, links_of
 from tribal_mcp.stores.chroma.files.nearest import LostVector, Which, nearest
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
 from tribal_mcp.stores.chroma.folder import Files
+from tribal_mcp.stores.chroma.word_index import WordIndex
 from tribal_mcp.stores.errors import CHECK, REPAIR, RESCUE
 from tribal_mcp.stores.raw import RawCollection, RawRecord
 from tribal_mcp.stores.record import (
@@ -28,7 +30,7 @@ from tribal_mcp.stores.record import (
     to_fields,
     tombstones_name,
 )
-from tribal_mcp.stores.search import Nearest, Tally
+from tribal_mcp.stores.search import Nearest, Tally, spread
 
 
 class Contents:
@@ -37,10 +39,18 @@ class Contents:
     Args:
         files: the files of its folder; None if the folder does not exist.
         name: the name of its collection.
+        index_of: gives the word index of a store by its main collection, or None; only with the
+            folder's lock.
     """
 
-    def __init__(self, files: Files | None, name: str) -> None:
+    def __init__(
+        self,
+        files: Files | None,
+        name: str,
+        index_of: Callable[[RawCollection], WordIndex | None] = lambda _: None,
+    ) -> None:
         self._files = files
+        self._index_of = index_of
         found = {c.name: c for c in files.collections()} if files else {}
         self.names = list(found)
         self.main = found.get(name)
@@ -216,7 +226,7 @@ class Contents:
         """
         if not self._files or not self.main:
             return []
-        which = Which(filters.tags, *_bounds(filters))
+        which = _which(filters)
         if isinstance(self._files, ChromaFiles):
             try:
                 return nearest(self._files, self.main, vector, count, which=which, without=without)
@@ -234,12 +244,40 @@ class Contents:
         found = {i: text for files, c in self._each() for i, text in files.texts(c, ids).items()}
         return {i: found[i] for i in ids if i in found}
 
+    def _index(self, *, make: bool) -> tuple[WordIndex, ChromaFiles] | None:
+        """The word index, up to date, if there is one or it may be made."""
+        if not isinstance(self._files, ChromaFiles) or self.main is None:
+            return None
+        index = self._index_of(self.main)
+        up_to_date = index is not None and index.update(self._files, self._collections, make=make)
+        return (index, self._files) if index is not None and up_to_date else None
+
+    def rank_words(self, query: str, hints: str, filters: ExportFilter, most: int) -> list[Ranked]:
+        """The memories that match the keywords of a query best, best first."""
+        search = KeywordSearch(query, hints)
+        if found := self._index(make=True):
+            index, files = found
+            return index.rank(files, search.keywords, _which(filters), most)
+        ids = self.list_ids(filters)
+        for start in range(0, len(ids), BATCH):
+            search.add(self.texts(ids[start : start + BATCH]))
+        return search.best(most)
+
+    def sample(self, count: int, filters: ExportFilter) -> list[str]:
+        """At least so many of the ids that match, at equal distances in the order of insertion."""
+        if found := self._index(make=False):
+            index, files = found
+            return index.sample(files, _which(filters), count)
+        return spread(self.list_ids(filters), count)
+
     def with_value(self, key: str, values: Sequence[str]) -> list[tuple[str, str]]:
         """Value and id of each memory that has one of the values in that field."""
         return [pair for files, c in self._each() for pair in files.with_value(c, key, values)]
 
     def tally(self) -> Tally:
         """Counts of all memories."""
+        if found := self._index(make=False):
+            return found[0].tally()
         return (
             self._files.tally(self._collections) if self._files and self._collections else Tally()
         )
@@ -252,6 +290,10 @@ def _lost_vector(memory_id: str) -> StoreDamaged:
         RESCUE,
         REPAIR,
     )
+
+
+def _which(filters: ExportFilter) -> Which:
+    return Which(filters.tags, *_bounds(filters))
 
 
 def _bounds(filters: ExportFilter) -> tuple[int | None, int | None]:

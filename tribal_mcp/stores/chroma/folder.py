@@ -22,6 +22,7 @@ import orjson
 
 from tribal_mcp.errors import NoSpace, StoreDamaged, StoreError, SystemFailure
 from tribal_mcp.files.atomic import fsync_directory, make_private
+from tribal_mcp.stores.chroma import word_index
 from tribal_mcp.stores.chroma.api_reader import ApiFiles
 from tribal_mcp.stores.chroma.files.index_backup import IndexBackup
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
@@ -37,6 +38,7 @@ from tribal_mcp.stores.chroma.migration import (
     open_client,
     try_conversion,
 )
+from tribal_mcp.stores.chroma.word_index import WordIndex
 from tribal_mcp.stores.errors import REPAIR, explained
 from tribal_mcp.stores.raw import RawCollection, UnknownLayout
 from tribal_mcp.stores.record import OURS
@@ -49,6 +51,8 @@ REBUILD = "rebuild"
 """In our own folder: the vectors of an index while it is rebuilt, a folder for each segment."""
 SWAP = "switch.json"
 """In our own folder: the swap of collections in progress."""
+WORDS = "words"
+"""The directory of the word indexes, each in a directory named as the collection's id."""
 FREE_BYTES = 32 * 1024 * 1024
 """Free space without which nothing is written."""
 _SPACE_FACTOR = 6
@@ -108,6 +112,7 @@ class ChromaFolder:
         self._client: ClientAPI | None = None
         self._files: Files | None = None
         self._copy: PrivateCopy | None = None
+        self._words: dict[str, WordIndex] = {}
         self._inode: tuple[int, int] | None = None
         self._writing = False
         self._versions: sqlite3.Connection | None = None
@@ -222,6 +227,31 @@ class ChromaFolder:
                 self._files = self._copy.files()
                 self.note(f"{error} It is read from a temporary copy, which is slower.")
         return self._files
+
+    def word_index(self, collection: RawCollection) -> WordIndex | None:
+        """The word index of a store, by its main collection; None for too few memories.
+
+        A folder that this program has never written to stays as it is.
+        """
+        if OURS not in collection.metadata or not os.access(self.own, os.W_OK):
+            return None
+        if collection.id not in self._words:
+            place = self.own / WORDS
+            if not (place / collection.id).exists() and (
+                self.chroma_files().count(collection) < word_index.LEAST
+            ):
+                return None
+            self._remove_other_indexes(place)
+            self._words[collection.id] = WordIndex(place / collection.id)
+        return self._words[collection.id]
+
+    def _remove_other_indexes(self, place: Path) -> None:
+        """Remove the word indexes of collections that are gone."""
+        there = {collection.id for collection in self.chroma_files().collections()}
+        with suppress(OSError):
+            for path in place.iterdir():
+                if path.name not in there:
+                    shutil.rmtree(path, ignore_errors=True)
 
     def check_writable(self) -> None:
         """Refuse to write if Chroma would convert the folder, and may not, or would store nothing.
@@ -378,6 +408,7 @@ class ChromaFolder:
             if open_one is not None:
                 open_one.close()
         self._files = self._copy = None
+        self._words.clear()
 
     def _data_version(self) -> int:
         """Changes whenever another connection commits, if asked on the same connection."""

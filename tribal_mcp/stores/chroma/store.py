@@ -20,6 +20,7 @@ from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.vectors import Vector
+from tribal_mcp.search.bm25 import Ranked
 from tribal_mcp.stores.base import (
     BATCH,
     EVERYTHING,
@@ -126,7 +127,7 @@ class ChromaStore:
     async def _read(self, work: Callable[[Contents], T]) -> T:
         def reading() -> T:
             files = self._folder.files() if self._folder.exists else None
-            return work(Contents(files, self._name))
+            return work(Contents(files, self._name, self._folder.word_index))
 
         async with self.session():
             return await in_thread(self._folder, reading)
@@ -220,6 +221,18 @@ class ChromaStore:
             batch = await self._read(partial(Contents.texts, ids=part))
             if batch:
                 yield batch
+
+    async def rank_words(
+        self, query: str, hints: str = "", filters: ExportFilter = EVERYTHING, most: int = BATCH
+    ) -> list[Ranked]:
+        """The memories that match the keywords of a query best, best first."""
+        return await self._read(
+            partial(Contents.rank_words, query=query, hints=hints, filters=filters, most=most)
+        )
+
+    async def sample(self, count: int, filters: ExportFilter = EVERYTHING) -> list[str]:
+        """At least so many of the ids that match, at equal distances in the order of insertion."""
+        return await self._read(partial(Contents.sample, count=count, filters=filters))
 
     async def existing(self, ids: Sequence[str]) -> set[str]:
         """Those of the ids that have a memory."""

@@ -8,10 +8,10 @@ holds the folder's lock. (Over 300 lines: every query on the same few tables is 
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from tribal_mcp.errors import StoreDamaged, StoreLocked
 from tribal_mcp.stores.chroma.files.log import replay_rows
@@ -23,6 +23,7 @@ from tribal_mcp.stores.search import UNKNOWN, Tally, latest_first, most_first
 
 DOCUMENT = "chroma:document"
 _BUSY_S = 30.0
+_AT_ONCE = 1000
 _TRUTHS = {int, type(None)}
 
 _COUNT_BY_TAG = """
@@ -55,6 +56,23 @@ _NOT_ROLLED_BACK = {
     sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLITE_READONLY_RECOVERY,
     sqlite3.SQLITE_READONLY_CANTLOCK, sqlite3.SQLITE_READONLY_CANTINIT,
 }  # fmt: skip
+
+
+class Row(NamedTuple):
+    """A record: its row, the log entry that wrote it last, and its id."""
+
+    row: int
+    written: int
+    id: str
+
+
+class Searchable(NamedTuple):
+    """What a search has to know of a record, as far as it has it."""
+
+    content: str = ""
+    created_us: int | None = None
+    source: str | None = None
+    tags: Sequence[str] = ()
 
 
 class NotRolledBack(StoreDamaged):
@@ -183,9 +201,10 @@ class ChromaTables:
     def vector_segment(self, collection: RawCollection) -> tuple[str, int | None]:
         """The collection's index directory, and the last log entry in its index, if any."""
         segment = self.segment(collection, "VECTOR")
-        return segment, self._applied(segment)
+        return segment, self.applied(segment)
 
-    def _applied(self, segment: str) -> int | None:
+    def applied(self, segment: str) -> int | None:
+        """The last log entry that a segment has applied, if any."""
         row = self.sql.execute(
             "SELECT seq_id FROM max_seq_id WHERE segment_id = ?", (segment,)
         ).fetchone()
@@ -227,7 +246,7 @@ class ChromaTables:
     def unapplied(self, collection: RawCollection) -> int:
         """How many log entries are not in the rows yet, because their writer was killed."""
         segment = self.segment(collection)
-        applied = self._applied(segment)
+        applied = self.applied(segment)
         if applied is not None and self.is_beyond_log(applied):
             applied = self.last_written(segment)
         row = self.sql.execute(
@@ -363,6 +382,72 @@ class ChromaTables:
         )
         return int(row.fetchone()[0])
 
+    def numbered(self, collection: RawCollection, ids: Sequence[str] | None = None) -> list[Row]:
+        """The rows of those ids, or of all records."""
+        segment = self.segment(collection)
+        query = "SELECT id, log_number(seq_id), embedding_id FROM embeddings WHERE segment_id = ?"
+        if ids is None:
+            return _rows(
+                self.sql.execute(query.replace(" WHERE", " NOT INDEXED WHERE"), (segment,))
+            )
+        found = list[Row]()
+        for start in range(0, len(ids), _AT_ONCE):
+            part = ids[start : start + _AT_ONCE]
+            one_of = f"{query} AND embedding_id IN ({placeholders(part)})"
+            found += _rows(self.sql.execute(one_of, (segment, *part)))
+        return found
+
+    def numbered_rows(self, rows: Sequence[int]) -> list[Row]:
+        """Those of the rows that there are."""
+        found = list[Row]()
+        for start in range(0, len(rows), _AT_ONCE):
+            part = rows[start : start + _AT_ONCE]
+            query = "SELECT id, log_number(seq_id), embedding_id FROM embeddings"
+            one_of = f"{query} WHERE id IN ({placeholders(part)})"
+            found += _rows(self.sql.execute(one_of, part))
+        return found
+
+    def changed_since(self, collection: RawCollection, entry: int) -> list[str] | None:
+        """The ids that the log changes after an entry; None if it does not reach back so far."""
+        topic = f"%/{collection.id}"
+        reaches_back = self.sql.execute(
+            "SELECT 1 FROM embeddings_queue WHERE topic LIKE ? AND seq_id <= ? LIMIT 1",
+            (topic, entry),
+        ).fetchone()
+        if not reaches_back:
+            return None
+        return _ids(
+            self.sql.execute(
+                "SELECT DISTINCT id FROM embeddings_queue WHERE topic LIKE ? AND seq_id > ?",
+                (topic, entry),
+            ).fetchall()
+        )
+
+    def searchable(self, rows: Sequence[int]) -> dict[int, Searchable]:
+        """What a search has to know of the records in those rows."""
+        found = {row: Searchable() for row in rows}
+        one_of = f"id IN ({placeholders(rows)})"
+        for row, key, text, number in self.sql.execute(
+            "SELECT id, key, string_value, int_value FROM embedding_metadata "  # noqa: S608 - placeholders
+            f"WHERE {one_of} AND key IN (?, 'created_at_us', 'source_type')",
+            (*rows, DOCUMENT),
+        ).fetchall():
+            if not isinstance(text, str | None) or not isinstance(number, int | None):
+                raise _wrong_type(f"The field {str(key)!r:.80} of a record")
+            if key == DOCUMENT:
+                found[row] = found[row]._replace(content=text or "")
+            elif key == "source_type":
+                found[row] = found[row]._replace(source=text)
+            else:
+                found[row] = found[row]._replace(created_us=number)
+        for row, tag in self.sql.execute(
+            "SELECT DISTINCT id, string_value FROM embedding_metadata_array "  # noqa: S608
+            f"WHERE {one_of} AND key = 'tags' AND typeof(string_value) = 'text'",
+            rows,
+        ).fetchall():
+            found[row] = found[row]._replace(tags=(*found[row].tags, tag))
+        return found
+
     def texts(self, collection: RawCollection, ids: Sequence[str]) -> dict[str, str]:
         """The documents of those ids in that order; missing records are left out."""
         # A cursor in a variable would keep the database locked after an error.
@@ -490,6 +575,12 @@ def _ids(rows: list[tuple[Any, ...]]) -> list[str]:
     if not all(type(i) is str for i in ids):
         raise _wrong_type("The id of a record")
     return ids
+
+
+def _rows(found: Iterable[tuple[int, int, Any]]) -> list[Row]:
+    rows = [Row(*one) for one in found]
+    _ids([(row.id,) for row in rows])
+    return rows
 
 
 def _wrong_type(what: str) -> StoreDamaged:

@@ -1,0 +1,151 @@
+"""The word index finds the same memories with the same scores as reading every text does."""
+
+import random
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support.chroma_folders import chroma
+from tests.support.examples import BEGIN, memory, vector
+from tribal_mcp.portability.filters import ExportFilter
+from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.search.bm25 import KeywordSearch
+from tribal_mcp.stores.chroma import word_index
+from tribal_mcp.stores.chroma.store import ChromaStore
+from tribal_mcp.stores.search import SearchByReading
+
+pytestmark = pytest.mark.anyio
+
+TEXT = """
+the a to deploy deploys deployed deployment service user_config parse_user_config userConfig x
+ERR_CONN_4031 4031 v2 42 running ran happy happiness configuration reads Zürich Zuerich café y1
+Überweisung Rechnungsnummer Datenbankverbindung die und läuft nicht база данных базы работает 100
+東京 東京都 京都の会議 数据库 數據庫 的 哈哈哈哈 프로젝트는 프로젝트 회의에서 meeting mEETING don't
+postgres postgers kubernetes kuberntes _private __init__ e-mail 1000 ﬁle
+"""
+WORDS = TEXT.split()
+QUESTIONS = (
+    """
+deploy service|was the service deployed?|user config|parse_user_config|4031|conn|happiness|x|100
+Rechnung Nummer|die Datenbank läuft nicht|Verbindung|базы данных|東京の会議|数据库|哈哈|都
+프로젝트|회의|postgrez|kubernets|Zuerich|cafe meeting|the|_private|no such words|happy meeting in Zürich
+""".strip()
+    .replace("\n", "|")
+    .split("|")
+)
+FILTERS = [
+    ExportFilter(),
+    ExportFilter(tags=["odd"]),
+    ExportFilter(tags=["odd", "line\nbreak"], date_from=BEGIN.replace(day=2)),
+    ExportFilter(tags=["none"]),
+]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have an index made for few memories, with several small segments."""
+    monkeypatch.setattr(word_index, "LEAST", 1)
+    monkeypatch.setattr(word_index, "_SEGMENT", 120)
+    monkeypatch.setattr(word_index, "_SAVED", 15)
+
+
+def some(numbers: Sequence[int], seed: int = 0) -> list[MemoryEntry]:
+    """Memories of random words; some have no vector."""
+    chance = random.Random(seed)  # noqa: S311
+    return [
+        memory(
+            n,
+            id=f"m{n}",
+            content=" ".join(chance.choices(WORDS, k=chance.randrange(1, 30))) + f" {n}",
+            tags=[*["odd"] * (n % 2), *["line\nbreak"] * (n % 5 == 0), "tag"],
+            embedding=None if n % 6 == 0 else vector(n),
+        )
+        for n in numbers
+    ]
+
+
+async def check(store: ChromaStore, questions: Sequence[str]) -> None:
+    """Compare with reading every text, and every memory."""
+    for which in FILTERS:
+        searches = {question: KeywordSearch(question) for question in questions}
+        async for texts in store.read_texts(await store.list_ids(which)):
+            for search in searches.values():
+                search.add(texts)
+        for question, search in searches.items():
+            assert await store.rank_words(question, "", which) == search.best(1000), question
+        assert await store.sample(20, which) == await SearchByReading.sample(store, 20, which)
+    here = [e for batch in [b async for b in store.read(await store.list_ids())] for e in batch]
+    tally, expected_tally = await store.tally(), await SearchByReading.tally(store)
+    assert len(here) == sum(tally.sources.values())
+    assert (tally.tags, tally.sources, tally.months) == (
+        expected_tally.tags, expected_tally.sources, expected_tally.months,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("keep_open", [True, False], ids=["kept open", "opened each time"])
+async def test_it_finds_what_reading_all_texts_finds_while_the_store_changes(
+    tmp_path: Path, *, keep_open: bool
+) -> None:
+    async def with_store(write: Sequence[MemoryEntry], delete: Sequence[str] = ()) -> None:
+        async with ChromaStore(tmp_path / "chroma", keep_open=keep_open) as store:
+            await store.upsert(write)
+            await store.delete(delete)
+            await check(store, questions)
+
+    questions: Sequence[str] = QUESTIONS if keep_open else QUESTIONS[::3]
+    await with_store(some(range(300)))
+    questions = QUESTIONS[::5]
+    assert len(list((tmp_path / "chroma/tribal-mcp/words").rglob("*.words"))) > 2
+    await with_store(some([300]))
+    await with_store([], ["m300"])
+    await with_store(some(range(30, 60), seed=1), ["m3", "m12", "m299"])
+    await with_store(some(range(500, 560), seed=2))
+    await with_store([], [f"m{n}" for n in range(560)])
+    await ChromaStore(tmp_path / "chroma").close()
+
+
+@pytest.mark.parametrize("change", ["chroma", "a copy", "an older copy", "no index", "damage"])
+async def test_it_notices_what_others_did(tmp_path: Path, change: str) -> None:
+    folder = tmp_path / "chroma"
+    async with ChromaStore(folder) as store:
+        await store.upsert(some(range(100)))
+    shutil.copytree(folder, older := tmp_path / "older")
+    async with ChromaStore(folder) as store:
+        await store.upsert(some(range(100, 200)))
+        await check(store, QUESTIONS[::4])
+    words = next((folder / "tribal-mcp/words").iterdir())
+    if change == "chroma":
+        with chroma(folder) as client:
+            collection = client.get_collection("memories", embedding_function=None)
+            text, numbers = "deployed in Zürich", [1.0] * 8
+            collection.update(ids=["m7"], documents=[text], embeddings=[numbers])
+            collection.delete(ids=["m8", "m199"])
+            collection.add(ids=["new"], documents=["happy deploy"], embeddings=[numbers])
+    elif "copy" in change:
+        shutil.copytree(words, kept := tmp_path / "kept")
+        if change == "an older copy":
+            async with ChromaStore(older) as store:  # another history with the same numbers
+                await store.upsert(some(range(1000, 1120), seed=3))
+        shutil.rmtree(folder)
+        shutil.copytree(older, folder)
+        shutil.copytree(kept, words, dirs_exist_ok=True)
+    elif change == "no index":
+        shutil.rmtree(words.parent)
+    else:
+        file = max(words.glob("*.words"), key=lambda path: path.stat().st_size)
+        data = bytearray(file.read_bytes())
+        data[-100] ^= 0xFF
+        file.write_bytes(data)
+    async with ChromaStore(folder) as store:
+        await check(store, QUESTIONS[::4])
+
+
+async def test_a_folder_of_another_program_gets_no_index(tmp_path: Path) -> None:
+    with chroma(tmp_path) as client:
+        collection = client.create_collection("memories", embedding_function=None)
+        collection.add(ids=["a"], documents=["deploy"], embeddings=[[1.0] * 8])
+    async with ChromaStore(tmp_path) as store:
+        assert [one.id for one in await store.rank_words("deploy")] == ["a"]
+    assert not [*tmp_path.rglob("words")]  # noqa: ASYNC240

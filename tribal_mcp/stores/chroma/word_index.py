@@ -1,0 +1,368 @@
+"""An index of the words, tags and dates of a store, so that a search need not read every memory.
+
+It consists of segments (`search/segments.py`), files in this program's own directory, and is a
+cache: who searches brings it up to date, and writers know nothing of it. Chroma numbers each change
+in its log, so what changed since is in the log after the last number that the index has. If the log
+no longer reaches back so far, all rows are compared; if the index does not fit the rows, it is made
+again. The newest memories, up to a few hundred, are in memory only.
+"""
+
+import hashlib
+import json
+import mmap
+import random
+import secrets
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from tribal_mcp.files.atomic import make_private, write_atomically
+from tribal_mcp.search.bm25 import Counts, Floats, Ranked, fits
+from tribal_mcp.search.keywords import Keyword
+from tribal_mcp.search.segments import UNDATED, Bools, Ints, Segment, Text
+from tribal_mcp.stores.chroma.files.nearest import Which
+from tribal_mcp.stores.chroma.files.reader import ChromaFiles
+from tribal_mcp.stores.chroma.files.tables import Row
+from tribal_mcp.stores.raw import RawCollection
+from tribal_mcp.stores.search import UNKNOWN, Tally, latest_first, month_of, most_first
+
+LEAST = 1000
+"""Memories of a store for which an index is made; fewer are read faster."""
+_SEGMENT = 50_000
+"""Texts of one segment."""
+_SAVED = 512
+"""Texts of the smallest segment that is written to the disk."""
+_FEW = 5_000
+"""Texts that may be added to the index on the way to something else than a search."""
+_CHECKED = 16
+"""Texts that are compared with the rows when an index is read from the disk."""
+_AT_ONCE = 500
+_VERSION = 1
+_STATE = "state.json"
+_TAG, _SOURCE = "t", "s"
+
+
+@dataclass(slots=True)
+class _Part:
+    """A segment.
+
+    Attributes:
+        segment: it.
+        alive: which of its texts are still in the store.
+        name: of its file; empty if it has none.
+        data: what would be in the file, if it has none.
+    """
+
+    segment: Segment
+    alive: Bools
+    name: str = ""
+    data: list[bytes] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        return len(self.segment.rows)
+
+    def selected(self, which: Which) -> Bools:
+        """Which of its texts are in the store and match a filter."""
+        found, created = self.alive, self.segment.created
+        if which.tags:
+            found = found & self.segment.having(_TAG + tag for tag in which.tags)
+        if which.from_us is not None or which.to_us is not None:
+            found = found & (created != UNDATED)
+        if which.from_us is not None:
+            found = found & (created >= which.from_us)
+        if which.to_us is not None:
+            found = found & (created <= which.to_us)
+        return found
+
+
+@dataclass(slots=True)
+class _Matches:
+    """The texts of a part that match a filter, and how often they have each keyword."""
+
+    part: _Part
+    selected: Bools
+    counts: Floats
+    typos: Floats
+
+    @classmethod
+    def of(cls, part: _Part, keywords: Sequence[Keyword], which: Which) -> "_Matches":
+        counts = np.empty((part.size, len(keywords)))
+        for place, keyword in enumerate(keywords):
+            counts[:, place] = part.segment.count(keyword)
+        return cls(part, part.selected(which), counts, np.zeros_like(counts))
+
+    def matching(self) -> tuple[Ints, Ints, Ints, Floats, Floats]:
+        """Kind, row, length and counts of each text that has a keyword."""
+        segment = self.part.segment
+        has = (self.counts > 0).any(axis=1) | (self.typos > 0).any(axis=1)
+        at = np.flatnonzero(self.selected & has)
+        columns = (segment.kinds[at], segment.rows[at], segment.lengths[at])
+        return *columns, self.counts[at], self.typos[at]
+
+
+@dataclass(slots=True)
+class WordIndex:
+    """The word index of one store; its methods require the folder's lock.
+
+    Attributes:
+        place: the directory for its files; None to keep it in memory.
+    """
+
+    place: Path | None
+    _parts: list[_Part] = field(default_factory=list)
+    _segments: list[str] = field(default_factory=list)
+    _applied: list[int] = field(default_factory=list)
+    _version: int = -1
+    _loaded: bool = False
+
+    def update(self, files: ChromaFiles, kinds: Sequence[RawCollection], *, make: bool) -> bool:
+        """Bring the index up to date.
+
+        Args:
+            files: the folder's files.
+            kinds: the collection of each kind of text.
+            make: whether to do so if it takes long.
+
+        Returns:
+            Whether it is up to date.
+        """
+        version, segments = files.version(), [files.segment(c) for c in kinds]
+        if self._version == version and self._segments == segments:
+            return True
+        applied = [files.applied(segment) or 0 for segment in segments]
+        if any(files.unapplied(c) for c in kinds) or any(map(files.is_beyond_log, applied)):
+            return False
+        was_loaded = self._loaded
+        if not self._loaded:
+            self._load(files)
+        then = self._applied
+        if self._segments != segments[: len(then)] or any(map(int.__lt__, applied, then)):
+            self._forget()
+        if not self._parts and not make:
+            return False
+        if not self._bring_up(files, kinds, applied, make=make):
+            return False
+        counts = [files.count(c) for c in kinds] if not was_loaded else []
+        if counts and counts != self.counts()[: len(kinds)]:  # another history, or damage
+            self._applied = [-1] * len(kinds)
+            if not self._bring_up(files, kinds, applied, make=make):
+                return False
+        self._segments, self._version = segments, version
+        return True
+
+    def _bring_up(
+        self, files: ChromaFiles, kinds: Sequence[RawCollection], applied: list[int], *, make: bool
+    ) -> bool:
+        """Mark what is gone and add what is new; whether that was done."""
+        new, whole = list[tuple[int, Row]](), False
+        then = [*self._applied, *[-1] * len(kinds)]
+        for kind, collection in enumerate(kinds):
+            if then[kind] < applied[kind]:
+                rows, was_whole = self._changes(files, kind, collection, then[kind])
+                new += [(kind, row) for row in rows]
+                whole = whole or was_whole
+        if len(new) > _FEW and not make:
+            self._forget()
+            return False
+        self._add(files, new)
+        self._applied = applied
+        self._segments = [files.segment(c) for c in kinds]
+        if whole or len(new) >= _SAVED:
+            self._save()
+        return True
+
+    def rank(
+        self, files: ChromaFiles, keywords: Sequence[Keyword], which: Which, most: int
+    ) -> list[Ranked]:
+        """The texts that match best, best first; see `KeywordSearch.best`."""
+        found = [_Matches.of(part, keywords, which) for part in self._parts]
+        for place, keyword in enumerate(keywords):
+            if not any((one.counts[one.selected, place] > 0).any() for one in found):
+                for one in found:
+                    one.typos[:, place] = one.part.segment.count_misspelled(keyword)
+        if not found:
+            return []
+        kinds, rows, lengths, counts, typos = (
+            np.concatenate(column)
+            for column in zip(*(one.matching() for one in found), strict=True)
+        )
+        order = np.lexsort((rows, kinds))
+        texts = sum(int(one.selected.sum()) for one in found)
+        characters = sum(int(one.part.segment.lengths[one.selected].sum()) for one in found)
+        lengths = lengths[order].astype(np.float64)
+        known = fits(keywords, Counts(counts[order], typos[order], lengths, texts, characters))
+        best = np.argsort(-known, kind="stable")[:most]
+        best = best[known[best] > 0]
+        ids = _ids(files, rows[order][best].tolist())
+        return [Ranked(i, fit) for i, fit in zip(ids, known[best].tolist(), strict=True)]
+
+    def sample(self, files: ChromaFiles, which: Which, count: int) -> list[str]:
+        """At least so many of the ids that match a filter, at equal distances, if there are."""
+        kinds, rows = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        for part in self._parts:
+            selected = part.selected(which)
+            kinds.append(part.segment.kinds[selected])
+            rows.append(part.segment.rows[selected])
+        found = np.concatenate(rows)
+        order = np.lexsort((found, np.concatenate(kinds)))
+        return _ids(files, found[order[:: max(1, len(order) // count)]].tolist())
+
+    def tally(self) -> Tally:
+        """Counts of all texts."""
+        labels, months, total = Counter[str](), Counter[str](), 0
+        for part in self._parts:
+            total += int(part.alive.sum())
+            labels.update(part.segment.count_labels(part.alive))
+            created = part.segment.created[part.alive]
+            created = created[(created != UNDATED) & (created != 0)]
+            days, counts = np.unique(created // (86_400 * 10**6), return_counts=True)
+            for day, count in zip(days.tolist(), counts.tolist(), strict=True):
+                months[month_of(day * 86_400 * 10**6)] += count
+        tags = Counter({n[1:]: c for n, c in labels.items() if n[0] == _TAG})
+        sources = Counter({n[1:]: c for n, c in labels.items() if n[0] == _SOURCE})
+        sources[UNKNOWN] += total - sources.total()
+        months[UNKNOWN] += total - months.total()
+        return Tally(most_first(+tags), most_first(+sources), latest_first(+months))
+
+    def counts(self) -> list[int]:
+        """How many texts there are of each kind."""
+        found = sum(
+            (np.bincount(p.segment.kinds[p.alive], minlength=2) for p in self._parts), np.zeros(2)
+        )
+        return [int(n) for n in found]
+
+    def _forget(self) -> None:
+        self._parts, self._segments, self._applied, self._version = [], [], [], -1
+
+    def _changes(
+        self, files: ChromaFiles, kind: int, collection: RawCollection, since: int
+    ) -> tuple[list[Row], bool]:
+        """The rows to add, and whether all rows had to be compared. Marks what is gone."""
+        changed = files.changed_since(collection, since) if since >= 0 else None
+        rows = files.numbered(collection, changed)
+        here = {(row.row, row.written, _hash(row.id)): row for row in rows}
+        wanted = None if changed is None else np.array([_hash(i) for i in changed], np.int64)
+        for part in self._parts:
+            segment = part.segment
+            suspect = part.alive & (segment.kinds == kind)
+            if wanted is not None:
+                suspect &= np.isin(segment.hashes, wanted)
+            at = np.flatnonzero(suspect)
+            columns = (segment.rows[at], segment.written[at], segment.hashes[at])
+            known = zip(at.tolist(), *(column.tolist() for column in columns), strict=True)
+            gone = [place for place, *one in known if here.pop(tuple(one), None) is None]
+            part.alive[gone] = False
+        return list(here.values()), changed is None
+
+    def _add(self, files: ChromaFiles, new: list[tuple[int, Row]]) -> None:
+        """Add those rows, together with smaller segments, so that there are always few."""
+        while new and self._parts and self._parts[-1].size < min(2 * len(new), _SEGMENT // 2):
+            last = self._parts.pop()
+            segment, alive = last.segment, last.alive
+            kinds = dict(
+                zip(segment.rows[alive].tolist(), segment.kinds[alive].tolist(), strict=True)
+            )
+            new = [*((kinds[row.row], row) for row in files.numbered_rows(list(kinds))), *new]
+        for start in range(0, len(new), _SEGMENT):
+            segment, data = Segment.build(list(_texts(files, new[start : start + _SEGMENT])))
+            part = _Part(segment, np.ones(len(segment.rows), np.bool_), data=data)
+            self._parts.append(part)
+            if part.size >= _SAVED:
+                self._write(part)
+
+    def _write(self, part: _Part) -> None:
+        """Write a segment to the disk; if that fails, it stays in memory."""
+        if self.place is None:
+            return
+        name = f"{secrets.token_hex(8)}.words"
+        with suppress(OSError):
+            make_private(self.place)
+            write_atomically(self.place / name, part.data)
+            part.name, part.data = name, []
+
+    def _save(self) -> None:
+        """Write everything to the disk; if that fails, the next process makes the index again."""
+        if self.place is None:
+            return
+        for part in self._parts:
+            if not part.name:
+                self._write(part)
+        if not all(part.name for part in self._parts):
+            return
+        state = {
+            "version": _VERSION,
+            "collections": self._segments,
+            "applied": self._applied,
+            "segments": [[p.name, np.flatnonzero(~p.alive).tolist()] for p in self._parts],
+        }
+        with suppress(OSError):
+            make_private(self.place)
+            write_atomically(self.place / _STATE, json.dumps(state).encode())
+            for path in self.place.glob("*.words"):
+                if path.name not in {part.name for part in self._parts}:
+                    path.unlink()
+
+    def _load(self, files: ChromaFiles) -> None:
+        """Read the index from the disk, if it is there, whole, and fits the rows."""
+        self._loaded = True
+        if self.place is None:
+            return
+        try:
+            state = json.loads((self.place / _STATE).read_bytes())
+            if state["version"] != _VERSION:
+                return
+            for name, dead in state["segments"]:
+                with (self.place / name).open("rb") as file:
+                    data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                segment = Segment.read(memoryview(data))
+                alive = np.ones(len(segment.rows), np.bool_)
+                alive[dead] = False
+                self._parts.append(_Part(segment, alive, name))
+            self._segments, self._applied = state["collections"], state["applied"]
+            if not all(self._fits(files, part) for part in self._parts):
+                self._forget()
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            self._forget()
+
+    def _fits(self, files: ChromaFiles, part: _Part) -> bool:
+        """Whether some texts of a part, the newest among them, are in the rows as it has them."""
+        segment = part.segment
+        alive = np.flatnonzero(part.alive)
+        places = {*random.sample(alive.tolist(), min(_CHECKED, alive.size)), *alive[-1:].tolist()}
+        expected = {int(segment.rows[at]): at for at in places}
+        same = list[tuple[int, Row]]()
+        for row in files.numbered_rows(list(expected)):
+            at = expected[row.row]
+            if (row.written, _hash(row.id)) == (segment.written[at], segment.hashes[at]):
+                same.append((0, row))
+            elif row.written <= self._applied[segment.kinds[at]]:
+                return False
+        texts, _ = Segment.build(list(_texts(files, same)))
+        return texts.lengths.tolist() == [segment.lengths[expected[row.row]] for _, row in same]
+
+
+def _texts(files: ChromaFiles, rows: Sequence[tuple[int, Row]]) -> Iterator[Text]:
+    for start in range(0, len(rows), _AT_ONCE):
+        part = rows[start : start + _AT_ONCE]
+        found = files.searchable([row.row for _, row in part])
+        for kind, row in part:
+            one = found[row.row]
+            labels = [_TAG + tag for tag in one.tags]
+            labels += [] if one.source is None else [_SOURCE + one.source]
+            created = UNDATED if one.created_us is None else one.created_us
+            yield Text(row.row, kind, row.written, _hash(row.id), created, labels, one.content)
+
+
+def _ids(files: ChromaFiles, rows: Sequence[int]) -> list[str]:
+    known = {row.row: row.id for row in files.numbered_rows(rows)}
+    return [known[row] for row in rows]
+
+
+def _hash(memory_id: str) -> int:
+    digest = hashlib.blake2b(memory_id.encode(errors="surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
