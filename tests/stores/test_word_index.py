@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.support.chroma_folders import chroma
@@ -30,7 +31,8 @@ QUESTIONS = (
     """
 deploy service|was the service deployed?|user config|parse_user_config|4031|conn|happiness|x|100
 Rechnung Nummer|die Datenbank läuft nicht|Verbindung|базы данных|東京の会議|数据库|哈哈|都
-프로젝트|회의|postgrez|kubernets|Zuerich|cafe meeting|the|_private|no such words|happy meeting in Zürich
+프로젝트|회의|postgrez|kubernets|Zuerich|cafe meeting|the|_private
+no such words|happy meeting in Zürich
 """.strip()
     .replace("\n", "|")
     .split("|")
@@ -119,15 +121,15 @@ async def test_it_notices_what_others_did(tmp_path: Path, change: str) -> None:
     if change == "chroma":
         with chroma(folder) as client:
             collection = client.get_collection("memories", embedding_function=None)
-            text, numbers = "deployed in Zürich", [1.0] * 8
-            collection.update(ids=["m7"], documents=[text], embeddings=[numbers])
+            text, numbers = "deployed in Zürich", np.ones((1, 8), np.float32)
+            collection.update(ids=["m7"], documents=[text], embeddings=numbers)
             collection.delete(ids=["m8", "m199"])
-            collection.add(ids=["new"], documents=["happy deploy"], embeddings=[numbers])
+            collection.add(ids=["new"], documents=["happy deploy"], embeddings=numbers)
     elif "copy" in change:
         shutil.copytree(words, kept := tmp_path / "kept")
         if change == "an older copy":
             async with ChromaStore(older) as store:  # another history with the same numbers
-                await store.upsert(some(range(1000, 1120), seed=3))
+                await store.upsert(some(range(1000, 1100), seed=3))
         shutil.rmtree(folder)
         shutil.copytree(older, folder)
         shutil.copytree(kept, words, dirs_exist_ok=True)
@@ -145,7 +147,7 @@ async def test_it_notices_what_others_did(tmp_path: Path, change: str) -> None:
 async def test_a_folder_of_another_program_gets_no_index(tmp_path: Path) -> None:
     with chroma(tmp_path) as client:
         collection = client.create_collection("memories", embedding_function=None)
-        collection.add(ids=["a"], documents=["deploy"], embeddings=[[1.0] * 8])
+        collection.add(ids=["a"], documents=["deploy"], embeddings=np.ones((1, 8), np.float32))
     async with ChromaStore(tmp_path) as store:
         assert [one.id for one in await store.rank_words("deploy")] == ["a"]
     assert not [*tmp_path.rglob("words")]  # noqa: ASYNC240

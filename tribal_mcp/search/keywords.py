@@ -7,7 +7,7 @@ spaces are searched by pairs of characters.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
@@ -93,34 +93,20 @@ class Keyword:
                 found += self._count(form, text, _comparer(form, self.language, text))
         return found
 
-    def count_in_word(self, word: str, languages: Sequence[str]) -> list[float]:
-        """How often a word of a text has it, if the text is in each of the languages."""
-        asked: list[str] = []
-        found = self._in_language(word, languages[0] if languages else "", asked)
-        if not asked or self.language:
-            return [found] * len(languages)
-        return [self._in_language(word, language, asked) for language in languages]
-
-    def _in_language(self, word: str, language: str, asked: list[str]) -> float:
-        """How often a word of a text in a language has it.
+    def count_in_word(self, word: str, language: str) -> tuple[float, bool]:
+        """How often a word of a text has it; and whether the language of the text matters.
 
         Args:
             word: the word.
-            language: the language.
-            asked: receives the inflections for which the language mattered.
+            language: the language of the text, by its name in Snowball; empty if it is not known.
         """
+        asked: list[str] = []
         found = 0.0
         for form in self.forms:
-            if form.root not in word:
-                continue
-            same = _comparer(form, self.language or language, "")
-
-            def noting(there: str, same: Callable[[str], bool] = same) -> bool:
-                asked.append(there)
-                return same(there)
-
-            found += self._count(form, word, noting)
-        return found
+            if form.root in word:
+                same = _comparer(form, self.language or language, "", asked)
+                found += self._count(form, word, same)
+        return found, bool(asked) and not self.language
 
     def halves(self) -> tuple[str, ...]:
         """Parts of which one is left whatever the typo; none if the word is too short for one."""
@@ -274,8 +260,17 @@ def _form(word: str, language: str) -> Form:
     return Form(word, root if len(root) >= _ROOT else word)
 
 
-def _comparer(form: Form, language: str, text: str) -> Callable[[str], bool]:
-    """What tells whether a word of that text is another inflection of the keyword."""
+def _comparer(
+    form: Form, language: str, text: str, asked: list[str] | None = None
+) -> Callable[[str], bool]:
+    """What tells whether a word of that text is another inflection of the keyword.
+
+    Args:
+        form: the keyword.
+        language: the language of both; empty if it is not known.
+        text: its language is taken then.
+        asked: receives the words for which the language matters.
+    """
     if not form.word.isalpha():
         return lambda _word: False
     if _HANGUL.match(form.word):
@@ -284,6 +279,8 @@ def _comparer(form: Form, language: str, text: str) -> Callable[[str], bool]:
 
     def same(word: str) -> bool:
         nonlocal stem
+        if asked is not None:
+            asked.append(word)
         if stem is None:
             stem = stemmer(language or language_of(text, _RUNS.findall(text)))
         return len(word) <= _LONGEST and stem(word) == stem(form.word)

@@ -191,7 +191,8 @@ class Segment:
             kind: _Postings({name: arrays[f"{kind}.{name}"] for name in _POSTINGS})
             for kind in ("words", "labels")
         }
-        return cls(**{name: arrays[name] for name in _COLUMNS}, names=names, **postings)
+        columns = {name: arrays[name] for name in _COLUMNS}
+        return cls(**columns, names=names, words=postings["words"], labels=postings["labels"])
 
     def count(self, keyword: Keyword) -> npt.NDArray[np.float64]:
         """How often each text has a keyword."""
@@ -204,11 +205,22 @@ class Segment:
                 inside = keyword.is_found_inside(form)
                 words |= self.words.find(form.root, _always if inside else _begins(form.root))
         for number, word in words.items():
-            values = keyword.count_in_word(word, self.names)
-            if any(values):
-                texts, counts = self.words.of(number)
-                found[texts] += np.array(values)[self.languages[texts]] * counts
+            value, by_language = keyword.count_in_word(word, "")
+            if not value and not by_language:
+                continue
+            texts, counts = self.words.of(number)
+            if by_language:
+                found[texts] += self._values(keyword, word, self.languages[texts]) * counts
+            else:
+                found[texts] += value * counts
         return found
+
+    def _values(self, keyword: Keyword, word: str, languages: Ints) -> npt.NDArray[np.float64]:
+        """How often a word has a keyword, for texts in these languages."""
+        values = np.zeros(len(self.names))
+        for number in np.unique(languages).tolist():
+            values[number], _ = keyword.count_in_word(word, self.names[number])
+        return values[languages]
 
     def count_misspelled(self, keyword: Keyword) -> npt.NDArray[np.float64]:
         """How often each text has a keyword with a typo."""

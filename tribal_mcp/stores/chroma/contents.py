@@ -41,6 +41,7 @@ class Contents:
         name: the name of its collection.
         index_of: gives the word index of a store by its main collection, or None; only with the
             folder's lock.
+        stays_open: whether the index is worth reading from the disk to count memories.
     """
 
     def __init__(
@@ -48,8 +49,11 @@ class Contents:
         files: Files | None,
         name: str,
         index_of: Callable[[RawCollection], WordIndex | None] = lambda _: None,
+        *,
+        stays_open: bool = False,
     ) -> None:
         self._files = files
+        self._stays_open = stays_open
         self._index_of = index_of
         found = {c.name: c for c in files.collections()} if files else {}
         self.names = list(found)
@@ -70,10 +74,8 @@ class Contents:
 
     def state(self, notes: list[str]) -> StoreState:
         """The state of the store."""
-        vectors, pending, tombstones = (
-            self._files.count(c) if self._files and c else 0
-            for c in (self.main, self._pending, self._tombstones)
-        )
+        vectors, pending = self._counts()
+        tombstones = self._files.count(self._tombstones) if self._files and self._tombstones else 0
         if self.main and vectors:
             dimensions = self.main.dimension or 0
             if self.identity and self.identity.dimensions not in (0, dimensions):
@@ -96,7 +98,16 @@ class Contents:
 
     def count(self) -> int:
         """How many memories there are."""
-        return sum(files.count(c) for files, c in self._each())
+        return sum(self._counts())
+
+    def _counts(self) -> tuple[int, int]:
+        """How many memories have a vector, and how many have none."""
+        if self._stays_open and (found := self._index(make=False)):
+            return found[0].counts()
+        main, pending = (
+            self._files.count(c) if self._files and c else 0 for c in (self.main, self._pending)
+        )
+        return main, pending
 
     def counts(self) -> dict[str, int]:
         """How many memories each store of the folder has, by the name of its main collection."""

@@ -127,7 +127,8 @@ class ChromaStore:
     async def _read(self, work: Callable[[Contents], T]) -> T:
         def reading() -> T:
             files = self._folder.files() if self._folder.exists else None
-            return work(Contents(files, self._name, self._folder.word_index))
+            index_of, stays_open = self._folder.word_index, self._keep_open
+            return work(Contents(files, self._name, index_of, stays_open=stays_open))
 
         async with self.session():
             return await in_thread(self._folder, reading)

@@ -147,7 +147,7 @@ class WordIndex:
             return False
         if not self._bring_up(files, kinds, applied, make=make):
             return False
-        counts = [files.count(c) for c in kinds] if not was_loaded else []
+        counts = tuple(files.count(c) for c in kinds) if not was_loaded else ()
         if counts and counts != self.counts()[: len(kinds)]:  # another history, or damage
             self._applied = [-1] * len(kinds)
             if not self._bring_up(files, kinds, applied, make=make):
@@ -229,12 +229,13 @@ class WordIndex:
         months[UNKNOWN] += total - months.total()
         return Tally(most_first(+tags), most_first(+sources), latest_first(+months))
 
-    def counts(self) -> list[int]:
-        """How many texts there are of each kind."""
-        found = sum(
-            (np.bincount(p.segment.kinds[p.alive], minlength=2) for p in self._parts), np.zeros(2)
-        )
-        return [int(n) for n in found]
+    def counts(self) -> tuple[int, int]:
+        """How many texts there are of the first and of the second kind."""
+        main, pending = 0, 0
+        for part in self._parts:
+            found = np.bincount(part.segment.kinds[part.alive], minlength=2).tolist()
+            main, pending = main + found[0], pending + found[1]
+        return main, pending
 
     def _forget(self) -> None:
         self._parts, self._segments, self._applied, self._version = [], [], [], -1
@@ -343,7 +344,8 @@ class WordIndex:
             elif row.written <= self._applied[segment.kinds[at]]:
                 return False
         texts, _ = Segment.build(list(_texts(files, same)))
-        return texts.lengths.tolist() == [segment.lengths[expected[row.row]] for _, row in same]
+        places_of_same = [expected[row.row] for _, row in same]
+        return bool((texts.lengths == segment.lengths[places_of_same]).all())
 
 
 def _texts(files: ChromaFiles, rows: Sequence[tuple[int, Row]]) -> Iterator[Text]:

@@ -256,7 +256,8 @@ class HnswFiles:
                 extreme = np.flatnonzero(~computable & ~unknown)
                 self._directions = _Directions(scale, unknown, extreme)
             known = self._directions
-            cosines = self._vectors @ direction
+            # BLAS would use threads, which wait for each other and gain nothing.
+            cosines = np.einsum("ij,j->i", self._vectors, direction)
             cosines *= known.scale
         cosines[known.extreme] = np.inf
         cosines[known.unknown] = -2

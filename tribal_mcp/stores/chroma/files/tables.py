@@ -117,6 +117,7 @@ class ChromaTables:
         self._locked = locked
         self._on_log_damage = on_log_damage
         self._collections: tuple[int, list[RawCollection]] = (-1, [])
+        self._counts: dict[str, tuple[int, int]] = {}
         mode = "rw" if locked and rollback else "ro"
         uri = f"{(folder / 'chroma.sqlite3').absolute().as_uri()}?mode={mode}"
         try:
@@ -293,9 +294,12 @@ class ChromaTables:
 
     def count(self, collection: RawCollection) -> int:
         """How many records the collection has."""
-        segment = self.segment(collection)
-        row = self.sql.execute("SELECT count(*) FROM embeddings WHERE segment_id = ?", (segment,))
-        return int(row.fetchone()[0])
+        segment, version = self.segment(collection), self.version()
+        if self._counts.get(segment, (-1, 0))[0] != version:
+            query = "SELECT count(*) FROM embeddings WHERE segment_id = ?"
+            count = int(self.sql.execute(query, (segment,)).fetchone()[0])
+            self._counts[segment] = version, count
+        return self._counts[segment][1]
 
     def ids(self, collection: RawCollection) -> list[str]:
         """The ids of all records, oldest insertion first."""
@@ -348,7 +352,17 @@ class ChromaTables:
         """
         segments = [self.segment(collection) for collection in collections]
         condition, values = _condition(tags, from_us, to_us)
-        which = f"FROM embeddings WHERE segment_id IN ({placeholders(segments)}){condition}"
+        one_of = f"segment_id IN ({placeholders(segments)})"
+        if not values:
+            found = self.sql.execute(
+                "SELECT embedding_id FROM embedding_metadata m CROSS JOIN embeddings e "  # noqa: S608
+                f"ON e.id = m.id WHERE key = 'created_at_us' AND int_value IS NOT NULL AND {one_of} "
+                "ORDER BY int_value DESC, e.id DESC LIMIT ? OFFSET ?",
+                [*segments, count, skip],
+            ).fetchall()
+            if len(found) == count:  # else, those without a date follow
+                return _ids(found), sum(map(self.count, collections))
+        which = f"FROM embeddings WHERE {one_of}{condition}"
         values = [*segments, *values]
         total = self.sql.execute(f"SELECT count(*) {which}", values).fetchone()[0]
         created = (
