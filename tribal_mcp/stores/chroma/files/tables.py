@@ -117,7 +117,7 @@ class ChromaTables:
         self._locked = locked
         self._on_log_damage = on_log_damage
         self._collections: tuple[int, list[RawCollection]] = (-1, [])
-        self._counts: dict[str, tuple[int, int]] = {}
+        self._known_counts: dict[str, tuple[int, int]] = {}
         mode = "rw" if locked and rollback else "ro"
         uri = f"{(folder / 'chroma.sqlite3').absolute().as_uri()}?mode={mode}"
         try:
@@ -295,11 +295,11 @@ class ChromaTables:
     def count(self, collection: RawCollection) -> int:
         """How many records the collection has."""
         segment, version = self.segment(collection), self.version()
-        if self._counts.get(segment, (-1, 0))[0] != version:
+        if self._known_counts.get(segment, (-1, 0))[0] != version:
             query = "SELECT count(*) FROM embeddings WHERE segment_id = ?"
             count = int(self.sql.execute(query, (segment,)).fetchone()[0])
-            self._counts[segment] = version, count
-        return self._counts[segment][1]
+            self._known_counts[segment] = version, count
+        return self._known_counts[segment][1]
 
     def ids(self, collection: RawCollection) -> list[str]:
         """The ids of all records, oldest insertion first."""
@@ -356,8 +356,8 @@ class ChromaTables:
         if not values:
             found = self.sql.execute(
                 "SELECT embedding_id FROM embedding_metadata m CROSS JOIN embeddings e "  # noqa: S608
-                f"ON e.id = m.id WHERE key = 'created_at_us' AND int_value IS NOT NULL AND {one_of} "
-                "ORDER BY int_value DESC, e.id DESC LIMIT ? OFFSET ?",
+                "ON e.id = m.id WHERE key = 'created_at_us' AND int_value IS NOT NULL "
+                f"AND {one_of} ORDER BY int_value DESC, e.id DESC LIMIT ? OFFSET ?",
                 [*segments, count, skip],
             ).fetchall()
             if len(found) == count:  # else, those without a date follow
