@@ -6,32 +6,21 @@ index instead; both rank by `fits`, and so alike.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from tribal_mcp.search.folding import fold_with_parts
+from tribal_mcp.search.fusion import Ranked
 from tribal_mcp.search.keywords import Keyword, keywords_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float64]
 
 _SATURATION, _LENGTH = 1.2, 0.75  # the usual k1 and b
 _DIGITS = 6
 """Of counts, so that they do not depend on the order of adding."""
-
-Floats = npt.NDArray[np.float64]
-
-
-class Ranked(NamedTuple):
-    """A text that matches.
-
-    Attributes:
-        id: the memory.
-        fit: from 0 to 1: the BM25 score relative to the best one, times the share of the question's
-            keywords that the best match has. Rare keywords count more.
-    """
-
-    id: str
-    fit: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +35,17 @@ class Counts:
         characters: the characters of all of them.
     """
 
-    counts: Floats
-    typos: Floats
-    lengths: Floats
+    counts: "Floats"
+    typos: "Floats"
+    lengths: "Floats"
     texts: int
     characters: int
 
 
-def fits(keywords: Sequence[Keyword], found: Counts) -> Floats:
+def fits(keywords: Sequence[Keyword], found: Counts) -> "Floats":
     """The `fit` of each text; see `Ranked`. It is 0 for a text without a keyword."""
+    import numpy as np
+
     scores = np.zeros(len(found.lengths))
     if not scores.size:
         return scores
@@ -130,6 +121,8 @@ class KeywordSearch:
             count: the most to return.
             without: ids to leave out.
         """
+        import numpy as np
+
         shape = (len(self._ids), len(self.keywords))
         found = Counts(
             np.array(self._counts, np.float64).reshape(shape),

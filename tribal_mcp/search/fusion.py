@@ -7,7 +7,7 @@ its meaning has 1. `make recall` measures the weights; docs/performance.md has t
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal
+from typing import Literal, NamedTuple
 
 _MEANING = 0.6
 """Of the score: the share of the cosine; the keywords have the rest."""
@@ -20,6 +20,19 @@ _SURE, _SURE_FOR_WORDS = 0.4, 0.3
 _ENOUGH = 20
 """Cosines from which the usual one is computed; fewer say little."""
 _HIGHEST_USUAL = 0.95
+
+
+class Ranked(NamedTuple):
+    """A memory that keyword search found.
+
+    Attributes:
+        id: it.
+        fit: from 0 to 1: the BM25 score relative to the best one, times the share of the question's
+            keywords that the best match has. Rare keywords count more.
+    """
+
+    id: str
+    fit: float
 
 
 @dataclass(frozen=True, slots=True)

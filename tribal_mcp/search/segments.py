@@ -29,6 +29,7 @@ _POSTINGS = {"text": "<u1", "ends": "<i8", "starts": "<i8", "texts": "<u4", "cou
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
 
 
 class Text(NamedTuple):
@@ -194,7 +195,7 @@ class Segment:
         columns = {name: arrays[name] for name in _COLUMNS}
         return cls(**columns, names=names, words=postings["words"], labels=postings["labels"])
 
-    def count(self, keyword: Keyword) -> npt.NDArray[np.float64]:
+    def count(self, keyword: Keyword) -> Floats:
         """How often each text has a keyword."""
         found = np.zeros(len(self.rows))
         words: dict[int, str] = {}
@@ -215,14 +216,14 @@ class Segment:
                 found[texts] += value * counts
         return found
 
-    def _values(self, keyword: Keyword, word: str, languages: Ints) -> npt.NDArray[np.float64]:
+    def _values(self, keyword: Keyword, word: str, languages: Ints) -> Floats:
         """How often a word has a keyword, for texts in these languages."""
         values = np.zeros(len(self.names))
         for number in np.unique(languages).tolist():
             values[number], _ = keyword.count_in_word(word, self.names[number])
         return values[languages]
 
-    def count_misspelled(self, keyword: Keyword) -> npt.NDArray[np.float64]:
+    def count_misspelled(self, keyword: Keyword) -> Floats:
         """How often each text has a keyword with a typo."""
         found = np.zeros(len(self.rows))
         words: dict[int, str] = {}

@@ -14,7 +14,7 @@ from tribal_mcp.errors import UsageError
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.memory import MemoryEntry, from_microseconds, microseconds, source_text
 from tribal_mcp.portability.vectors import Vector, cosines
-from tribal_mcp.search.bm25 import KeywordSearch, Ranked
+from tribal_mcp.search.fusion import Ranked
 from tribal_mcp.stores.base import BATCH, EVERYTHING, UNDATED, MemoryStore, StoreState
 
 UNKNOWN = "unknown"
@@ -188,6 +188,8 @@ class SearchByReading:
         most: int = BATCH,
     ) -> list[Ranked]:
         """The memories that match the keywords of a query best, best first."""
+        from tribal_mcp.search.bm25 import KeywordSearch  # noqa: PLC0415 - only a search needs it
+
         search = KeywordSearch(query, hints)
         async for texts in self.read_texts(await self.list_ids(filters)):
             search.add(texts)

@@ -9,9 +9,8 @@ from datetime import UTC, datetime, time, timedelta
 
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.vectors import Vector, cosines
-from tribal_mcp.search.bm25 import Ranked
 from tribal_mcp.search.dates import Period, mentioned_period
-from tribal_mcp.search.fusion import Scored, fuse, usual_cosine
+from tribal_mcp.search.fusion import Ranked, Scored, fuse, usual_cosine
 from tribal_mcp.stores.base import UNDATED
 from tribal_mcp.stores.search import SearchableStore
 

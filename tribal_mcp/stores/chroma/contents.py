@@ -6,18 +6,18 @@ which no search compares.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from tribal_mcp.errors import StoreDamaged
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry, microseconds
 from tribal_mcp.portability.vectors import Vector
-from tribal_mcp.search.bm25 import KeywordSearch, Ranked
+from tribal_mcp.search.fusion import Ranked
 from tribal_mcp.stores.base import BATCH, EVERYTHING, Lines, Stored, StoreState, links_of
 from tribal_mcp.stores.chroma.files.nearest import LostVector, Which, nearest
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
 from tribal_mcp.stores.chroma.folder import Files
-from tribal_mcp.stores.chroma.word_index import WordIndex
 from tribal_mcp.stores.errors import CHECK, REPAIR, RESCUE
 from tribal_mcp.stores.raw import RawCollection, RawRecord
 from tribal_mcp.stores.record import (
@@ -31,6 +31,9 @@ from tribal_mcp.stores.record import (
     tombstones_name,
 )
 from tribal_mcp.stores.search import Nearest, Tally, spread
+
+if TYPE_CHECKING:
+    from tribal_mcp.stores.chroma.word_index import WordIndex
 
 
 class Contents:
@@ -48,7 +51,7 @@ class Contents:
         self,
         files: Files | None,
         name: str,
-        index_of: Callable[[RawCollection], WordIndex | None] = lambda _: None,
+        index_of: Callable[[RawCollection], "WordIndex | None"] = lambda _: None,
         *,
         stays_open: bool = False,
     ) -> None:
@@ -255,7 +258,7 @@ class Contents:
         found = {i: text for files, c in self._each() for i, text in files.texts(c, ids).items()}
         return {i: found[i] for i in ids if i in found}
 
-    def _index(self, *, make: bool) -> tuple[WordIndex, ChromaFiles] | None:
+    def _index(self, *, make: bool) -> "tuple[WordIndex, ChromaFiles] | None":
         """The word index, up to date, if there is one or it may be made."""
         if not isinstance(self._files, ChromaFiles) or self.main is None:
             return None
@@ -265,6 +268,8 @@ class Contents:
 
     def rank_words(self, query: str, hints: str, filters: ExportFilter, most: int) -> list[Ranked]:
         """The memories that match the keywords of a query best, best first."""
+        from tribal_mcp.search.bm25 import KeywordSearch  # noqa: PLC0415 - only a search needs it
+
         search = KeywordSearch(query, hints)
         if found := self._index(make=True):
             index, files = found

@@ -22,7 +22,6 @@ import orjson
 
 from tribal_mcp.errors import NoSpace, StoreDamaged, StoreError, SystemFailure
 from tribal_mcp.files.atomic import fsync_directory, make_private
-from tribal_mcp.stores.chroma import word_index
 from tribal_mcp.stores.chroma.api_reader import ApiFiles
 from tribal_mcp.stores.chroma.files.index_backup import IndexBackup
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
@@ -38,7 +37,6 @@ from tribal_mcp.stores.chroma.migration import (
     open_client,
     try_conversion,
 )
-from tribal_mcp.stores.chroma.word_index import WordIndex
 from tribal_mcp.stores.errors import REPAIR, explained
 from tribal_mcp.stores.raw import RawCollection, UnknownLayout
 from tribal_mcp.stores.record import OURS
@@ -46,6 +44,8 @@ from tribal_mcp.stores.record import OURS
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
     from chromadb.api.models.Collection import Collection as ChromaCollection
+
+    from tribal_mcp.stores.chroma.word_index import WordIndex
 
 REBUILD = "rebuild"
 """In our own folder: the vectors of an index while it is rebuilt, a folder for each segment."""
@@ -228,11 +228,13 @@ class ChromaFolder:
                 self.note(f"{error} It is read from a temporary copy, which is slower.")
         return self._files
 
-    def word_index(self, collection: RawCollection) -> WordIndex | None:
+    def word_index(self, collection: RawCollection) -> "WordIndex | None":
         """The word index of a store, by its main collection; None for too few memories.
 
         A folder that this program has never written to stays as it is.
         """
+        from tribal_mcp.stores.chroma import word_index  # noqa: PLC0415 - only a search needs it
+
         if OURS not in collection.metadata or not os.access(self.own, os.W_OK):
             return None
         if collection.id not in self._words:
@@ -242,7 +244,7 @@ class ChromaFolder:
             ):
                 return None
             self._remove_other_indexes(place)
-            self._words[collection.id] = WordIndex(place / collection.id)
+            self._words[collection.id] = word_index.WordIndex(place / collection.id)
         return self._words[collection.id]
 
     def _remove_other_indexes(self, place: Path) -> None:

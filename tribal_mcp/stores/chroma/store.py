@@ -20,7 +20,7 @@ from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.vectors import Vector
-from tribal_mcp.search.bm25 import Ranked
+from tribal_mcp.search.fusion import Ranked
 from tribal_mcp.stores.base import (
     BATCH,
     EVERYTHING,

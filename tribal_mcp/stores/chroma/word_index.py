@@ -21,9 +21,10 @@ from pathlib import Path
 import numpy as np
 
 from tribal_mcp.files.atomic import make_private, write_atomically
-from tribal_mcp.search.bm25 import Counts, Floats, Ranked, fits
+from tribal_mcp.search.bm25 import Counts, fits
+from tribal_mcp.search.fusion import Ranked
 from tribal_mcp.search.keywords import Keyword
-from tribal_mcp.search.segments import UNDATED, Bools, Ints, Segment, Text
+from tribal_mcp.search.segments import UNDATED, Bools, Floats, Ints, Segment, Text
 from tribal_mcp.stores.chroma.files.nearest import Which
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
 from tribal_mcp.stores.chroma.files.tables import Row
