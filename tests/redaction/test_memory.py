@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.secrets import PLACES, harmless, made_up, texts_of
+from tests.support.secrets import MENTIONS, PLACES, harmless, made_up, texts_of
 from tribal_mcp.errors import UsageError
 from tribal_mcp.redaction.detector import Detector, _scanner
 from tribal_mcp.redaction.memory import redacted_text, secrets_in
@@ -35,6 +35,11 @@ def test_every_kind_of_secret_is_found_and_redacted(place: str, finder: Detector
         if found is None or one.secret in texts_of(found.fields) or found.places != [place]:
             left[one.kind] = found
     assert left == {}
+
+
+def test_passwords_are_found_as_people_write_them(finder: Detector) -> None:
+    missed = [text for text in MENTIONS if PASSWORD in redacted_text(text.format(PASSWORD), finder)]
+    assert missed == MENTIONS[-2:]
 
 
 def test_harmless_texts_stay_as_they_are(finder: Detector) -> None:

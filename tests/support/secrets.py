@@ -11,13 +11,15 @@ repository find none. None was ever valid.
 import base64
 import random
 import string
+import sysconfig
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tribal_mcp.redaction.detector import Detector
-from tribal_mcp.redaction.memory import secrets_in
+from tribal_mcp.redaction.memory import redacted_text, secrets_in
 
 ALNUM = string.ascii_letters + string.digits
 UPPER = string.ascii_uppercase + string.digits
@@ -200,6 +202,48 @@ def made_up(each: int = 1, seed: int = 20) -> list[MadeUp]:
     ]
 
 
+MENTIONS = [
+    "Login: admin / {}",
+    "The WiFi password at the office is '{}'",
+    "wifi pw: {}",
+    "root password for the staging box = {}",
+    "User changed his Netflix password to {}",
+    "Credentials for grafana: admin/{}",
+    "username: jdoe password: {}",
+    "pass: {}",
+    "SSH to 10.0.0.5 as root with password `{}`",
+    "my password's {}",
+    "password (old): {}",
+    "password for DB: {}",
+    "The password of the router is {}.",
+    "passphrase: 'open sesame {}'",
+    "set password {} for user x",
+    "PGPASSWORD={} psql",
+    "psql --password {}",
+    "redis://:{}@cache:6379/0",
+    "ftp://bob:{}@ftp.example.com",
+    "Server=db;User Id=sa;Password={};",
+    "pw={}",
+    "<password>{}</password>",
+    "'password' => '{}'",
+    'define("DB_PASSWORD", "{}");',
+    "La contraseña es {}",
+    "Le mot de passe est {}",
+    "пароль: {}",
+    "密码：{}",
+    "Das WLAN-Passwort ist {}",
+    "Passwort für den Router: {}",
+    "Kennwort: {}",
+    "machine api.test login app password {}",
+    "sshpass -p {} ssh root@host",
+    "POSTGRES_PASSWORD: {}",
+    "remember that the admin password for prod is {}",
+    "use the password {} until Friday",
+    "Please try {}, he said, it is his usual one",  # nothing tells what it is: a known limit
+    "the safe opens with {}",
+]
+"""Ways in which people write a password."""
+
 PLACES: dict[str, Callable[[MadeUp], dict[str, Any]]] = {
     "content": lambda one: {"content": one.text},
     "tags": lambda one: {
@@ -233,6 +277,13 @@ PROSE = [
     "Never commit an API key; read it from the environment with os.environ.",
     "Reset the password with `passwd`, then restart the service.",
     "The seed phrase is in the safe. The access token is stored in the keyring.",
+    "password: required, min 12 characters. The password is case-sensitive.",
+    "The password is 12 characters long. Password: 8-64 characters, no spaces.",
+    "the password is stored in 1Password; see LastPass entry #12",
+    "The API key is read from config_2.yaml. The secret is in us-east-1.",
+    "access token is a JWT with 3 parts, and is valid for 3600s",
+    "all tests pass: 1234 passed, pass: 12, fail: 2, boarding pass: gate B12",
+    "passwd: /etc/passwd2, pwd: /home/user1/project, cd /tmp && pwd = /tmp/x1",
     "Meeting at 14:30 in room 3.12, budget 12,500 EUR, invoice 2026-0815.",
 ]
 CODE = [
@@ -246,6 +297,9 @@ CODE = [
     '<input type="password" name="password" placeholder="Password">',
     "type Props = { token: string; secretName: string; apiKey?: string };",
     "max_tokens: 4096\ntokenizer: cl100k_base\ntoken_count: 128000",
+    "password = user.password1 or request.form['password2']",
+    "password: {{ vault_db_password1 }}",
+    "password: process.env.DB_PASS1, pass = 10000",
     "secrets:\n  db_password:\n    external: true",
     "password: <your password>, api_key: YOUR_API_KEY_HERE, token: xxxxxxxxxxxxxxxxxxxx",
     "assert response.headers['Authorization'] == f'Bearer {token}'",
@@ -305,11 +359,22 @@ def main() -> None:
             secrets_in({"id": "x", **fields_of(one)}, finder) is not None for one in secrets
         )
         print(f"{place}: {found} of {len(secrets)} secrets found")  # noqa: T201
+    source = random.Random(20)  # noqa: S311 - as above
+    mentions = [(text, _password(source)) for text in MENTIONS for _ in range(3)]
+    found = sum(one not in redacted_text(text.format(one), finder) for text, one in mentions)
+    print(f"passwords as people write them: {found} of {len(mentions)} found")  # noqa: T201
     texts = harmless()
     wrong = [text for text in texts if secrets_in({"id": "x", "content": text}, finder)]
     print(f"harmless texts: {len(wrong)} of {len(texts)} taken for secrets")  # noqa: T201
-    for text in wrong[:5]:
-        print(f"  {text!r:.100}")  # noqa: T201
+    pieces, taken = 0, 0
+    for path in sorted(Path(sysconfig.get_path("stdlib")).rglob("*.py")):
+        if "site-packages" in path.parts or "test" in path.parts:
+            continue
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        for start in range(0, len(lines), 15):
+            pieces += 1
+            taken += bool(finder.find("\n".join(lines[start : start + 15])))
+    print(f"standard library: {taken} of {pieces} pieces taken for secrets")  # noqa: T201
 
 
 if __name__ == "__main__":
