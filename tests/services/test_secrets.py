@@ -262,6 +262,24 @@ async def test_an_export_since_a_redacted_bundle_has_only_what_changed(tmp_path:
     assert result.memory_count == 1
 
 
+async def test_an_import_says_which_memories_bring_secrets_and_quotes_none(tmp_path: Path) -> None:
+    home = await filled(tmp_path / "home", SECRET, memory(2), memory(3, id=GITHUB))
+    await export(home)
+    arguments = {"input_path": str(tmp_path / "bundle.json"), "secrets": "report"}
+    away = tmp_path / "away"
+    for dry_run in (True, False):
+        result = await job(away, "import", dry_run=dry_run, write_plan=True, **arguments)
+        assert result.secrets.memories == 2
+        assert result.secrets.first[0].id == "memory-1"
+        text = result.model_dump_json() + read(Path(result.plan_path))
+        assert "CI clones with [redacted:github-pat:1]" in text
+        assert GITHUB not in text
+    async with open_store(away) as store:
+        assert await store.get("memory-1") == SECRET
+    result = await job(away, "import", **arguments)
+    assert result.secrets.memories == 0, "nothing was imported"
+
+
 async def test_python_gets_the_redacted_entries_and_a_note() -> None:
     store = InMemoryStore()
     await store.upsert([SECRET, memory(2)])
@@ -270,6 +288,10 @@ async def test_python_gets_the_redacted_entries_and_a_note() -> None:
     assert any(note.startswith("Secrets were redacted in 1 memory") for note in bundle.notes)
     with pytest.raises(SecretsFound):
         await export_memories(store, secrets=Secrets.REFUSE)
+    bundle = await export_memories(store)
+    summary = await import_memories(bundle, InMemoryStore(), report_secrets=True)
+    assert summary.secrets is not None
+    assert summary.secrets.kinds == {"github-pat": 1, "password": 1}
 
 
 async def test_personal_data_alone_is_refused(tmp_path: Path) -> None:

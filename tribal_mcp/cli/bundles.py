@@ -145,6 +145,11 @@ def export_command(*, as_json: bool, **arguments: object) -> None:
     help="Leave out new memories whose text another memory has; links to them lead to that one.",
 )
 @click.option(
+    "--secrets",
+    type=Choice({"report": "import them, and say which memories contain them"}),
+    help="Search what is imported for keys, tokens, passwords and private keys:",
+)
+@click.option(
     "--plan",
     "write_plan",
     is_flag=True,

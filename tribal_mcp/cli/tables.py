@@ -105,7 +105,7 @@ def _(result: ImportResult) -> Rows:
         table.append(("tombstones", f"{result.deletions:,}, {deleted}"))
     elif result.deleted:
         table.append(("deleted", memories(result.deleted)))
-    table += _vectors_of(result)
+    table += _vectors_of(result) + _secrets(result.secrets)
     if result.left_out:
         table.append(("left out", f"{result.left_out:,} of {counted(result.found, 'record')}"))
     if result.missing:

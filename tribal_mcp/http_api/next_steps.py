@@ -8,13 +8,22 @@ from urllib.parse import urlencode
 from tribal_mcp.next_steps import as_command
 
 _BODY = {
-    "export": ("tags", "date_from", "date_to", "since", "include_related", "reproducible"),
+    "export": (
+        "tags",
+        "date_from",
+        "date_to",
+        "since",
+        "include_related",
+        "reproducible",
+        "secrets",
+        "personal_data",
+    ),
     "undo": ("point", "dry_run"),
     "reembed": ("all", "dry_run"),
 }
 _QUERY = (
     "conflict_resolution", "embedding_strategy", "dry_run", "strict", "restore_deleted",
-    "skip_same_text",
+    "skip_same_text", "secrets",
 )  # fmt: skip
 
 

@@ -106,6 +106,9 @@ class ImportOptions(Request):
     skip_same_text: Flag = Field(
         False, description="leave out new memories whose text another memory already has"
     )
+    secrets: Literal["", "report"] = Field(
+        "", description="report: search what is imported for secrets, and say where they are"
+    )
     format: str = Field("", description="another system's format, if it is not recognised")
     mapping: list[str] = Field(
         [],

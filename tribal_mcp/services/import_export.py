@@ -198,6 +198,7 @@ async def import_memories(
     dry_run: bool = False,
     restore_deleted: bool = False,
     skip_same_text: bool = False,
+    report_secrets: bool = False,
     embedder: Embedder | None = None,
     on_progress: OnProgress | None = None,
 ) -> ImportSummary:
@@ -216,6 +217,8 @@ async def import_memories(
         restore_deleted: import deleted memories, too, that were not updated after the deletion.
         skip_same_text: leave out new memories whose text the store or an earlier entry has under
             another id; links to them lead to that one.
+        report_secrets: search what is imported for keys, tokens, passwords and private keys. Needs
+            `tribal-mcp[secrets]`.
         embedder: makes the vectors with REEMBED, and checks the model that the bundle names.
         on_progress: called with (entries done, entries in all) after each batch.
 
@@ -237,6 +240,7 @@ async def import_memories(
         switch("dry_run", dry_run),
         switch("restore_deleted", restore_deleted),
         switch("skip_same_text", skip_same_text),
+        report_secrets=switch("report_secrets", report_secrets),
     )
     points = None if options.dry_run else RestorePoints.of(store)
     model = await store.identity() if points else None

@@ -86,6 +86,8 @@ class ImportRequest(Request):
     strict: Switch = False
     restore_deleted: Switch = False
     skip_same_text: Switch = False
+    secrets: Literal["", "report"] = ""
+    """Whether to search what is imported for secrets."""
     write_plan: Switch = False
     format: str = ""
     """The name of the source's format; by default it is recognised."""

@@ -175,6 +175,9 @@ class ImportSummary(_Deferred):
     without_vector: int = Field(0, description="imported without a vector")
     vectors_of_others: int = Field(0, description="kept vectors of other models than the store's")
     notes: list[str] = Field([], description="further information")
+    secrets: SecretsResult | None = Field(
+        None, description="secrets in what was imported; null: no search was requested"
+    )
 
 
 class ImportResult(ImportSummary, Result):

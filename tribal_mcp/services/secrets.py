@@ -94,12 +94,22 @@ class Screen:
         screened = self.fields(fields)
         return entry if screened is fields else entry_from_dict(screened, NO_LIMITS)
 
+    def search(self, entries: Iterable[MemoryEntry]) -> None:
+        """Count the secrets in memories."""
+        for entry in entries:
+            self.fields(entry_fields(entry))
+
     def compared(self, lines: Iterable[bytes]) -> list[bytes]:
         """Memories as `lines` gives them, uncounted: for a comparison with an earlier bundle."""
         if self.handling is not Secrets.REDACT:
             return list(lines)
         redacted = ((line, self._redacted(orjson.loads(line))) for line in lines)
         return [dump_fields(found.fields) if found else line for line, found in redacted]
+
+    def content(self, entry: MemoryEntry) -> str:
+        """The text of a memory without secrets, uncounted."""
+        found = self._redacted(entry_fields(entry))
+        return str(found.fields["content"]) if found else entry.content
 
     def masked(self, text: str) -> str:
         """A text that is shared with the memories, without secrets."""

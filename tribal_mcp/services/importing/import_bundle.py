@@ -107,6 +107,7 @@ def _options(request: ImportRequest, source: Opened, scope: Scope) -> Options:
         dry_run=request.dry_run,
         restore_deleted=request.restore_deleted,
         skip_same_text=request.skip_same_text,
+        report_secrets=request.secrets != "",
     )
     if made is None:
         if request.mirror_deletions or request.mapping or request.conversations:

@@ -17,9 +17,10 @@ import anyio.to_thread
 from tribal_mcp.embedding.base import Embedder
 from tribal_mcp.errors import Stopped, StoreError, TribalError, UsageError
 from tribal_mcp.next_steps import NextStep
-from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
+from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy, Secrets
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.redaction.detector import Detector
 from tribal_mcp.services.context import Watch
 from tribal_mcp.services.embedders import Work
 from tribal_mcp.services.importing.model_check import check_model
@@ -30,6 +31,7 @@ from tribal_mcp.services.importing.sources import EntrySource, refuse_partial
 from tribal_mcp.services.importing.vectors import VectorPlan, plan_vectors
 from tribal_mcp.services.links import LINKS_BATCH, Links
 from tribal_mcp.services.results import ChangeResult, ImportSummary, ReembedResult
+from tribal_mcp.services.secrets import Screen
 from tribal_mcp.stores.base import STEP, MemoryStore, StoreState
 from tribal_mcp.stores.restore_points import OpenPoint
 from tribal_mcp.text import counted
@@ -51,6 +53,7 @@ class Options:
         is_from_source: whether a memory was imported from the source before: those that the source
             no longer has are counted. None if the source is a bundle.
         mirror_deletions: delete those too.
+        report_secrets: search what is imported for secrets.
     """
 
     conflict_resolution: ConflictResolution = ConflictResolution.SKIP
@@ -61,6 +64,7 @@ class Options:
     incoming_wins_ties: bool = False
     is_from_source: Callable[[MemoryEntry], bool] | None = None
     mirror_deletions: bool = False
+    report_secrets: bool = False
 
 
 async def import_entries(
@@ -96,11 +100,12 @@ async def import_entries(
     vectors, notes = await _plan_vectors(source, state, target_metadata, strategy, embedder)
     summary = ImportSummary(total=source.total, dry_run=options.dry_run)
     summary.notes = [*state.notes, *source.notes, *notes]
+    screen = Screen(Secrets.REPORT, Detector()) if options.report_secrets else None
     planner = Planner(
         store,
         options.conflict_resolution,
         vectors.arriving,
-        Report(summary, on_change),
+        Report(summary, on_change, screen),
         options.restore_deleted,
         options.incoming_wins_ties,
         source.edited,
@@ -261,6 +266,8 @@ class _Import:
                     adopting if self._adopt else [self.vectors.adopt or self.model]
                 )
             step = await plan()
+            if screen := self.planner.report.screen:
+                await anyio.to_thread.run_sync(screen.search, step.change.entries)
             self._links.remove(step.change.forget)
             self.summary.vectors_of_others += sum(map(self.vectors.is_other, step.change.entries))
             if step.before and not dry_run:
@@ -317,6 +324,9 @@ class _Import:
         if self.new is not None:
             summary.vectors_failed = self.new.work.result.failed
             summary.notes += self.new.work.result.failures
+        if screen := self.planner.report.screen:
+            summary.secrets = screen.summary
+            summary.notes += screen.notes()
         if later := self.planner.report.redacted_later:
             entries = counted(later, "redacted entry was", "redacted entries were")
             summary.notes.append(

@@ -10,6 +10,7 @@ from tribal_mcp.portability.conflicts import Action, Decision, Reason
 from tribal_mcp.portability.memory import MemoryEntry, microseconds
 from tribal_mcp.portability.memory_json import entry_fields
 from tribal_mcp.services.results import DETAILS, ChangeResult, ImportSummary
+from tribal_mcp.services.secrets import Screen
 from tribal_mcp.stores.restore_points import Held
 
 PREVIEW = 10
@@ -43,12 +44,14 @@ class Report:
     Attributes:
         summary: the counts, the first errors and, for a dry run, the first changes.
         on_change: receives what becomes of every entry; for a plan file.
+        screen: searches what is imported for secrets; none is quoted then.
         made: ids in the current batch whose vectors were made for this import.
         redacted_later: redacted entries that were changed later than the stored memories.
     """
 
     summary: ImportSummary
     on_change: Callable[[ChangeResult], None] | None = None
+    screen: Screen | None = None
     made: set[str] = field(default_factory=set)
     redacted_later: int = 0
     _counts: Counter[str] = field(default_factory=Counter, init=False)
@@ -63,10 +66,12 @@ class Report:
     def reject(self, entry: RejectedEntry) -> None:
         """Count an entry that can't be read."""
         self.summary.errors += 1
+        reason = self._masked(str(entry))
         if len(self.summary.error_details) < DETAILS:
-            self.summary.error_details.append(str(entry))
+            self.summary.error_details.append(reason)
         if self.on_change:
-            self.on_change(ChangeResult(id=entry.id or "", action="reject", reason=str(entry)))
+            shown = self._masked(entry.id or "")
+            self.on_change(ChangeResult(id=shown, action="reject", reason=reason))
 
     def count(self, decision: Decision, source: MemoryEntry, written: MemoryEntry) -> None:
         """Count an entry of the bundle.
@@ -119,20 +124,30 @@ class Report:
         if not previewed and not self.on_change:
             return
         change = ChangeResult(
-            id=memory_id, action=decision.action.value, reason=decision.reason.value
+            id=self._masked(memory_id),
+            action=decision.action.value,
+            reason=decision.reason.value,
         )
         if written is not None and written.id != memory_id:
-            change.new_id = written.id
+            change.new_id = self._masked(written.id)
         if isinstance(stored, MemoryEntry) and decision.reason not in _OF_COMPLETE:
-            change.here = _excerpt(stored)
+            change.here = self._excerpt(stored)
         if written is not None and decision.reason is not Reason.IDENTICAL:
-            change.bundle = _excerpt(written)
+            change.bundle = self._excerpt(written)
             if isinstance(stored, MemoryEntry):
                 change.fields = sorted(differing_fields(stored, written))
         if previewed:
             self.summary.changes.append(change)
         if self.on_change:
             self.on_change(change)
+
+    def _masked(self, text: str) -> str:
+        return self.screen.masked(text) if self.screen else text
+
+    def _excerpt(self, entry: MemoryEntry) -> str:
+        text = self.screen.content(entry) if self.screen else entry.content
+        words = " ".join(text[: 4 * _EXCERPT].split())
+        return words if len(words) <= _EXCERPT else words[: _EXCERPT - 1] + "…"
 
 
 def differing_fields(stored: MemoryEntry, written: MemoryEntry) -> set[str]:
@@ -142,8 +157,3 @@ def differing_fields(stored: MemoryEntry, written: MemoryEntry) -> set[str]:
         None if e.embedding is None else e.embedding.tobytes() for e in (stored, written)
     )
     return {name for name in one.keys() | two.keys() if one.get(name) != two.get(name)}
-
-
-def _excerpt(entry: MemoryEntry) -> str:
-    words = " ".join(entry.content[: 4 * _EXCERPT].split())
-    return words if len(words) <= _EXCERPT else words[: _EXCERPT - 1] + "…"
