@@ -129,6 +129,7 @@ class Settings(_FromEnvironment):
     discover: bool = Field(
         False, description="whether an MCP resource lists the memories of other systems here"
     )
+    sync_dir: Path | None = Field(None, description="the folder to sync with")
     migrate_folder: bool = Field(
         False, description="whether a write may convert the folder of an older Chroma"
     )

@@ -21,7 +21,8 @@ def test_help_lists_commands_in_the_order_of_use(tribal: Tribal) -> None:
     listed = re.findall(r"^  ([a-z]+) +\S.*\.$", out, re.MULTILINE)
     assert listed == [
         "remember", "recall", "list", "show", "forget", "export", "import", "undo", "history",
-        "discover", "stats", "where", "copy", "setup", "reembed", "check", "rescue", "serve",
+        "discover", "stats", "where", "copy", "sync", "setup", "reembed", "check", "rescue",
+        "serve",
     ]  # fmt: skip
     assert "`tribal-mcp where`" in out
 

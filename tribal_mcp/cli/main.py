@@ -44,6 +44,7 @@ for _command in (
     store.stats_command,
     store.where_command,
     store.copy_command,
+    store.sync_command,
     store.setup_command,
     store.keygen_command,
     store.reembed_command,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         RescueResult,
         SetupResult,
         StatsResult,
+        SyncResult,
         UndoResult,
     )
 
@@ -99,6 +100,52 @@ def copy_command(*, as_json: bool, **arguments: object) -> None:
     result = cast("CopyResult", run("copy", arguments))
     what = memories(result.total)
     title = f"Dry run: copy of {what}" if result.dry_run else f"Copied {what}"
+    show(result, title, as_json=as_json)
+
+
+@click.command("sync", cls=Command, short_help="Share memories with other machines.")
+@click.argument(
+    "folder",
+    metavar="FOLDER",
+    default="",
+    cls=Argument,
+    help="The folder that the machines share, such as a git repository or the folder of a cloud "
+    "drive; by default TRIBAL_SYNC_DIR.",
+)
+@click.option("--name", metavar="NAME", default="", help="What to call this machine.")
+@click.option(
+    "--tag",
+    "tags",
+    metavar="TAG",
+    multiple=True,
+    help="Share only memories with this tag; repeatable. It stays so for this folder.",
+)
+@click.option("--encrypt", is_flag=True, help="Encrypt with the age keys. It stays so.")
+@click.option("--conflicts", is_flag=True, help="List the conflicts.")
+@click.option(
+    "--resolve", metavar="ID", default="", help="End the conflict about a memory: keep what it is."
+)
+@click.option(
+    "--version",
+    metavar="N",
+    default=0,
+    type=Number(0, 1000),
+    help="With --resolve: take this version of the listed ones instead.",
+)
+@click.option(
+    "--accept-deletions",
+    is_flag=True,
+    help="Delete everywhere what has disappeared here, even if it is most memories.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would happen; change nothing.")
+@as_json
+def sync_command(*, as_json: bool, **arguments: object) -> None:
+    """Keep the memories of several machines the same through a folder that they share: publish what
+    changed here, apply what changed elsewhere. No server is needed; run it on each machine."""  # noqa: D205, D209 - as above
+    result = cast("SyncResult", run("sync", arguments))
+    title = (
+        f"Dry run: sync with {result.folder}" if result.dry_run else f"Synced with {result.folder}"
+    )
     show(result, title, as_json=as_json)
 
 

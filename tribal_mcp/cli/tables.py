@@ -31,6 +31,7 @@ from tribal_mcp.services.results import (
     SetupResult,
     ShowResult,
     StatsResult,
+    SyncResult,
     UndoResult,
     WhereResult,
 )
@@ -205,6 +206,34 @@ def _(result: CopyResult) -> Rows:
         table.append(("tombstones", f"{result.forgotten:,}"))
     if result.sha256:
         table.append(("sha256", result.sha256))
+    return table
+
+
+@rows.register
+def _(result: SyncResult) -> Rows:
+    table = [("machine", result.name)]
+    others = ", ".join(sorted(f"{one.name} (file {one.files:,})" for one in result.replicas))
+    table.append(("others", others or "none yet"))
+    if result.tags:
+        table.append(("shared", f"only with {', '.join(result.tags)}"))
+    counts = {"published": result.published, "added": result.added, "changed": result.changed}
+    table += _aligned({**counts, "deleted": result.deleted, "conflicts": result.conflicts})
+    if result.without_vector:
+        table.append(("without vector", f"{result.without_vector:,}"))
+    if result.kept_private:
+        table.append(("not shared", f"{memories(result.kept_private)} here, left as they are"))
+    for what in ("missing", "damaged", "repaired", "ignored"):
+        table += [(what, path) for path in getattr(result, what)]
+    table += [("not used", problem) for problem in result.problems]
+    for conflict in result.conflict_details:
+        shown = "(deleted)" if conflict.deleted else conflict.content
+        table.append((conflict.memory_id, f"visible: {shown:.200}"))
+        for number, version in enumerate(conflict.versions, 1):
+            text = "(deleted)" if version.deleted else version.content
+            who = f"{version.replica or 'before the first sync'}, {version.at}"
+            table.append((f"version {number}", f"{text:.200} ({who})"))
+    if result.restore_point:
+        table.append(("restore point", result.restore_point))
     return table
 
 

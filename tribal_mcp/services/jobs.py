@@ -23,6 +23,7 @@ from tribal_mcp.services.requests import (
     Request,
     SetupRequest,
     ShowRequest,
+    SyncRequest,
     UndoRequest,
 )
 from tribal_mcp.services.results import Result
@@ -52,6 +53,7 @@ JOBS: dict[str, Job] = {
     "check": (CheckRequest, _from("maintenance.check", "run_check")),
     "rescue": (ExportRequest, _from("maintenance.check", "run_rescue")),
     "copy": (CopyRequest, _from("maintenance.copy_store", "run_copy")),
+    "sync": (SyncRequest, _from("sync.sync", "run_sync")),
     "reembed": (ReembedRequest, _from("maintenance.reembed", "run_reembed")),
     "setup": (SetupRequest, _from("maintenance.setup", "run_setup")),
     "remember": (RememberRequest, _from("memories.remember", "run_remember")),

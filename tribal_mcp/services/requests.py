@@ -135,6 +135,23 @@ class CopyRequest(Request):
     dry_run: Switch = False
 
 
+class SyncRequest(Request):
+    """Which folder to sync with, and how; a conflict to resolve, if there is one.
+
+    `version` is the number of the other version to take, or 0 to keep what is visible.
+    """
+
+    folder: str = ""
+    name: str = ""
+    tags: list[str] = []
+    encrypt: Switch = False
+    conflicts: Switch = False
+    resolve: str = ""
+    version: Whole = 0
+    accept_deletions: Switch = False
+    dry_run: Switch = False
+
+
 class HistoryRequest(Request):
     """Which operations to list: all, or those that changed one memory."""
 

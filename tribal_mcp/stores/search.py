@@ -135,6 +135,23 @@ class FindsTexts(Protocol):
         ...
 
 
+@runtime_checkable
+class KnowsChanges(Protocol):
+    """A store that says what was written to it without reading all memories."""
+
+    async def changes(self, mark: str) -> tuple[str, set[str] | None]:
+        """What was written since a mark.
+
+        Args:
+            mark: of an earlier call; "" for none.
+
+        Returns:
+            The mark of now, which is the same as long as nothing is written; and the ids of the
+            memories written since `mark`, without those deleted. None if that is not known.
+        """
+        ...
+
+
 class SearchByReading:
     """Makes the `MemoryStore` that inherits it a `SearchableStore`.
 

@@ -15,6 +15,7 @@ from tribal_mcp.portability.memory import MemoryEntry, microseconds
 from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.search.fusion import Ranked
 from tribal_mcp.stores.base import BATCH, EVERYTHING, Lines, Stored, StoreState, links_of
+from tribal_mcp.stores.chroma.api_reader import ApiFiles
 from tribal_mcp.stores.chroma.files.nearest import LostVector, Which, nearest
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
 from tribal_mcp.stores.chroma.folder import Files
@@ -209,6 +210,30 @@ class Contents:
             self.tombstones(deleted),
             sum(files.unrecorded(c) for files, c in self._each()),
         )
+
+    def changes(self, mark: str) -> tuple[str, set[str] | None]:
+        """A mark of what is here now, and the ids written since an earlier mark.
+
+        The mark is the number of the last entry in Chroma's log, which every write has, with the
+        ids of the collections, which change when a collection is replaced as a whole.
+        """
+        if isinstance(self._files, ApiFiles):
+            return "", None
+        number = self._files.last_logged() if self._files else None
+        if number is None:
+            return "", None
+        names = [c.id for c in (*self._collections, *filter(None, [self._tombstones]))]
+        now = [str(number), *names]
+        before = mark.split()
+        if not before or not set(before[1:]) <= set(names) or int(before[0]) > number:
+            return " ".join(now), None
+        written = {
+            i
+            for files, collection in self._each()
+            if isinstance(files, ChromaFiles)
+            for i in files.written_after(collection, int(before[0]))
+        }
+        return " ".join(now), written
 
     def other_models(self) -> dict[str, str]:
         """The models that memories name for their own vectors, by id."""

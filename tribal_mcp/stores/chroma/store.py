@@ -247,6 +247,10 @@ class ChromaStore:
         """What was written to this store from that time on, whatever its own dates are."""
         return await self._read(lambda contents: contents.stored_since(moment_us))
 
+    async def changes(self, mark: str) -> tuple[str, set[str] | None]:
+        """A mark of what is here now, and the ids written since an earlier mark, if known."""
+        return await self._read(lambda contents: contents.changes(mark))
+
     async def other_models(self) -> dict[str, str]:
         """The memories that name the model of their own vector: its name, by id."""
         return await self._read_rows(Contents.other_models)

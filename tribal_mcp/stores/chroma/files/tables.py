@@ -381,6 +381,13 @@ class ChromaTables:
         values = (segment, STORED, json.dumps(OTHER_TIMES), moment_us, moment_us)
         return _ids(self.sql.execute(_STORED_SINCE, values).fetchall())
 
+    def written_after(self, collection: RawCollection, number: int) -> list[str]:
+        """The ids of records that were written after that entry of the log."""
+        query = (
+            "SELECT embedding_id FROM embeddings WHERE segment_id = ? AND log_number(seq_id) > ?"
+        )
+        return _ids(self.sql.execute(query, (self.segment(collection), number)).fetchall())
+
     def other_models(self, collection: RawCollection) -> dict[str, str]:
         """The models that records name for their vectors, by id."""
         return named_models(

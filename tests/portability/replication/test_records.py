@@ -1,0 +1,63 @@
+"""Versions as lines of JSON."""
+
+import orjson
+import pytest
+
+from tests.stores.test_contract import RICH
+from tribal_mcp.errors import EntryError
+from tribal_mcp.portability.limits import DEFAULT_LIMITS
+from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.portability.memory_json import entry_fields
+from tribal_mcp.portability.replication.reconcile import Known, Maker, reconcile
+from tribal_mcp.portability.replication.records import (
+    dump_record,
+    entry_of,
+    read_record,
+    record_of,
+    with_vector_of,
+)
+from tribal_mcp.portability.replication.versions import fields_of
+
+PORTABLE = [entry for entry in RICH if entry.id != "memory-9"]  # its integers exceed JSON's 64 bits
+MAKER = Maker("0123456789abcdef", lambda: 1)
+
+
+def line_of(entry: MemoryEntry) -> bytes:
+    known = reconcile(Known(), fields_of(entry_fields(entry)), (), MAKER).intended
+    changed = {**fields_of(entry_fields(entry)), "tags": ["changed"]}
+    [version] = reconcile(known, changed, (), MAKER).heads
+    return dump_record(record_of(entry.id, version, entry))
+
+
+@pytest.mark.parametrize("entry", PORTABLE, ids=[entry.id for entry in PORTABLE])
+def test_a_version_is_read_back_whole(entry: MemoryEntry) -> None:
+    record = read_record(line_of(entry), DEFAULT_LIMITS)
+    assert record.version.fields is not None
+    back = with_vector_of(entry_of(record.id, record.version.fields), record)
+    back.tags = entry.tags
+    assert back == entry
+    assert dump_record(record) == line_of(entry)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("memory", {"content": "forged", "created_at": "2026-01-01"}),
+        ("memory", None),
+        ("ancestors", []),
+        ("ancestors", 7),
+        ("stamp", "5-x--"),
+        ("stamp", None),
+        ("since", [[1]]),
+        ("vector", "not base64"),
+        ("vector", 5),
+        ("id", ""),
+        ("id", 5),
+    ],
+)
+def test_a_version_whose_parts_do_not_fit_together_is_refused(name: str, value: object) -> None:
+    data = orjson.loads(line_of(RICH[0]))
+    with pytest.raises(EntryError):
+        read_record(orjson.dumps({**data, name: value}), DEFAULT_LIMITS)
+    with pytest.raises(EntryError):
+        read_record(orjson.dumps([name, value]), DEFAULT_LIMITS)

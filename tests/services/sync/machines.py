@@ -1,0 +1,70 @@
+"""Machines with a store each, and folders that they share."""
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.support.examples import memory
+from tribal_mcp.config import Settings
+from tribal_mcp.files.replica_folders import SharedFolder
+from tribal_mcp.portability.limits import Limits
+from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.services.context import Context
+from tribal_mcp.services.requests import SyncRequest
+from tribal_mcp.services.results import SyncResult
+from tribal_mcp.services.sync.sync import sync
+from tribal_mcp.stores.base import MemoryStore
+from tribal_mcp.stores.in_memory import InMemoryStore
+
+
+@dataclass
+class Machine:
+    """A machine: its own folder, its store, and the path where it sees the shared folder."""
+
+    home: Path
+    shared: Path
+    kept_in: MemoryStore | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    store: MemoryStore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.shared.mkdir(parents=True, exist_ok=True)
+        self.store = self.kept_in or InMemoryStore(self.home / "own")
+
+    async def sync(self, **arguments: Any) -> SyncResult:  # noqa: ANN401 - any argument
+        """Sync with the shared folder."""
+        settings = Settings(data_dir=self.home, **self.settings)
+        context = Context(settings, Limits(), trusted=True)
+        request = SyncRequest(**{"name": self.home.name, **arguments})
+        return await sync(context, request, SharedFolder(self.shared), self.store)
+
+    async def put(self, number: int, **changes: Any) -> None:  # noqa: ANN401 - any field
+        """Write a memory."""
+        await self.store.upsert([memory(number, **changes)])
+
+    async def texts(self) -> dict[str, str]:
+        """The text of each memory."""
+        found = await self.store.get_many(await self.store.list_ids())
+        return {i: found[i].content for i in sorted(found)}
+
+    async def get(self, number: int) -> MemoryEntry:
+        """A memory that is there."""
+        entry = await self.store.get(f"memory-{number}")
+        assert entry is not None
+        return entry
+
+    @property
+    def files(self) -> list[Path]:
+        """All files of the shared folder."""
+        return sorted(path for path in self.shared.rglob("*") if path.is_file())
+
+
+def machines(tmp_path: Path, count: int = 2) -> list[Machine]:
+    """Machines that see the same folder."""
+    return [Machine(tmp_path / f"machine-{n}", tmp_path / "shared") for n in range(count)]
+
+
+def carry(source: Machine, target: Machine) -> None:
+    """Copy what one machine has of the folder to another, which has its own copy."""
+    shutil.copytree(source.shared, target.shared, dirs_exist_ok=True)

@@ -1,0 +1,409 @@
+"""Machines stay the same through a folder that they share."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.services.sync.machines import Machine, machines
+from tests.stores.test_contract import RICH
+from tests.support.examples import memories, memory, vector
+from tribal_mcp.errors import UsageError
+from tribal_mcp.portability.manifest import EmbeddingMetadata
+from tribal_mcp.services.maintenance.undo import undo
+from tribal_mcp.services.sync import exchange
+from tribal_mcp.stores.base import Change
+from tribal_mcp.stores.chroma.store import open_store
+from tribal_mcp.stores.restore_points import RestorePoints
+
+pytestmark = pytest.mark.anyio
+MODEL = EmbeddingMetadata("words-8", 8, "test")
+
+
+async def in_step(*all_machines: Machine) -> None:
+    """Sync until nothing changes, and check that all hold the same."""
+    for _ in range(3):
+        for machine in all_machines:
+            last = await machine.sync()
+    assert (last.published, last.added, last.changed, last.deleted) == (0, 0, 0, 0)
+    texts = [await machine.texts() for machine in all_machines]
+    assert all(one == texts[0] for one in texts)
+
+
+async def test_memories_arrive_whole_in_both_directions(tmp_path: Path) -> None:
+    one, two = (
+        Machine(tmp_path / name, tmp_path / "shared", open_store(tmp_path / name / "chroma"))
+        for name in ("one", "two")
+    )
+    portable = [entry for entry in RICH if entry.id != "memory-9"]
+    await one.store.upsert(portable)
+    await one.store.set_identity(MODEL)
+    await two.put(100)
+    await two.store.set_identity(MODEL)
+    assert (await one.sync()).published == len(portable)
+    result = await two.sync()
+    assert (result.added, result.published, result.first_contact) == (len(portable), 1, True)
+    assert (await one.sync()).added == 1
+    for entry in [*portable, memory(100)]:
+        assert await one.store.get(entry.id) == entry == await two.store.get(entry.id)
+    await in_step(one, two)
+
+
+async def test_a_sync_without_news_writes_nothing(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    await one.put(1)
+    await in_step(one, two)
+    before = one.files
+    await in_step(one, two)
+    assert one.files == before
+
+
+async def test_edits_and_deletions_reach_the_others(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    await one.store.upsert(memories(4))
+    await in_step(one, two)
+    await one.put(0, content="edited")
+    await two.store.delete(["memory-1"])
+    await in_step(one, two)
+    assert await two.texts() == {
+        "memory-0": "edited",
+        "memory-2": "Memory number 2",
+        "memory-3": "Memory number 3",
+    }
+    assert set(await one.store.forgotten()) == {"memory-1"}
+
+
+async def test_changes_of_text_and_tags_at_once_are_merged(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    await one.put(1, tags=["a"])
+    await in_step(one, two)
+    await one.put(1, tags=["a", "b"])
+    await two.put(1, tags=["a"], content="edited")
+    await in_step(one, two)
+    merged = await one.get(1)
+    assert (merged.content, merged.tags) == ("edited", ["a", "b"])
+    assert (await one.sync()).conflicts == 0
+
+
+async def conflicting(tmp_path: Path) -> list[Machine]:
+    one, two = machines(tmp_path)
+    await one.put(1)
+    await in_step(one, two)
+    await one.put(1, content="one")
+    await one.sync()
+    await two.put(1, content="two")
+    await in_step(one, two)
+    return [one, two]
+
+
+async def test_two_texts_are_a_conflict_until_it_is_resolved(tmp_path: Path) -> None:
+    one, two = await conflicting(tmp_path)
+    result = await one.sync(conflicts=True)
+    [conflict] = result.conflict_details
+    [other] = conflict.versions
+    assert (conflict.content, other.content, other.replica) == ("two", "one", "machine-0")
+    assert other.fields == ["content"]
+    await one.sync(resolve="memory-1", version=1)
+    await in_step(one, two)
+    assert await two.texts() == {"memory-1": "one"}
+    assert (await two.sync()).conflicts == 0
+
+
+async def test_resolving_may_keep_what_is_visible(tmp_path: Path) -> None:
+    one, two = await conflicting(tmp_path)
+    assert (await two.sync(resolve="memory-1")).resolved == 1
+    await in_step(one, two)
+    assert (await one.texts(), (await one.sync()).conflicts) == ({"memory-1": "two"}, 0)
+    with pytest.raises(UsageError, match="no conflict"):
+        await one.sync(resolve="memory-1")
+
+
+async def test_an_edit_survives_a_deletion_elsewhere_and_both_are_listed(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    await one.put(1)
+    await in_step(one, two)
+    await one.store.delete(["memory-1"])
+    await two.put(1, content="edited")
+    await in_step(one, two)
+    [conflict] = (await one.sync(conflicts=True)).conflict_details
+    assert (conflict.content, conflict.versions[0].deleted) == ("edited", True)
+    await one.sync(resolve="memory-1", version=1)
+    await in_step(one, two)
+    assert await two.texts() == {}
+
+
+async def test_the_undo_of_what_came_in_reaches_the_machine_it_came_from(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    await one.put(1)
+    await in_step(one, two)
+    await one.store.upsert([memory(1, content="bad import"), memory(2), memory(3)])
+    await one.sync()
+    result = await two.sync()
+    assert (result.added, result.changed) == (2, 1)
+    await one.put(3, content="edited since")
+    await undo(two.store, result.restore_point, RestorePoints.of(two.store))
+    await in_step(one, two)
+    assert await one.texts() == {"memory-1": "Memory number 1", "memory-3": "edited since"}
+
+
+async def test_an_undo_does_not_revive_what_was_deleted_elsewhere(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    await one.put(1)
+    await in_step(one, two)
+    await one.put(1, content="edited")
+    await in_step(one, two)
+    await one.put(1)  # as an undo does
+    await two.store.delete(["memory-1"])
+    await in_step(one, two)
+    assert await one.texts() == {}
+
+
+async def test_two_populated_stores_are_merged_by_id_and_a_dry_run_shows_it(
+    tmp_path: Path,
+) -> None:
+    one, two = machines(tmp_path)
+    await one.store.upsert([*memories(3), memory(5, content="older")])
+    later = memory(5).created_at.replace(year=2027)
+    await two.store.upsert([*memories(2), memory(4), memory(5, content="newer", updated_at=later)])
+    await two.store.delete(["memory-1"])  # after its updated_at
+    await one.sync()
+    plan = await two.sync(dry_run=True)
+    assert plan.dry_run
+    assert (await two.sync(dry_run=True)).published == plan.published
+    assert not (two.home / "own" / "sync").exists() or not list(
+        (two.home / "own" / "sync").glob("*.db")
+    )
+    done = await two.sync()
+    for name in ("added", "changed", "deleted", "published", "conflicts"):
+        assert getattr(plan, name) == getattr(done, name), name
+    assert done.added == 1
+    await in_step(one, two)
+    assert await one.texts() == {
+        "memory-0": "Memory number 0",
+        "memory-2": "Memory number 2",
+        "memory-4": "Memory number 4",
+        "memory-5": "newer",
+    }
+
+
+async def test_an_identical_store_publishes_nothing_of_its_own(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    for machine in (one, two):
+        await machine.store.upsert(memories(5))
+    await one.sync()
+    assert (await two.sync()).published == 0
+
+
+async def test_a_machine_that_lost_its_sync_state_does_not_restore_old_memories(
+    tmp_path: Path,
+) -> None:
+    one, two = machines(tmp_path)
+    await one.store.upsert(memories(3))
+    await in_step(one, two)
+    shutil.rmtree(two.home / "own" / "sync")
+    await one.store.delete(["memory-0"])
+    await one.put(1, content="edited")
+    await one.sync()
+    result = await two.sync()
+    assert (result.deleted, result.changed, result.published) == (1, 1, 0)
+    await in_step(one, two)
+
+
+async def test_a_copied_machine_goes_on_under_a_new_id(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    await one.put(1)
+    await in_step(one, two)
+    copied = Machine(tmp_path / "copy", one.shared)
+    shutil.copytree(one.home, copied.home, dirs_exist_ok=True)
+    await copied.store.upsert(memories(2))
+    await one.put(2)
+    await one.sync()
+    result = await copied.sync()
+    assert any("was copied" in note for note in result.notes)
+    assert result.replica != (await one.sync()).replica
+    await in_step(one, two, copied)
+    assert len(await one.texts()) == 3
+
+
+async def test_lost_files_are_published_again(tmp_path: Path) -> None:
+    one, two, three = machines(tmp_path, 3)
+    await one.store.upsert(memories(5))
+    await in_step(one, two)
+    shutil.rmtree(one.shared)
+    one.shared.mkdir()
+    result = await one.sync()
+    assert (result.published, len(result.repaired)) == (5, 1)
+    await in_step(one, two, three)
+    assert len(await three.texts()) == 5
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered", "renamed", "copied"])
+async def test_files_that_are_not_as_written_are_named_and_repaired(
+    damage: str, tmp_path: Path
+) -> None:
+    one, two = machines(tmp_path)
+    await one.store.upsert(memories(5))
+    await one.sync()
+    [path] = one.files
+    data = path.read_bytes()
+    if damage == "renamed":
+        path.rename(path.with_name("00000001-0123456789abcdef.jsonl.zst"))
+    elif damage == "copied":
+        path.with_name(path.stem + " (conflicted copy).zst").write_bytes(data)
+    else:
+        path.write_bytes(data[:-5] if damage == "truncated" else data[:-1] + b"x")
+    result = await two.sync()
+    if damage == "copied":
+        assert (len(result.ignored), result.added) == (1, 5)
+    else:
+        assert (len(result.damaged), result.added) == (1, 0)
+        await one.sync()
+        assert (await two.sync()).added == 5
+    await in_step(one, two)
+
+
+async def test_a_machine_that_vanished_is_replaced_by_those_that_know_its_memories(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, three = machines(tmp_path, 3)
+    await one.store.upsert(memories(3))
+    await in_step(one, two)
+    for path in one.files:
+        path.unlink()
+    assert len((await two.sync()).missing) == 1
+    monkeypatch.setattr(exchange, "PATIENCE_S", 0)
+    assert (await two.sync()).published == 3
+    await in_step(two, three)
+    assert len(await three.texts()) == 3
+
+
+async def test_the_folder_does_not_grow_with_the_number_of_changes(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    for number in range(60):
+        await one.put(number % 3, content=f"change {number}")
+        await one.sync()
+    assert len(one.files) < 5
+    await in_step(one, two)
+    assert (await two.texts())["memory-2"] == "change 59"
+
+
+async def test_files_may_arrive_in_any_order(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    two.shared = tmp_path / "copy"
+    two.shared.mkdir()
+    for content in ("first", "second", "third"):
+        await one.put(1, content=content)
+        await one.put(2, content=content)
+        await one.sync()
+    for path in reversed(one.files):
+        target = two.shared / path.relative_to(one.shared)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(path, target)
+        await two.sync()
+        assert await two.texts() == {"memory-1": "third", "memory-2": "third"}
+
+
+async def test_only_memories_with_a_shared_tag_are_published(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    await one.put(1, tags=["team", "x"])
+    await one.put(2, tags=["private"])
+    await one.sync(tags=["team"])
+    await two.sync()
+    assert list(await two.texts()) == ["memory-1"]
+    await two.put(3, tags=["from two"])
+    await two.sync()
+    await one.sync()
+    assert "memory-3" in await one.texts()
+    await one.put(1, tags=["private"])
+    assert (await one.sync()).published == 1
+    await two.sync()
+    assert list(await two.texts()) == ["memory-3"]
+    assert list(await one.texts()) == ["memory-1", "memory-2", "memory-3"]
+
+
+async def test_vectors_travel_only_between_stores_of_the_same_model(tmp_path: Path) -> None:
+    one, two, three = machines(tmp_path, 3)
+    await one.store.upsert(memories(2))
+    await one.store.set_identity(MODEL)
+    await two.store.upsert([memory(9, embedding=vector(9, 4))])
+    await two.store.set_identity(EmbeddingMetadata("other", 4, "test"))
+    await one.sync()
+    assert (await three.sync()).without_vector == 0
+    assert (await two.sync()).without_vector == 2
+    assert (await three.sync()).without_vector == 1
+    assert await three.store.identity() == MODEL
+    assert await three.get(1) == memory(1)
+
+
+async def test_most_memories_do_not_vanish_everywhere_by_mistake(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    await one.store.upsert(memories(30))
+    await in_step(one, two)
+    await one.store.apply(Change(erase=[f"memory-{n}" for n in range(20)]))
+    with pytest.raises(UsageError, match="20 memories of 30 have disappeared"):
+        await one.sync()
+    await one.sync(accept_deletions=True)
+    await in_step(one, two)
+    assert len(await two.texts()) == 10
+
+
+async def test_a_forged_version_is_not_used(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    await one.put(1)
+    await one.sync()
+    stranger = Machine(tmp_path / "stranger", tmp_path / "elsewhere")
+    await stranger.put(2)
+    await stranger.sync()
+    [path] = stranger.files
+    target = one.shared / "0123456789abcdef" / path.name
+    target.parent.mkdir()
+    shutil.copy(path, target)  # the subfolder of another replica
+    result = await two.sync()
+    assert (result.added, len(result.problems)) == (1, 1)
+    assert "names another replica" in result.problems[0]
+
+
+async def test_a_team_folder_and_a_private_one_side_by_side(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    private = tmp_path / "private"
+    laptop = Machine(tmp_path / "laptop", private)
+    await one.put(1, tags=["team"])
+    await one.put(2)
+    await one.sync(tags=["team"])
+    shared, one.shared = one.shared, private
+    await one.sync()
+    await laptop.sync()
+    assert len(await laptop.texts()) == 2
+    await two.put(3, tags=["team"])
+    await two.sync()
+    one.shared = shared
+    await one.sync()
+    one.shared = private
+    await one.sync()
+    await laptop.sync()
+    assert len(await laptop.texts()) == 3
+    await one.put(4, tags=["team"])
+    await one.sync()
+    one.shared = shared
+    await one.sync()
+    await two.sync()
+    assert sorted(await two.texts()) == ["memory-1", "memory-3", "memory-4"]
+
+
+async def test_an_old_state_of_the_folder_changes_nothing(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    await one.put(1, content="old")
+    await in_step(one, two)
+    shutil.copytree(one.shared, tmp_path / "backup")
+    for number in range(5):
+        await one.put(1, content=f"new {number}")
+        await two.put(2, content=f"new {number}")
+        await in_step(one, two)
+    shutil.rmtree(one.shared)
+    shutil.copytree(tmp_path / "backup", one.shared)
+    result = await one.sync()
+    assert not any("copied" in note for note in result.notes)
+    await in_step(one, two)
+    assert await one.texts() == {"memory-1": "new 4", "memory-2": "new 4"}
+    three = Machine(tmp_path / "three", one.shared)
+    await in_step(one, two, three)

@@ -1,0 +1,187 @@
+"""The folder that replicas share: a subfolder for each, with numbered files named by content.
+
+A replica writes only in its own subfolder, and only whole, new files; something else carries them
+to the other machines. What else is in the folder is left alone.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from tribal_mcp.errors import UsageError
+from tribal_mcp.files.atomic import fsync_directory, fsync_file, naming, open_own, remove_durably
+from tribal_mcp.files.failures import failure
+
+ID_BYTES = 8
+_REPLICA = re.compile(r"[0-9a-f]{16}")
+_FILE = re.compile(r"([0-9]{8,15})-([0-9a-f]{16})\.jsonl\.zst(\.age)?")
+_PART = ".new.part"
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ReplicaFile:
+    """A file of a replica.
+
+    Attributes:
+        replica: its subfolder.
+        number: its place among the files of the replica.
+        name: its name in the subfolder.
+        size: its size in bytes.
+        modified_ns: when it was modified.
+    """
+
+    replica: str
+    number: int
+    name: str
+    size: int = field(compare=False, default=0)
+    modified_ns: int = field(compare=False, default=0)
+
+    @property
+    def path(self) -> str:
+        """Its path below the shared folder."""
+        return f"{self.replica}/{self.name}"
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Its size and time, which change with its content."""
+        return self.size, self.modified_ns
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether its name says that it is encrypted."""
+        return self.name.endswith(".age")
+
+
+@dataclass(slots=True)
+class Listing:
+    """What is in a shared folder.
+
+    Attributes:
+        files: the files of all replicas, by path.
+        others: paths of further files in the subfolders, such as copies that a carrier made.
+    """
+
+    files: dict[str, ReplicaFile] = field(default_factory=dict)
+    others: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class SharedFolder:
+    """The folder that replicas share."""
+
+    path: Path
+
+    @contextmanager
+    def explained(self, outcome: str = "Nothing was changed.") -> Iterator[None]:
+        """Raises failures on its files as errors for users."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise UsageError(
+                f"The folder {str(self.path)!r} does not exist. {outcome} Create it, or check the "
+                "path and that the disk is connected."
+            ) from error
+        except OSError as error:
+            name = os.fsdecode(error.filename or self.path)
+            raise failure(error, f"{name!r:.300}", outcome, refused=UsageError) from error
+
+    def listing(self) -> Listing:
+        """What is there now."""
+        found = Listing()
+        with self.explained():
+            for folder in sorted(os.scandir(self.path), key=lambda one: one.name):
+                if not _REPLICA.fullmatch(folder.name) or not folder.is_dir(follow_symlinks=False):
+                    continue
+                for entry in sorted(os.scandir(folder.path), key=lambda one: one.name):
+                    self._add(found, folder.name, entry)
+        return found
+
+    def _add(self, found: Listing, replica: str, entry: os.DirEntry[str]) -> None:
+        match = _FILE.fullmatch(entry.name)
+        if match and entry.is_file(follow_symlinks=False):
+            status = entry.stat(follow_symlinks=False)
+            number = int(match[1])
+            file = ReplicaFile(replica, number, entry.name, status.st_size, status.st_mtime_ns)
+            found.files[file.path] = file
+        elif not entry.name.startswith("."):
+            found.others.append(f"{replica}/{entry.name}")
+
+    def verified(self, file: ReplicaFile) -> BinaryIO | None:
+        """Open a file whose content is what its name says; None if it is not."""
+        with naming(self.path / file.path):
+            opened = open_own(self.path / file.path, "rb")
+            digest = _digest(opened)
+        if _FILE.fullmatch(file.name)[2] != digest:  # type: ignore[index] # it is one of ours
+            opened.close()
+            return None
+        opened.seek(0)
+        return opened
+
+    def is_intact(self, file: ReplicaFile) -> bool:
+        """Whether the content of a file is what its name says."""
+        opened = self.verified(file)
+        if opened is None:
+            return False
+        opened.close()
+        return True
+
+    @contextmanager
+    def new_file(self, replica: str) -> Iterator["NewFile"]:
+        """A new file of a replica, which appears when it is published."""
+        folder = self.path / replica
+        part = folder / _PART
+        with self.explained("No file was added to it."):
+            if not folder.is_dir():
+                folder.mkdir(mode=0o700)
+                fsync_directory(self.path)
+            with naming(part), open_own(part, "wb") as file:
+                yield NewFile(folder, file)
+            with suppress(FileNotFoundError):
+                part.unlink()
+
+    def remove(self, file: ReplicaFile) -> None:
+        """Remove a file."""
+        remove_durably(self.path / file.path)
+
+
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """A file that is being written.
+
+    Attributes:
+        folder: the subfolder of its replica.
+        file: to write to.
+    """
+
+    folder: Path
+    file: BinaryIO
+
+    def name(self, number: int, *, encrypted: bool) -> str:
+        """The name of the complete content, which is on the disk from then on."""
+        self.file.flush()
+        fsync_file(self.file.fileno())
+        with open_own(Path(self.file.name), "rb") as content:
+            digest = _digest(content)
+        return f"{number:08}-{digest}.jsonl.zst{'.age' * encrypted}"
+
+    def publish(self, name: str) -> ReplicaFile:
+        """Give the file its name."""
+        path = self.folder / name
+        Path(self.file.name).replace(path)
+        fsync_directory(self.folder)
+        status = path.stat()
+        number = int(name.partition("-")[0])
+        return ReplicaFile(self.folder.name, number, name, status.st_size, status.st_mtime_ns)
+
+
+def _digest(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(_BLOCK_BYTES):
+        digest.update(block)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,203 @@
+"""Versions as lines of JSON, in the files that replicas exchange.
+
+The first line of a file is its *head*; each other line is one version of one memory. A line whose
+parts don't fit together is refused, so that a damaged or forged one changes nothing.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from tribal_mcp.errors import EntryError
+from tribal_mcp.portability.limits import NO_LIMITS, Limits
+from tribal_mcp.portability.manifest import EmbeddingMetadata
+from tribal_mcp.portability.memory import MADE_BY, MemoryEntry, own_model, with_vector
+from tribal_mcp.portability.memory_json import check_id, entry_fields, entry_from_dict
+from tribal_mcp.portability.replication.versions import (
+    Fields,
+    Stamp,
+    Version,
+    digest_of,
+    digest_of_stamps,
+    fields_of,
+)
+from tribal_mcp.portability.strict_json import NotJSON, parse_line
+from tribal_mcp.portability.vectors import Vector, vector_from_base64, vector_to_base64
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A version of a memory.
+
+    Attributes:
+        id: of the memory.
+        version: the version.
+        vector: of its text, if it is known.
+        made_by: the model of the vector if it is not that of the file.
+    """
+
+    id: str
+    version: Version
+    vector: Vector | None = None
+    made_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a file says about itself.
+
+    Attributes:
+        replica: the id of the replica that wrote it.
+        name: what people call the replica.
+        number: its place among the files of the replica.
+        files: the earlier files of the replica that still count.
+        seen: the last file of each other replica that this one had read.
+        model: the model of the vectors.
+    """
+
+    replica: str
+    name: str
+    number: int
+    files: list[str] = field(default_factory=list)
+    seen: dict[str, int] = field(default_factory=dict)
+    model: EmbeddingMetadata | None = None
+
+
+def dump_head(head: Head) -> bytes:
+    """The first line of a file, without a newline."""
+    return orjson.dumps(
+        {
+            "tribal_sync": FORMAT,
+            "replica": head.replica,
+            "name": head.name,
+            "number": head.number,
+            "files": head.files,
+            "seen": head.seen,
+            "model": head.model and head.model.to_dict(),
+        }
+    )
+
+
+def read_head(line: bytes) -> Head:
+    """Read the first line of a file.
+
+    Raises:
+        EntryError: it is not one, or of a later version of this format.
+    """
+    data = _object(line, NO_LIMITS)
+    if data.get("tribal_sync") != FORMAT:
+        raise EntryError("is of another version of this format: update this program")
+    try:
+        model = data["model"]
+        return Head(
+            str(data["replica"]),
+            str(data["name"])[:200],
+            int(data["number"]),
+            [str(name) for name in data["files"]],
+            {str(replica): int(number) for replica, number in data["seen"].items()},
+            None if model is None else EmbeddingMetadata.from_dict(model),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise EntryError("has a first line that is not valid") from error
+
+
+def dump_record(record: Record) -> bytes:
+    """The line of a version, without a newline."""
+    version = record.version
+    data: dict[str, Any] = {"id": record.id, "stamp": str(version.stamp)}
+    if version.ancestors:
+        data["ancestors"] = sorted(map(str, version.ancestors))
+    if version.since:
+        data["since"] = [[*atom, str(stamp)] for atom, stamp in sorted(version.since.items())]
+    if version.reversal:
+        data["reversal"] = True
+    if version.fields is not None:
+        data["memory"] = version.fields
+    if record.vector is not None:
+        data["vector"] = vector_to_base64(record.vector)
+        if record.made_by is not None:
+            data[MADE_BY] = record.made_by
+    return orjson.dumps(data)
+
+
+def read_record(line: bytes, limits: Limits, *, trusted: bool = False) -> Record:
+    """Read the line of a version.
+
+    Args:
+        line: the line.
+        limits: what a memory may contain.
+        trusted: this program wrote it here, so it is not checked.
+
+    Raises:
+        EntryError: it is not one, its parts don't fit together, or it exceeds a limit.
+    """
+    data = orjson.loads(line) if trusted else _object(line, limits)
+    try:
+        version = Version(
+            Stamp.read(data["stamp"]),
+            data.get("memory"),
+            frozenset(map(Stamp.read, data.get("ancestors", ()))),
+            {(name, member): Stamp.read(stamp) for name, member, stamp in data.get("since", ())},
+            data.get("reversal") is True,
+        )
+        text = data.get("vector")
+        vector = None if text is None else vector_from_base64(text)
+        record = Record(data["id"], version, vector, data.get(MADE_BY))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, EntryError):
+            raise
+        raise EntryError("is not a version of a memory") from error
+    if not trusted:
+        _check(record, limits)
+    return record
+
+
+def _check(record: Record, limits: Limits) -> None:
+    version = record.version
+    if type(record.id) is not str:
+        raise EntryError("has an id that is not text")
+    check_id("id", record.id, limits)
+    fits = (
+        version.stamp.digest == digest_of(version.fields)
+        and version.stamp.replaced == digest_of_stamps(version.ancestors)
+        and version.stamp not in version.ancestors
+    )
+    if fits and version.fields is not None:
+        entry = entry_of(record.id, version.fields, limits)
+        fits = version.stamp.digest == digest_of(fields_of(entry_fields(entry)))
+    if not fits:
+        raise EntryError("is not what its stamp says")
+
+
+def entry_of(memory_id: str, fields: Fields, limits: Limits = NO_LIMITS) -> MemoryEntry:
+    """The memory with these fields, without a vector.
+
+    Raises:
+        EntryError: they are not those of a memory, or exceed a limit.
+    """
+    return entry_from_dict({**fields, "id": memory_id}, limits)
+
+
+def record_of(memory_id: str, version: Version, entry: MemoryEntry | None) -> Record:
+    """The version with the vector of a memory, if that has the same text."""
+    if entry is None or version.fields is None or entry.content != version.fields["content"]:
+        return Record(memory_id, version)
+    return Record(memory_id, version, entry.embedding, own_model(entry))
+
+
+def with_vector_of(entry: MemoryEntry, record: Record) -> MemoryEntry:
+    """The memory with the vector of a version."""
+    return with_vector(entry, record.vector, record.made_by)
+
+
+def _object(line: bytes, limits: Limits) -> dict[str, Any]:
+    try:
+        data = parse_line(line, limits.nesting + 1)
+    except NotJSON:
+        raise EntryError("is not JSON") from None
+    if type(data) is not dict:
+        raise EntryError("is not a JSON object")
+    return data

@@ -1,0 +1,325 @@
+"""Reads what other replicas have put into the shared folder, and publishes what is new here."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import BinaryIO
+
+from tribal_mcp.errors import EntryError, Stopped, TribalError
+from tribal_mcp.files.encryption import encrypted, plain
+from tribal_mcp.files.replica_folders import Listing, ReplicaFile, SharedFolder
+from tribal_mcp.portability.bundle.compression import compressed, decompressed
+from tribal_mcp.portability.replication.records import (
+    Head,
+    Record,
+    dump_head,
+    dump_record,
+    read_head,
+    read_record,
+    record_of,
+)
+from tribal_mcp.services.context import Context
+from tribal_mcp.services.results import SyncResult
+from tribal_mcp.services.sync.state import Applied, Replica, SyncState, new_id
+from tribal_mcp.stores.base import STEP, MemoryStore
+
+PER_FILE = 10_000
+"""Versions in one file, so that one that is lost or damaged on the way costs little."""
+_SMALL_FILES = 32
+_SPARE = 100
+PATIENCE_S = 86_400
+"""How long a file of another replica may be missing before its versions are published here."""
+_NAMED = 20
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A shared folder, and what is known of it.
+
+    Attributes:
+        context: settings, limits and progress.
+        folder: the shared folder.
+        state: what is known of it.
+        result: names what is missing or can't be read.
+        listing: what was in it at the start.
+    """
+
+    context: Context
+    folder: SharedFolder
+    state: SyncState
+    result: SyncResult
+    listing: Listing = field(default_factory=Listing)
+
+    @property
+    def replica(self) -> str:
+        """The id of this replica."""
+        return self.state["replica"]
+
+    # What is there.
+
+    def look(self) -> list[ReplicaFile]:
+        """Compare the folder with what is known of it; the files to read, the newest first."""
+        self.listing = self.folder.listing()
+        known = self.state.files()
+        for path, file in list(self.listing.files.items()):
+            applied = known.get(path)
+            if file.replica != self.replica and applied is None:
+                continue  # checked when it is read
+            if applied and file.identity == applied.file.identity:
+                continue
+            if not self._is_intact(file):
+                self._report(self.result.damaged, path)
+                self._drop(file)
+            elif applied:
+                with self.state.transaction():
+                    self.state.add_file(file, applied.records)
+        self._notice_copies(known)
+        self._repair_own(known)
+        for path in self.listing.others:
+            self._report(self.result.ignored, path)
+        new = [f for path, f in self.listing.files.items() if path not in known]
+        return sorted(new, key=lambda file: (file.replica, -file.number))
+
+    def _is_intact(self, file: ReplicaFile) -> bool:
+        with self.folder.explained():
+            return self.folder.is_intact(file)
+
+    def _drop(self, file: ReplicaFile) -> None:
+        """Take a file as missing; one of this replica is removed."""
+        del self.listing.files[file.path]
+        if file.replica == self.replica and not self.result.dry_run:
+            with self.folder.explained():
+                self.folder.remove(file)
+
+    def _notice_copies(self, known: dict[str, Applied]) -> None:
+        """Take a new id if something else has written with this one: a copy or a backup.
+
+        A file that was replaced here long ago and has come back is removed again.
+        """
+        unknown = [
+            file
+            for path, file in self.listing.files.items()
+            if file.replica == self.replica and path not in known
+        ]
+        if any(not self.state.has_written(file.path) for file in unknown):
+            self.take_new_id()
+            return
+        for file in unknown:
+            self._drop(file)
+
+    def take_new_id(self) -> None:
+        """Go on as a new replica; what the old id has written stays, as that of another."""
+        old = self.replica
+        with self.state.transaction():
+            name = f"{self.state['name']} (earlier)"
+            names = [p.partition("/")[2] for p in self.state.files() if p.startswith(f"{old}/")]
+            self.state.note_replica(old, Replica(name, int(self.state["number"] or 0), names))
+            self.state["replica"] = new_id()
+            self.state["number"] = ""
+        self.result.notes.append(
+            "The folder has files that another copy of this store wrote with the same id: this "
+            "store was copied, or restored from a backup. It goes on as a new replica. Nothing is "
+            "lost."
+        )
+
+    def _repair_own(self, known: dict[str, Applied]) -> None:
+        """Have what own files held published again if they are missing or damaged."""
+        lost = [
+            path
+            for path, applied in known.items()
+            if applied.file.replica == self.replica and path not in self.listing.files
+        ]
+        with self.state.transaction():
+            again = self.state.publish_again(lost)
+            self.state.forget_files(lost)
+        if again:
+            for path in lost:
+                self._report(self.result.repaired, path)
+
+    def settle_missing(self) -> None:
+        """Report the files of others that are missing, and replace those missing for long."""
+        known, replicas = self.state.files(), self.state.replicas()
+        obsolete: list[str] = []
+        for path, applied in known.items():
+            file = applied.file
+            replica = replicas.get(file.replica)
+            if path in self.listing.files or file.replica == self.replica or replica is None:
+                if applied.missing_since is not None:
+                    self.state.note_missing(path, None)
+                continue
+            if file.number < replica.number and file.name not in replica.files:
+                obsolete.append(path)  # its replica has replaced it
+            elif applied.missing_since is None:
+                self.state.note_missing(path, int(time.time()))
+                self._report(self.result.missing, path)
+            elif time.time() - applied.missing_since < PATIENCE_S:
+                self._report(self.result.missing, path)
+            else:
+                self._report(self.result.repaired, path)
+                self.state.publish_again([path])
+                obsolete.append(path)
+        for replica_id, replica in replicas.items():
+            for name in replica.files:
+                path = f"{replica_id}/{name}"
+                if path not in known and path not in self.listing.files:
+                    self._report(self.result.missing, path)
+        self.state.forget_files(obsolete)
+
+    def _report(self, paths: list[str], path: str) -> None:
+        if path not in paths and len(paths) < _NAMED:
+            paths.append(path)
+
+    # What others wrote.
+
+    def read(self, file: ReplicaFile) -> Iterator[Head | list[Record]]:
+        """The head of a file, then its versions in batches; nothing if it can't be used.
+
+        What is wrong with a line is in the result, and the file is read again by the next sync.
+        """
+        shown = f"The file {file.path!r} in the shared folder"
+        with self.folder.explained():
+            opened = self.folder.verified(file)
+        if opened is None:
+            self._report(self.result.damaged, file.path)
+            return
+        limits = self.context.limits
+        try:
+            if self.state["encrypted"] and not file.encrypted:
+                opened.close()
+                self._reject(f"{shown} is not encrypted. Not used.")
+                return
+            with plain(opened, self.context.settings, self.context.spool, shown) as content:
+                lines = decompressed(content, limits)
+                head = read_head(lines.readline(limits.line_bytes))
+                if (head.replica, head.number) != (file.replica, file.number):
+                    raise EntryError("names another replica or number in its first line")  # noqa: TRY301
+                yield head
+                yield from self._batches(lines, file, shown)
+        except (EntryError, TribalError) as error:
+            text = f"{shown} {error}" if isinstance(error, EntryError) else str(error)
+            self._reject(f"{text.rstrip('.')}. Not used.")
+
+    def _batches(self, lines: BinaryIO, file: ReplicaFile, shown: str) -> Iterator[list[Record]]:
+        limits = self.context.limits
+        records, rejected = 0, 0
+        batch: list[Record] = []
+        for number, line in enumerate(iter(lambda: lines.readline(limits.line_bytes), b""), 2):
+            try:
+                batch.append(read_record(line, limits))
+                records += 1
+            except EntryError as error:
+                rejected += 1
+                self._reject(f"{shown}, line {number}: the version {error}. Not used.")
+            if len(batch) == STEP:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+        if not rejected:
+            with self.state.transaction():
+                self.state.add_file(file, records)
+
+    def _reject(self, problem: str) -> None:
+        if len(self.result.problems) < _NAMED:
+            self.result.problems.append(problem)
+
+    def note(self, head: Head) -> None:
+        """Record which replica wrote a file, and what it has seen of this one."""
+        known = self.state.replicas().get(head.replica)
+        if known is None or head.number >= known.number:
+            with self.state.transaction():
+                self.state.note_replica(head.replica, Replica(head.name, head.number, head.files))
+        if head.seen.get(self.replica, 0) > int(self.state["number"] or 0):
+            self.take_new_id()
+
+    # What is new here.
+
+    async def publish(self, store: MemoryStore) -> None:
+        """Write what is in no file yet, and merge own files once they hold much that is old."""
+        own = {p: a for p, a in self.state.files().items() if a.file.replica == self.replica}
+        obsolete = [] if not self._has_news(own) else self._to_rewrite(own)
+        with self.state.transaction():
+            self.state.publish_again(obsolete)
+        rows = self.state.unpublished()
+        self.result.published = len(rows) if not obsolete else self.result.published
+        if self.result.dry_run or not rows:
+            return
+        chunks = iter(rows)
+        kept = {path for path in own if path not in obsolete}
+        while chunk := list(islice(chunks, PER_FILE)):
+            last = len(chunk) < PER_FILE
+            names = kept if last else {*kept, *obsolete}
+            kept.add(await self._write(store, chunk, sorted(names)))
+            if self.context.stop():
+                raise Stopped("Stopped. To continue, repeat the sync.")
+        for path in obsolete:
+            with self.folder.explained("Everything was published."):
+                self.folder.remove(own[path].file)
+        with self.state.transaction():
+            self.state.forget_files(obsolete)
+
+    def _has_news(self, own: dict[str, Applied]) -> bool:
+        self.result.published = len(self.state.unpublished())
+        return self.result.published > 0 or self._keys_changed(own)
+
+    def _keys_changed(self, own: dict[str, Applied]) -> bool:
+        return any(a.file.encrypted != bool(self.state["encrypted"]) for a in own.values())
+
+    def _to_rewrite(self, own: dict[str, Applied]) -> list[str]:
+        """Own files whose versions go into the next file instead."""
+        if self._keys_changed(own):
+            return list(own)
+        total = sum(applied.records for applied in own.values())
+        if total > 2 * self.state.live(own) + _SPARE:
+            return list(own)
+        small = [path for path, applied in own.items() if applied.records < PER_FILE // 5]
+        dead = [path for path in own if not self.state.live([path])]
+        return small if len(small) >= _SMALL_FILES else dead
+
+    async def _write(
+        self, store: MemoryStore, rows: Sequence[tuple[str, str, bytes]], paths: list[str]
+    ) -> str:
+        """Publish one file; its path."""
+        number = int(self.state["number"] or 0) + 1
+        head = Head(
+            self.replica,
+            self.state["name"],
+            number,
+            [path.partition("/")[2] for path in paths],
+            {i: replica.number for i, replica in self.state.replicas().items()},
+            await store.identity(),
+        )
+        with self.folder.new_file(self.replica) as new:
+            if self.state["encrypted"]:
+                with encrypted(new.file, self.context.settings) as file:
+                    await self._fill(file, store, head, rows)
+            else:
+                await self._fill(new.file, store, head, rows)
+            name = new.name(number, encrypted=bool(self.state["encrypted"]))
+            file_row = ReplicaFile(self.replica, number, name)
+            with self.state.transaction():  # first: a file that is not known here is of a copy
+                self.state.add_file(file_row, len(rows))
+                self.state.note_written(file_row.path)
+                self.state.assign(((row[0], row[1]) for row in rows), file_row.path)
+                self.state["number"] = str(number)
+            published = new.publish(name)
+        with self.state.transaction():
+            self.state.add_file(published, len(rows))
+        self.result.files_written += 1
+        self.result.bytes_written += published.size
+        return published.path
+
+    async def _fill(
+        self, out: BinaryIO, store: MemoryStore, head: Head, rows: Sequence[tuple[str, str, bytes]]
+    ) -> None:
+        file = compressed(out, "zstd")
+        file.write(dump_head(head) + b"\n")
+        for start in range(0, len(rows), STEP):
+            batch = rows[start : start + STEP]
+            here = await store.get_many([row[0] for row in batch])
+            for memory_id, _, line in batch:
+                version = read_record(line, self.context.limits, trusted=True).version
+                record = record_of(memory_id, version, here.get(memory_id))
+                file.write((line if record.vector is None else dump_record(record)) + b"\n")
+        file.close()

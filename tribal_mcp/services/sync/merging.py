@@ -1,0 +1,289 @@
+"""Brings a store and the versions of other replicas together, batch by batch.
+
+A batch is decided and written in one session of the store. Before the store is changed, what was
+there is in the restore point, and what is intended in the state: a sync that is killed at any point
+is completed by the next.
+"""
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import anyio.to_thread
+
+from tribal_mcp.errors import TribalError
+from tribal_mcp.portability.memory import MemoryEntry, own_model, with_vector
+from tribal_mcp.portability.memory_json import entry_fields
+from tribal_mcp.portability.replication.reconcile import (
+    Clock,
+    Known,
+    Maker,
+    Outcome,
+    edited,
+    reconcile,
+)
+from tribal_mcp.portability.replication.records import (
+    Record,
+    dump_record,
+    entry_of,
+    with_vector_of,
+)
+from tribal_mcp.portability.replication.versions import (
+    Fields,
+    Heads,
+    Stamp,
+    digest_of,
+    fields_of,
+    join,
+    visible,
+)
+from tribal_mcp.services.importing.vectors import VectorPlan
+from tribal_mcp.services.results import SyncResult
+from tribal_mcp.services.sync.state import Line, Row, SyncState
+from tribal_mcp.stores.base import Change, MemoryStore
+from tribal_mcp.stores.restore_points import Held, OpenPoint
+from tribal_mcp.stores.search import KnowsChanges
+
+Incoming = Mapping[str, Sequence[tuple[Record, str]]]
+"""Versions of other replicas by memory, each with the path of its file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What becomes of one memory.
+
+    Attributes:
+        id: its id.
+        row: what was known of it.
+        here: what the store holds.
+        now: what is known before the store is changed.
+        after: what is known then.
+        lines: the lines of all heads.
+        entry: what the store is to hold; None if nothing.
+        writes: the store changes.
+    """
+
+    id: str
+    row: Row
+    here: MemoryEntry | None
+    now: Known
+    after: Known
+    lines: Mapping[Stamp, Line]
+    entry: MemoryEntry | None
+    writes: bool
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether nothing has changed, not even the files of its versions."""
+        row = self.row
+        return not (self.writes or row.intended) and (row.known, row.lines) == (
+            self.after,
+            self.lines,
+        )
+
+
+@dataclass(slots=True)
+class Merging:
+    """A sync in progress, as far as the store is concerned.
+
+    Attributes:
+        store: the store.
+        state: what it knows.
+        result: counts.
+        point: the restore point.
+        tags: only memories with one of these are shared; all if there are none.
+        vectors: what becomes of the vectors of the file that is being read.
+        mark: names what the store held when its changes were last looked for.
+    """
+
+    store: MemoryStore
+    state: SyncState
+    result: SyncResult
+    point: OpenPoint | None
+    tags: Collection[str]
+    vectors: VectorPlan | None = None
+    mark: str = ""
+    _clock: Clock = field(init=False)
+    _pretended: dict[str, MemoryEntry | None] = field(default_factory=dict)
+    """In a dry run: what the store would hold."""
+
+    def __post_init__(self) -> None:
+        self._clock = Clock(self.state["replica"], int(self.state["wall"] or 0))
+
+    async def merge(self, ids: Sequence[str], incoming: Incoming) -> None:
+        """Bring together what the store holds under some ids, and versions of other replicas."""
+        async with self.store.session(writing=not self.result.dry_run):
+            rows = self.state.rows(ids)
+            vectors = bool(incoming) or any(row.intended for row in rows.values())
+            here = await self._here(ids, vectors=vectors)
+            unknown = [i for i in ids if i not in here and not rows[i].known.heads]
+            deleted = await self.store.forgotten(unknown) if unknown else {}
+            moves = [
+                self._move(i, rows[i], here.get(i), deleted.get(i), incoming.get(i, ()))
+                for i in ids
+            ]
+            await self._carry_out(moves)
+
+    async def replace(self, memory_id: str, fields: Fields | None) -> None:
+        """Resolve a conflict: this content replaces all versions of a memory."""
+        async with self.store.session(writing=True):
+            row = self.state.rows([memory_id])[memory_id]
+            here = (await self._here([memory_id])).get(memory_id)
+            new = replace(edited(row.known, fields, self._maker), reversal=False)
+            outcome = Outcome((new,), new, visible((new,)))
+            await self._carry_out([self._with_lines(memory_id, row, here, outcome, ())])
+
+    async def _here(self, ids: Sequence[str], *, vectors: bool = True) -> dict[str, MemoryEntry]:
+        found = await self.store.get_many(ids, vectors=vectors)
+        for memory_id in ids:
+            if memory_id in self._pretended:
+                found.pop(memory_id, None)
+                if entry := self._pretended[memory_id]:
+                    found[memory_id] = entry
+        return found
+
+    @property
+    def _maker(self) -> Maker:
+        return Maker(self._clock.replica, lambda: self._clock.next(_now_us()))
+
+    def _move(
+        self,
+        memory_id: str,
+        row: Row,
+        here: MemoryEntry | None,
+        deleted_at_us: int | None,
+        incoming: Sequence[tuple[Record, str]],
+    ) -> Move:
+        for record, _ in incoming:
+            self._clock.see(record.version.stamp, _now_us())
+        fields = self._shared(row.known.heads, here)
+        if row.intended:
+            row = replace(row, known=row.known.after_crash(row.intended, fields))
+        versions = join(record.version for record, _ in incoming)
+        outcome = reconcile(row.known, fields, versions, self._maker, deleted_at_us=deleted_at_us)
+        return self._with_lines(memory_id, row, here, outcome, incoming)
+
+    def _with_lines(
+        self,
+        memory_id: str,
+        row: Row,
+        here: MemoryEntry | None,
+        outcome: Outcome,
+        incoming: Sequence[tuple[Record, str]],
+    ) -> Move:
+        fields = self._shared(row.known.heads, here)
+        now = replace(row.known, unsure=False)
+        lines = dict(row.lines)
+        own = f"{self.state['replica']}/"
+        for record, file in incoming:
+            stamp = record.version.stamp
+            if stamp not in lines or not lines[stamp][1].startswith(own):
+                lines[stamp] = dump_record(Record(memory_id, record.version)), file
+        if outcome.new:
+            lines[outcome.new.stamp] = dump_record(Record(memory_id, outcome.new)), ""
+            now = Known(join(now.heads, [outcome.new]), digest_of(fields))
+        after = outcome.intended
+        writes = digest_of(fields) != after.shown
+        if writes and fields is None and here is not None:  # of a memory that is not shared
+            self.result.kept_private += 1
+            after, writes = Known(outcome.heads), False
+        entry = self._entry(memory_id, outcome, here, incoming) if writes else here
+        return Move(memory_id, row, here, now, after, lines, entry, writes)
+
+    def _shared(self, known: Heads, here: MemoryEntry | None) -> Fields | None:
+        """The memory of the store, if it is shared."""
+        if here is None:
+            return None
+        fields = fields_of(entry_fields(here))
+        if not self.tags or not self._is_private(here.tags):
+            return fields
+        received = visible(known).fields if known else None
+        return fields if received and self._is_private(received["tags"]) else None
+
+    def _is_private(self, tags: Collection[str]) -> bool:
+        return not any(tag in tags for tag in self.tags)
+
+    def _entry(
+        self,
+        memory_id: str,
+        outcome: Outcome,
+        here: MemoryEntry | None,
+        incoming: Sequence[tuple[Record, str]],
+    ) -> MemoryEntry | None:
+        """What the store is to hold, with a vector of its text if there is one."""
+        fields = outcome.visible.fields
+        if fields is None:
+            return None
+        entry = entry_of(memory_id, fields)
+        if here is not None and here.content == entry.content:
+            return with_vector(entry, here.embedding, own_model(here))
+        for record, _ in incoming:
+            text = record.version.fields and record.version.fields["content"]
+            if record.vector is not None and text == entry.content and self.vectors:
+                return self.vectors.arriving(with_vector_of(entry, record))
+        return entry
+
+    async def _carry_out(self, moves: Sequence[Move]) -> None:
+        written = [move for move in moves if move.writes]
+        with self.state.transaction():
+            self.state["wall"] = str(self._clock.wall)
+            for move in moves:
+                if not move.is_nothing:
+                    self.state.save(move.id, move.now if move.writes else move.after, move.lines)
+                if move.writes:
+                    self.state.intend(move.id, move.after, move.lines)
+        if written:
+            await self._write(written)
+            with self.state.transaction():
+                for move in written:
+                    self.state.save(move.id, move.after, move.lines)
+        for move in written:
+            self.result.added += move.here is None
+            self.result.deleted += move.entry is None
+            self.result.changed += move.here is not None and move.entry is not None
+            self.result.without_vector += move.entry is not None and move.entry.embedding is None
+
+    async def _write(self, moves: Sequence[Move]) -> None:
+        if self.result.dry_run:
+            self._pretended.update((move.id, move.entry) for move in moves)
+            return
+        entries = [move.entry for move in moves if move.entry is not None]
+        forget = {move.id: _deleted_at(move.after.heads) for move in moves if not move.entry}
+        change = Change(entries, forget)
+        is_current = await self._mark() == self.mark
+        await self._adopt_model(entries)
+        if self.point:
+            tombstones = await self.store.forgotten(change.ids)
+            before: dict[str, Held] = {m.id: m.here or tombstones.get(m.id) for m in moves}
+            await anyio.to_thread.run_sync(self.point.save, before, change)
+        try:
+            await self.store.apply(change)
+        except TribalError as error:
+            raise error.extended("To complete the sync, repeat it.") from error
+        if is_current:  # nobody else has written since, so only this is new
+            self.mark = await self._mark()
+
+    async def _adopt_model(self, entries: Sequence[MemoryEntry]) -> None:
+        """Have an empty store take over the model of the vectors that come in."""
+        model = self.vectors and self.vectors.adopt
+        if model and any(entry.embedding is not None for entry in entries):
+            before = await self.store.identity()
+            if before is None:
+                if self.point:
+                    self.point.note_identity(before, model)
+                await self.store.set_identity(model)
+
+    async def _mark(self) -> str:
+        if isinstance(self.store, KnowsChanges):
+            return (await self.store.changes(""))[0]
+        return ""
+
+
+def _deleted_at(heads: Heads) -> int:
+    now_us = _now_us()
+    walls = [head.stamp.wall for head in heads if head.fields is None]
+    return max(1, min(max(walls, default=now_us), now_us))
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000

@@ -1,0 +1,263 @@
+"""What a store knows of a shared folder: a SQLite file among this program's own files.
+
+For each memory it has the heads, and the digest of what the store held after the last sync; a local
+change is what differs from it. It also has the files that were read and written. Losing it costs
+nothing but time: the next sync is a first contact.
+"""
+
+import secrets
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tribal_mcp.files.atomic import make_private
+from tribal_mcp.files.replica_folders import ID_BYTES, ReplicaFile
+from tribal_mcp.portability.limits import NO_LIMITS
+from tribal_mcp.portability.replication.reconcile import Known
+from tribal_mcp.portability.replication.records import read_record
+from tribal_mcp.portability.replication.versions import Heads, Stamp, join
+
+FOLDER = "sync"
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS memories (id TEXT PRIMARY KEY, shown TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS heads (id TEXT, stamp TEXT, line BLOB, file TEXT,
+    PRIMARY KEY (id, stamp)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS heads_of_files ON heads (file);
+CREATE TABLE IF NOT EXISTS intended (id TEXT PRIMARY KEY, shown TEXT, heads BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, replica TEXT, number INT, size INT,
+    modified_ns INT, records INT, missing_since INT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS written (path TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS replicas (id TEXT PRIMARY KEY, name TEXT, number INT, files TEXT)
+    WITHOUT ROWID;
+"""
+
+Line = tuple[bytes, str]
+"""A version as it is kept: its line, and the file that has it; "" if none has it yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is known of a memory, and what a sync that was killed intended; with the lines."""
+
+    known: Known
+    intended: Known | None = None
+    lines: Mapping[Stamp, Line] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A file that was read, or written here."""
+
+    file: ReplicaFile
+    records: int
+    missing_since: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """Another replica.
+
+    Attributes:
+        name: what people call it.
+        number: of its last file that was read here.
+        files: the names of its files that still counted then.
+    """
+
+    name: str
+    number: int = 0
+    files: list[str] = field(default_factory=list)
+
+
+class SyncState:
+    """The state of one store for one shared folder.
+
+    Args:
+        path: the SQLite file; created if it is missing.
+        dry_run: what is changed is not kept.
+    """
+
+    def __init__(self, path: Path, *, dry_run: bool = False) -> None:
+        self.path = path
+        if not dry_run:
+            make_private(path.parent)
+        known = path.exists()
+        self._sql = sqlite3.connect(
+            path if known or not dry_run else ":memory:",
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        self._dry_run = dry_run
+        self._sql.execute("PRAGMA synchronous = FULL")
+        if dry_run:
+            self._sql.execute("BEGIN")
+        for statement in filter(str.strip, _SCHEMA.split(";")):
+            self._sql.execute(statement)
+        self.is_new = not self["replica"]
+        if self.is_new:
+            self["replica"] = new_id()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._dry_run:
+            self._sql.execute("ROLLBACK")
+        self._sql.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """What is changed in the block is kept whole or not at all."""
+        if self._dry_run:
+            yield
+            return
+        self._sql.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._sql.execute("ROLLBACK")
+            raise
+        self._sql.execute("COMMIT")
+
+    def __getitem__(self, key: str) -> str:
+        row = self._sql.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
+        return str(row[0]) if row else ""
+
+    def __setitem__(self, key: str, value: str) -> None:
+        self._sql.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, value))
+
+    # Memories.
+
+    def shown(self) -> dict[str, str]:
+        """The digest of what the store held of each memory that it held after the last sync."""
+        return dict(self._sql.execute("SELECT id, shown FROM memories WHERE shown != ''"))
+
+    def interrupted(self) -> list[str]:
+        """The memories that a killed sync may have changed."""
+        return [row[0] for row in self._sql.execute("SELECT id FROM intended")]
+
+    def rows(self, ids: Collection[str]) -> dict[str, Row]:
+        """What is known of those memories."""
+        wanted = orjson.dumps(list(ids)).decode()
+        shown = dict(self._select("SELECT id, shown FROM memories", wanted))
+        lines: dict[str, dict[Stamp, Line]] = {i: {} for i in ids}
+        heads: dict[str, Heads] = {}
+        for memory_id, stamp, line, file in self._select("SELECT * FROM heads", wanted):
+            lines[memory_id][Stamp.read(stamp)] = line, file
+            version = read_record(line, NO_LIMITS, trusted=True).version
+            heads[memory_id] = (*heads.get(memory_id, ()), version)
+        intended: dict[str, Known] = {}
+        for memory_id, digest, data in self._select("SELECT * FROM intended", wanted):
+            kept = [(line.encode(), file) for line, file in orjson.loads(data)]
+            versions = [read_record(line, NO_LIMITS, trusted=True).version for line, _ in kept]
+            lines[memory_id] |= dict(zip((v.stamp for v in versions), kept, strict=True))
+            intended[memory_id] = Known(join(versions), digest)
+        return {
+            i: Row(Known(join(heads.get(i, ())), shown.get(i, "")), intended.get(i), lines[i])
+            for i in ids
+        }
+
+    def _select(self, query: str, ids: str) -> Iterable[tuple[Any, ...]]:
+        where = f"{query} WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608 - our own queries
+        return self._sql.execute(where, (ids,)).fetchall()
+
+    def save(self, memory_id: str, known: Known, lines: Mapping[Stamp, Line]) -> None:
+        """Record what is known of a memory; nothing is intended any more."""
+        self._sql.execute("DELETE FROM heads WHERE id = ?", (memory_id,))
+        self._sql.executemany(
+            "INSERT INTO heads VALUES (?, ?, ?, ?)",
+            [(memory_id, str(head.stamp), *lines[head.stamp]) for head in known.heads],
+        )
+        self._sql.execute("INSERT OR REPLACE INTO memories VALUES (?, ?)", (memory_id, known.shown))
+        self._sql.execute("DELETE FROM intended WHERE id = ?", (memory_id,))
+
+    def intend(self, memory_id: str, known: Known, lines: Mapping[Stamp, Line]) -> None:
+        """Record what will be known of a memory once the store is changed."""
+        kept = [[lines[head.stamp][0].decode(), lines[head.stamp][1]] for head in known.heads]
+        row = (memory_id, known.shown, orjson.dumps(kept))
+        self._sql.execute("INSERT OR REPLACE INTO intended VALUES (?, ?, ?)", row)
+
+    def conflicting(self) -> list[str]:
+        """The memories with several heads, in the order of their ids."""
+        rows = self._sql.execute("SELECT id FROM heads GROUP BY id HAVING count(*) > 1 ORDER BY id")
+        return [row[0] for row in rows]
+
+    # Files.
+
+    def files(self) -> dict[str, Applied]:
+        """The files that were read or written and still count, by path."""
+        found = {}
+        rows = self._sql.execute("SELECT * FROM files")
+        for path, replica, number, size, modified_ns, records, missing in rows:
+            file = ReplicaFile(replica, number, path.partition("/")[2], size, modified_ns)
+            found[path] = Applied(file, records, missing)
+        return found
+
+    def add_file(self, file: ReplicaFile, records: int) -> None:
+        """Record that a file was read, or is about to be published."""
+        self._sql.execute(
+            "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, NULL)",
+            (file.path, file.replica, file.number, file.size, file.modified_ns, records),
+        )
+
+    def note_written(self, path: str) -> None:
+        """Record that this program has written a file under its own id."""
+        self._sql.execute("INSERT OR IGNORE INTO written VALUES (?)", (path,))
+
+    def has_written(self, path: str) -> bool:
+        """Whether this program has ever written that file."""
+        return bool(self._sql.execute("SELECT 1 FROM written WHERE path = ?", (path,)).fetchone())
+
+    def note_missing(self, path: str, since: int | None) -> None:
+        """Record since when a file is missing, in seconds since 1970, or that it is not."""
+        self._sql.execute("UPDATE files SET missing_since = ? WHERE path = ?", (since, path))
+
+    def forget_files(self, paths: Iterable[str]) -> None:
+        """Forget files that don't count any more."""
+        self._sql.executemany("DELETE FROM files WHERE path = ?", [(path,) for path in paths])
+
+    def publish_again(self, paths: Iterable[str]) -> int:
+        """The heads that those files have are to be published again; returns how many."""
+        return sum(
+            self._sql.execute("UPDATE heads SET file = '' WHERE file = ?", (path,)).rowcount
+            for path in paths
+        )
+
+    def unpublished(self) -> list[tuple[str, str, bytes]]:
+        """The id, the stamp and the line of each head that is in no file."""
+        rows = self._sql.execute("SELECT id, stamp, line FROM heads WHERE file = '' ORDER BY id")
+        return rows.fetchall()
+
+    def assign(self, heads: Iterable[tuple[str, str]], path: str) -> None:
+        """Record that a file has those heads, each given as an id and a stamp."""
+        self._sql.executemany(
+            "UPDATE heads SET file = ? WHERE id = ? AND stamp = ?",
+            [(path, memory_id, stamp) for memory_id, stamp in heads],
+        )
+
+    def live(self, paths: Iterable[str]) -> int:
+        """How many heads those files have."""
+        return sum(
+            self._sql.execute("SELECT count(*) FROM heads WHERE file = ?", (path,)).fetchone()[0]
+            for path in paths
+        )
+
+    # Replicas.
+
+    def replicas(self) -> dict[str, Replica]:
+        """The other replicas, by id."""
+        rows = self._sql.execute("SELECT * FROM replicas ORDER BY name")
+        return {i: Replica(name, number, orjson.loads(files)) for i, name, number, files in rows}
+
+    def note_replica(self, replica: str, known: Replica) -> None:
+        """Record a replica."""
+        row = (replica, known.name, known.number, orjson.dumps(known.files))
+        self._sql.execute("INSERT OR REPLACE INTO replicas VALUES (?, ?, ?, ?)", row)
+
+
+def new_id() -> str:
+    """An id for a new replica."""
+    return secrets.token_hex(ID_BYTES)

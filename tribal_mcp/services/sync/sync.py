@@ -1,0 +1,399 @@
+"""The use case: keep a store and the other replicas of a shared folder the same."""
+
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from tribal_mcp.errors import Stopped, StoreLocked, UsageError
+from tribal_mcp.files.atomic import make_private
+from tribal_mcp.files.replica_folders import SharedFolder
+from tribal_mcp.next_steps import NextStep
+from tribal_mcp.portability.choices import ReembeddingStrategy
+from tribal_mcp.portability.memory import from_microseconds
+from tribal_mcp.portability.memory_json import entry_fields
+from tribal_mcp.portability.replication.records import Head, Record
+from tribal_mcp.portability.replication.versions import Version, digest_of, fields_of, visible
+from tribal_mcp.services.context import Context
+from tribal_mcp.services.embedders import configured_model
+from tribal_mcp.services.importing.vectors import plan_vectors
+from tribal_mcp.services.requests import SyncRequest
+from tribal_mcp.services.results import ConflictResult, ConflictVersion, ReplicaResult, SyncResult
+from tribal_mcp.services.sync.exchange import Exchange
+from tribal_mcp.services.sync.merging import Merging
+from tribal_mcp.services.sync.state import FOLDER, SyncState
+from tribal_mcp.stores.base import STEP, MemoryStore
+from tribal_mcp.stores.restore_points import RestorePoints
+from tribal_mcp.stores.search import KnowsChanges
+from tribal_mcp.text import counted, memories
+
+_MANY = 10
+_CONFLICTS = 100
+
+
+async def run_sync(context: Context, request: SyncRequest) -> SyncResult:
+    """Publish what changed here, apply what others changed, and say both."""
+    folder = SharedFolder(_path(context, request))
+    async with context.store() as store:
+        return await sync(context, request, folder, store)
+
+
+async def sync(
+    context: Context, request: SyncRequest, folder: SharedFolder, store: MemoryStore
+) -> SyncResult:
+    """Sync a store with a shared folder.
+
+    Raises:
+        UsageError: the folder or an argument is not valid, or most memories have disappeared.
+        StoreLocked: another sync of the store did not end in time.
+        StoreError: the store can't be written to.
+        Stopped: `context` stopped it; repeating it continues.
+    """
+    begin = time.monotonic()
+    if store.own_folder is None:
+        raise UsageError("This store has no folder for what a sync has to keep.")
+    own = store.own_folder / FOLDER
+    seen = {file.replica for file in folder.listing().files.values()}
+    with _locked(own, context, dry_run=request.dry_run):
+        state = _state(own, folder.path, seen, store, dry_run=request.dry_run)
+        with closing(state):
+            result = SyncResult(
+                folder=str(folder.path), first_contact=state.is_new, dry_run=request.dry_run
+            )
+            rescoped = _configure(state, request, folder, store)
+            points = RestorePoints.of(store, context.settings.restore_points)
+            point = None
+            if points and not request.dry_run:
+                point = points.begin("sync", folder.path.name, model=await store.identity())
+            exchange = Exchange(context, folder, state, result)
+            tags = list(filter(None, state["tags"].split("\n")))
+            merging = Merging(store, state, result, point, tags)
+            with closing(point) if point else nullcontext():
+                await _Sync(context, request, exchange, merging, rescoped).all()
+                if point:
+                    counts = result.model_dump(include={"added", "changed", "deleted"})
+                    result.restore_point = point.finish(counts)
+    result.duration_ms = round((time.monotonic() - begin) * 1000)
+    result.next_steps = _next_steps(result, request)
+    return result
+
+
+def _path(context: Context, request: SyncRequest) -> Path:
+    """The shared folder: only the user's own command line may name another than the setting."""
+    setting = context.settings.sync_dir
+    given = Path(request.folder).expanduser().absolute() if request.folder else setting
+    if given is None:
+        raise UsageError(
+            "No folder is given. Name the folder that the machines share, or set TRIBAL_SYNC_DIR."
+        )
+    if not context.trusted and given != setting:
+        raise UsageError("Only the folder of the setting TRIBAL_SYNC_DIR can be synced from here.")
+    return given
+
+
+@contextmanager
+def _locked(own: Path, context: Context, *, dry_run: bool) -> Iterator[None]:
+    """Wait for another sync of the same store."""
+    if dry_run and not own.exists():
+        yield
+        return
+    make_private(own)
+    lock = FileLock(own / "lock", thread_local=False)
+    end = time.monotonic() + context.settings.lock_timeout_s
+    waiting = context.waiting()
+    while True:
+        try:
+            lock.acquire(timeout=0.2)
+            break
+        except Timeout:
+            waiting("Another sync of this store is running")
+            if time.monotonic() > end:
+                raise StoreLocked(
+                    "Another sync of this store is still running. Nothing was changed. Try again "
+                    "later."
+                ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _state(
+    own: Path, folder: Path, seen: set[str], store: MemoryStore, *, dry_run: bool
+) -> SyncState:
+    """The state for this folder: the one whose replica is in it, or that was used with its path."""
+    collection = getattr(store, "name", "")
+    by_path = None
+    for path in sorted(own.glob("*.db")):
+        state = SyncState(path, dry_run=dry_run)
+        if state["collection"] == collection:
+            if state["replica"] in seen:
+                return state
+            if state["path"] == str(folder):
+                by_path = path
+        state.close()
+    new = own / f"{time.time_ns():x}.db"
+    return SyncState(by_path or new, dry_run=dry_run)
+
+
+def _configure(
+    state: SyncState, request: SyncRequest, folder: SharedFolder, store: MemoryStore
+) -> bool:
+    """Record the arguments; whether they change which memories are shared."""
+    tags = state["tags"]
+    with state.transaction():
+        state["path"] = str(folder.path)
+        state["collection"] = getattr(store, "name", "")
+        state["name"] = request.name or state["name"] or platform.node() or "unnamed"
+        if request.tags:
+            state["tags"] = "\n".join(request.tags)
+        if request.encrypt:
+            state["encrypted"] = "1"
+    return tags != state["tags"]
+
+
+@dataclass(slots=True)
+class _Sync:
+    """A sync in progress.
+
+    Attributes:
+        context: settings, progress and cancellation.
+        request: the arguments.
+        exchange: the shared folder.
+        merging: the store.
+        rescoped: the tags that decide what is shared are new.
+    """
+
+    context: Context
+    request: SyncRequest
+    exchange: Exchange
+    merging: Merging
+    rescoped: bool
+
+    @property
+    def store(self) -> MemoryStore:
+        """The store."""
+        return self.merging.store
+
+    @property
+    def state(self) -> SyncState:
+        """What is known of the shared folder."""
+        return self.merging.state
+
+    @property
+    def result(self) -> SyncResult:
+        """The counts."""
+        return self.merging.result
+
+    async def all(self) -> None:
+        """Local changes first, then those of the others; then publish."""
+        new = self.exchange.look()
+        await self._local()
+        for position, file in enumerate(new):
+            self._progress(position / len(new), f"Reading file {position + 1:,} of {len(new):,}")
+            for part in self.exchange.read(file):
+                if isinstance(part, Head):
+                    await self._begin_file(part)
+                else:
+                    await self._merge(part, file.path)
+        with self.state.transaction():
+            self.exchange.settle_missing()
+        if self.request.resolve:
+            await self._resolve(self.request.resolve, self.request.version)
+        self._progress(1.0, "Publishing")
+        await self.exchange.publish(self.store)
+        with self.state.transaction():
+            self.state["mark"] = self.merging.mark
+            self.state["synced_at"] = str(int(time.time()))
+        self._describe()
+
+    def _progress(self, done: float, message: str) -> None:
+        self.context.progress(20 + 60 * done, message)
+        if self.context.stop():
+            raise Stopped("Stopped. What was done is kept. To continue, repeat the sync.")
+
+    async def _local(self) -> None:
+        """Find what changed in the store since the last sync, and make versions of it."""
+        mark, written = "", None
+        if isinstance(self.store, KnowsChanges):
+            mark, written = await self.store.changes(self.state["mark"])
+        is_same = bool(mark) and mark == self.state["mark"]
+        self.merging.mark = mark
+        interrupted = self.state.interrupted()
+        if is_same and not interrupted and not self.rescoped:
+            return
+        ids = await self.store.list_ids()
+        shown = self.state.shown()
+        vanished = sorted(shown.keys() - set(ids))
+        await self._refuse_loss(len(shown), vanished)
+        if self.rescoped:
+            changed = ids
+        else:
+            changed = await self._changed(ids if written is None else sorted(written), shown)
+        deleted = await self.store.forgotten() if self.state.is_new else {}
+        await self._batches([*dict.fromkeys([*changed, *vanished, *interrupted, *deleted])])
+
+    async def _changed(self, ids: Sequence[str], shown: dict[str, str]) -> list[str]:
+        """Those of the memories whose content differs from what the last sync left."""
+        changed = []
+        for start in range(0, len(ids), STEP):
+            part = ids[start : start + STEP]
+            for memory_id, entry in (await self.store.get_many(part, vectors=False)).items():
+                if digest_of(fields_of(entry_fields(entry))) != shown.get(memory_id):
+                    changed.append(memory_id)
+            self.context.progress(
+                10 * start / len(ids), f"Compared {start:,} of {memories(len(ids))}"
+            )
+            if self.context.stop():
+                raise Stopped("Stopped. Nothing was changed.")
+        return changed
+
+    async def _refuse_loss(self, count: int, vanished: Sequence[str]) -> None:
+        """Ask before a store that lost most of its memories deletes them everywhere."""
+        lost = set(vanished) - (await self.store.forgotten(vanished)).keys() if vanished else set()
+        if len(lost) > max(_MANY, count // 2) and not self.request.accept_deletions:
+            raise UsageError(
+                f"{memories(len(lost))} of {count:,} have disappeared from this store without "
+                "having been deleted: it may be another store, or damaged. Nothing was changed. "
+                "Check it, or accept that they are deleted on all machines.",
+                NextStep(
+                    "To accept it, run {call}.",
+                    "sync",
+                    {"folder": self.result.folder, "accept_deletions": True},
+                ),
+            )
+
+    async def _batches(self, ids: Sequence[str]) -> None:
+        for start in range(0, len(ids), STEP):
+            await self.merging.merge(ids[start : start + STEP], {})
+            done = min(len(ids), start + STEP)
+            self.context.progress(
+                10 + 10 * done / len(ids), f"Recorded {done:,} of {memories(len(ids))}"
+            )
+            if self.context.stop():
+                raise Stopped("Stopped. To continue, repeat the sync.")
+
+    async def _begin_file(self, head: Head) -> None:
+        self.exchange.note(head)
+        self.result.files_read += 1
+        model = head.model
+        self.merging.vectors = plan_vectors(
+            model,
+            model.dimensions if model else 0,
+            await self.store.state(),
+            configured_model(self.context.settings),
+            ReembeddingStrategy.AUTO,
+        )
+
+    async def _merge(self, records: Sequence[Record], path: str) -> None:
+        incoming: dict[str, list[tuple[Record, str]]] = {}
+        for record in records:
+            incoming.setdefault(record.id, []).append((record, path))
+        await self.merging.merge(list(incoming), incoming)
+        if self.context.stop():
+            raise Stopped("Stopped. What was done is kept. To continue, repeat the sync.")
+
+    async def _resolve(self, memory_id: str, number: int) -> None:
+        """Keep what is visible (0), or another version, as `_conflicts` numbers them."""
+        heads = self.state.rows([memory_id])[memory_id].known.heads
+        seen = visible(heads)
+        others = [head for head in heads if head.stamp in seen.others]
+        if not others:
+            raise UsageError(f"There is no conflict about {memory_id!r:.80}.", _LIST)
+        if number > len(others):
+            raise UsageError(
+                f"{memory_id!r:.80} has {counted(len(others), 'other version')}, so there is no "
+                f"version {number:,}.",
+                _LIST,
+            )
+        fields = others[number - 1].fields if number else seen.fields
+        await self.merging.replace(memory_id, fields)
+        self.result.resolved = 1
+
+    # The result.
+
+    def _describe(self) -> None:
+        result, state = self.result, self.state
+        result.replica, result.name, result.tags = (
+            state["replica"],
+            state["name"],
+            list(self.merging.tags),
+        )
+        result.replicas = [
+            ReplicaResult(id=i, name=one.name, files=one.number)
+            for i, one in state.replicas().items()
+        ]
+        conflicts = [self._conflict(i) for i in state.conflicting()]
+        found = [conflict for conflict in conflicts if conflict.versions]
+        result.conflicts = len(found)
+        if self.request.conflicts:
+            result.conflict_details = found[:_CONFLICTS]
+
+    def _conflict(self, memory_id: str) -> ConflictResult:
+        heads = self.state.rows([memory_id])[memory_id].known.heads
+        seen = visible(heads)
+        names = {i: one.name for i, one in self.state.replicas().items()}
+        names[self.state["replica"]] = self.state["name"]
+        return ConflictResult(
+            memory_id=memory_id,
+            content=seen.fields["content"] if seen.fields else "",
+            deleted=seen.fields is None,
+            versions=[
+                _version(head, names, seen.others[head.stamp])
+                for head in heads
+                if head.stamp in seen.others
+            ],
+        )
+
+
+def _version(head: Version, names: dict[str, str], fields: Sequence[str]) -> ConflictVersion:
+    return ConflictVersion(
+        replica=names.get(head.stamp.replica, ""),
+        at=_time(head.stamp.wall),
+        fields=sorted(filter(None, fields)),
+        deleted=head.fields is None,
+        content=head.fields["content"] if head.fields else "",
+    )
+
+
+def _time(wall_us: int) -> str:
+    try:
+        return from_microseconds(wall_us).isoformat(timespec="seconds")
+    except OverflowError:
+        return ""
+
+
+_LIST = NextStep("To list the conflicts, run {call}.", "sync", {"folder": ..., "conflicts": True})
+
+
+def _next_steps(result: SyncResult, request: SyncRequest) -> list[NextStep]:
+    folder = {"folder": result.folder}
+    if result.dry_run:
+        given = request.model_dump(exclude_defaults=True) | folder | {"dry_run": False}
+        return [NextStep("Nothing was changed. To sync, run {call}.", "sync", given)]
+    steps = []
+    if result.conflicts and not request.conflicts:
+        listed = {**folder, "conflicts": True}
+        steps.append(NextStep("To see the conflicts, run {call}.", "sync", listed))
+    if result.conflict_details:
+        first = result.conflict_details[0].memory_id
+        keep = {**folder, "resolve": first}
+        steps.append(NextStep("To keep what is visible, run {call}.", "sync", keep))
+        take = {**keep, "version": 1}
+        steps.append(NextStep("To take the other version 1 instead, run {call}.", "sync", take))
+    if result.without_vector:
+        steps.append(NextStep("To embed what came without a vector, run {call}.", "reembed"))
+    if result.restore_point:
+        undo = {"point": result.restore_point}
+        steps.append(
+            NextStep(
+                "To undo what came in, run {call}; the next sync then undoes it on all machines.",
+                "undo",
+                undo,
+            )
+        )
+    return steps
