@@ -155,7 +155,7 @@ class Settings(_FromEnvironment):
         SecretStr(""), description="the bearer token of another server, to copy from or to it"
     )
 
-    @field_validator("embedding_files", "age_identity", "age_passphrase_file")
+    @field_validator("embedding_files", "age_identity", "age_passphrase_file", "sync_dir")
     @classmethod
     def _from_home(cls, value: Path | None) -> Path | None:
         try:
