@@ -20,9 +20,9 @@ def test_help_lists_commands_in_the_order_of_use(tribal: Tribal) -> None:
     out = tribal("-h").out
     listed = re.findall(r"^  ([a-z]+) +\S.*\.$", out, re.MULTILINE)
     assert listed == [
-        "remember", "recall", "list", "show", "forget", "export", "import", "undo", "history",
-        "discover", "stats", "where", "copy", "sync", "setup", "reembed", "check", "rescue",
-        "serve",
+        "remember", "recall", "list", "show", "forget", "export", "import", "backup", "restore",
+        "undo", "history", "discover", "stats", "where", "copy", "sync", "setup", "keygen",
+        "reembed", "check", "rescue", "serve",
     ]  # fmt: skip
     assert "`tribal-mcp where`" in out
 
@@ -113,7 +113,7 @@ def test_usage_errors_say_what_is_wrong_and_where_to_read_more(
         (
             "export",
             {"output_path": ..., "tags": ["a", "b"]},
-            "tribal-mcp export FILE --tag a --tag b",
+            "tribal-mcp export PATH --tag a --tag b",
         ),
         ("remember", {"supersedes": "7"}, "tribal-mcp remember TEXT --supersedes 7"),
         ("remember", {"content": "- x"}, "tribal-mcp remember -- '- x'"),

@@ -7,7 +7,7 @@ import sys
 import click
 
 from tribal_mcp import __version__
-from tribal_mcp.cli import bundles, memories, store
+from tribal_mcp.cli import backups, bundles, memories, store
 from tribal_mcp.cli.next_steps import in_commands
 from tribal_mcp.cli.usage import Group, in_our_words
 from tribal_mcp.errors import Stopped, TribalError, UsageError
@@ -38,6 +38,8 @@ for _command in (
     memories.forget_command,
     bundles.export_command,
     bundles.import_command,
+    backups.backup_command,
+    backups.restore_command,
     store.undo_command,
     store.history_command,
     store.discover_command,

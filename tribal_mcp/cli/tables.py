@@ -10,6 +10,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from tribal_mcp.services.results import (
+    BackupResult,
+    BackupsResult,
     CheckResult,
     CopyResult,
     DiscoverResult,
@@ -156,6 +158,35 @@ def _(result: UndoResult) -> Rows:
         "edits kept": result.kept_edits,
     }
     return _aligned({label: count for label, count in counts.items() if count})
+
+
+@rows.register
+def _(result: BackupResult) -> Rows:
+    table: Rows = []
+    if result.path:
+        what = memories(result.memory_count)
+        if result.deleted:
+            what += f", {counted(result.deleted, 'tombstone')}"
+        table = [
+            ("kind", result.kind),
+            ("contains", what),
+            ("size", _size(result.bytes) + (", encrypted" if result.encrypted else "")),
+        ]
+    kept = f"{result.kept:,}" + (f", {len(result.removed):,} removed" if result.removed else "")
+    table.append(("backups", kept))
+    return table + [("damaged", problem) for problem in result.damaged]
+
+
+@rows.register
+def _(result: BackupsResult) -> Rows:
+    table: Rows = []
+    for backup in result.backups:
+        size = _size(backup.bytes) + (", encrypted" if backup.encrypted else "")
+        what = f"{backup.kind:<9}   {memories(backup.memories):>15}   {size}"
+        if backup.problem:
+            what = f"{backup.kind:<9}   damaged: {backup.name}: {backup.problem}"
+        table.append((backup.at, what))
+    return table
 
 
 @rows.register

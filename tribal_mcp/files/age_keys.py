@@ -31,6 +31,11 @@ def check_keys(settings: Settings) -> None:
         )
 
 
+def is_set(settings: Settings) -> bool:
+    """Whether the settings name a key to encrypt with."""
+    return bool(settings.age_recipients or settings.age_identity or settings.age_passphrase_file)
+
+
 def recipients(settings: Settings) -> list[object]:
     """What to encrypt to: the recipients of the settings, else those of its identities.
 

@@ -17,7 +17,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from tribal_mcp.errors import BundleError, PathNotAllowed, TribalError, UsageError
+from tribal_mcp.errors import (
+    BundleError,
+    PathNotAllowed,
+    StoreLocked,
+    TribalError,
+    UsageError,
+)
 from tribal_mcp.files.archives import origin_of_file
 from tribal_mcp.files.atomic import make_private
 from tribal_mcp.files.directory import Draft, OpenFolder, check_kind, explaining, name_taken
@@ -176,6 +182,39 @@ class BundleFolders:
                 with suppress(FileNotFoundError):  # it was deleted meanwhile
                     found.append((folder / entry.name, entry.stat(follow_symlinks=False)))
         return found
+
+    def bundles_in(self, folder_text: str) -> list[tuple[str, int]]:
+        """The paths and sizes of the bundles directly in a folder, sorted by name.
+
+        Raises:
+            UsageError: the folder does not exist.
+            PathNotAllowed: it is outside the allowed folders, hidden or not a folder.
+        """
+        with self._folder(folder_text) as folder:
+            names = sorted(name for name in folder.names() if name.lower().endswith(SUFFIXES))
+            found = [(os.fspath(folder.path / name), folder.stat(name)) for name in names]
+        return [(path, status.st_size) for path, status in found if stat.S_ISREG(status.st_mode)]
+
+    @contextmanager
+    def locked(self, folder_text: str) -> Iterator[None]:
+        """Keep other processes from this block for the same folder; raises what `bundles_in` does.
+
+        Raises:
+            StoreLocked: another process is in it.
+        """
+        with self._folder(folder_text) as folder:
+            if not folder.lock():
+                raise StoreLocked(
+                    f"Another process is writing to {_shown(folder_text)}. Nothing was changed. "
+                    "Try again when it is done."
+                )
+            yield
+
+    def remove(self, path_text: str) -> None:
+        """Remove a bundle, durably; raises what `open_input` does."""
+        with self._target(path_text, _shown(path_text)) as target, explaining(target.shown):
+            target.folder.unlink(target.name)
+            target.folder.sync()
 
     @contextmanager
     def publish(
@@ -343,6 +382,24 @@ class BundleFolders:
         finally:
             folder.close()
 
+    @contextmanager
+    def _folder(self, text: str) -> Iterator[OpenFolder]:
+        """An allowed folder, open."""
+        shown = _shown(text)
+        path = _resolved(self._absolute(f"{text}/-" if text else "", shown).parent, shown)
+        base = self._base(path, "", shown)
+        with explaining(shown):
+            try:
+                folder = OpenFolder(base, path)
+            except FileNotFoundError as error:
+                raise UsageError(
+                    f"The folder {shown} does not exist. Create it, or mount its disk."
+                ) from error
+        try:
+            yield folder
+        finally:
+            folder.close()
+
     def _absolute(self, text: str, shown: str) -> Path:
         """The path from the root, with links and `..` unresolved."""
         try:
@@ -397,6 +454,11 @@ class BundleFolders:
 def dated_name(prefix: str, now: datetime, suffix: str = ".json") -> str:
     """A name such as `memories-2026-11-23T051700Z.json`; `now` has a time zone."""
     return f"{prefix}-{now.astimezone(UTC):%Y-%m-%dT%H%M%SZ}{suffix}"
+
+
+def moment_of(date: str) -> datetime:
+    """The time in a dated name."""
+    return datetime.strptime(date, "%Y-%m-%dT%H%M%SZ").replace(tzinfo=UTC)
 
 
 def _bundles_in(folder: Path) -> list[os.DirEntry[str]]:

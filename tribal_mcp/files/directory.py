@@ -106,6 +106,20 @@ class OpenFolder:
         """Remove a file."""
         os.unlink(name, dir_fd=self._fd)
 
+    def names(self) -> list[str]:
+        """The names of what is in it."""
+        return os.listdir(self._fd)  # noqa: PTH208 - an open folder has no path
+
+    def lock(self) -> bool:
+        """Lock it until it is closed; False if another process has. Without locks it is True."""
+        try:
+            _lock(self._fd, wait=False)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks
+            return True
+        return True
+
     def open_file(self, name: str, shown: str, *, one_name: bool) -> BinaryIO:
         """Open a regular file for reading; with `one_name` only one without other hard links."""
         check_kind(self.stat(name), shown)  # before opening, which a FIFO blocks

@@ -10,6 +10,7 @@ from tribal_mcp.files.failures import failure
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.permissions import refuse_change
 from tribal_mcp.services.requests import (
+    BackupRequest,
     CheckRequest,
     CopyRequest,
     ExportRequest,
@@ -21,6 +22,7 @@ from tribal_mcp.services.requests import (
     ReembedRequest,
     RememberRequest,
     Request,
+    RestoreRequest,
     SetupRequest,
     ShowRequest,
     SyncRequest,
@@ -45,6 +47,8 @@ def _from(module: str, function: str) -> Callable[[Context, Any], Awaitable[Resu
 JOBS: dict[str, Job] = {
     "export": (ExportRequest, _from("exporting.export_bundle", "run_export")),
     "import": (ImportRequest, _from("importing.import_bundle", "run_import")),
+    "backup": (BackupRequest, _from("backups.write_backup", "run_backup")),
+    "restore": (RestoreRequest, _from("backups.restore", "run_restore")),
     "undo": (UndoRequest, _from("maintenance.undo", "run_undo")),
     "history": (HistoryRequest, _from("maintenance.history", "run_history")),
     "discover": (Request, _from("maintenance.discover", "run_discover")),

@@ -20,6 +20,10 @@ Whole = Annotated[int, Field(strict=True)]
 """A whole number; no text or float that might mean one."""
 
 
+Count = Annotated[int, Field(strict=True, ge=0)]
+"""A whole number that is not negative."""
+
+
 # As an enum, a schema would refer to a definition, and not every client follows a reference.
 _listed = GetPydanticSchema(
     lambda choices, handler: handler.generate_schema(
@@ -103,6 +107,32 @@ class ImportRequest(Request):
     """Delete memories imported from the same source before that it no longer has."""
     spool_file: str = ""
     """The spool file that holds the bundle, alone or wrapped with options."""
+
+
+class BackupRequest(Request):
+    """Where to back up to, and how many backups to keep; without a number every one is kept.
+
+    With `list` or `verify` nothing is written: the backups there are listed, or read completely.
+    """
+
+    folder: str
+    list: Switch = False
+    verify: Switch = False
+    keep_last: Count = 0
+    keep_daily: Count = 0
+    keep_weekly: Count = 0
+    keep_monthly: Count = 0
+    keep_yearly: Count = 0
+
+
+class RestoreRequest(Request):
+    """Which state to restore, by default the newest, and how."""
+
+    folder: str
+    at: str = ""
+    mirror: Switch = False
+    dry_run: Switch = False
+    write_plan: Switch = False
 
 
 class UndoRequest(Request):

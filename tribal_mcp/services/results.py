@@ -103,6 +103,46 @@ class KeyResult(Result):
     next_step: str = Field("", description="what to do next")
 
 
+class BackupResult(Result):
+    """A backup, or that nothing had changed."""
+
+    path: str = Field(description="the new backup; empty if nothing had changed")
+    kind: str = Field(description="full or increment")
+    at: str = Field(description="the time of the state in it")
+    bytes: int = Field(description="its size")
+    memory_count: int = Field(description="memories in it")
+    deleted: int = Field(description="tombstones in it")
+    removed: list[str] = Field(description="backups that were removed, as no rule kept them")
+    kept: int = Field(description="backups in the folder now, without damaged ones")
+    damaged: list[str] = Field(description="damaged backups, each with what is wrong")
+    encrypted: bool
+    notes: list[str] = Field([], description="further information")
+    next_step: str = Field("", description="what to do next")
+
+
+class BackupFile(_Deferred):
+    """A backup in a folder."""
+
+    name: str
+    at: str = Field(description="the time of the state in it")
+    kind: str = Field(description="full or increment")
+    memories: int = Field(description="memories in the store at that time")
+    bytes: int
+    encrypted: bool
+    problem: str = Field("", description="why it can't be restored; empty as far as is known")
+
+
+class BackupsResult(Result):
+    """The backups in a folder, the newest first."""
+
+    folder: str
+    backups: list[BackupFile]
+    bytes: int = Field(description="the size of all of them")
+    verified: bool = Field(description="whether they were read completely")
+    notes: list[str] = Field([], description="further information")
+    next_step: str = Field("", description="what to do next")
+
+
 class ChangeResult(_Deferred):
     """What an import does with one entry, or with one tombstone."""
 
@@ -188,6 +228,13 @@ class ImportResult(ImportSummary, Result):
     left_out: int = Field(0, description="of them: not memories; notes say why")
     plan_path: str = Field("", description="the plan file, if requested: one line for each entry")
     next_step: str = Field("", description="what to do next")
+
+
+class RestoreResult(ImportResult):
+    """The restoring of a backup, or what it would do in a dry run."""
+
+    backup: str = Field(description="the backup")
+    restored_at: str = Field(description="the time of the state in it")
 
 
 class UndoResult(Result):

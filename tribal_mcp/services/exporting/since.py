@@ -44,11 +44,13 @@ class Changed:
         ids: memories, in the order in which they were given.
         deleted: tombstones: when each memory was deleted, in microseconds UTC.
         notes: sentences for the user.
+        absent: memories of the starting point that are neither here nor recorded as deleted.
     """
 
     ids: list[str]
     deleted: dict[str, int]
     notes: list[str] = field(default_factory=list)
+    absent: int = 0
 
 
 class Since(Protocol):
@@ -172,7 +174,12 @@ class EarlierBundle:
             BundleError: it is damaged.
         """
         _refuse_incremental(reader.manifest, name)
-        earlier = cls(reader.manifest, reader.verify(on_progress).sha256, name)
+        return cls.verified(reader, reader.verify(on_progress).sha256, name)
+
+    @classmethod
+    def verified(cls, reader: BundleReader, sha256: str, name: str) -> Self:
+        """The same of a file that has been verified, also of an incremental bundle."""
+        earlier = cls(reader.manifest, sha256, name)
         for batch in reader.batches(WRITE_BATCH):
             earlier._add(entry for entry in batch if isinstance(entry, MemoryEntry))
         for tombstones in reader.deleted():
@@ -238,11 +245,13 @@ class EarlierBundle:
             and (not filtered or i in self.entries or i in self.deleted)
         }
         result = Changed([i for i in ids if i in changed], deleted)
-        absent = 0 if filtered else len(self.entries.keys() - set(ids) - forgotten.keys())
-        if absent:
+        if not filtered:
+            result.absent = len(self.entries.keys() - set(ids) - forgotten.keys())
+        if result.absent:
+            absent = counted(result.absent, "memory", "memories")
             result.notes.append(
-                f"{counted(absent, 'memory', 'memories')} in {self.name} but neither in this store "
-                "nor recorded as deleted here: the new bundle does not mention this."
+                f"{absent} in {self.name} but neither in this store nor recorded as deleted here: "
+                "the new bundle does not mention this."
             )
         return result
 

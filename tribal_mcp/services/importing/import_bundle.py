@@ -15,7 +15,6 @@ from tribal_mcp.embedding.providers import embedder_of
 from tribal_mcp.errors import EmbedderError, UsageError
 from tribal_mcp.files.bundle_folders import dated_name
 from tribal_mcp.next_steps import NextStep
-from tribal_mcp.portability.bundle.verification import Verified
 from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.services.context import Context
@@ -55,7 +54,6 @@ async def run_import(context: Context, request: ImportRequest) -> ImportResult:
 async def _import(context: Context, request: ImportRequest) -> ImportResult:
     if sum(map(bool, (request.input_path, request.bundle_json, request.spool_file))) != 1:
         raise UsageError("Give either the path of a bundle or the bundle itself, and not both.")
-    strategy = request.embedding_strategy
     scope = Scope(request.add_tags, pairs(request.map_tags, "map_tags"), request.instance)
     async with opened(context, request) as source:
         reader, options = source.reader, _options(request, source, scope)
@@ -63,31 +61,56 @@ async def _import(context: Context, request: ImportRequest) -> ImportResult:
         verified = await anyio.to_thread.run_sync(
             partial(reader.verify, verifying, strict=request.strict)
         )
-        async with context.store() as store, _plan_file(context, request) as plan:
-            how = f"{options.conflict_resolution}, {options.embedding_strategy}"
-            how += ", same texts left out" if request.skip_same_text else ""
-            point = await _restore_point(context, request, how, verified, store)
-            embedder = await _embedder(context, store, strategy)
-            summary = await import_entries(
-                EntrySource.in_file(reader, verified, scope, is_folder=source.is_edited_folder),
-                store,
-                configured_model(context.settings),
-                options,
-                embedder=embedder,
-                point=point,
-                on_change=partial(_write_line, plan) if plan else None,
-                watch=context.watch(
-                    "Planned" if request.dry_run else "Imported",
-                    "entries",
-                    begin=_VERIFIED_PERCENT,
-                ),
-            )
-    result = ImportResult(**summary.model_dump())
+        result = await carry_out(
+            context,
+            EntrySource.in_file(reader, verified, scope, is_folder=source.is_edited_folder),
+            options,
+            name=os.path.basename(request.input_path) or "inline bundle",  # noqa: PTH119 - text only
+            sha256=verified.sha256,
+            write_plan=request.write_plan,
+        )
     source.account(result)
-    result.plan_path = os.fspath(plan.path) if plan else ""
     result.next_steps = source.next_steps(request) or next_steps(
         request, result, is_folder=source.is_edited_folder
     )
+    return result
+
+
+async def carry_out(
+    context: Context,
+    source: EntrySource,
+    options: Options,
+    *,
+    name: str,
+    sha256: str,
+    write_plan: bool = False,
+) -> ImportResult:
+    """Import a verified bundle into the store of the settings, with a restore point.
+
+    Args:
+        context: where the store is.
+        source: the content of the bundle.
+        options: how to import it.
+        name: of the bundle, for the history.
+        sha256: the hash of its entries.
+        write_plan: also write a file that lists what happens to each entry.
+    """
+    async with context.store() as store, _plan_file(context, write_plan=write_plan) as plan:
+        point = await _restore_point(context, options, name, sha256, store)
+        summary = await import_entries(
+            source,
+            store,
+            configured_model(context.settings),
+            options,
+            embedder=await _embedder(context, store, options.embedding_strategy),
+            point=point,
+            on_change=partial(_write_line, plan) if plan else None,
+            watch=context.watch(
+                "Planned" if options.dry_run else "Imported", "entries", begin=_VERIFIED_PERCENT
+            ),
+        )
+    result = ImportResult(**summary.model_dump())
+    result.plan_path = os.fspath(plan.path) if plan else ""
     return result
 
 
@@ -150,8 +173,8 @@ def _is_from(made: "Conversion", instances: Collection[str], entry: MemoryEntry)
 
 
 @asynccontextmanager
-async def _plan_file(context: Context, request: ImportRequest) -> AsyncIterator["Draft | None"]:
-    if not request.write_plan:
+async def _plan_file(context: Context, *, write_plan: bool) -> AsyncIterator["Draft | None"]:
+    if not write_plan:
         yield None
         return
     name = dated_name("import-plan", datetime.now(UTC), ".jsonl")
@@ -165,14 +188,15 @@ def _write_line(file: BinaryIO, change: ChangeResult) -> None:
 
 
 async def _restore_point(
-    context: Context, request: ImportRequest, how: str, verified: Verified, store: MemoryStore
+    context: Context, options: Options, name: str, sha256: str, store: MemoryStore
 ) -> OpenPoint | None:
     points = RestorePoints.of(store, context.settings.restore_points)
-    if request.dry_run or points is None:
+    if options.dry_run or points is None:
         return None
-    source = os.path.basename(request.input_path) or "inline bundle"  # noqa: PTH119 - text only
+    how = f"{options.conflict_resolution}, {options.embedding_strategy}"
+    how += ", same texts left out" if options.skip_same_text else ""
     model = await store.identity()
-    return points.begin("import", source, verified.sha256, how, model=model)
+    return points.begin("import", name, sha256, how, model=model)
 
 
 async def _embedder(

@@ -1,0 +1,1 @@
+"""Managed backups: a folder of full and incremental bundles of one store."""
