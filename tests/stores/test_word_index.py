@@ -13,7 +13,7 @@ from tests.support.examples import BEGIN, memory, vector
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.search.bm25 import KeywordSearch
-from tribal_mcp.stores.chroma import word_index
+from tribal_mcp.stores.chroma import folder, word_index
 from tribal_mcp.stores.chroma.store import ChromaStore
 from tribal_mcp.stores.search import SearchByReading
 
@@ -48,7 +48,7 @@ FILTERS = [
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have an index made for few memories, with several small segments."""
-    monkeypatch.setattr(word_index, "LEAST", 1)
+    monkeypatch.setattr(folder, "WORTH_INDEXING", 1)
     monkeypatch.setattr(word_index, "_SEGMENT", 120)
     monkeypatch.setattr(word_index, "_SAVED", 15)
 
@@ -110,16 +110,16 @@ async def test_it_finds_what_reading_all_texts_finds_while_the_store_changes(
 
 @pytest.mark.parametrize("change", ["chroma", "a copy", "an older copy", "no index", "damage"])
 async def test_it_notices_what_others_did(tmp_path: Path, change: str) -> None:
-    folder = tmp_path / "chroma"
-    async with ChromaStore(folder) as store:
+    place = tmp_path / "chroma"
+    async with ChromaStore(place) as store:
         await store.upsert(some(range(100)))
-    shutil.copytree(folder, older := tmp_path / "older")
-    async with ChromaStore(folder) as store:
+    shutil.copytree(place, older := tmp_path / "older")
+    async with ChromaStore(place) as store:
         await store.upsert(some(range(100, 200)))
         await check(store, QUESTIONS[::4])
-    words = next((folder / "tribal-mcp/words").iterdir())
+    words = next((place / "tribal-mcp/words").iterdir())
     if change == "chroma":
-        with chroma(folder) as client:
+        with chroma(place) as client:
             collection = client.get_collection("memories", embedding_function=None)
             text, numbers = "deployed in Zürich", np.ones((1, 8), np.float32)
             collection.update(ids=["m7"], documents=[text], embeddings=numbers)
@@ -130,8 +130,8 @@ async def test_it_notices_what_others_did(tmp_path: Path, change: str) -> None:
         if change == "an older copy":
             async with ChromaStore(older) as store:  # another history with the same numbers
                 await store.upsert(some(range(1000, 1100), seed=3))
-        shutil.rmtree(folder)
-        shutil.copytree(older, folder)
+        shutil.rmtree(place)
+        shutil.copytree(older, place)
         shutil.copytree(kept, words, dirs_exist_ok=True)
     elif change == "no index":
         shutil.rmtree(words.parent)
@@ -140,7 +140,7 @@ async def test_it_notices_what_others_did(tmp_path: Path, change: str) -> None:
         data = bytearray(file.read_bytes())
         data[-100] ^= 0xFF
         file.write_bytes(data)
-    async with ChromaStore(folder) as store:
+    async with ChromaStore(place) as store:
         await check(store, QUESTIONS[::4])
 
 

@@ -1,72 +1,54 @@
 """Ranks texts by keywords (BM25), from how often each text has each keyword.
 
 `KeywordSearch` counts in the texts themselves, all of which it has to see. A store may count in an
-index instead; both rank by `fits`, and so alike.
+index instead; both rank by `Bm25`, and so alike.
 """
 
+import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from tribal_mcp.search.folding import fold_with_parts
 from tribal_mcp.search.fusion import Ranked
 from tribal_mcp.search.keywords import Keyword, keywords_of
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    Floats = npt.NDArray[np.float64]
-
 _SATURATION, _LENGTH = 1.2, 0.75  # the usual k1 and b
-_DIGITS = 6
+DIGITS = 6
 """Of counts, so that they do not depend on the order of adding."""
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """The texts that have some of the keywords.
+class Bm25:
+    """Scores texts. A count or a length may be a number, or an array of one for each text.
 
-    Attributes:
-        counts: how often each text has each keyword, of shape (texts, keywords).
-        typos: the same with a typo; it counts only for a keyword that no text has.
-        lengths: the characters of each text.
-        texts: how many texts were searched.
-        characters: the characters of all of them.
+    Args:
+        keywords: what to look for.
+        having: how many texts have each of them.
+        texts: how many texts there are.
+        characters: how many characters all of them have.
     """
 
-    counts: "Floats"
-    typos: "Floats"
-    lengths: "Floats"
-    texts: int
-    characters: int
+    def __init__(
+        self, keywords: Sequence[Keyword], having: Sequence[int], texts: int, characters: int
+    ) -> None:
+        self._average = max(1.0, characters / max(1, texts))
+        self._rarity = [
+            keyword.weight * math.log(1 + (texts - n + 0.5) / (n + 0.5))
+            for keyword, n in zip(keywords, having, strict=True)
+        ]
+        self._shares = [k.weight * (1 + r) for k, r in zip(keywords, self._rarity, strict=True)]
 
+    def score(self, counts: Sequence[Any], length: Any) -> Any:  # noqa: ANN401 - see the class
+        """How well a text matches."""
+        damping = _SATURATION * (1 - _LENGTH + _LENGTH * length / self._average)
+        return sum(
+            rarity * count * (_SATURATION + 1) / (count + damping)
+            for rarity, count in zip(self._rarity, counts, strict=True)
+        )
 
-def fits(keywords: Sequence[Keyword], found: Counts) -> "Floats":
-    """The `fit` of each text; see `Ranked`. It is 0 for a text without a keyword."""
-    import numpy as np
-
-    scores = np.zeros(len(found.lengths))
-    if not scores.size:
-        return scores
-    counts, typos = found.counts.round(_DIGITS), found.typos.round(_DIGITS)
-    average = max(1.0, found.characters / max(1, found.texts))
-    damping = _SATURATION * (1 - _LENGTH + _LENGTH * found.lengths / average)
-    shares, known = [], []
-    for place, keyword in enumerate(keywords):
-        having = int((counts[:, place] > 0).sum())
-        count = counts[:, place] if having else typos[:, place]
-        having = having or int((count > 0).sum())
-        rarity = keyword.weight * np.log(1 + (found.texts - having + 0.5) / (having + 0.5))
-        scores += rarity * count * (_SATURATION + 1) / (count + damping)
-        shares.append(keyword.weight * (1 + rarity))
-        known.append(count)
-    best = int(np.argmax(scores))
-    if not scores[best] > 0:
-        return np.zeros(scores.size)
-    has = sum(s * min(1.0, float(c[best])) for s, c in zip(shares, known, strict=True))
-    result: Floats = scores * (has / sum(shares) / scores[best])
-    return result
+    def scale(self, counts: Sequence[float], score: float) -> float:
+        """What makes a `Ranked.fit` of a score, given the counts and the score of the best text."""
+        has = sum(share * min(1.0, n) for share, n in zip(self._shares, counts, strict=True))
+        return has / sum(self._shares) / score
 
 
 class KeywordSearch:
@@ -94,7 +76,7 @@ class KeywordSearch:
             folded = fold_with_parts(text)
             self._texts += 1
             self._characters += len(folded)
-            counts = [keyword.count(folded) for keyword in self.keywords]
+            counts = [round(keyword.count(folded), DIGITS) for keyword in self.keywords]
             has = any(counts)
             if has and not all(self._seen):
                 self._seen = [s or c > 0 for s, c in zip(self._seen, counts, strict=True)]
@@ -110,7 +92,7 @@ class KeywordSearch:
         if all(self._seen):
             return self._none
         return [
-            0.0 if seen else keyword.misspelled(folded)
+            0.0 if seen else round(keyword.misspelled(folded), DIGITS)
             for keyword, seen in zip(self.keywords, self._seen, strict=True)
         ]
 
@@ -121,21 +103,21 @@ class KeywordSearch:
             count: the most to return.
             without: ids to leave out.
         """
-        import numpy as np
-
-        shape = (len(self._ids), len(self.keywords))
-        found = Counts(
-            np.array(self._counts, np.float64).reshape(shape),
-            np.array(self._typos, np.float64).reshape(shape),
-            np.array(self._lengths, np.float64),
-            self._texts,
-            self._characters,
-        )
-        known = fits(self.keywords, found)
-        order = np.argsort(-known, kind="stable")
+        seen = [sum(counts[k] > 0 for counts in self._counts) for k in range(len(self.keywords))]
+        known = [
+            [t if not n else c for n, c, t in zip(seen, counts, typos, strict=True)]
+            for counts, typos in zip(self._counts, self._typos, strict=True)
+        ]
+        having = [sum(counts[k] > 0 for counts in known) for k in range(len(self.keywords))]
+        bm25 = Bm25(self.keywords, having, self._texts, self._characters)
+        scores = [bm25.score(c, n) for c, n in zip(known, self._lengths, strict=True)]
+        order = sorted(range(len(scores)), key=lambda place: -scores[place])
+        if not scores or not scores[order[0]]:
+            return []
+        scale = bm25.scale(known[order[0]], scores[order[0]])
         ranked = (
-            Ranked(self._ids[place], float(known[place]))
-            for place in order[: count + len(without)].tolist()
-            if known[place] > 0
+            Ranked(self._ids[place], scores[place] * scale)
+            for place in order[: count + len(without)]
+            if scores[place] > 0
         )
         return [one for one in ranked if one.id not in without][:count]

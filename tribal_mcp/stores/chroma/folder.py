@@ -53,6 +53,8 @@ SWAP = "switch.json"
 """In our own folder: the swap of collections in progress."""
 WORDS = "words"
 """The directory of the word indexes, each in a directory named as the collection's id."""
+WORTH_INDEXING = 1000
+"""Memories with a vector of a store for which an index is made; fewer texts are read faster."""
 FREE_BYTES = 32 * 1024 * 1024
 """Free space without which nothing is written."""
 _SPACE_FACTOR = 6
@@ -233,18 +235,17 @@ class ChromaFolder:
 
         A folder that this program has never written to stays as it is.
         """
-        from tribal_mcp.stores.chroma import word_index  # noqa: PLC0415 - only a search needs it
-
         if OURS not in collection.metadata or not os.access(self.own, os.W_OK):
             return None
         if collection.id not in self._words:
             place = self.own / WORDS
-            if not (place / collection.id).exists() and (
-                self.chroma_files().count(collection) < word_index.LEAST
-            ):
+            is_made = (place / collection.id).exists()
+            if not is_made and self.chroma_files().count(collection) < WORTH_INDEXING:
                 return None
+            from tribal_mcp.stores.chroma.word_index import WordIndex  # noqa: PLC0415 - imports numpy
+
             self._remove_other_indexes(place)
-            self._words[collection.id] = word_index.WordIndex(place / collection.id)
+            self._words[collection.id] = WordIndex(place / collection.id)
         return self._words[collection.id]
 
     def _remove_other_indexes(self, place: Path) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from tribal_mcp.files.atomic import make_private, write_atomically
-from tribal_mcp.search.bm25 import Counts, fits
+from tribal_mcp.search.bm25 import DIGITS, Bm25
 from tribal_mcp.search.fusion import Ranked
 from tribal_mcp.search.keywords import Keyword
 from tribal_mcp.search.segments import UNDATED, Bools, Floats, Ints, Segment, Text
@@ -31,8 +31,6 @@ from tribal_mcp.stores.chroma.files.tables import Row
 from tribal_mcp.stores.raw import RawCollection
 from tribal_mcp.stores.search import UNKNOWN, Tally, latest_first, month_of, most_first
 
-LEAST = 1000
-"""Memories of a store for which an index is made; fewer are read faster."""
 _SEGMENT = 50_000
 """Texts of one segment."""
 _SAVED = 512
@@ -88,22 +86,19 @@ class _Matches:
     part: _Part
     selected: Bools
     counts: Floats
-    typos: Floats
 
     @classmethod
     def of(cls, part: _Part, keywords: Sequence[Keyword], which: Which) -> "_Matches":
         counts = np.empty((part.size, len(keywords)))
         for place, keyword in enumerate(keywords):
             counts[:, place] = part.segment.count(keyword)
-        return cls(part, part.selected(which), counts, np.zeros_like(counts))
+        return cls(part, part.selected(which), counts)
 
-    def matching(self) -> tuple[Ints, Ints, Ints, Floats, Floats]:
+    def matching(self) -> tuple[Ints, Ints, Ints, Floats]:
         """Kind, row, length and counts of each text that has a keyword."""
         segment = self.part.segment
-        has = (self.counts > 0).any(axis=1) | (self.typos > 0).any(axis=1)
-        at = np.flatnonzero(self.selected & has)
-        columns = (segment.kinds[at], segment.rows[at], segment.lengths[at])
-        return *columns, self.counts[at], self.typos[at]
+        at = np.flatnonzero(self.selected & (self.counts > 0).any(axis=1))
+        return segment.kinds[at], segment.rows[at], segment.lengths[at], self.counts[at]
 
 
 @dataclass(slots=True)
@@ -185,22 +180,26 @@ class WordIndex:
         for place, keyword in enumerate(keywords):
             if not any((one.counts[one.selected, place] > 0).any() for one in found):
                 for one in found:
-                    one.typos[:, place] = one.part.segment.count_misspelled(keyword)
+                    one.counts[:, place] = one.part.segment.count_misspelled(keyword)
         if not found:
             return []
-        kinds, rows, lengths, counts, typos = (
+        kinds, rows, lengths, counts = (
             np.concatenate(column)
             for column in zip(*(one.matching() for one in found), strict=True)
         )
         order = np.lexsort((rows, kinds))
+        rows, lengths, counts = rows[order], lengths[order], counts[order].round(DIGITS)
         texts = sum(int(one.selected.sum()) for one in found)
         characters = sum(int(one.part.segment.lengths[one.selected].sum()) for one in found)
-        lengths = lengths[order].astype(np.float64)
-        known = fits(keywords, Counts(counts[order], typos[order], lengths, texts, characters))
-        best = np.argsort(-known, kind="stable")[:most]
-        best = best[known[best] > 0]
-        ids = _ids(files, rows[order][best].tolist())
-        return [Ranked(i, fit) for i, fit in zip(ids, known[best].tolist(), strict=True)]
+        bm25 = Bm25(keywords, (counts > 0).sum(axis=0).tolist(), texts, characters)
+        scores = bm25.score(list(counts.T), lengths)
+        if not rows.size or not keywords or not scores.max() > 0:
+            return []
+        best = np.argsort(-scores, kind="stable")[:most]
+        best = best[scores[best] > 0]
+        scale = bm25.scale(counts[best[0]].tolist(), float(scores[best[0]]))
+        ids = _ids(files, rows[best].tolist())
+        return [Ranked(i, fit) for i, fit in zip(ids, (scores[best] * scale).tolist(), strict=True)]
 
     def sample(self, files: ChromaFiles, which: Which, count: int) -> list[str]:
         """At least so many of the ids that match a filter, at equal distances, if there are."""
