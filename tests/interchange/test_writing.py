@@ -56,7 +56,7 @@ def _read(made: Format, source: Source) -> list[MemoryEntry]:
 
 
 def _in_one_line(text: str) -> str:
-    return " ".join(text.replace("\0", " ").split())
+    return " ".join(text.replace("\0", " ").replace("\ufffd", " ").split())
 
 
 def without_lost(entry: MemoryEntry, lost: set[str]) -> dict[str, Any]:

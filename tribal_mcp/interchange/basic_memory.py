@@ -1,16 +1,18 @@
 """Notes of basic-memory: a folder, or a single note."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from tribal_mcp.interchange import own
 from tribal_mcp.interchange.base import (
     LIKELY,
     Evidence,
     Format,
     Item,
     LeftOut,
+    Memories,
     Options,
     derived_id,
     memory,
@@ -24,6 +26,7 @@ from tribal_mcp.interchange.markdown import (
     beginning,
     has_text,
     hashtags,
+    head,
     heads,
     names_of,
     note_items,
@@ -34,8 +37,17 @@ from tribal_mcp.interchange.markdown import (
     take_time,
     visible,
 )
+from tribal_mcp.interchange.own_notes import (
+    is_theirs,
+    note_file,
+    note_text,
+    title_of,
+    with_paths,
+)
 from tribal_mcp.interchange.source import Source
+from tribal_mcp.interchange.vectors import without
 from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.stores.base import UNDATED
 
 _KEYS = {"title", "type", "permalink"}
 _OBSERVATION = re.compile(r"^\[[^\[\]\n]+\] ", re.MULTILINE)
@@ -57,6 +69,9 @@ class BasicMemory(Format):
         "type, permalink, other values, the file": "metadata",
     }
     leaves_out: ClassVar = (NO_TEXT, NOT_MARKDOWN)
+    writes: ClassVar = "folder"
+    written: ClassVar = "a note for each memory"
+    loses: ClassVar = (own.NO_TEXT, own.VECTOR)
 
     def recognise(self, source: Source) -> Evidence | None:
         """Half of the notes, or more, have the three values."""
@@ -72,14 +87,47 @@ class BasicMemory(Format):
         links = Links()
         for path in found:
             seen = beginning(source, path)
-            names = names_of(seen, "title", "permalink", "aliases")
-            if has_text(seen):
-                links.add(path, _id(path, seen.values.get("permalink")), names)
+            _add(links, path, seen, seen.own_id or _id(path, seen.values.get("permalink")))
         yield from note_items(source, found, partial(_memory, links=links))
         known = set(found)
         for path in filter(visible, source.paths()):
             if path not in known:
                 yield LeftOut(path, NOT_MARKDOWN)
+
+    def lost(self, entry: MemoryEntry) -> Iterable[str]:
+        """The vector."""
+        return own.lost_with_block(entry)
+
+    def write_folder(self, memories: Memories) -> Iterator[tuple[str, bytes]]:
+        """One note for each memory."""
+        memories = memories.with_text()
+        links = Links()
+        for path, entry in with_paths(memories, self.name):
+            text = note_text(_values(path, entry), entry.content)
+            _add(links, path, head(path, text), entry.id)
+        read = partial(_plain, links=links)
+        for path, entry in with_paths(memories, self.name):
+            yield path, note_file(path, _values(path, entry), entry, read, self.name)
+
+
+def _add(links: Links, path: str, seen: Head, memory_id: str) -> None:
+    """Let links lead to a memory."""
+    if has_text(seen):
+        links.add(path, memory_id, names_of(seen, "title", "permalink", "aliases"))
+
+
+def _values(path: str, entry: MemoryEntry) -> dict[str, Any]:
+    """The frontmatter of a memory: as it was, if it came from there."""
+    theirs = entry.metadata if is_theirs(entry, BasicMemory.name) else {}
+    dates = {} if UNDATED in entry.extra else {"created": entry.created_at.isoformat()}
+    if entry.updated_at != entry.created_at:
+        dates["modified"] = entry.updated_at.isoformat()
+    if "file" in theirs:
+        title = {} if entry.context is None else {"title": entry.context}
+        tags = {"tags": entry.tags} if entry.tags else {}
+        return {**title, **without(theirs, "file"), **tags, **dates}
+    named = {"title": title_of(entry), "type": "note", "permalink": stem(path)}
+    return {**named, "tags": entry.tags, **dates}
 
 
 def _is_ours(seen: Head) -> bool:
@@ -94,7 +142,12 @@ def _id(path: str, permalink: object) -> str:
 
 
 def _memory(note: Note, links: Links) -> MemoryEntry:
-    values = dict(note.values)
+    return own.restored(_plain(note, links), note.values.get(own.OWN_BLOCK), BasicMemory.name)
+
+
+def _plain(note: Note, links: Links) -> MemoryEntry:
+    """The memory of a note without our block."""
+    values = without(note.values, own.OWN_BLOCK)
     permalink = values.get("permalink")
     memory_id = _id(note.path, permalink)
     tags = take_tags(values, "tags")

@@ -1,11 +1,13 @@
 """Claude Code's memory folders, of one project or of all."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar
+from heapq import nlargest
+from typing import Any, ClassVar
 
+from tribal_mcp.interchange import own
 from tribal_mcp.interchange.base import (
     CERTAIN,
     LIKELY,
@@ -15,6 +17,7 @@ from tribal_mcp.interchange.base import (
     Found,
     Item,
     LeftOut,
+    Memories,
     Options,
     derived_id,
     memory,
@@ -23,20 +26,33 @@ from tribal_mcp.interchange.markdown import (
     INDEX,
     NO_TEXT,
     NOT_MARKDOWN,
+    Head,
     Links,
     Note,
     beginning,
     has_text,
+    head,
     heads,
     is_index,
     note_items,
     notes,
+    stem,
     take_text,
     visible,
 )
+from tribal_mcp.interchange.own_notes import (
+    index_line,
+    is_theirs,
+    note_file,
+    note_text,
+    summary_of,
+    with_paths,
+)
 from tribal_mcp.interchange.reading import read_time
 from tribal_mcp.interchange.source import Source
+from tribal_mcp.interchange.vectors import without
 from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.stores.base import UNDATED
 
 _PROJECT = re.compile(r"-|[A-Za-z]--")
 """How the name of a project's folder begins: its path, with `-` for `/`, `.` and `:`."""
@@ -45,6 +61,7 @@ _IN_MEMORY = re.compile(r"(?:(?:.*/)?(?P<project>[^/]+)/)?memory/(?P<rest>.+)", 
 _SIGNATURE = re.compile(r"^\s*(?:originSessionId:|node_type: *memory *$)", re.MULTILINE)
 _TYPES = {"user", "feedback", "project", "reference"}
 _MEMORY_MD = "memory.md"
+_INDEXED = 190
 _SHARE = 3
 """One of three notes, or more, must look like that."""
 
@@ -70,6 +87,12 @@ class ClaudeCode(Format):
         "name, originSessionId, other values": "metadata",
     }
     leaves_out: ClassVar = (INDEX, NO_TEXT, NOT_MARKDOWN)
+    writes: ClassVar = "folder"
+    written: ClassVar = (
+        f"a file for each memory, and the index MEMORY.md with the {_INDEXED} newest, because "
+        "Claude Code loads only its beginning"
+    )
+    loses: ClassVar = (own.NO_TEXT, own.VECTOR)
 
     def recognise(self, source: Source) -> Evidence | None:
         """Folders of projects, or the values that only Claude Code writes."""
@@ -101,11 +124,8 @@ class ClaudeCode(Format):
         for path in memories:
             project, rest = places[path]
             seen = beginning(source, path)
-            name = seen.values.get("name")
             known = links.setdefault(project, Links(loose=True))
-            if not has_text(seen, "description") or _is_index(rest, seen.body.strip("\n")):
-                continue
-            known.add(rest, derived_id(self.name, project, rest), [name] if name else [])
+            _add(known, rest, seen, seen.own_id or derived_id(self.name, project, rest))
         for item in note_items(source, memories, partial(_memory, places=places, links=links)):
             if isinstance(item, Found) and _is_index(places[item.where][1], item.entry.content):
                 yield LeftOut(item.where, INDEX)
@@ -113,6 +133,59 @@ class ClaudeCode(Format):
                 yield item
         for path in sorted(places.keys() - set(memories)):
             yield LeftOut(path, NOT_MARKDOWN)
+
+    def lost(self, entry: MemoryEntry) -> Iterable[str]:
+        """The vector."""
+        return own.lost_with_block(entry)
+
+    def write_folder(self, memories: Memories) -> Iterator[tuple[str, bytes]]:
+        """One file for each memory, then the index."""
+        memories = memories.with_text()
+        links = Links(loose=True)
+        for path, entry in with_paths(memories, self.name):
+            text = note_text(_values(path, entry), entry.content)
+            _add(links, path, head(path, text), entry.id)
+        count = 0
+        for path, entry in with_paths(memories, self.name):
+            count += 1
+            read = partial(_plain, places={path: ("", path)}, links={"": links})
+            yield path, note_file(path, _values(path, entry), entry, read, self.name)
+        listed = (
+            (entry.updated_at, path, index_line(path, entry))
+            for path, entry in with_paths(memories, self.name)
+        )
+        index = [line for _, _, line in nlargest(_INDEXED, listed)]
+        if count > _INDEXED:
+            index.append(f"# {count - _INDEXED:,} older ones are in this folder")
+        if count:
+            yield "MEMORY.md", "".join(f"{line}\n" for line in index).encode()
+
+
+def _add(links: Links, path: str, seen: Head, memory_id: str) -> None:
+    """Let links lead to a memory."""
+    if has_text(seen, "description") and not _is_index(path, seen.body.strip("\n")):
+        name = seen.values.get("name")
+        links.add(path, memory_id, [name] if name else [])
+
+
+def _values(path: str, entry: MemoryEntry) -> dict[str, Any]:
+    """The frontmatter of a memory: as it was, if it came from there."""
+    theirs = entry.metadata if is_theirs(entry, ClaudeCode.name) else {}
+    known = UNDATED not in entry.extra or entry.updated_at != entry.created_at
+    modified = {"modified": entry.updated_at.isoformat()} if known else {}
+    if "file" in theirs:
+        named = {k: theirs[k] for k in ("name",) if k in theirs}
+        context = {} if entry.context is None else {"description": entry.context}
+        rest = {k: v for k, v in theirs.items() if k not in {"file", "name"}} | modified
+        if "node_type" not in theirs:
+            return {**named, **context, **rest}
+        return {**named, **context, "metadata": rest}
+    kind = next((tag for tag in entry.tags if tag in _TYPES), "project")
+    return {
+        "name": stem(path),
+        "description": summary_of(entry.context or entry.content),
+        "metadata": {"node_type": "memory", "type": kind, **modified},
+    }
 
 
 def _is_index(path: str, text: str) -> bool:
@@ -138,9 +211,16 @@ def _project(source: Source) -> str:
 
 
 def _memory(note: Note, places: dict[str, tuple[str, str]], links: dict[str, Links]) -> MemoryEntry:
+    return own.restored(
+        _plain(note, places, links), note.values.get(own.OWN_BLOCK), ClaudeCode.name
+    )
+
+
+def _plain(note: Note, places: dict[str, tuple[str, str]], links: dict[str, Links]) -> MemoryEntry:
+    """The memory of a note without our block."""
     project, rest = places[note.path]
     memory_id = derived_id(ClaudeCode.name, project, rest)
-    values = dict(note.values)
+    values = without(note.values, own.OWN_BLOCK)
     inner = values.pop("metadata", None)
     if isinstance(inner, dict):
         values |= inner

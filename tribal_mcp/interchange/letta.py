@@ -2,13 +2,14 @@
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
 from tribal_mcp.errors import BundleError, EntryError
-from tribal_mcp.files.origins import FileOrigin, Origin
+from tribal_mcp.files.origins import FileOrigin, Origin, decoded
+from tribal_mcp.interchange import own
 from tribal_mcp.interchange.base import (
     CERTAIN,
     LIKELY,
@@ -17,6 +18,7 @@ from tribal_mcp.interchange.base import (
     Found,
     Item,
     LeftOut,
+    Memories,
     Options,
     attempt,
     derived_id,
@@ -33,12 +35,20 @@ from tribal_mcp.interchange.markdown import (
     heads,
     is_index,
     names_of,
+    note_in,
     note_items,
     notes,
     stem,
     take_tags,
     take_text,
     visible,
+)
+from tribal_mcp.interchange.own_notes import (
+    index_line,
+    is_theirs,
+    note_text,
+    summary_of,
+    with_paths,
 )
 from tribal_mcp.interchange.reading import items, read_time, texts, whole_json
 from tribal_mcp.interchange.source import Source
@@ -86,6 +96,9 @@ class Letta(Format):
         "id, which counts within an agent file; embedding": "not read",
     }
     leaves_out: ClassVar = (INDEX, NO_TEXT, NOT_MARKDOWN, _SKILL, _EMPTY, _MESSAGE)
+    writes: ClassVar = "folder"
+    written: ClassVar = "a memory folder (MemFS): a file for each memory, and the index MEMORY.md"
+    loses: ClassVar = (*dict.fromkeys(own.LOST.values()), own.OTHERS, own.NO_TEXT, own.VECTOR)
 
     def recognise(self, source: Source) -> Evidence | None:
         """An agent file, or the files of a memory folder."""
@@ -109,6 +122,38 @@ class Letta(Format):
             yield from _agent_file(source, source.file)
         else:
             yield from _folder(source)
+
+    def lost(self, entry: MemoryEntry) -> Iterator[str]:
+        """All but the text, a description and a name."""
+        path = next(path for path, _ in with_paths(Memories(lambda: iter([entry])), self.name))
+        text = note_text(_values(path, entry), entry.content)
+        plain = _read(note_in(path, decoded(text.encode())), "", path, Links())
+        lost = dict.fromkeys(own.lost_without_block(entry, plain, self.name))
+        if own.NO_TEXT not in lost and "[" in entry.content:
+            lost[own.LINKS] = None
+        yield from lost
+
+    def write_folder(self, memories: Memories) -> Iterator[tuple[str, bytes]]:
+        """The index, and one file for each memory."""
+        memories = memories.with_text()
+        yield "MEMORY.md", b"".join(_index_lines(with_paths(memories, self.name)))
+        for path, entry in with_paths(memories, self.name):
+            yield path, note_text(_values(path, entry), entry.content).encode()
+
+
+def _index_lines(files: Iterable[tuple[str, MemoryEntry]]) -> Iterator[bytes]:
+    yield b"# Memory\n\n"
+    for path, entry in files:
+        yield f"{index_line(path, entry)}\n".encode()
+
+
+def _values(path: str, entry: MemoryEntry) -> dict[str, Any]:
+    """The frontmatter, of which Letta allows only these two."""
+    name = entry.metadata.get("name") if is_theirs(entry, Letta.name) else None
+    return {
+        "name": name if isinstance(name, str) else stem(path).rpartition("/")[2],
+        "description": entry.context or summary_of(entry.content),
+    }
 
 
 def _is_agent_file(source: Source, path: str) -> bool:
@@ -164,6 +209,10 @@ def _place(source: Source, path: str) -> tuple[str, str]:
 
 def _memory(note: Note, source: Source, links: dict[str, Links]) -> MemoryEntry:
     agent, rest = _place(source, note.path)
+    return _read(note, agent, rest, links[agent])
+
+
+def _read(note: Note, agent: str, rest: str, links: Links) -> MemoryEntry:
     values = dict(note.values)
     memory_id = derived_id(Letta.name, agent, stem(rest))
     return memory(
@@ -171,7 +220,7 @@ def _memory(note: Note, source: Source, links: dict[str, Links]) -> MemoryEntry:
         note.body,
         context=take_text(values, "description"),
         tags=take_tags(values, "tags"),
-        related_to=links[agent].of(replace(note, path=rest), memory_id),
+        related_to=links.of(replace(note, path=rest), memory_id),
         source_instance=f"letta:{agent}" if agent else "letta",
         metadata={"file": rest, **values},
     )

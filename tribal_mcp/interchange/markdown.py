@@ -21,7 +21,8 @@ from tribal_mcp.errors import EntryError, TribalError
 from tribal_mcp.files.origins import FileOrigin, text_of
 from tribal_mcp.interchange.base import Found, Item, LeftOut
 from tribal_mcp.interchange.frontmatter import FRONTMATTER, split_frontmatter
-from tribal_mcp.interchange.reading import opening, read_time, texts
+from tribal_mcp.interchange.own import OWN_BLOCK
+from tribal_mcp.interchange.reading import opening, parsed, read_time, texts
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.portability.bundle.entries import RejectedEntry
 from tribal_mcp.portability.memory import MemoryEntry
@@ -39,6 +40,11 @@ _WIKI = re.compile(r"\[\[([^\[\]\n]+)\]\]")
 _TAG = re.compile(
     r"(?<!\S)#([^\s#.,:;!?\"'()\[\]{}<>|\\@$%^&*+=~`\u2000-\u206f\u3000-\u303f\uff00-\uff0f]+)"
 )
+_OWN_LINE = re.compile(
+    rf'^{OWN_BLOCK}: \{{"(?:fields":\{{"id":("(?:[^"\\\n]|\\.)*")|fields"|read_as").*\n?',
+    re.MULTILINE,
+)
+"""Our block in one line; group 1 is the id in it."""
 _VALUE = re.compile(r"^([\w][\w .-]*):[ \t]*(.*)$", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\A(?:[ \t]*\n)+")
 _INDEX_LINE = re.compile(r"\s*(?:[-*+]|\d{1,9}[.)])\s+.*(?:\]\([^)]+\)|\[\[[^\]]+\]\])")
@@ -69,12 +75,16 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The beginning of a Markdown file: frontmatter as text, its top-level values, the text."""
+    """The beginning of a Markdown file: frontmatter as text, its top-level values, the text.
+
+    `own_id` is the id in our block, if an export wrote one in a line, which is not part of `front`.
+    """
 
     path: str
     front: str
     values: Mapping[str, str]
     body: str
+    own_id: str | None = None
 
 
 def stem(path: str) -> str:
@@ -116,8 +126,19 @@ def head(path: str, text: str) -> Head:
     """The beginning of a Markdown file, given its first characters."""
     match = FRONTMATTER.match(text)
     front = match[1] if match else ""
+    own = _OWN_LINE.search(text) if text.startswith("---") else None
+    if own and (not match or own.start() < match.end()):
+        front = front.replace(own[0], "") or text[text.find("\n") + 1 : own.start()]
     values = {key: value.strip().strip("\"'") for key, value in _VALUE.findall(front)}
-    return Head(path, front, values, text[match.end() :] if match else text)
+    own_id = _string(own[1]) if own else None
+    return Head(path, front, values, text[match.end() :] if match else text, own_id)
+
+
+def _string(text: str | None) -> str | None:
+    """The text that a JSON string holds."""
+    with suppress(EntryError):
+        return str(parsed(text)) if text else None
+    return None
 
 
 def read_text(source: Source, path: str, more: int = 0) -> str:
@@ -143,12 +164,19 @@ def read_note(source: Source, path: str) -> Note:
     Raises:
         EntryError: it is not text, too large, or its frontmatter can't be read.
     """
-    return note_in(path, read_text(source, path))
+    return note_in(path, read_text(source, path, source.limits.content_bytes))
 
 
 def note_in(path: str, text: str) -> Note:
     """The note that a file with this text is; raises what `read_note` does."""
+    block = None
+    front = FRONTMATTER.match(text) if f'\n{OWN_BLOCK}: {{"' in text else None
+    if front and (own := _OWN_LINE.search(text, 0, front.end())):
+        block = parsed(own[0].removeprefix(f"{OWN_BLOCK}: "))
+        text = text[: own.start()] + text[own.end() :]
     values, body = split_frontmatter(text)
+    if block is not None:
+        values[OWN_BLOCK] = block
     trimmed = _BLANK_LINES.sub("", body)
     line = text.count("\n", 0, len(text) - len(trimmed)) + 1
     return Note(path, values, trimmed.rstrip(), line)

@@ -52,6 +52,8 @@ OTHERS = "its other fields"
 _ALWAYS_OURS = ("id", "source_instance", "source_type", IMPORTED_FROM)
 """Where a memory comes from; no other system changes that."""
 _DATES = ("created_at", "updated_at")
+_AROUND_CHARS = 100
+"""How much a format may trim from a text until the block holds the whole text."""
 _NOTHING: tuple[Any, ...] = (None, "", [], {}, 1.0)
 
 
@@ -124,8 +126,8 @@ def own_block(entry: MemoryEntry, plain: MemoryEntry, name: str) -> dict[str, An
     for date in _DATES:
         if getattr(entry, date) == getattr(plain, date):
             ours[date] = theirs[date]
-    if entry.content != plain.content and entry.content.strip() == plain.content:
-        before, _, after = entry.content.partition(plain.content)
+    before, found, after = entry.content.partition(plain.content or "\0")
+    if found and 0 < len(before) + len(after) < _AROUND_CHARS:
         ours["content"] = [before, after]
     if IMPORTED_FROM in theirs:
         ours.setdefault(IMPORTED_FROM, None)

@@ -125,8 +125,23 @@ def _row(entry: MemoryEntry) -> Row:
 
 def _with_block(row: Row, entry: MemoryEntry, name: str) -> Row:
     """The row with its last column: what the others can't hold."""
-    block = own_block(entry, _plain(row, name), name)
+    block = {} if _is_simple(entry) else own_block(entry, _plain(row, name), name)
     return {**row, OWN_BLOCK: orjson.dumps(block).decode() if block else None}
+
+
+def _is_simple(entry: MemoryEntry) -> bool:
+    """Whether the columns obviously hold everything, so that nothing has to be compared."""
+    optional = entry.context, entry.supersedes, *entry.extra.values()
+    needed = (entry.content, entry.source_instance, source_text(entry))
+    needed += tuple(value for value in optional if value is not None)
+    texts = (entry.id, *needed, *entry.tags, *entry.related_to)
+    return (
+        entry.extra.keys() <= {IMPORTED_FROM}
+        and all(isinstance(text, str) and text for text in needed)
+        and not any("\0" in text for text in texts)
+        and entry.created_at.year not in _FIRST_AND_LAST
+        and entry.updated_at.year not in _FIRST_AND_LAST
+    )
 
 
 def own_item(where: str, row: Mapping[str, Any], name: str, vectors: Vectors) -> Item:
