@@ -137,7 +137,7 @@ def _is_simple(entry: MemoryEntry) -> bool:
     texts = (entry.id, *needed, *entry.tags, *entry.related_to)
     return (
         entry.extra.keys() <= {IMPORTED_FROM}
-        and all(isinstance(text, str) and text for text in needed)
+        and all(type(text) is str and text for text in needed)
         and not any("\0" in text for text in texts)
         and entry.created_at.year not in _FIRST_AND_LAST
         and entry.updated_at.year not in _FIRST_AND_LAST
