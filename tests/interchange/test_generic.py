@@ -129,6 +129,13 @@ def test_the_line_with_which_excel_names_the_delimiter_is_no_header(delimiter: s
     assert (entry.content, entry.metadata) == ("x", {"n": "1"})
 
 
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "1e999", "-1" + "0" * 400], ids=len)
+def test_a_number_too_large_for_a_date_rejects_its_record(number: str) -> None:
+    text = f'[{{"content": "a", "created_at": {number}}}, {{"content": "b"}}]'
+    conversion, entries = read_sample(source_of(text.encode(), "x.json"))[:2]
+    assert (len(entries), conversion.rejected_count) == (1, 1)
+
+
 @pytest.mark.parametrize("date", ["20260115", "2026-01-15 00:00:00 UTC", "2026-01-15T00:00Z"])
 def test_a_date_is_read_without_separators_and_with_the_name_of_utc(date: str) -> None:
     (entry,) = _read(f"text,date\nx,{date}\n")

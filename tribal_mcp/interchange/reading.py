@@ -1,7 +1,6 @@
 """Reading JSON, JSON Lines and dates of other programs, strictly and in bounded memory."""
 
 import json
-import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ from tribal_mcp.portability.vectors import kind_of
 _RECORD_BYTES = RECORD_CHARS
 _MILLISECONDS_FROM, _MICROSECONDS_FROM, _NANOSECONDS_FROM = 1e11, 1e14, 1e17
 """From which number on an epoch time is in ms, µs or ns: in seconds it would be after 5138."""
+_LARGEST = 1e30
 
 
 def items(origin: Origin, path: str, prefix: str = "item") -> Iterator[Any]:
@@ -130,8 +130,8 @@ def read_time(value: object) -> datetime | None:
 def _epoch(value: float) -> datetime | None:
     if not value:
         return None
-    if not math.isfinite(value):
-        raise EntryError(f"{value!r} is not a date")
+    if not abs(value) < _LARGEST:  # NaN is not smaller either
+        raise EntryError(f"{value!r:.60} is not a date")
     size = abs(value)
     scale = 1_000_000
     if size >= _NANOSECONDS_FROM:

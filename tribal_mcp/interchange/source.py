@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, BinaryIO, Literal
 
 import ijson  # type: ignore[import-untyped]  # has no stubs
@@ -197,11 +198,11 @@ def _document(text: str) -> Any:  # noqa: ANN401 - any JSON value
     """What the beginning of a JSON document holds; None if it is not JSON."""
     builder = ijson.ObjectBuilder()
     try:
-        for event, value in ijson.basic_parse(io.BytesIO(text.encode()), use_float=True):
-            builder.event(event, value)
+        for event, value in ijson.basic_parse(io.BytesIO(text.encode())):
+            builder.event(event, float(value) if isinstance(value, Decimal) else value)
     except ijson.IncompleteJSONError:
         if len(text) < _PEEK_BYTES // 8:
             return None
-    except (ijson.JSONError, ValueError, OverflowError):
+    except (ijson.JSONError, ValueError):
         return None
     return getattr(builder, "value", None)
