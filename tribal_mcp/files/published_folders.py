@@ -61,6 +61,8 @@ class FolderKind:
         is_known: whether nothing in a file (path, content) is lost if it is replaced by this
             content, or deleted (None). By default, whether it is as the last export wrote it,
             which the list then records.
+        stays_listed: whether the list goes on to name a file with this key that is deleted: by
+            that, others learn of the deletion.
         once: the files that are written if they are missing, and then belong to the user.
     """
 
@@ -68,6 +70,7 @@ class FolderKind:
     key: Callable[[str], str] = lambda path: path
     owner: Callable[[str, bytes], str | None] = lambda _path, _content: None
     is_known: Callable[[str, bytes, bytes | None], bool] | None = None
+    stays_listed: Callable[[str], bool] = lambda _key: False
     once: Collection[str] = ()
 
 
@@ -108,12 +111,12 @@ def publish_into(
         shown: its path, for messages.
         kind: how to tell what its files are.
         files: the relative path of each, with `/`, and its content.
-        overwrite: also replace and delete files that were edited since the last export.
+        overwrite: also replace and delete files of ours that hold something unknown, as edits.
         allow_smaller: also replace an export that had many more files.
 
     Raises:
         PathNotAllowed: it holds files and was not written by an export, or not in this format.
-        UsageError: files were edited since the last export, or there would be many fewer.
+        UsageError: files hold something unknown, or there would be many fewer.
     """
     with closing(Tree(descriptor)) as tree:
         with explaining(shown):
@@ -143,8 +146,9 @@ class _Update:
     """One export into a folder.
 
     Of each file in `_db`: path, key, whether it is in the list of the last export, the hash there,
-    the hash of this or an unfinished export, the state (0: not exported, 1: exported, 2: not ours),
-    and the number under which it is staged.
+    the hash of this or an unfinished export, the state, and the number under which it is staged.
+    The states: 0 to delete, 1 exported, 2 not ours, 3 deleted before and still to be listed, 4 to
+    delete and still to be listed.
     """
 
     tree: Tree
@@ -152,7 +156,7 @@ class _Update:
     kind: FolderKind
     done: Published = field(default_factory=Published)
     _db: sqlite3.Connection = field(init=False)
-    _known: int = 0
+    _deletions: int = 0
     _edited: list[str] = field(default_factory=list)
     _edited_count: int = 0
     _staged: int = 0
@@ -197,7 +201,6 @@ class _Update:
                     f"ON CONFLICT DO UPDATE SET {column} = excluded.{column}",
                     (path, key, name == LIST, digest),
                 )
-        [(self._known,)] = self._db.execute("SELECT count(*) FROM file")
         for path in self.tree.files():
             if not self._row(path):
                 self._load_other(path)
@@ -300,28 +303,30 @@ class _Update:
 
     def look_at_rest(self) -> None:
         """Find the files of the last export that this one does not have."""
-        rest = self._db.execute("SELECT path, listed FROM file WHERE state = 0 ORDER BY path")
-        for path, is_listed in rest.fetchall():
+        rest = self._db.execute("SELECT path, key, listed FROM file WHERE state = 0 ORDER BY path")
+        for path, key, is_listed in rest.fetchall():
             here = self.tree.read(path)
-            if here is None or self._is_known(path, here, None):
-                continue
-            if is_listed is None:
-                self._db.execute("UPDATE file SET state = 2 WHERE path = ?", (path,))
+            is_lost = here is not None and not self._is_known(path, here, None)
+            if is_lost and is_listed is None:
+                self._set_state(path, 2)
                 self.done.others += 1
-            else:
+                continue
+            if is_lost:
                 self._note_edited(path)
+            self._deletions += here is not None
+            if self.kind.stays_listed(key):
+                self._set_state(path, 3 if here is None else 4)
 
-    def _rest(self) -> list[str]:
-        found = self._db.execute("SELECT path FROM file WHERE state = 0 ORDER BY path")
-        return [path for (path,) in found]
+    def _set_state(self, path: str, state: int) -> None:
+        self._db.execute("UPDATE file SET state = ? WHERE path = ?", (state, path))
 
     def refuse(self, *, overwrite: bool, allow_smaller: bool) -> None:
         """Refuse to lose edits or most of the memories."""
         kept = self.done.files
-        if self._known >= _LARGE and 2 * kept < self._known and not allow_smaller:
+        if self._deletions > max(kept, _LARGE) and not allow_smaller:
             raise UsageError(
-                f"{self.shown} holds {counted(self._known, 'file')} of the last export, and this "
-                f"one has {kept:,}. Nothing was changed. Check that this is the right store, or "
+                f"{counted(self._deletions, 'file')} in {self.shown} would be deleted, and "
+                f"{kept:,} stay. Nothing was changed. Check that this is the right store, or "
                 "choose another folder.",
                 NextStep(
                     "To replace it with a smaller one, run {call}.",
@@ -332,12 +337,12 @@ class _Update:
         if self._edited and not overwrite:
             some = ", ".join(f"{path!r:.80}" for path in self._edited)
             more = ", …" if self._edited_count > len(self._edited) else ""
-            were = counted(self._edited_count, "file was", "files were")
+            hold = counted(self._edited_count, "file holds", "files hold")
             raise UsageError(
-                f"{were} edited in {self.shown} since the last export: {some}{more}. Nothing was "
-                "changed. Import the folder first, to keep the edits, or allow overwriting, to "
-                "discard them.",
-                NextStep("To see the edits, run {call}.", "import", _DRY_RUN),
+                f"{hold} something that this store does not have, such as an edit: {some}{more} in "
+                f"{self.shown}. Nothing was changed. Import the folder first, to keep it, or allow "
+                "overwriting, to discard it.",
+                NextStep("To see what an import would change, run {call}.", "import", _DRY_RUN),
             )
 
     def carry_out(self) -> None:
@@ -348,13 +353,16 @@ class _Update:
         for path, content in _FOR_GIT.items():
             if self.tree.read(path) is None:
                 self.tree.write(path, [content], sync=True)
-        news = self._db.execute("SELECT 1 FROM file WHERE state = 0 OR listed IS NOT 1 LIMIT 1")
+        news = self._db.execute(
+            "SELECT 1 FROM file WHERE state IN (0, 4) OR (state = 1 AND listed IS NOT 1) LIMIT 1"
+        )
         if not self._staged and not news.fetchone() and not self.tree.exists(_NEXT):
             return
         self.tree.write(_NEXT, self._lines(), sync=True)
         self.tree.sync([(MARK,)])
         folders = self._rename()
-        for path in self._rest():
+        rest = self._db.execute("SELECT path FROM file WHERE state IN (0, 4) ORDER BY path")
+        for (path,) in rest:
             with suppress(FileNotFoundError):
                 self.tree.unlink(path)
                 self.done.removed += 1
@@ -373,7 +381,7 @@ class _Update:
     def _lines(self) -> Iterator[bytes]:
         yield f"# tribal-mcp export, format 1: {self.kind.name}\n".encode()
         said = "key" if self.kind.is_known else "next_hash"
-        query = f"SELECT {said}, path FROM file WHERE state = 1 ORDER BY path"  # noqa: S608 - ours
+        query = f"SELECT {said}, path FROM file WHERE state IN (1, 3, 4) ORDER BY path"  # noqa: S608 - ours
         for line in self._db.execute(query):
             yield f"{'  '.join(line)}\n".encode()
 
@@ -434,4 +442,4 @@ def _staged(number: int) -> str:
 
 def _is_inside(path: str) -> bool:
     """Whether a path stays within the folder, and out of hidden ones."""
-    return all(part and not part.startswith(".") for part in path.split("/")) and "\0" not in path
+    return path.isprintable() and all(p and not p.startswith(".") for p in path.split("/"))

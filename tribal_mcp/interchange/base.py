@@ -11,7 +11,7 @@ metadata, under our names; what it can't hold at all is announced, by `lost`.
 
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Literal
@@ -120,6 +120,14 @@ class Memories:
         return Memories(lambda: (e for e in self.begin() if e.content.strip()), self.model)
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Which memories a store has, exported or not, and which were deleted from it, as ids."""
+
+    here: Collection[str] = ()
+    deleted: Collection[str] = ()
+
+
 class Format(ABC):
     """A format of another system.
 
@@ -197,8 +205,12 @@ class Format(ABC):
         """
         raise NotImplementedError(f"{self.name} writes no folder")
 
-    def folder_kind(self) -> FolderKind:
-        """How to tell what the files of a folder are that was written before."""
+    def folder_kind(self, stored: Callable[[], Stored] = Stored) -> FolderKind:  # noqa: ARG002
+        """How to tell what the files of a folder are that was written before.
+
+        Args:
+            stored: returns which memories the store has and had; may take a while.
+        """
         return FolderKind(self.name)
 
 

@@ -11,7 +11,6 @@ from typing import Any, BinaryIO, ClassVar, Literal
 from unicodedata import normalize
 
 from tribal_mcp.errors import EntryError
-from tribal_mcp.files.origins import decoded
 from tribal_mcp.files.published_folders import LIST, NEIGHBOURS, FolderKind, listed
 from tribal_mcp.interchange.base import (
     CERTAIN,
@@ -23,6 +22,7 @@ from tribal_mcp.interchange.base import (
     LeftOut,
     Memories,
     Options,
+    Stored,
     derived_id,
     memory,
 )
@@ -49,11 +49,11 @@ from tribal_mcp.interchange.markdown import (
 from tribal_mcp.interchange.okf_files import (
     file_of,
     id_in,
-    key_in,
     key_of,
     memory_of,
     name_of,
 )
+from tribal_mcp.interchange.okf_folder import INDEX_CONTENT, INDEX_FILE, folder_kind
 from tribal_mcp.interchange.okf_vectors import VECTORS, ReadVectors, model_file, vector_file
 from tribal_mcp.interchange.own import OWN_BLOCK, VECTOR
 from tribal_mcp.interchange.reading import read_time, texts
@@ -67,17 +67,6 @@ from tribal_mcp.stores.base import EDITED_SINCE, IMPORTED_FROM
 _OWN_FIELDS = ("source_instance", "source_type", "supersedes", "context")
 _FLAT = 10_000
 """Of more memories, the files are in subfolders."""
-_INDEX_FILE = "index.md"
-_INDEX = b"""---
-okf_version: "0.2"
----
-
-# Memories
-
-Each other Markdown file here is one memory, exported by tribal-mcp. Edit the text, `tags` or
-`description` of a file, and import this folder: what was edited is recognised by `hash`, which only
-the export changes. A file without frontmatter is imported as a new memory.
-"""
 _NEIGHBOUR = "a README or a licence beside exported memories"
 _LOG = "log.md: the history of the bundle"
 _SHARE = 3
@@ -174,7 +163,7 @@ class Okf(Format):
 
     def write_folder(self, memories: Memories) -> Iterator[tuple[str, bytes]]:
         """One file for each memory; in subfolders if they are many."""
-        yield _INDEX_FILE, _INDEX
+        yield INDEX_FILE, INDEX_CONTENT
         if memories.vectors and memories.model:
             yield model_file(memories.model)
         for entry in memories:
@@ -183,9 +172,11 @@ class Okf(Format):
             if memories.vectors and entry.embedding is not None:
                 yield vector_file(entry)
 
-    def folder_kind(self) -> FolderKind:
+    def folder_kind(self, stored: Callable[[], Stored] = Stored) -> FolderKind:
         """Files are known by the ids in their blocks, and an edit by the hash there."""
-        return FolderKind(self.name, key_in, _owner, _is_known, once=(_INDEX_FILE,))
+        return folder_kind(
+            self.name, stored, lambda path, text: _memory(note_in(path, text), Links())
+        )
 
 
 def _list_of(source: Source) -> BinaryIO | None:
@@ -229,43 +220,6 @@ def _links(source: Source, concepts: list[str]) -> Links:
         if own or has_text(seen, "description"):
             links.add(path, own or _id(path, first_values(seen, OWN_BLOCK)))
     return links
-
-
-def _owner(path: str, content: bytes) -> str | None:
-    """The key of the memory in a file that no export has listed."""
-    if not path.endswith(".md") or is_reserved(path):
-        return None
-    with suppress(EntryError, ValueError):
-        text = decoded(content)
-        own = memory_of(text)
-        return key_of(own[0].id if own else _id(path, note_in(path, text).values))
-    return None
-
-
-def _is_known(path: str, here: bytes, new: bytes | None) -> bool:
-    """Whether a file has nothing that the store did not have, or that it has got by an import."""
-    if not path.endswith(".md"):
-        return True  # vectors
-    with suppress(EntryError, ValueError):
-        text = decoded(here)
-        own = memory_of(text)
-        if own and digest(own[0]) == own[1]:
-            return True
-        written = memory_of(new.decode()) if new else None
-        if written:
-            seen = own[0] if own else _memory(note_in(path, text), Links())
-            if not own:
-                return _says_all(written[0], seen)
-            seen = replace(seen, updated_at=written[0].updated_at)
-            return seen.same_but_for_vector(written[0])
-    return False
-
-
-def _says_all(entry: MemoryEntry, note: MemoryEntry) -> bool:
-    """Whether a memory has all that is in a note without a block."""
-    return (entry.id, entry.content, entry.context, entry.tags, entry.metadata) == (
-        note.id, note.content, note.context, note.tags, note.metadata,
-    )  # fmt: skip
 
 
 def _indexes(paths: list[str]) -> list[str]:

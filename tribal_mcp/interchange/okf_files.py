@@ -125,7 +125,7 @@ def id_in(opening: str) -> str | None:
 def key_of(memory_id: str) -> str:
     """What the name of a memory's file ends with, which never changes."""
     hashed = hashlib.sha256(memory_id.encode(errors="surrogatepass")).digest()
-    return base64.b32encode(hashed).decode()[:_KEY_CHARS].lower()
+    return base64.b32encode(hashed[:8]).decode()[:_KEY_CHARS].lower()
 
 
 def key_in(path: str) -> str:
@@ -134,11 +134,16 @@ def key_in(path: str) -> str:
     return found[1] if found and found.end() == len(path) else path
 
 
+def is_key(text: str) -> bool:
+    """Whether a text may be the key of a memory's file."""
+    return bool(_NAME.fullmatch(f"-{text}.md"))
+
+
 def name_of(entry: MemoryEntry) -> str:
     """The name of a memory's first file: the beginning of its text or title, and its key."""
     title = entry.metadata.get("title")
     text = title if isinstance(title, str) and title.strip() else entry.content
-    words = _WORDS.findall(unicodedata.normalize("NFC", text[:400].casefold()))
+    words = _WORDS.findall(unicodedata.normalize("NFC", text[:200].casefold()))
     lengths = accumulate(len(word) + 1 for word in words)
     fitting = [w for w, length in zip(words, lengths, strict=True) if length <= _SLUG_CHARS + 1]
     slug = "-".join(fitting) or "".join(words[:1])[:_SLUG_CHARS] or _TYPE
@@ -236,4 +241,6 @@ def _fits(value: object) -> bool:
 def json_line(value: object) -> str:
     """JSON in one line that YAML reads the same."""
     text = json.dumps(value, ensure_ascii=False)
+    if text.isascii() and "\x7f" not in text:
+        return text
     return _NOT_IN_YAML.sub(lambda char: f"\\u{ord(char[0]):04x}", text)

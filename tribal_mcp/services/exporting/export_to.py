@@ -18,7 +18,7 @@ from tribal_mcp.files.archives import origin_of_file
 from tribal_mcp.files.bundle_folders import dated_name
 from tribal_mcp.files.encryption import AGE
 from tribal_mcp.files.published_folders import Published
-from tribal_mcp.interchange.base import FALLBACK, Format, Memories
+from tribal_mcp.interchange.base import FALLBACK, Format, Memories, Stored
 from tribal_mcp.interchange.formats import formats, recognise
 from tribal_mcp.interchange.own import VECTOR
 from tribal_mcp.interchange.source import Source
@@ -204,13 +204,17 @@ class _Conversion:
         else:
             path, done = self.context.bundle_folders.publish_folder(
                 self.path,
-                self.made.folder_kind(),
+                self.made.folder_kind(lambda: anyio.from_thread.run(self._stored)),
                 self.made.write_folder(memories),
                 overwrite=self.request.overwrite,
                 allow_smaller=self.request.allow_smaller,
             )
             self.path, self.size = self.request.output_path or os.fspath(path), done.bytes
             self.export.notes.append(_changes(done))
+
+    async def _stored(self) -> Stored:
+        async with self.context.store() as store, store.session():
+            return Stored(await store.list_ids(), await store.forgotten())
 
     def _write_file(self, write: Callable[[BinaryIO], None]) -> None:
         request, context = self.request, self.context
