@@ -96,12 +96,19 @@ class KeywordSearch:
             for keyword, seen in zip(self.keywords, self._seen, strict=True)
         ]
 
-    def best(self, count: int, without: Collection[str] = ()) -> list[Ranked]:
+    def best(
+        self,
+        count: int,
+        without: Collection[str] = (),
+        among: tuple[Sequence[int], int] | None = None,
+    ) -> list[Ranked]:
         """The best matches, best first; ties keep the order of adding.
 
         Args:
             count: the most to return.
             without: ids to leave out.
+            among: if only candidates were added: how many texts have each keyword, and how many
+                there are.
         """
         seen = [sum(counts[k] > 0 for counts in self._counts) for k in range(len(self.keywords))]
         known = [
@@ -109,7 +116,12 @@ class KeywordSearch:
             for counts, typos in zip(self._counts, self._typos, strict=True)
         ]
         having = [sum(counts[k] > 0 for counts in known) for k in range(len(self.keywords))]
-        bm25 = Bm25(self.keywords, having, self._texts, self._characters)
+        texts, characters = self._texts, self._characters
+        if among is not None:
+            having = list(map(max, having, among[0]))
+            characters = characters * among[1] // max(1, texts)
+            texts = among[1]
+        bm25 = Bm25(self.keywords, having, texts, characters)
         scores = [bm25.score(c, n) for c, n in zip(known, self._lengths, strict=True)]
         order = sorted(range(len(scores)), key=lambda place: -scores[place])
         if not scores or not scores[order[0]]:

@@ -33,6 +33,30 @@ def fold_with_parts(text: str) -> str:
     return f"{fold(text)} {' '.join(parts).lower()}"
 
 
+def pattern_of(folded: str, *, wide: bool) -> str:
+    """A regular expression that finds a folded word in texts that are not folded, and some others.
+
+    It has to ignore case. An identifier is found in camelCase, too.
+
+    Args:
+        folded: the word.
+        wide: whether to find accents of all European languages, or only those of Latin-1.
+    """
+    table = _unfolded(0x180 if wide else 0x100)
+    return "".join("_?" if c == "_" else table.get(c, re.escape(c)) for c in folded)
+
+
+@cache
+def _unfolded(end: int) -> dict[str, str]:
+    """For each character, a regular expression of those before `end` that are folded to it."""
+    table: dict[str, set[str]] = {}
+    for character in filter(str.islower, map(chr, range(0xDF, end))):
+        table.setdefault(fold(character)[0], set()).add(character)
+    for traditional, simplified in _simplified().items():
+        table.setdefault(simplified, set()).add(chr(traditional))
+    return {c: f"[{c}{''.join(sorted(others))}]" for c, others in table.items()}
+
+
 @cache
 def _simplified() -> dict[int, str]:
     """The simplified form of each traditional character, from OpenCC's table."""

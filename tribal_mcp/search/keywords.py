@@ -2,7 +2,8 @@
 
 A word is found in its other inflections, as a part of an identifier and, counting less, as the
 beginning of a longer word. Texts are compared as `fold_with_parts` leaves them. Scripts without
-spaces are searched by pairs of characters.
+spaces are searched by pairs of characters. (Over 300 lines: the rules for words of a question and
+of a text have to match.)
 """
 
 import re

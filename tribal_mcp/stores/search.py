@@ -15,7 +15,7 @@ from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.memory import MemoryEntry, from_microseconds, microseconds, source_text
 from tribal_mcp.portability.vectors import Vector, cosines
 from tribal_mcp.search.fusion import Ranked
-from tribal_mcp.stores.base import BATCH, EVERYTHING, UNDATED, MemoryStore, StoreState
+from tribal_mcp.stores.base import BATCH, EVERYTHING, UNDATED, MemoryStore
 
 UNKNOWN = "unknown"
 _EQUAL_DIGITS = 9
@@ -167,7 +167,8 @@ class SearchByReading:
         without: Collection[str] = (),
     ) -> list[tuple[str, float]]:
         """The memories with the nearest vectors by exact cosine similarity, best first."""
-        check_dimensions(vector, await self.state())
+        state = await self.state()
+        check_dimensions(vector, state.dimensions if state.has_vectors else 0)
         found = Nearest(vector)
         ids = [i for i in await self.list_ids(filters) if i not in without]
         async for batch in self.read(ids):
@@ -270,15 +271,19 @@ def spread(ids: Sequence[str], count: int) -> list[str]:
     return list(ids[:: max(1, len(ids) // count)])
 
 
-def check_dimensions(vector: Vector, state: StoreState) -> None:
+def check_dimensions(vector: Vector, dimensions: int) -> None:
     """Check that a vector can be compared with those of the store.
+
+    Args:
+        vector: the vector.
+        dimensions: of the store's vectors; 0 if it has none.
 
     Raises:
         UsageError: it has other dimensions.
     """
-    if state.has_vectors and vector.size != state.dimensions:
+    if dimensions and vector.size != dimensions:
         raise UsageError(
-            f"This store holds vectors of {state.dimensions} dimensions, which can't be compared "
+            f"This store holds vectors of {dimensions} dimensions, which can't be compared "
             f"with a vector of {vector.size}."
         )
 

@@ -2,7 +2,7 @@
 
 Three collections are one store: `<name>` holds the memories with a vector, `<name>.pending` those
 without, and `<name>.forgotten` the tombstones. Records of the latter two have a constant vector,
-which no search compares.
+which no search compares. (Over 300 lines: it answers every question about a store.)
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence

@@ -281,7 +281,8 @@ class ChromaStore:
     ) -> list[tuple[str, float]]:
         """The memories whose vectors are nearest, by exact cosine, best first."""
         async with self.session():
-            check_dimensions(vector, await self.state())
+            state = await self.state()
+            check_dimensions(vector, state.dimensions if state.has_vectors else 0)
             return await self._read(
                 partial(
                     Contents.nearest, vector=vector, count=count, filters=filters, without=without

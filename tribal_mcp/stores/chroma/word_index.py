@@ -4,7 +4,8 @@ It consists of segments (`search/segments.py`), files in this program's own dire
 cache: who searches brings it up to date, and writers know nothing of it. Chroma numbers each change
 in its log, so what changed since is in the log after the last number that the index has. If the log
 no longer reaches back so far, all rows are compared; if the index does not fit the rows, it is made
-again. The newest memories, up to a few hundred, are in memory only.
+again. The newest memories, up to a few hundred, are in memory only. (Over 300 lines: reading,
+updating and saving share one state.)
 """
 
 import hashlib

@@ -198,22 +198,77 @@ class ServerApi:
         to_us: int | None,
     ) -> list[str]:
         """The ids of records with any of the tags and a date in the range, oldest first."""
-        dates: list[dict[str, Any]] = []
-        if from_us is not None:
-            dates.append({"created_at_us": {"$gte": from_us}})
-        if to_us is not None:
-            dates.append({"created_at_us": {"$lte": to_us}})
         most = self.limits.terms
-        found: list[list[str]] = []
-        for start in range(0, max(1, len(tags)), most):
-            terms = [{"tags": {"$contains": tag}} for tag in tags[start : start + most]]
-            both = dates + ([{"$or": terms} if len(terms) > 1 else terms[0]] if terms else [])
-            where = {"$and": both} if len(both) > 1 else both[0] if both else None
-            found.append(self.ids(collection, where))
+        found = [
+            self.ids(collection, where_of(tags[start : start + most], from_us, to_us))
+            for start in range(0, max(1, len(tags)), most)
+        ]
         if len(found) == 1:
             return found[0]
         taken = {i for ids in found for i in ids}
         return [i for i in self.ids(collection) if i in taken]
+
+    def nearest(
+        self, collection: RawCollection, vector: Vector, count: int, where: dict[str, Any] | None
+    ) -> list[str]:
+        """The ids of about the nearest records that match a filter, nearest first: one request."""
+        body: dict[str, Any] = {
+            "query_embeddings": [vector.tolist()],
+            "n_results": min(count, self.limits.reads),
+            "where": where,
+            "include": [],
+        }
+        found: list[str] = self._at(collection, "query", body)["ids"][0]
+        return found
+
+    def containing(
+        self, collection: RawCollection, pattern: str, where: dict[str, Any] | None
+    ) -> list[str]:
+        """The ids of the first records whose text matches a regular expression: one request."""
+        body: dict[str, Any] = {
+            "where": where,
+            "where_document": {"$regex": f"(?i){pattern}"},
+            "limit": self.limits.reads,
+            "include": [],
+        }
+        found: list[str] = self._at(collection, "get", body)["ids"]
+        return found
+
+    def texts(
+        self, collection: RawCollection, pattern: str, where: dict[str, Any] | None, most: int
+    ) -> dict[str, str]:
+        """The first texts that match a regular expression, by id: one request."""
+        body: dict[str, Any] = {
+            "where": where,
+            "where_document": {"$regex": f"(?i){pattern}"},
+            "limit": min(most, self.limits.reads),
+            "include": ["documents"],
+        }
+        found = self._at(collection, "get", body)
+        return {i: d or "" for i, d in zip(found["ids"], found["documents"], strict=True)}
+
+    def some(
+        self, collection: RawCollection, count: int, offset: int, where: dict[str, Any] | None
+    ) -> list[str]:
+        """The ids of so many records in order of insertion: one request."""
+        body: dict[str, Any] = {"where": where, "limit": count, "offset": offset, "include": []}
+        found: list[str] = self._at(collection, "get", body)["ids"]
+        return found
+
+    def having(
+        self, collection: RawCollection, key: str, values: Sequence[str]
+    ) -> list[tuple[str, str]]:
+        """The value and the id of each record that has one of the values under a key."""
+        return [
+            (metadata[key], i)
+            for part in _parts(values, self.limits.terms)
+            for got in [
+                self._at(
+                    collection, "get", {"where": {key: {"$in": part}}, "include": ["metadatas"]}
+                )
+            ]
+            for i, metadata in zip(got["ids"], got["metadatas"], strict=True)
+        ]
 
     def stored_since(self, collection: RawCollection, moment_us: int) -> tuple[list[str], int]:
         """The ids of records written since then, and how many have no recorded time of writing.
@@ -297,6 +352,19 @@ class ServerApi:
         """Delete the records with those ids."""
         for part in _parts(ids, self.limits.writes):
             self._at(collection, "delete", {"ids": part})
+
+
+def where_of(tags: Sequence[str], from_us: int | None, to_us: int | None) -> dict[str, Any] | None:
+    """The filter for records with any of the tags and a date in the range."""
+    both: list[dict[str, Any]] = []
+    if from_us is not None:
+        both.append({"created_at_us": {"$gte": from_us}})
+    if to_us is not None:
+        both.append({"created_at_us": {"$lte": to_us}})
+    terms = [{"tags": {"$contains": tag}} for tag in tags]
+    if terms:
+        both.append({"$or": terms} if len(terms) > 1 else terms[0])
+    return {"$and": both} if len(both) > 1 else both[0] if both else None
 
 
 def _parts(ids: Sequence[str], most: int) -> Iterator[list[str]]:

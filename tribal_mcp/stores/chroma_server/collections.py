@@ -66,6 +66,11 @@ class StoreCollections:
         main = self.get(Part.MAIN)
         return dimensions_of(main, self.api.count(main)) if main else 0
 
+    def count(self, part: Part) -> int:
+        """How many records a collection has."""
+        collection = self.get(part)
+        return self.api.count(collection) if collection else 0
+
     def holding(self, ids: Iterable[str], parts: Iterable[Part] = MEMORIES) -> set[str]:
         """Those of the ids that are in one of the collections, looked up in that order."""
         missing = list(ids)

@@ -1,7 +1,8 @@
 """Memories on a Chroma server or in Chroma Cloud, shared with everybody who writes there.
 
 The layout is that of `stores.chroma`: the collections `<name>`, `<name>.pending` and
-`<name>.forgotten`. `write.py` describes how changes stay consistent without a lock.
+`<name>.forgotten`. `write.py` describes how changes stay consistent without a lock. (Over 300
+lines: the store protocols have 30 methods.)
 """
 
 import time
@@ -17,6 +18,8 @@ import anyio.to_thread
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.portability.vectors import Vector
+from tribal_mcp.search.fusion import Ranked
 from tribal_mcp.stores.base import (
     BATCH,
     EVERYTHING,
@@ -30,8 +33,14 @@ from tribal_mcp.stores.base import (
     links_of,
 )
 from tribal_mcp.stores.chroma_server.api import ServerApi
-from tribal_mcp.stores.chroma_server.collections import Part, StoreCollections, dimensions_of
+from tribal_mcp.stores.chroma_server.collections import (
+    MEMORIES,
+    Part,
+    StoreCollections,
+    dimensions_of,
+)
 from tribal_mcp.stores.chroma_server.http import Absent, ChromaServer, ServerHttp
+from tribal_mcp.stores.chroma_server.search import nearest, rank_words, sample
 from tribal_mcp.stores.chroma_server.write import write_change
 from tribal_mcp.stores.record import (
     IDENTITY,
@@ -47,6 +56,9 @@ from tribal_mcp.stores.search import SearchByReading
 T = TypeVar("T")
 
 _ATTEMPTS = 10
+_FEW = 1000
+"""Tombstones that are compared with the memories to be counted: one may be left of a restored
+memory."""
 
 
 class ChromaServerStore(SearchByReading):
@@ -111,7 +123,12 @@ class ChromaServerStore(SearchByReading):
         self._collections.refresh()
         main = self._collections.get(Part.MAIN)
         with_vector = self._api.count(main) if main else 0
-        without = len(self._collections.without_vector(EVERYTHING))
+        without = self._collections.count(Part.PENDING)
+        if without <= self._api.limits.reads:  # a memory may be in both collections
+            without = len(self._collections.without_vector(EVERYTHING))
+        forgotten = self._collections.count(Part.TOMBSTONES)
+        if forgotten <= _FEW:
+            forgotten = len(self._collections.tombstones(None))
         inexact = (
             f"The collection {main.name!r} uses the distance metric {main.space}, so its vectors "
             "may be read back changed in their last digit."
@@ -123,7 +140,7 @@ class ChromaServerStore(SearchByReading):
             dimensions=dimensions_of(main, with_vector) if main else 0,
             count=with_vector + without,
             pending=without,
-            forgotten=len(self._collections.tombstones(None)),
+            forgotten=forgotten,
             foreign=main is not None and OURS not in main.metadata,
             notes=[inexact] if inexact else [],
         )
@@ -246,6 +263,41 @@ class ChromaServerStore(SearchByReading):
                 for r in self._collections.records(ids, vectors=False)
                 for link in links_of(to_fields(r.id, r.document, r.metadata, None))
             ]
+
+        return await self._run(work)
+
+    async def nearest(
+        self,
+        vector: Vector,
+        count: int,
+        filters: ExportFilter = EVERYTHING,
+        *,
+        without: Collection[str] = (),
+    ) -> list[tuple[str, float]]:
+        """The memories with about the nearest vectors, by exact cosine: those the server finds."""
+        return await self._run(partial(nearest, self._collections, vector, count, filters, without))
+
+    async def rank_words(
+        self, query: str, hints: str = "", filters: ExportFilter = EVERYTHING, most: int = BATCH
+    ) -> list[Ranked]:
+        """The memories that match the keywords of a query best, among those the server finds."""
+        return await self._run(partial(rank_words, self._collections, query, hints, filters, most))
+
+    async def sample(self, count: int, filters: ExportFilter = EVERYTHING) -> list[str]:
+        """About so many of the ids that match."""
+        return await self._run(partial(sample, self._collections, count, filters))
+
+    async def corrections(self, ids: Sequence[str]) -> dict[str, list[str]]:
+        """For each of the ids that is superseded: the superseding ids, in order of insertion."""
+
+        def work() -> dict[str, list[str]]:
+            found: dict[str, list[str]] = {}
+            for part in MEMORIES[:2]:
+                if collection := self._collections.get(part):
+                    for superseded, memory_id in self._api.having(collection, "supersedes", ids):
+                        if memory_id not in (known := found.setdefault(superseded, [])):
+                            known.append(memory_id)
+            return found
 
         return await self._run(work)
 
