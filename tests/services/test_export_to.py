@@ -43,6 +43,11 @@ def context(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, filled: Path) -> Co
     return context_of(tmp_path / "data", monkeypatch)
 
 
+def written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
 def files_in(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*"))
 
@@ -146,3 +151,39 @@ async def test_untrusted_callers_write_only_to_allowed_folders(
     assert isinstance(dated, ExportResult)
     again = await run(limited, "import", {"input_path": dated.output_path})
     assert again.identical == dated.memory_count  # type: ignore[attr-defined]
+
+
+async def test_a_digest_changes_only_its_part_of_a_file_of_rules(
+    context: Context, tmp_path: Path
+) -> None:
+    path = written(tmp_path / "CLAUDE.md", "# Rules\n\n- Use tabs.\n")
+    with pytest.raises(UsageError, match="already exists"):
+        await exported(context, path, "rules")
+    await exported(context, path, "rules", overwrite=True)
+    first = path.read_text()
+    assert first.startswith("# Rules\n\n- Use tabs.\n\n<!-- tribal-mcp:begin")
+    path.write_text(f"{first}\n- More.\n")
+    await exported(context, path, "rules", overwrite=True, tags=["skill"])
+    text = path.read_text()
+    assert text.endswith("<!-- tribal-mcp:end -->\n\n- More.\n")
+    assert len(text) < len(first)
+    back = await run(context, "import", {"input_path": str(path), "dry_run": True})
+    assert back.total == 2  # type: ignore[attr-defined]
+
+
+async def test_a_digest_is_not_written_into_other_files(context: Context, tmp_path: Path) -> None:
+    path = written(tmp_path / "README.md", "# Read me\n")
+    with pytest.raises(PathNotAllowed, match="is not rules for coding agents"):
+        await exported(context, path, "rules", overwrite=True)
+    assert path.read_text() == "# Read me\n"
+
+
+async def test_a_folder_of_files_can_be_one_archive(context: Context, tmp_path: Path) -> None:
+    path = tmp_path / "notes.zip"
+    before = await memories(context)
+    await exported(context, path, "basic-memory")
+    home = await run(context, "import", {"input_path": str(path)})
+    assert home.identical == len(before)  # type: ignore[attr-defined]
+    first = path.read_bytes()
+    await exported(context, path, "basic-memory", overwrite=True)
+    assert path.read_bytes() == first

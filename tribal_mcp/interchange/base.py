@@ -141,7 +141,8 @@ class Format(ABC):
         writes: whether it can be written, as one file or as a folder of files; None if not.
         suffixes: those of the file that it writes.
         written: what it writes, for people.
-        loses: what `lost` may say.
+        loses: what `lost` and `losses` may say.
+        fills_part: whether it fills only a part of its file; see `within`.
         vectors_on_request: whether it loses vectors only if they are not requested.
         marks_edits: whether it marks what was edited after an export, see `EDITED_SINCE`.
     """
@@ -156,6 +157,7 @@ class Format(ABC):
     suffixes: ClassVar[Sequence[str]] = ()
     written: ClassVar[str] = ""
     loses: ClassVar[Sequence[str]] = ()
+    fills_part: ClassVar[bool] = False
     vectors_on_request: ClassVar[bool] = False
     marks_edits: ClassVar[bool] = False
 
@@ -193,6 +195,20 @@ class Format(ABC):
     def lost(self, entry: MemoryEntry) -> Iterable[str]:  # noqa: ARG002 - for formats that are written
         """What the format can't hold of a memory: some of `loses`."""
         return ()
+
+    def losses(self, memories: Memories) -> Iterator[tuple[str, str]]:
+        """The id of a memory, and what is lost of it, for each loss."""
+        for entry in memories:
+            for what in self.lost(entry):
+                yield entry.id, what
+
+    def within(self, text: str, part: str) -> str:
+        """The text of an existing file with this in the place of the part that was written before.
+
+        Raises:
+            UsageError: the file's marks are not as an export writes them.
+        """
+        raise NotImplementedError(f"{self.name} writes whole files")
 
     def write(self, memories: Memories) -> Iterator[bytes]:
         """The content of the file, if the format writes one; the same memories, the same bytes."""

@@ -1,22 +1,29 @@
-"""Files of rules for coding agents: CLAUDE.md, AGENTS.md, Cursor, Windsurf, Copilot and others."""
+"""Files of rules for coding agents: CLAUDE.md, AGENTS.md, Cursor, Windsurf, Copilot and others.
+
+An export writes a digest of the memories between two marks, which an import leaves out.
+"""
 
 import re
 from collections.abc import Iterator
+from heapq import nlargest
 from typing import ClassVar
 
-from tribal_mcp.errors import EntryError
+from tribal_mcp.errors import EntryError, UsageError
 from tribal_mcp.interchange.base import (
     POSSIBLE,
     Evidence,
     Format,
     Item,
     LeftOut,
+    Memories,
     Options,
 )
 from tribal_mcp.interchange.markdown import NO_TEXT, is_single, read_note
-from tribal_mcp.interchange.markdown_items import GENERATED, Piece, piece_items
+from tribal_mcp.interchange.markdown_items import BEGIN, END, GENERATED, Piece, piece_items
+from tribal_mcp.interchange.own_notes import summary_of
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.portability.bundle.entries import RejectedEntry
+from tribal_mcp.portability.memory import EPOCH, MemoryEntry
 
 _RULES = re.compile(
     r"(?:.*/)?(?:"
@@ -27,6 +34,17 @@ _RULES = re.compile(
 )
 _NO_PROJECT = {"", "rules", "memories", "claude", "codex", "gemini", "cursor", "windsurf", "github"}
 _REFERENCE = "a reference to another file, such as `@docs/rules.md`"
+_ALL_BUT_TEXT = "all but its text, of which the first 300 characters are kept"
+_NO_ROOM = "its place in the digest, which is full"
+_CORRECTED = "its place in the digest, because a newer memory corrects it"
+_DIGEST_CHARS, _ITEM_CHARS = 6_000, 300
+_CANDIDATES = 2_000
+"""More than have room."""
+_HEAD = f"{BEGIN}. Do not edit: the next export replaces what is between the marks. -->\n"
+_TAIL = f"{END} -->\n"
+_PART = re.compile(rf"^{BEGIN}[^\n]*\n.*?^{END}[^\n]*(?:\n|\Z)", re.MULTILINE | re.DOTALL)
+_PAIR = BEGIN, END
+_MARKS = re.compile(f"^(?:{'|'.join(_PAIR)})", re.MULTILINE)
 _REFERENCES = re.compile(r"@\S+(?:\s+@\S+)*")
 
 
@@ -47,6 +65,15 @@ class Rules(Format):
         "the file's path, and the values of its frontmatter (globs, alwaysApply …)": "metadata",
     }
     leaves_out: ClassVar = (GENERATED, NO_TEXT, _REFERENCE)
+    writes: ClassVar = "file"
+    suffixes: ClassVar = (".md", ".mdc")
+    written: ClassVar = (
+        f"a digest of at most {_DIGEST_CHARS:,} characters, the most certain and newest memories "
+        "first, between two marks. In an existing file, `--overwrite` replaces what is between the "
+        "marks, or adds them at the end. An import leaves the digest out"
+    )
+    loses: ClassVar = (_ALL_BUT_TEXT, _NO_ROOM, _CORRECTED)
+    fills_part: ClassVar = True
 
     def recognise(self, source: Source) -> Evidence | None:
         """Files that are named like that, and are text."""
@@ -74,6 +101,53 @@ class Rules(Format):
                 source_instance=f"rules:{project}" if project else "rules",
                 metadata={"file": path, **note.values},
             )
+
+    def losses(self, memories: Memories) -> Iterator[tuple[str, str]]:
+        """All but the texts that have room."""
+        corrected = _corrected(memories)
+        shown = {entry.id for entry, _ in _chosen(memories, corrected)}
+        for entry in memories:
+            missing = _CORRECTED if entry.id in corrected else _NO_ROOM
+            yield entry.id, _ALL_BUT_TEXT if entry.id in shown else missing
+
+    def write(self, memories: Memories) -> Iterator[bytes]:
+        """The digest, with its marks."""
+        lines = [line for _, line in _chosen(memories, _corrected(memories))]
+        yield "".join([_HEAD, *lines, _TAIL]).encode()
+
+    def within(self, text: str, part: str) -> str:
+        """The file with the new digest, in the place of the old one or at the end."""
+        newline = "\r\n" if "\r\n" in text else "\n"
+        part = part.replace("\n", newline)
+        count, found = len(_MARKS.findall(text)), list(_PART.finditer(text))
+        if not count:
+            missing = "" if not text or text.endswith("\n") else newline
+            return text + missing + newline * bool(text) + part
+        if count != len(_PAIR) or len(found) != 1:
+            raise UsageError(
+                f"The file has {count:,} of the marks that begin with {BEGIN!r} and {END!r}, and "
+                "must have one of each, or none. Nothing was written. Correct or remove them."
+            )
+        return text[: found[0].start()] + part + text[found[0].end() :]
+
+
+def _corrected(memories: Memories) -> set[str]:
+    return {entry.supersedes for entry in memories if entry.supersedes}
+
+
+def _chosen(memories: Memories, corrected: set[str]) -> Iterator[tuple[MemoryEntry, str]]:
+    """The memories that have room, the most certain and newest first, and their lines."""
+    candidates = (e for e in memories.with_text() if e.id not in corrected)
+    left = _DIGEST_CHARS - len(_HEAD) - len(_TAIL)
+    for entry in nlargest(_CANDIDATES, candidates, key=_rank):
+        line = f"- {summary_of(entry.content, _ITEM_CHARS).replace('<!--', '<! --')}\n"
+        if len(line) <= left:
+            left -= len(line)
+            yield entry, line
+
+
+def _rank(entry: MemoryEntry) -> tuple[float, float, str]:
+    return entry.confidence, (entry.updated_at - EPOCH).total_seconds(), entry.id
 
 
 def _leave(piece: Piece) -> str | None:

@@ -184,7 +184,7 @@ def in_format(bundle: PortableBundle, name: str) -> InFormat:
     made = writable(name)
     bundle.check()
     memories = Memories(lambda: iter(bundle.entries), bundle.manifest.embedding)
-    lost = count_lost(made, bundle.entries, [tombstone.id for tombstone in bundle.deleted])
+    lost = count_lost(made, memories, [tombstone.id for tombstone in bundle.deleted])
     return InFormat(write_in_memory(made, memories), lost)
 
 

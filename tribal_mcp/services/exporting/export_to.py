@@ -2,11 +2,13 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from io import BytesIO
+from pathlib import Path
 from typing import BinaryIO
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
@@ -17,15 +19,17 @@ from tribal_mcp.errors import TribalError, UsageError
 from tribal_mcp.files.archives import origin_of_file
 from tribal_mcp.files.bundle_folders import dated_name
 from tribal_mcp.files.encryption import AGE
+from tribal_mcp.files.origins import FileOrigin
 from tribal_mcp.files.published_folders import Published
 from tribal_mcp.interchange.base import FALLBACK, Format, Memories, Stored
 from tribal_mcp.interchange.formats import formats, recognise
+from tribal_mcp.interchange.markdown_items import BEGIN
 from tribal_mcp.interchange.own import VECTOR
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.bundle.reader import BundleReader
 from tribal_mcp.portability.bundle.writer import BundleWriter
-from tribal_mcp.portability.limits import NO_LIMITS
+from tribal_mcp.portability.limits import MIB, NO_LIMITS
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.exporting.export import Export
@@ -104,21 +108,20 @@ def writable(name: str) -> Format:
     return made
 
 
-def count_lost(made: Format, entries: Iterable[MemoryEntry], deleted: Sequence[str]) -> list[Lost]:
+def count_lost(made: Format, memories: Memories, deleted: Sequence[str]) -> list[Lost]:
     """What a format can't hold, the most frequent first.
 
     Args:
         made: the format.
-        entries: the memories.
+        memories: what is written.
         deleted: the ids of the tombstones.
     """
     counts = Counter[str]()
     examples: dict[str, list[str]] = {}
-    for entry in entries:
-        for what in made.lost(entry):
-            counts[what] += 1
-            if counts[what] <= _EXAMPLES:
-                examples.setdefault(what, []).append(entry.id)
+    for memory_id, what in made.losses(memories):
+        counts[what] += 1
+        if counts[what] <= _EXAMPLES:
+            examples.setdefault(what, []).append(memory_id)
     lost = [
         Lost(what=what, memories=count, examples=examples[what])
         for what, count in counts.most_common()
@@ -170,6 +173,8 @@ class _Conversion:
     lost: list[Lost] = field(default_factory=list)
     path: str = ""
     size: int = 0
+    _existing: str | None = None
+    """The text of the file that a part is written into."""
 
     def __post_init__(self) -> None:
         in_folder = self.made.writes == "folder"
@@ -188,8 +193,8 @@ class _Conversion:
         deleted = [one.id for one in self.export.tombstones]
         if screen:
             deleted = [screen.masked(memory_id) for memory_id in deleted]
-        entries = self._memories("Compared", _SPOOLED_PERCENT, _COUNTED_PERCENT)
-        lost = count_lost(self.made, entries, deleted)
+        begin = partial(self._memories, "Compared", _SPOOLED_PERCENT, _COUNTED_PERCENT)
+        lost = count_lost(self.made, Memories(begin), deleted)
         self.lost = [one for one in lost if one.what != VECTOR or not self.request.vectors]
 
     def write(self) -> None:
@@ -198,7 +203,7 @@ class _Conversion:
         embedding, count = self.export.manifest.embedding, len(self.export.ids)
         memories = Memories(begin, embedding, count, vectors=self.request.vectors)
         if self.made.writes == "file":
-            self._write_file(lambda file: file.writelines(self.made.write(memories)))
+            self._write_file(partial(self._write_parts, self.made.write(memories)))
         elif self.request.spool_file or self.path.lower().endswith(_suffixes(self.made)):
             self._write_file(partial(_write_zip, self.made.write_folder(memories)))
         else:
@@ -216,6 +221,29 @@ class _Conversion:
         async with self.context.store() as store, store.session():
             return Stored(await store.list_ids(), await store.forgotten())
 
+    def _write_parts(self, parts: Iterator[bytes], file: BinaryIO) -> None:
+        if self._existing is None:
+            file.writelines(parts)
+        else:
+            part = b"".join(parts).decode()
+            file.write(self.made.within(self._existing, part).encode())
+
+    def _may_replace(self, file: BinaryIO) -> bool:
+        """Whether an existing file has the format, or may hold a part in it."""
+        if not self.made.fills_part:
+            return _has_format(file, self.context, self.made)
+        try:
+            data = self.context.plain(file, "The existing file").read(MIB + 1)
+            text = data.decode()
+        except (TribalError, UnicodeError):
+            return False
+        if self._existing not in {None, text}:
+            raise UsageError("The file was changed during the export, so it was left as it is.")
+        self._existing = text
+        origin = FileOrigin(Path(self.path).name, BytesIO(data), self.context.limits)
+        is_theirs = self.made.recognise(Source(origin)) is not None
+        return len(data) <= MIB and (is_theirs or not text.strip() or BEGIN in text)
+
     def _write_file(self, write: Callable[[BinaryIO], None]) -> None:
         request, context = self.request, self.context
         publishing = (
@@ -224,7 +252,7 @@ class _Conversion:
             else context.bundle_folders.publish(
                 self.path,
                 overwrite=request.overwrite,
-                is_bundle=partial(_has_format, context=context, made=self.made),
+                is_bundle=self._may_replace,
                 numbered=not request.output_path,
                 suffixes=_suffixes(self.made),
                 kind=self.made.title,
