@@ -12,7 +12,7 @@ from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.requests import SyncRequest
-from tribal_mcp.services.results import SyncResult
+from tribal_mcp.services.results import ConflictVersion, SyncResult
 from tribal_mcp.services.sync.sync import sync
 from tribal_mcp.stores.base import MemoryStore
 from tribal_mcp.stores.in_memory import InMemoryStore
@@ -27,6 +27,8 @@ class Machine:
     kept_in: MemoryStore | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     store: MemoryStore = field(init=False)
+    point: str = ""
+    listed: dict[str, list[ConflictVersion]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.shared.mkdir(parents=True, exist_ok=True)
@@ -38,6 +40,13 @@ class Machine:
         context = Context(settings, Limits(), trusted=True)
         request = SyncRequest(**{"name": self.home.name, **arguments})
         return await sync(context, request, SharedFolder(self.shared), self.store)
+
+    async def sync_and_note(self) -> SyncResult:
+        """Sync, and note the restore point and the conflicts that are listed."""
+        result = await self.sync(conflicts=True)
+        self.point = result.restore_point or self.point
+        self.listed = {one.memory_id: one.versions for one in result.conflict_details}
+        return result
 
     async def put(self, number: int, **changes: Any) -> None:  # noqa: ANN401 - any field
         """Write a memory."""

@@ -23,17 +23,19 @@ from tribal_mcp.portability.replication.records import read_record
 from tribal_mcp.portability.replication.versions import Heads, Stamp, join
 
 FOLDER = "sync"
+_VERSION = 1
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS memories (id TEXT PRIMARY KEY, shown TEXT) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS heads (id TEXT, stamp TEXT, line BLOB, file TEXT,
+CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE memories (id TEXT PRIMARY KEY, shown TEXT) WITHOUT ROWID;
+CREATE TABLE heads (id TEXT, stamp TEXT, line BLOB, file TEXT,
     PRIMARY KEY (id, stamp)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS heads_of_files ON heads (file);
-CREATE TABLE IF NOT EXISTS intended (id TEXT PRIMARY KEY, shown TEXT, heads BLOB) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, replica TEXT, number INT, size INT,
+CREATE INDEX heads_of_files ON heads (file);
+CREATE INDEX heads_of_memories ON heads (id);
+CREATE TABLE intended (id TEXT PRIMARY KEY, shown TEXT, heads BLOB) WITHOUT ROWID;
+CREATE TABLE files (path TEXT PRIMARY KEY, replica TEXT, number INT, size INT,
     modified_ns INT, records INT, missing_since INT) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS written (path TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS replicas (id TEXT PRIMARY KEY, name TEXT, number INT, files TEXT)
+CREATE TABLE written (path TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE replicas (id TEXT PRIMARY KEY, name TEXT, number INT, files TEXT)
     WITHOUT ROWID;
 """
 
@@ -96,8 +98,11 @@ class SyncState:
         self._sql.execute("PRAGMA synchronous = FULL")
         if dry_run:
             self._sql.execute("BEGIN")
-        for statement in filter(str.strip, _SCHEMA.split(";")):
-            self._sql.execute(statement)
+        with self.transaction():
+            if not self._sql.execute("PRAGMA user_version").fetchone()[0]:
+                for statement in filter(str.strip, _SCHEMA.split(";")):
+                    self._sql.execute(statement)
+                self._sql.execute(f"PRAGMA user_version = {_VERSION}")
         self.is_new = not self["replica"]
         if self.is_new:
             self["replica"] = new_id()
@@ -127,6 +132,8 @@ class SyncState:
         return str(row[0]) if row else ""
 
     def __setitem__(self, key: str, value: str) -> None:
+        if self[key] == value:
+            return  # nothing to sync to the disk
         self._sql.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, value))
 
     # Memories.

@@ -208,7 +208,6 @@ class _Sync:
         await self.exchange.publish(self.store)
         with self.state.transaction():
             self.state["mark"] = self.merging.mark
-            self.state["synced_at"] = str(int(time.time()))
         self._describe()
 
     def _progress(self, done: float, message: str) -> None:
