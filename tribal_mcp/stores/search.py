@@ -103,7 +103,7 @@ class SearchableStore(MemoryStore, Protocol):
         ...
 
     async def sample(self, count: int, filters: ExportFilter = EVERYTHING) -> list[str]:
-        """At least so many of the ids that match, if there are, and less than twice as many.
+        """`count` or more of the ids that match, if there are, and less than twice as many.
 
         They are at equal distances in the order of insertion.
         """
@@ -216,7 +216,7 @@ class SearchByReading:
     async def sample(
         self: MemoryStore, count: int, filters: ExportFilter = EVERYTHING
     ) -> list[str]:
-        """At least so many of the ids that match, at equal distances in the order of insertion."""
+        """`count` or more of the ids that match, at equal distances in the order of insertion."""
         return spread(await self.list_ids(filters), count)
 
     async def find_text(self: MemoryStore, content: str) -> list[str]:
@@ -267,7 +267,7 @@ class Nearest:
 
 
 def spread(ids: Sequence[str], count: int) -> list[str]:
-    """At least so many of them, at equal distances."""
+    """`count` or more of them, at equal distances."""
     return list(ids[:: max(1, len(ids) // count)])
 
 

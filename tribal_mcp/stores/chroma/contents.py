@@ -305,7 +305,7 @@ class Contents:
         return search.best(most)
 
     def sample(self, count: int, filters: ExportFilter) -> list[str]:
-        """At least so many of the ids that match, at equal distances in the order of insertion."""
+        """`count` or more of the ids that match, at equal distances in the order of insertion."""
         if found := self._index(make=False):
             index, files = found
             return index.sample(files, _which(filters), count)

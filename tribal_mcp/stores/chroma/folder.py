@@ -249,7 +249,7 @@ class ChromaFolder:
         return self._words[collection.id]
 
     def _remove_other_indexes(self, place: Path) -> None:
-        """Remove the word indexes of collections that are gone."""
+        """Remove the word indexes of deleted collections."""
         there = {collection.id for collection in self.chroma_files().collections()}
         with suppress(OSError):
             for path in place.iterdir():

@@ -232,7 +232,7 @@ class ChromaStore:
         )
 
     async def sample(self, count: int, filters: ExportFilter = EVERYTHING) -> list[str]:
-        """At least so many of the ids that match, at equal distances in the order of insertion."""
+        """`count` or more of the ids that match, at equal distances in the order of insertion."""
         return await self._read(partial(Contents.sample, count=count, filters=filters))
 
     async def existing(self, ids: Sequence[str]) -> set[str]:

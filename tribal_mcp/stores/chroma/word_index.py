@@ -155,7 +155,7 @@ class WordIndex:
     def _bring_up(
         self, files: ChromaFiles, kinds: Sequence[RawCollection], applied: list[int], *, make: bool
     ) -> bool:
-        """Mark what is gone and add what is new; whether that was done."""
+        """Mark what was deleted and add what is new; whether that was done."""
         new, whole = list[tuple[int, Row]](), False
         then = [*self._applied, *[-1] * len(kinds)]
         for kind, collection in enumerate(kinds):
@@ -203,7 +203,7 @@ class WordIndex:
         return [Ranked(i, fit) for i, fit in zip(ids, (scores[best] * scale).tolist(), strict=True)]
 
     def sample(self, files: ChromaFiles, which: Which, count: int) -> list[str]:
-        """At least so many of the ids that match a filter, at equal distances, if there are."""
+        """`count` or more of the ids that match a filter, at equal distances, if there are."""
         kinds, rows = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for part in self._parts:
             selected = part.selected(which)
@@ -244,7 +244,7 @@ class WordIndex:
     def _changes(
         self, files: ChromaFiles, kind: int, collection: RawCollection, since: int
     ) -> tuple[list[Row], bool]:
-        """The rows to add, and whether all rows had to be compared. Marks what is gone."""
+        """The rows to add, and whether all rows had to be compared. Marks what was deleted."""
         changed = files.changed_since(collection, since) if since >= 0 else None
         rows = files.numbered(collection, changed)
         here = {(row.row, row.written, _hash(row.id)): row for row in rows}
@@ -257,8 +257,8 @@ class WordIndex:
             at = np.flatnonzero(suspect)
             columns = (segment.rows[at], segment.written[at], segment.hashes[at])
             known = zip(at.tolist(), *(column.tolist() for column in columns), strict=True)
-            gone = [place for place, *one in known if here.pop(tuple(one), None) is None]
-            part.alive[gone] = False
+            deleted = [place for place, *one in known if here.pop(tuple(one), None) is None]
+            part.alive[deleted] = False
         return list(here.values()), changed is None
 
     def _add(self, files: ChromaFiles, new: list[tuple[int, Row]]) -> None:

@@ -250,7 +250,7 @@ class ServerApi:
     def some(
         self, collection: RawCollection, count: int, offset: int, where: dict[str, Any] | None
     ) -> list[str]:
-        """The ids of so many records in order of insertion: one request."""
+        """The ids of `count` records in order of insertion: one request."""
         body: dict[str, Any] = {"where": where, "limit": count, "offset": offset, "include": []}
         found: list[str] = self._at(collection, "get", body)["ids"]
         return found

@@ -83,7 +83,7 @@ def rank_words(
 
 
 def sample(collections: StoreCollections, count: int, filters: ExportFilter) -> list[str]:
-    """About so many ids of memories with a vector, from a few places of the store."""
+    """The ids of about `count` memories with a vector, from a few places of the store."""
     main = collections.get(Part.MAIN)
     if main is None:
         return []

@@ -284,7 +284,7 @@ class ChromaServerStore(SearchByReading):
         return await self._run(partial(rank_words, self._collections, query, hints, filters, most))
 
     async def sample(self, count: int, filters: ExportFilter = EVERYTHING) -> list[str]:
-        """About so many of the ids that match."""
+        """About `count` of the ids that match."""
         return await self._run(partial(sample, self._collections, count, filters))
 
     async def corrections(self, ids: Sequence[str]) -> dict[str, list[str]]:
