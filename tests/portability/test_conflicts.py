@@ -1,12 +1,14 @@
 """The merge rule: every case of existing memory, incoming memory and strategy."""
 
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from tests.support.examples import BEGIN, memory, vector
 from tribal_mcp.portability.choices import ConflictResolution
-from tribal_mcp.portability.conflicts import Action, Reason, decide, decide_deleted
+from tribal_mcp.portability.conflicts import Action, Reason, decide, decide_deleted, decide_edited
 from tribal_mcp.portability.memory import MemoryEntry, microseconds
 
 SKIP, OVERWRITE, MERGE, KEEP_BOTH, FAIL, MIRROR = ConflictResolution
@@ -85,6 +87,45 @@ def test_each_strategy_decides_each_case(case: str) -> None:
     for strategy, reason in zip((SKIP, OVERWRITE, MERGE), reasons, strict=True):
         decision = decide(existing, incoming, strategy)
         assert (decision.reason, decision.action) == (reason, ACTIONS.get(reason, Action.SKIP))
+
+
+MARKED = [
+    {"extra": {"redacted_kinds": ["password"]}},
+    {"content": "it is [redacted:password:1]"},  # another format lost the field
+    {"tags": ["[redacted:api-key:2]"]},
+    {"context": "from [redacted:email-address:1]"},
+    {"metadata": {"login": {"password": "[redacted:password:1]"}}},
+]
+
+
+@pytest.mark.parametrize("marked", MARKED, ids=lambda marked: next(iter(marked)))
+@pytest.mark.parametrize("strategy", ConflictResolution)
+def test_a_redacted_memory_never_replaces_its_original(
+    strategy: ConflictResolution, marked: dict[str, Any]
+) -> None:
+    redacted = memory(1, embedding=None, **marked)
+    decision = decide(OLD, redacted, strategy, incoming_wins_ties=True)
+    assert (decision.action, decision.reason) == (Action.SKIP, Reason.REDACTED)
+    later = replace(redacted, updated_at=LATER)
+    assert decide(OLD, later, strategy).reason is Reason.REDACTED_LATER
+    assert decide_edited(OLD, redacted, "", strategy).reason is Reason.REDACTED_LATER
+    assert decide(redacted, redacted, strategy).reason is Reason.IDENTICAL
+    other = replace(redacted, content="other [redacted:password:1]", updated_at=LATER)
+    assert decide(redacted, other, OVERWRITE).reason is Reason.REPLACED
+    assert decide(None, redacted, strategy).reason is Reason.NEW
+
+
+def test_the_original_completes_a_redacted_memory_when_merging() -> None:
+    redacted = memory(1, embedding=None, extra={"redacted_kinds": ["password"]})
+    assert decide(redacted, OLD, MERGE).reason is Reason.COMPLETE
+    assert decide(replace(redacted, updated_at=LATER), OLD, MERGE).reason is Reason.OLDER
+
+
+@pytest.mark.parametrize("extra", [{}, {"redacted_kinds": []}, {"redacted_kinds": "x"}], ids=str)
+def test_other_fields_and_texts_are_no_mark(extra: dict[str, Any]) -> None:
+    for content in ("[redacted]", "[redacted:Password:1]", "[redacted:x]"):
+        incoming = memory(1, content=content, extra=extra)
+        assert decide(OLD, incoming, OVERWRITE).reason is Reason.REPLACED
 
 
 BOTH_AND_FAIL: dict[str, tuple[MemoryEntry, Reason, Reason]] = {

@@ -1,17 +1,31 @@
 """What is found in a memory and redacted, and what is not."""
 
+import base64
+import json
+import re
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tests.support.entries import entries
 from tests.support.secrets import MENTIONS, PLACES, harmless, made_up, texts_of
 from tribal_mcp.errors import UsageError
+from tribal_mcp.portability.limits import NO_LIMITS
+from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.portability.memory_json import dump_entry, entry_from_dict
 from tribal_mcp.redaction.detector import Detector, _scanner
 from tribal_mcp.redaction.memory import redacted_text, secrets_in
 
 GITHUB, OTHER = (one.secret for one in made_up(each=2) if one.kind == "GitHub token")
 PASSWORD = "tiger-4711"  # noqa: S105 - made up
+
+
+def secret_of(kind: str) -> str:
+    return next(one.secret for one in made_up() if one.kind == kind)
 
 
 @pytest.fixture
@@ -77,6 +91,65 @@ def test_the_name_of_a_field_is_redacted_too(finder: Detector) -> None:
     fields = without_secrets(finder, metadata={GITHUB: 1}, **{f"x {OTHER}": True})
     assert fields["metadata"] == {"[redacted:github-pat:1]": 1}
     assert fields["x [redacted:github-pat:2]"] is True
+
+
+def test_a_secret_that_another_one_hid_is_redacted_too(finder: Detector) -> None:
+    gitlab, stripe = (secret_of(kind) for kind in ("GitLab token", "Stripe key"))
+    fields = without_secrets(finder, content=f"{gitlab}{stripe}")
+    assert fields["content"] == "[redacted:gitlab-pat:1][redacted:stripe-access-token:2]"
+
+
+def test_a_key_whose_lines_are_texts_of_their_own_is_redacted(finder: Detector) -> None:
+    lines = secret_of("RSA private key").splitlines()
+    fields = without_secrets(finder, tags=["key", *lines, "end"], metadata={"lines": lines})
+    assert all(re.fullmatch(r"\[redacted:private-key:\d+\]", tag) for tag in fields["tags"][1:-1])
+    assert not any(line in texts_of(fields) for line in lines)
+    assert (fields["tags"][0], fields["tags"][-1]) == ("key", "end")
+
+
+def test_a_name_that_is_a_secret_hides_nothing_in_its_list(finder: Detector) -> None:
+    fields = without_secrets(finder, metadata={GITHUB: [{}, "a", OTHER], "b": 1})
+    expected = {"[redacted:github-pat:1]": [{}, "a", "[redacted:github-pat:2]"], "b": 1}
+    assert fields["metadata"] == expected
+
+
+def test_a_secret_that_is_part_of_a_mark_leaves_the_marks_as_they_are(finder: Detector) -> None:
+    fields = without_secrets(finder, content=GITHUB, metadata={"client_secret": "github-pat"})
+    assert fields["content"] == "[redacted:github-pat:1]"
+    assert fields["metadata"] == {"client_secret": "[redacted:api-key:2]"}
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [lambda secret: base64.b64encode(f"it is {secret}!".encode()).decode(), json.dumps],
+    ids=["base64", "JSON"],
+)
+def test_a_secret_in_base64_or_json_is_redacted(
+    finder: Detector, encode: Callable[[str], str]
+) -> None:
+    for secret in (GITHUB, secret_of("RSA private key")):
+        written = encode(secret)
+        fields = without_secrets(finder, content=f"see {written}, and more")
+        assert written not in fields["content"]
+        assert fields["content"].endswith(", and more")
+
+
+@given(entries(), st.sampled_from(["content", "tags", "context", "metadata", "extra"]))
+def test_all_else_in_any_memory_stays_and_it_can_be_read(entry: MemoryEntry, place: str) -> None:
+    fields = json.loads(dump_entry(entry))
+    plain = dict(fields)
+    if place == "tags":
+        fields["tags"] = [*entry.tags, GITHUB]
+    elif place in {"metadata", "extra"}:
+        fields[place] = {"a": fields.get(place), "b": [GITHUB]}
+    else:
+        fields[place] = GITHUB
+    found = secrets_in(fields, Detector(personal_data=True))
+    assert found is not None
+    assert GITHUB not in texts_of(found.fields)
+    entry_from_dict(found.fields, NO_LIMITS)
+    kept = plain.keys() - {place, "embedding", "embedding_model"}
+    assert {name: found.fields[name] for name in kept} == {name: plain[name] for name in kept}
 
 
 def test_numbers_go_on_after_those_of_an_earlier_redaction(finder: Detector) -> None:

@@ -298,3 +298,24 @@ async def test_personal_data_alone_is_refused(tmp_path: Path) -> None:
     folder = await filled(tmp_path / "store", memory(1))
     with pytest.raises(UsageError, match="personal_data only adds to"):
         await export(folder, personal_data=True)
+
+
+@pytest.mark.parametrize("format_name", ["csv", "mem0", "mcp-memory-service", "okf", "pam"])
+async def test_a_redacted_copy_in_another_format_never_replaces_the_original(
+    tmp_path: Path, format_name: str
+) -> None:
+    home = await filled(tmp_path / "home", SECRET, memory(2))
+    name = {"okf": "notes", "csv": "out.csv"}.get(format_name, "out.json")
+    result = await export(home, name, secrets="redact", format=format_name)
+    assert result.secrets.memories == 1
+    written = [p for p in (tmp_path / name, *(tmp_path / name).rglob("*")) if p.is_file()]
+    assert GITHUB not in " ".join(map(read, written))
+    result = await job(
+        home,
+        "import",
+        input_path=str(tmp_path / name),
+        format=format_name,
+        conflict_resolution="overwrite",
+    )
+    async with open_store(home) as store:
+        assert await store.get("memory-1") == SECRET

@@ -163,6 +163,8 @@ def decide_edited(
         return decide(existing, incoming, strategy, restore_deleted=restore_deleted)
     if replace(incoming, updated_at=existing.updated_at).same_but_for_vector(existing):
         return _IDENTICAL
+    if is_redacted(incoming) and not is_redacted(existing):
+        return _REDACTED_LATER
     if digest(existing) == exported:
         return _KEPT if strategy is ConflictResolution.SKIP else _EDITED
     if strategy is ConflictResolution.MERGE:

@@ -5,6 +5,7 @@ original text of a value that reads the same but is spelled otherwise (a date su
 an unknown source type). That text is written back as long as the value is unchanged.
 """
 
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,9 @@ MADE_BY = "embedding_model"
 
 REDACTED_KINDS = "redacted_kinds"
 """The field that lists what was redacted in a memory, such as passwords."""
+
+MARK = re.compile(r"\[redacted:([a-z0-9-]+):(\d+)\]")
+"""What takes the place of a secret: its kind, and its number within the memory."""
 
 _MICROSECOND = timedelta(microseconds=1)
 _CLOCKS_DIFFER_BY = timedelta(minutes=5)
@@ -190,8 +194,16 @@ def kinds_in(extra: Mapping[str, Any]) -> list[str]:
 
 
 def is_redacted(entry: MemoryEntry) -> bool:
-    """Whether the memory lacks secrets that its original has."""
-    return bool(entry.extra) and bool(kinds_in(entry.extra))
+    """Whether the memory lacks secrets that its original has.
+
+    Other systems' formats lose the field that says so, and keep the marks in the texts.
+    """
+    if entry.extra and kinds_in(entry.extra):
+        return True
+    texts = [entry.content, *entry.tags, entry.context or ""]
+    if entry.metadata:
+        texts.append(str(entry.metadata))
+    return any("[redacted:" in text and MARK.search(text) for text in texts)
 
 
 def with_vector(

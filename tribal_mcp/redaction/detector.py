@@ -13,28 +13,15 @@ from typing import TYPE_CHECKING
 
 from tribal_mcp.config import cache_dir
 from tribal_mcp.errors import UsageError
+from tribal_mcp.portability.memory import MARK
 
 if TYPE_CHECKING:
     from kingfisher_sdk import Finding, Scanner
-
-MARK = re.compile(r"\[redacted:([a-z0-9-]+):(\d+)\]")
-"""What takes the place of a secret: its kind, and its number within the memory."""
 
 _FOLDER = Path(__file__).parent
 _NAMESPACE = re.compile(r"^[a-z]+\.(?:secrets/)?|\.\d+$")
 _PERSONAL_DATA = {"card-number", "email-address", "iban", "phone-number"}
 """The kinds that `personal_data.yml` finds."""
-_SECRET_HELPERS = frozenset(
-    {
-        "betterleaks.alibaba-sts-security-token",
-        "betterleaks.aws-secret-access-key",
-        "betterleaks.exoscale-api-secret",
-        "betterleaks.ovh-consumer-key",
-        "betterleaks.polymarket-api-secret",
-        "betterleaks.polymarket-passphrase",
-    }
-)
-"""Rules of Kingfisher that serve only to validate others, and find secrets all the same."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -103,8 +90,8 @@ def _located(data: bytes, findings: "list[Finding]") -> Iterator[Found]:
     """The findings, by characters instead of bytes."""
     is_ascii = data.isascii()
     for finding in findings:
-        if not finding.visible and finding.rule_id not in _SECRET_HELPERS:
-            continue
+        if not finding.visible:
+            continue  # only helps to validate another
         start, end = finding.location["start_offset"], finding.location["end_offset"]
         if not is_ascii:
             length = len(data[start:end].decode(errors="replace"))

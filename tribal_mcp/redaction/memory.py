@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tribal_mcp.portability.memory import MADE_BY, REDACTED_KINDS, kinds_in
-from tribal_mcp.redaction.detector import MARK, Detector, Found
+from tribal_mcp.portability.memory import MADE_BY, MARK, REDACTED_KINDS, kinds_in
+from tribal_mcp.redaction.detector import Detector, Found
 
 _WITHOUT_TEXT = {"embedding", "created_at", "updated_at", "confidence", REDACTED_KINDS}
 _PLAIN = {"content", "context", "tags", "source_instance", "source_type", "metadata"}

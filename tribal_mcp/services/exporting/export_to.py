@@ -70,6 +70,8 @@ async def run_export_to(context: Context, request: ExportRequest) -> ExportResul
             await anyio.to_thread.run_sync(conversion.write)
     result = export_result(request, export, integrity, conversion.path, conversion.size)
     result.format, result.lost, result.dry_run = made.name, conversion.lost, request.dry_run
+    for lost in result.lost:
+        lost.examples = [export.screen.masked(i) if export.screen else i for i in lost.examples]
     result.next_steps = _next_steps(request, result) or result.next_steps
     return result
 
