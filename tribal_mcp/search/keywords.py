@@ -283,7 +283,7 @@ def _comparer(
         if asked is not None:
             asked.append(word)
         if stem is None:
-            stem = stemmer(language or language_of(text, _RUNS.findall(text)))
+            stem = stemmer(language or (language_of(text, _RUNS.findall(text)) if text else ""))
         return len(word) <= _LONGEST and stem(word) == stem(form.word)
 
     return same

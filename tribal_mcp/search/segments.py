@@ -8,6 +8,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -206,7 +207,7 @@ class Segment:
                 inside = keyword.is_found_inside(form)
                 words |= self.words.find(form.root, _always if inside else _begins(form.root))
         for number, word in words.items():
-            value, by_language = keyword.count_in_word(word, "")
+            value, by_language = _counted(keyword, word, "")
             if not value and not by_language:
                 continue
             texts, counts = self.words.of(number)
@@ -219,8 +220,8 @@ class Segment:
     def _values(self, keyword: Keyword, word: str, languages: Ints) -> Floats:
         """How often a word has a keyword, for texts in these languages."""
         values = np.zeros(len(self.names))
-        for number in np.unique(languages).tolist():
-            values[number], _ = keyword.count_in_word(word, self.names[number])
+        for number in np.flatnonzero(np.bincount(languages)).tolist():
+            values[number], _ = _counted(keyword, word, self.names[number])
         return values[languages]
 
     def count_misspelled(self, keyword: Keyword) -> Floats:
@@ -252,6 +253,12 @@ class Segment:
             json.loads(label): int(which[self.labels.of(number)[0]].sum())
             for number, label in enumerate(self.labels.all())
         }
+
+
+@lru_cache(maxsize=1 << 14)
+def _counted(keyword: Keyword, word: str, language: str) -> tuple[float, bool]:
+    """See `Keyword.count_in_word`; the same words are in most segments."""
+    return keyword.count_in_word(word, language)
 
 
 def _always(_before: int, _after: int) -> bool:

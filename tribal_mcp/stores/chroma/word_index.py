@@ -199,7 +199,7 @@ class WordIndex:
         best = np.argsort(-scores, kind="stable")[:most]
         best = best[scores[best] > 0]
         scale = bm25.scale(counts[best[0]].tolist(), float(scores[best[0]]))
-        ids = _ids(files, rows[best].tolist())
+        ids = files.ids_of(rows[best].tolist())
         return [Ranked(i, fit) for i, fit in zip(ids, (scores[best] * scale).tolist(), strict=True)]
 
     def sample(self, files: ChromaFiles, which: Which, count: int) -> list[str]:
@@ -211,7 +211,7 @@ class WordIndex:
             rows.append(part.segment.rows[selected])
         found = np.concatenate(rows)
         order = np.lexsort((found, np.concatenate(kinds)))
-        return _ids(files, found[order[:: max(1, len(order) // count)]].tolist())
+        return files.ids_of(found[order[:: max(1, len(order) // count)]].tolist())
 
     def tally(self) -> Tally:
         """Counts of all texts."""
@@ -359,11 +359,6 @@ def _texts(files: ChromaFiles, rows: Sequence[tuple[int, Row]]) -> Iterator[Text
             labels += [] if one.source is None else [_SOURCE + one.source]
             created = UNDATED if one.created_us is None else one.created_us
             yield Text(row.row, kind, row.written, _hash(row.id), created, labels, one.content)
-
-
-def _ids(files: ChromaFiles, rows: Sequence[int]) -> list[str]:
-    known = {row.row: row.id for row in files.numbered_rows(rows)}
-    return [known[row] for row in rows]
 
 
 def _hash(memory_id: str) -> int:

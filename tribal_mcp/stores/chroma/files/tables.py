@@ -428,6 +428,15 @@ class ChromaTables:
             found += _rows(self.sql.execute(one_of, part))
         return found
 
+    def ids_of(self, rows: Sequence[int]) -> list[str]:
+        """The ids of the records in those rows, which exist, in that order."""
+        known: dict[int, str] = {}
+        for start in range(0, len(rows), _AT_ONCE):
+            part = rows[start : start + _AT_ONCE]
+            one_of = f"SELECT id, embedding_id FROM embeddings WHERE id IN ({placeholders(part)})"  # noqa: S608
+            known |= dict(self.sql.execute(one_of, part).fetchall())
+        return [known[row] for row in rows]
+
     def changed_since(self, collection: RawCollection, entry: int) -> list[str] | None:
         """The ids that the log changes after an entry; None if it does not reach back so far."""
         topic = f"%/{collection.id}"
