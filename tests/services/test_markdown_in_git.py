@@ -443,6 +443,22 @@ async def test_others_learn_which_memories_were_deleted(folder: Folder, colleagu
     assert "0 files written, 3 unchanged." in (await colleague.export()).notes
 
 
+async def test_an_incremental_export_is_not_written_to_a_folder(folder: Folder) -> None:
+    with pytest.raises(UsageError, match="incremental"):
+        await folder.export(since="2026-01-01")
+    assert len(list(folder.path.glob("*-*.md"))) == 3
+
+
+async def test_the_history_names_the_folder(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.path)
+    folder.edit("dark mode", "light mode")
+    await run(folder.context, "import", {"input_path": "."})
+    history = await run(folder.context, "history", {})
+    assert history.model_dump()["operations"][0]["source"] == "notes"
+
+
 async def test_a_memory_that_is_no_longer_selected_is_not_deleted_elsewhere(
     folder: Folder, colleague: Folder
 ) -> None:

@@ -205,6 +205,8 @@ class OpenFolder:
 
     def _check_one_name(self, fd: int, shown: str) -> None:
         """Refuse a file with hard links other than the part that it was published from."""
+        if os.fstat(fd).st_nlink == 1:
+            return
         inode = os.fstat(fd).st_ino
         parts = sum(entry.inode() == inode for entry in self._parts())
         if os.fstat(fd).st_nlink > 1 + parts:

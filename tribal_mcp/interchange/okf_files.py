@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any
 
+import orjson
+
 from tribal_mcp.errors import EntryError
 from tribal_mcp.interchange.frontmatter import FRONTMATTER, yaml_values
 from tribal_mcp.interchange.own import OWN_BLOCK
@@ -42,7 +44,6 @@ _KEY_CHARS = 12
 _NAME = re.compile(rf"-([a-z2-7]{{{_KEY_CHARS}}})\.md")
 _WORDS = re.compile(r"[^\W_]+")
 _BLOCK = re.compile(rf"^{OWN_BLOCK}:[ \t]*\n((?:[ \t]+[^\n]*\n)*)", re.MULTILINE)
-_LINE = re.compile(r"  (\w+): (.*)")
 _ID = re.compile(rf'^{OWN_BLOCK}:[ \t]*\n  id: (".*")$', re.MULTILINE)
 _NOT_IN_YAML = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 _BLANK_LINES = re.compile(r"\A(?:[ \t]*\n)+")
@@ -104,7 +105,8 @@ def memory_of(text: str) -> tuple[MemoryEntry, str] | None:
         return None
     if not isinstance(block.get("id"), str):
         raise EntryError(f"its {OWN_BLOCK}.id is not text")
-    top = yaml_values(front[1][: found.start()] + front[1][found.end() :])
+    above = front[1][: found.start()] + front[1][found.end() :]
+    top = _values(above, "") or yaml_values(above)
     body = _BLANK_LINES.sub("", text[front.end() :]).rstrip()
     entry = entry_from_dict(_fields(top, block, body), NO_LIMITS)
     if digest(entry) != written_for and _is_unresolved(body):
@@ -205,19 +207,28 @@ def _fields(top: dict[str, Any], block: dict[str, Any], body: str) -> dict[str, 
 
 def _block_values(lines: str) -> dict[str, Any]:
     """The values in the block: as it was written, or as YAML if a program has rewritten it."""
-    values: dict[str, Any] = {}
-    for line in lines.rstrip("\n").split("\n"):
-        match = _LINE.fullmatch(line)
-        if not match or match[1] in values:
-            break
-        try:
-            values[match[1]] = parsed(match[2])
-        except EntryError:
-            break
-    else:
+    if values := _values(lines, "  "):
         return values
     found = yaml_values(f"{OWN_BLOCK}:\n{lines}")[OWN_BLOCK]
     return found if isinstance(found, dict) else {}
+
+
+def _values(lines: str, indent: str) -> dict[str, Any] | None:
+    """The values of lines as this program writes them, which takes a tenth of YAML's time."""
+    values: dict[str, Any] = {}
+    for line in lines.rstrip("\n").split("\n"):
+        name, colon, value = line.partition(": ")
+        key = name.removeprefix(indent)
+        if not colon or not name.startswith(indent) or not key.isidentifier() or key in values:
+            return None
+        try:
+            if value.startswith(('"', '["')):
+                values[key] = orjson.loads(value)
+            else:
+                values[key] = _TYPE if value == _TYPE else parsed(value)
+        except ValueError:
+            return None
+    return values
 
 
 def _is_unresolved(text: str) -> bool:

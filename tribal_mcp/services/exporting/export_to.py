@@ -89,6 +89,12 @@ def _format_of(request: ExportRequest) -> Format:
             "Leave out `vectors`."
         )
     path = request.output_path
+    in_folder = made.writes == "folder" and not path.lower().endswith(_suffixes(made))
+    if request.since and in_folder and not request.spool_file:
+        raise UsageError(
+            "A folder holds all memories of an export, so an incremental one can't be written to "
+            f"it. {_NOT_WRITTEN} Leave out since, or write to a zip archive."
+        )
     if path and made.writes == "file" and not path.lower().endswith(_suffixes(made)):
         raise UsageError(
             f"{path!r:.200} does not have the suffix of {made.title}. Use "

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import anyio.to_thread
@@ -65,7 +66,7 @@ async def _import(context: Context, request: ImportRequest) -> ImportResult:
             context,
             EntrySource.in_file(reader, verified, scope, is_folder=source.is_edited_folder),
             options,
-            name=os.path.basename(request.input_path) or "inline bundle",  # noqa: PTH119 - text only
+            name=_name(request.input_path),
             sha256=verified.sha256,
             write_plan=request.write_plan,
         )
@@ -170,6 +171,10 @@ def _is_from(made: "Conversion", instances: Collection[str], entry: MemoryEntry)
     if entry.extra.get(IMPORTED_FROM) != name or entry.source_instance not in instances:
         return False
     return made.reads_messages or not made.format.is_message(entry)
+
+
+def _name(path: str) -> str:
+    return Path(path).absolute().name if path else "inline bundle"
 
 
 @asynccontextmanager
