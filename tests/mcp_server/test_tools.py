@@ -287,3 +287,18 @@ async def test_a_bug_is_reported_without_details_and_logged(
     assert "a bug in tribal-mcp" in text_of(result)
     assert "Memory number" not in text_of(result)
     assert "Traceback" in caplog.text
+
+
+async def test_a_setting_that_names_a_folder_offers_to_sync_with_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Client(build_server()) as client:
+        assert "tribal_sync" not in {tool.name for tool in (await client.list_tools()).tools}
+    (folder / "shared").mkdir()
+    monkeypatch.setenv("TRIBAL_SYNC_DIR", str(folder / "shared"))
+    write_many(folder / "some.json", 3)
+    async with Client(build_server()) as client:
+        await call(client, "tribal_import", input_path="some.json")
+        assert (await call(client, "tribal_sync", dry_run=True))["published"] == 3
+        assert (await call(client, "tribal_sync"))["published"] == 3
+        assert (await call(client, "tribal_sync", conflicts=True))["conflict_details"] == []

@@ -79,6 +79,15 @@ def show(result: "Result", title: str, *, as_json: bool) -> None:
         show_table(result, title, steps)
 
 
+def fail(error: TribalError) -> None:
+    """Print why something could not be done, and what to do about it."""
+    from tribal_mcp.cli.output import show_failure  # noqa: PLC0415 - only failures need it
+
+    app = click.get_current_context().find_root().command
+    assert isinstance(app, click.Group)  # noqa: S101 - all commands are in one
+    show_failure(error, in_commands(error.next_steps, app.commands))
+
+
 @contextmanager
 def _writing() -> Iterator[None]:
     """Say in words why the output of a completed command can't be written."""

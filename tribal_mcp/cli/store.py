@@ -1,12 +1,13 @@
 """The commands that work on a whole store, from undo to rescue, and the server over HTTP."""
 
+import time
 from typing import TYPE_CHECKING, cast
 
 import click
 
-from tribal_mcp.cli.run import as_json, run, show
+from tribal_mcp.cli.run import as_json, fail, run, show
 from tribal_mcp.cli.usage import Argument, Command, Number, store_options
-from tribal_mcp.errors import StoreDamaged
+from tribal_mcp.errors import Stopped, StoreDamaged, TribalError
 from tribal_mcp.text import counted, memories
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
         SyncResult,
         UndoResult,
     )
+
+
+_WATCH_S = 30
 
 
 @click.command("undo", cls=Command, short_help="Undo an import or another change.")
@@ -137,12 +141,32 @@ def copy_command(*, as_json: bool, **arguments: object) -> None:
     is_flag=True,
     help="Delete everywhere what has disappeared here, even if it is most memories.",
 )
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Go on until Ctrl-C: sync every 30 seconds, and print what was done.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would happen; change nothing.")
 @as_json
-def sync_command(*, as_json: bool, **arguments: object) -> None:
+def sync_command(*, as_json: bool, watch: bool, **arguments: object) -> None:
     """Keep the memories of several machines the same through a folder that they share: publish what
     changed here, apply what changed elsewhere. No server is needed; run it on each machine."""  # noqa: D205, D209 - as above
     result = cast("SyncResult", run("sync", arguments))
+    _show_sync(result, as_json=as_json)
+    while watch:
+        time.sleep(_WATCH_S)
+        try:
+            result = cast("SyncResult", run("sync", arguments))
+        except Stopped:
+            raise
+        except TribalError as error:  # such as a disk that is not connected now
+            fail(error)
+            continue
+        if result.published or result.restore_point or result.problems:
+            _show_sync(result, as_json=as_json)
+
+
+def _show_sync(result: "SyncResult", *, as_json: bool) -> None:
     title = (
         f"Dry run: sync with {result.folder}" if result.dry_run else f"Synced with {result.folder}"
     )

@@ -243,7 +243,7 @@ def _(result: CopyResult) -> Rows:
 @rows.register
 def _(result: SyncResult) -> Rows:
     table = [("machine", result.name)]
-    others = ", ".join(sorted(f"{one.name} (file {one.files:,})" for one in result.replicas))
+    others = ", ".join(sorted(one.name for one in result.replicas))
     table.append(("others", others or "none yet"))
     if result.tags:
         table.append(("shared", f"only with {', '.join(result.tags)}"))
@@ -258,11 +258,11 @@ def _(result: SyncResult) -> Rows:
     table += [("not used", problem) for problem in result.problems]
     for conflict in result.conflict_details:
         shown = "(deleted)" if conflict.deleted else conflict.content
-        table.append((conflict.memory_id, f"visible: {shown:.200}"))
+        table += [("conflict", conflict.memory_id), ("visible", shown)]
         for number, version in enumerate(conflict.versions, 1):
             text = "(deleted)" if version.deleted else version.content
             who = f"{version.replica or 'before the first sync'}, {version.at}"
-            table.append((f"version {number}", f"{text:.200} ({who})"))
+            table.append((f"version {number}", f"{text} ({who})"))
     if result.restore_point:
         table.append(("restore point", result.restore_point))
     return table

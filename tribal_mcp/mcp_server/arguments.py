@@ -154,6 +154,9 @@ Ids = Annotated[list[str], Field(description="From tribal_recall; up to 100.")]
 # Changes
 
 DryRun = Annotated[StrictBool, Field(description="Only show what would happen; change nothing.")]
+Conflicts = Annotated[
+    StrictBool, Field(description="List what was changed on two machines at once.")
+]
 All = Annotated[StrictBool, Field(description="Every memory, not only those without a vector.")]
 Point = Annotated[
     str,

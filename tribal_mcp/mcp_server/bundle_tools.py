@@ -10,6 +10,7 @@ from tribal_mcp.mcp_server.arguments import (
     All,
     AllowSmaller,
     BundleJson,
+    Conflicts,
     DateFrom,
     DateTo,
     Discard,
@@ -37,7 +38,13 @@ from tribal_mcp.mcp_server.arguments import (
 from tribal_mcp.mcp_server.tool import Ctx, PlainTool, answer, ask
 from tribal_mcp.next_steps import as_command
 from tribal_mcp.portability.choices import ReembeddingStrategy
-from tribal_mcp.services.results import ExportResult, ImportResult, ReembedResult, UndoResult
+from tribal_mcp.services.results import (
+    ExportResult,
+    ImportResult,
+    ReembedResult,
+    SyncResult,
+    UndoResult,
+)
 
 INSTRUCTIONS = """\
 Keeps long-term memories (what an agent has learned about its user and their work), finds them \
@@ -163,6 +170,14 @@ async def tribal_undo(
     return UndoResult(**await ask(ctx, "undo", arguments))
 
 
+async def tribal_sync(
+    ctx: Ctx, *, conflicts: Conflicts = False, dry_run: DryRun = False
+) -> SyncResult:
+    """Share memories with the user's other machines: publish what changed here, and apply what
+    changed there."""  # noqa: D205, D209 - as above
+    return SyncResult(**await ask(ctx, "sync", {"conflicts": conflicts, "dry_run": dry_run}))
+
+
 _CHANGES = {"read_only_hint": False, "destructive_hint": True}
 
 TOOLS = [
@@ -171,3 +186,5 @@ TOOLS = [
     PlainTool.of(tribal_reembed, "Compute vectors", **_CHANGES, idempotent_hint=True),
     PlainTool.of(tribal_undo, "Undo a change", **_CHANGES),
 ]
+SYNC = PlainTool.of(tribal_sync, "Sync memories", **_CHANGES, idempotent_hint=True)
+"""Offered only if a setting names the folder."""

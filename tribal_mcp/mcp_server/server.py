@@ -70,11 +70,13 @@ async def _listed(processes: StoreProcesses, job: str, what: str) -> str:
     return json.dumps(result, ensure_ascii=False)
 
 
-def _may_discover() -> bool:
+def _offers() -> tuple[bool, bool]:
+    """Whether the settings offer the memories of other systems here, and a folder to sync with."""
     try:
-        return load()[0].discover
+        settings, _ = load()
     except TribalError:
-        return False  # each call says what is wrong with the settings
+        return False, False  # each call says what is wrong with the settings
+    return settings.discover, settings.sync_dir is not None
 
 
 def build_server(shared: StoreProcesses | None = None) -> Server:
@@ -102,6 +104,7 @@ def build_server(shared: StoreProcesses | None = None) -> Server:
         """The memories of other systems on this machine: system, path, format, count, imported."""
         return await _listed(processes, "discover", "sources")
 
+    discovers, syncs = _offers()
     server = MCPServer[StoreProcesses](
         "tribal-mcp",
         title="Tribal memories",
@@ -109,7 +112,7 @@ def build_server(shared: StoreProcesses | None = None) -> Server:
         version=__version__,
         log_level="WARNING",
         lifespan=lifespan,
-        tools=[*bundle_tools.TOOLS, *memory_tools.TOOLS],
+        tools=[*bundle_tools.TOOLS, *memory_tools.TOOLS, *([bundle_tools.SYNC] if syncs else [])],
     )
 
     def add(uri: str, title: str, read: Callable[..., Awaitable[str | bytes]]) -> None:
@@ -118,6 +121,6 @@ def build_server(shared: StoreProcesses | None = None) -> Server:
     add("tribal://bundles", "Bundles", bundles)
     add("tribal://history", "History", history)
     add("tribal://bundles/{name}", "A bundle", bundle)
-    if _may_discover():
+    if discovers:
         add("tribal://sources", "Memories of other systems", sources)
     return server

@@ -78,7 +78,8 @@ async def sync(
                     counts = result.model_dump(include={"added", "changed", "deleted"})
                     result.restore_point = point.finish(counts)
     result.duration_ms = round((time.monotonic() - begin) * 1000)
-    result.next_steps = _next_steps(result, request)
+    embeds = configured_model(context.settings) is not None
+    result.next_steps = _next_steps(result, request, embeds=embeds)
     return result
 
 
@@ -369,7 +370,7 @@ def _time(wall_us: int) -> str:
 _LIST = NextStep("To list the conflicts, run {call}.", "sync", {"folder": ..., "conflicts": True})
 
 
-def _next_steps(result: SyncResult, request: SyncRequest) -> list[NextStep]:
+def _next_steps(result: SyncResult, request: SyncRequest, *, embeds: bool) -> list[NextStep]:
     folder = {"folder": result.folder}
     if result.dry_run:
         given = request.model_dump(exclude_defaults=True) | folder | {"dry_run": False}
@@ -384,7 +385,7 @@ def _next_steps(result: SyncResult, request: SyncRequest) -> list[NextStep]:
         steps.append(NextStep("To keep what is visible, run {call}.", "sync", keep))
         take = {**keep, "version": 1}
         steps.append(NextStep("To take the other version 1 instead, run {call}.", "sync", take))
-    if result.without_vector:
+    if result.without_vector and embeds:
         steps.append(NextStep("To embed what came without a vector, run {call}.", "reembed"))
     if result.restore_point:
         undo = {"point": result.restore_point}
