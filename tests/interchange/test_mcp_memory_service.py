@@ -45,6 +45,21 @@ def test_a_newer_version_supersedes_the_older_row(database: Path) -> None:
     assert "superseded_by" not in entries[0].metadata
 
 
+def test_a_version_that_its_importer_left_in_the_metadata_supersedes(database: Path) -> None:
+    _run(database, "UPDATE memories SET metadata = ? WHERE id = 1", '{"superseded_by": "newer"}')
+    _run(database, "INSERT INTO memories (content_hash, content) VALUES ('newer', 'new')")
+    entries = read_sample(source_at(database))[1]
+    assert entries[-1].supersedes == entries[0].id
+    assert "superseded_by" not in entries[0].metadata
+
+
+def test_the_tag_that_its_importer_adds_to_an_export_of_ours_is_left_out() -> None:
+    block = {"fields": {"id": "ours"}}
+    record = _record("a", tags=["untagged"], metadata={"x_tribal": block})
+    (entry,) = read_sample(_export(record))[1]
+    assert (entry.id, entry.tags) == ("ours", [])
+
+
 def test_a_version_in_an_export_supersedes_the_older_record() -> None:
     old, new = read_sample(_export(_record("a", metadata={"superseded_by": "b"}), _record("b")))[1]
     assert new.supersedes == old.id

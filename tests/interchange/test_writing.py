@@ -313,3 +313,55 @@ def test_a_malformed_block_rejects_the_record(block: object) -> None:
     record = {"id": "1", "memory": "x", "hash": "y", "metadata": {OWN_BLOCK: block}}
     conversion, entries, _ = read_sample(source_of(json.dumps({"results": [record]}).encode()))
     assert (len(entries), conversion.rejected_count) == (0, 1)
+
+
+def test_claude_codes_index_has_the_newest_of_many_and_fits_into_200_lines() -> None:
+    day = datetime(2026, 1, 1, tzinfo=UTC)
+    entries = [
+        MemoryEntry(id=str(n), content=f"Memory {n}.", created_at=day + timedelta(days=n))
+        for n in range(300)
+    ]
+    files = written(formats()["claude-code"], entries)
+    lines = files["MEMORY.md"].decode().splitlines()
+    assert len(files) == 301
+    assert len(lines) < 200
+    assert lines[0].startswith("- [Memory 299.](memory-299-")
+    assert lines[-1] == "# 110 older ones are in this folder"
+
+
+def test_a_letta_file_has_only_a_name_and_a_description_and_the_index_no_frontmatter() -> None:
+    files = {path: text.decode() for path, text in written(formats()["letta"], nasty()).items()}
+    assert not files.pop("MEMORY.md").startswith("---")
+    for text in files.values():
+        front = text.split("---\n")[1]
+        assert [line.split(":")[0] for line in front.splitlines()] == ["name", "description"]
+
+
+@pytest.mark.parametrize(
+    ("sample", "name"),
+    [("claude-code-memory", "claude-code"), ("basic-memory-notes", "basic-memory")],
+    ids=["claude-code", "basic-memory"],
+)
+def test_notes_that_came_from_there_keep_their_files_and_need_no_block(
+    sample: str, name: str
+) -> None:
+    _, entries, _ = read_sample(source_at(SAMPLES / sample))
+    files = written(formats()[name], entries)
+    assert not any(OWN_BLOCK.encode() in text for text in files.values())
+    paths = {
+        path.relative_to(SAMPLES / sample).as_posix() for path in (SAMPLES / sample).rglob("*.md")
+    }
+    assert set(files) == paths
+
+
+def test_a_note_that_was_edited_in_its_folder_keeps_what_is_ours() -> None:
+    entry = MemoryEntry(
+        id="1", content="Old text.", tags=["a", "b"], confidence=0.5, related_to=["2"]
+    )
+    made = formats()["claude-code"]
+    files = written(made, [entry])
+    path = next(path for path in files if path != "MEMORY.md")
+    files[path] = files[path].replace(b"Old text.", b"New text, see [[x]].")
+    (back,) = read_back(made, files)
+    assert back.content == "New text, see [[x]]."
+    assert (back.id, back.tags, back.confidence, back.related_to) == ("1", ["a", "b"], 0.5, ["2"])

@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tests.interchange.samples import read_sample, source_at
+from tests.interop.exports import READERS, check_export
 from tribal_mcp.interchange.reading import read_time
 from tribal_mcp.portability.bundle.reader import BundleReader
 from tribal_mcp.portability.memory import MemoryEntry
@@ -67,6 +68,7 @@ SYSTEMS = (
     System("cognee", "cognee"),
     System("tribalmemory", "tribalmemory"),
     System("claude-mem", "claude_mem", npm=(_BUN, "claude-mem")),
+    System("portable-ai-memory", "pam"),
 )
 
 
@@ -217,17 +219,39 @@ compared with what the program's API returns; no file of the store may change.
 """
 
 
+_READ = """
+
+## What they read
+
+These programs read what `tribal-mcp export` writes, through their own importers or APIs. Where they
+keep it in a store of their own, that store is read back, and compared with the memories that were
+exported, except for what the format announces as lost.
+
+| program | written as | memories | read back |
+|---|---|---:|---|
+"""
+
+
 def main() -> None:
     names = sys.argv[1:]
-    rows, failed = [], False
+    written, read, failed = [], [], False
     for system in SYSTEMS:
-        if not names or system.writer in names:
+        if names and system.writer not in names:
+            continue
+        if (Path(__file__).parent / "writers" / f"write_{system.writer}.py").exists():
             row, wrong = check(system)
-            rows.append(row)
+            written.append(row)
+            failed = failed or bool(wrong)
+            print(row, flush=True)  # noqa: T201
+        if system.writer in READERS:
+            command, version = environment(system)
+            row, wrong = check_export(system.writer, f"{system.package} {version}", command, _run)
+            read.append(row)
             failed = failed or bool(wrong)
             print(row, flush=True)  # noqa: T201
     if not names:
-        PAGE.write_text(_HEAD + "\n".join(rows) + "\n", encoding="utf-8")
+        page = [_HEAD, "\n".join(written), _READ, "\n".join(read)]
+        PAGE.write_text("".join(page) + "\n", encoding="utf-8")
     raise SystemExit(failed)
 
 

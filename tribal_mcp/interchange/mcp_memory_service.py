@@ -61,6 +61,8 @@ _MAPPED = frozenset(
 _BESIDE = ("memory_type", "store", "export_source")
 """Fields of a record without an equivalent, in their order: the first stands before `metadata`."""
 _HASH = re.compile("[0-9a-f]{64}")
+_UNTAGGED = "untagged"
+"""The tag that it gives to memories without tags when it imports them."""
 _FALLBACK_MODEL = "__hash_fallback__"
 
 Row = Mapping[str, Any]
@@ -215,7 +217,7 @@ def _rows(db: Database, vectors: Vectors) -> Iterator[Item]:
     for row in db.rows(_TABLE, "id"):
         if not row.get("deleted_at") and isinstance(row["content_hash"], str):
             alive[row["content_hash"]] = own_id(_block(row)) or row["content_hash"]
-            if isinstance(newer := row.get("superseded_by"), str) and newer:
+            if newer := _superseded_by(row, _inner(row)):
                 older[newer].append(alive[row["content_hash"]])
     edges = _edges(db)
     vec0 = Vec0(db, "memory_embeddings")
@@ -275,11 +277,16 @@ def _records(source: Source, path: str, vectors: Vectors) -> Iterator[Item]:
 
 def _block(record: Row) -> object:
     """Our block in the metadata of a row or record."""
+    return _inner(record).get(OWN_BLOCK)
+
+
+def _inner(record: Row) -> dict[str, Any]:
+    """The metadata of a row or record, if they have links or our block; else nothing."""
     metadata = record.get("metadata")
-    if isinstance(metadata, str) and OWN_BLOCK in metadata:
+    if isinstance(metadata, str) and (OWN_BLOCK in metadata or "superseded_by" in metadata):
         with suppress(EntryError):
             metadata = parsed(metadata)
-    return metadata.get(OWN_BLOCK) if isinstance(metadata, dict) else None
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _superseded_by(record: Row, metadata: object) -> str:
@@ -321,6 +328,9 @@ def _memory(
     store = record.get("store") or "default"
     confidence = record.get("confidence")
     block = metadata.pop(OWN_BLOCK, None)
+    tags = texts(record.get("tags"))
+    if block is not None and tags == [_UNTAGGED]:
+        tags = []
     made = memory(
         identity,  # type: ignore[arg-type]  # checked by MemoryEntry's rules
         content,  # type: ignore[arg-type]
@@ -328,7 +338,7 @@ def _memory(
         updated=read_time(record.get("updated_at") or record.get("updated_at_iso")),
         embedding=vector,
         source_instance="mcp-memory-service" + ("" if store == "default" else f":{store}"),
-        tags=texts(record.get("tags")),
+        tags=tags,
         confidence=1.0 if confidence is None else confidence,
         supersedes=earlier[-1] if earlier else None,
         related_to=list(dict.fromkeys([*earlier[:-1], *links])),
