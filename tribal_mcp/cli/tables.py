@@ -185,7 +185,7 @@ def _(result: BackupsResult) -> Rows:
         what = f"{backup.kind:<9}   {memories(backup.memories):>15}   {size}"
         if backup.problem:
             what = f"{backup.kind:<9}   damaged: {backup.name}: {backup.problem}"
-        table.append((backup.at, what))
+        table.append((f"{backup.at[:19]}Z", what))
     return table
 
 

@@ -53,7 +53,7 @@ async def list_backups(context: Context, request: BackupRequest) -> BackupsResul
         backups=[
             BackupFile(
                 name=backup.name,
-                at=_shown(backup.at),
+                at=backup.at.isoformat(),
                 kind=backup.kind,
                 memories=backup.memories,
                 bytes=backup.bytes,
@@ -111,7 +111,7 @@ def _strategy(manifest: EmbeddingManifest, state: StoreState) -> ReembeddingStra
 
 
 def _shown(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="seconds")
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _chosen(catalog: Catalog, at: str) -> Backup:
@@ -126,7 +126,8 @@ def _chosen(catalog: Catalog, at: str) -> Backup:
         raise UsageError(f"{error} {_NOT_RESTORED}") from None
     backups = catalog.backups
     if isinstance(end, datetime):
-        end += timedelta(seconds=end == same)  # a time includes its second, as it is listed
+        if end == same:  # a time with seconds means all of that second, as it is shown
+            end += timedelta(microseconds=1) if end.microsecond else timedelta(seconds=1)
         backups = [backup for backup in backups if backup.at < end]
     if backups:
         return backups[0]
