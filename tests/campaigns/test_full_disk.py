@@ -1,5 +1,6 @@
 """A small real disk fills up: the error is clear, and nothing acknowledged is lost."""
 
+import os
 import random
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from tests.campaigns import work
 from tests.campaigns.processes import ask, report, times
 from tests.support.examples import memory
+from tribal_mcp.errors import NoSpace
 from tribal_mcp.portability.memory import MemoryEntry
 
 pytestmark = pytest.mark.campaign
@@ -62,6 +64,30 @@ def test_a_disk_that_fills_up_loses_nothing_acknowledged(disk: Path) -> None:
         assert len(ask(work.read_all, folder)[0]) == len(found) + 1
         shutil.rmtree(folder)
     report(f"{rounds} full disks, {middle} of them in mid-write: 0 lost; {refused} refused again")
+
+
+def back_up(told: work.Report, folder: Path, backups: Path) -> str:
+    """Back up; the name of the error."""
+    try:
+        work.job(told, folder, "backup", {"folder": os.fspath(backups), "keep_last": 1})
+    except NoSpace as error:
+        return type(error).__name__
+    return ""
+
+
+def test_a_backup_to_a_full_disk_leaves_the_earlier_ones(disk: Path, tmp_path: Path) -> None:
+    backups, folder = disk / "backups", tmp_path / "store"
+    backups.mkdir()
+    ask(work.store_entries, folder, work.filled(1, 200))
+    assert ask(back_up, folder, backups) == ""
+    before = {path.name: path.read_bytes() for path in backups.iterdir()}
+    ballast = disk / "ballast"
+    ballast.write_bytes(bytes(shutil.disk_usage(disk).free - 4096))
+    ask(work.store_entries, folder, work.filled(2, 400))
+    assert ask(back_up, folder, backups) == "NoSpace"
+    assert {path.name: path.read_bytes() for path in backups.iterdir()} == before
+    ballast.unlink()
+    assert ask(back_up, folder, backups) == ""
 
 
 def _written(seed: int, count: int) -> dict[str, MemoryEntry]:

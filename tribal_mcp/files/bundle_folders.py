@@ -212,7 +212,8 @@ class BundleFolders:
 
     def remove(self, path_text: str) -> None:
         """Remove a bundle, durably; raises what `open_input` does."""
-        with self._target(path_text, _shown(path_text)) as target, explaining(target.shown):
+        shown = _shown(path_text)
+        with self._target(path_text, shown) as target, explaining(shown, "It was not removed."):
             target.folder.unlink(target.name)
             target.folder.sync()
 
