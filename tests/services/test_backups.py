@@ -1,5 +1,7 @@
 """Managed backups: what is written, what is kept, and what can be restored from it."""
 
+import shutil
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,13 +13,17 @@ from tests.support.examples import memory
 from tribal_mcp.config import Settings
 from tribal_mcp.errors import BundleError, StoreLocked, UsageError
 from tribal_mcp.files.age_keys import new_identity
+from tribal_mcp.portability.bundle.reader import BundleReader
+from tribal_mcp.portability.bundle.writer import BundleWriter
 from tribal_mcp.portability.limits import Limits
+from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.services.backups.restore import list_backups, run_restore
 from tribal_mcp.services.backups.write_backup import back_up
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.requests import BackupRequest, RestoreRequest
 from tribal_mcp.services.results import BackupResult, BackupsResult, RestoreResult
 from tribal_mcp.stores.base import Change
+from tribal_mcp.stores.chroma.folder import ChromaFolder
 
 pytestmark = pytest.mark.anyio
 
@@ -213,18 +219,68 @@ async def test_a_full_backup_follows_an_old_one_a_large_increment_and_a_lost_mem
     assert (await place.back_up(days=40)).kind == "full"
 
 
-async def test_a_damaged_backup_counts_for_no_rule_and_stays(place: Place) -> None:
-    await place.put(*range(20))
-    for day in range(3):
+@pytest.mark.parametrize("age", [1, 2])
+async def test_a_damaged_backup_counts_for_no_rule_and_stays(place: Place, age: int) -> None:
+    await place.put(*range(40))
+    for day in range(4):
         await place.put(100 + day)
         await place.back_up()
-    newest = place.names("increment")[-1]
-    damage(place.folder / newest)
+    damaged = place.names("increment")[-age]
+    damage(place.folder / damaged)
     await place.put(200)
-    result = await place.back_up(keep_last=2)
-    assert newest in " ".join(result.damaged)
-    assert newest in place.names()
-    assert len(await place.good()) == 3  # two, and the full one that they need
+    result = await place.back_up(keep_last=3)
+    assert damaged in " ".join(result.damaged)
+    assert damaged in place.names()
+    assert len(await place.good()) == 4  # three, and the full one that they need
+
+
+async def test_a_memory_that_returns_as_it_was_is_backed_up_again(
+    place: Place, tmp_path: Path
+) -> None:
+    await place.put(*range(20))
+    await place.back_up()
+    async with place.context().store() as store, store.session(writing=True):
+        before = await store.get_many(["memory-3"])
+        await store.delete(["memory-3"])
+    await place.back_up()
+    async with place.context().store() as store, store.session(writing=True):
+        await store.apply(Change(list(before.values())))
+    assert (await place.back_up()).path
+    await place.restore(data_dir=tmp_path / "other")
+    assert await place.held(tmp_path / "other") == await place.held()
+
+
+async def test_a_memory_that_is_missing_without_a_tombstone_leads_to_a_full_backup(
+    place: Place, tmp_path: Path
+) -> None:
+    await place.put(*range(20))
+    await place.back_up()
+    ChromaFolder.close_all()
+    shutil.copytree(place.data_dir, tmp_path / "earlier")
+    await place.put(50)
+    await place.back_up()
+    place.data_dir = tmp_path / "earlier"
+    result = await place.back_up()
+    assert (result.kind, result.memory_count) == ("full", 20)
+
+
+async def test_an_increment_fits_only_its_own_full_backup(place: Place) -> None:
+    await place.put(*range(20))
+    await place.back_up()
+    await place.put(50)
+    await place.back_up()
+    full = place.folder / place.names("full")[0]
+    with full.open("rb") as file:
+        reader = BundleReader(file)
+        items = [item for batch in reader.batches() for item in batch][1:]
+    with full.open("wb") as out:
+        writer = BundleWriter(out, replace(reader.manifest, memory_count=19), "json", "zstd")
+        writer.write(item for item in items if isinstance(item, MemoryEntry))
+        writer.finish()
+    problems = [backup.problem for backup in (await place.listed()).backups]
+    assert problems == ["It belongs to another full backup of the same time.", ""]
+    with pytest.raises(BundleError, match="another full backup"):
+        await place.restore()
 
 
 async def test_a_damaged_full_backup_is_followed_by_a_full_one(place: Place) -> None:
