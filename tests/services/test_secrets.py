@@ -319,3 +319,10 @@ async def test_a_redacted_copy_in_another_format_never_replaces_the_original(
     )
     async with open_store(home) as store:
         assert await store.get("memory-1") == SECRET
+
+
+async def test_the_name_of_a_model_is_redacted_in_the_manifest_too(tmp_path: Path) -> None:
+    extra = {"embedding_model": f"model-{GITHUB}"}
+    folder = await filled(tmp_path / "store", memory(1, extra=extra), memory(2))
+    result = await export(folder, secrets="redact")
+    assert GITHUB not in read(tmp_path / "bundle.json") + result.model_dump_json()

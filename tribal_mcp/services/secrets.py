@@ -115,6 +115,11 @@ class Screen:
         """A text that is shared with the memories, without secrets."""
         return redacted_text(text, self._detector)
 
+    def values(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Fields of the manifest without secrets."""
+        found = self._redacted({"metadata": values})
+        return found.fields["metadata"] if found else values
+
     def deleted(self, ids: Iterable[str]) -> None:
         """Search the ids of deleted memories, which a bundle has, too."""
         for memory_id in ids:

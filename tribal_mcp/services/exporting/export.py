@@ -145,6 +145,8 @@ class Export:
         partial = selection.filters or truncated
         words = selection.filters.in_words()
         other_models, others = await describe_other_models(store, ids, embedding)
+        if screen:
+            other_models, others = screen.values(other_models), list(map(screen.masked, others))
         notes += others
         manifest = EmbeddingManifest(
             embedding,
