@@ -173,6 +173,18 @@ def test_places_are_right_beside_characters_of_several_bytes(finder: Detector) -
     assert fields["content"] == f"{text}[redacted:github-pat:1]{text}"
 
 
+def test_a_text_that_looks_like_utf_16_is_not_taken_apart(finder: Detector) -> None:
+    content = "\0".join(f"xx {GITHUB} yy")
+    assert secrets_in({"id": "x", "content": content}, finder) is None
+    fields = without_secrets(finder, content=content, context=GITHUB)
+    assert (fields["content"], fields["context"]) == (content, "[redacted:github-pat:1]")
+
+
+def test_a_secret_within_a_longer_one_goes_with_it(finder: Detector) -> None:
+    fields = without_secrets(finder, content=f"password: a1-{GITHUB}-zz9 ok")
+    assert fields["content"] == "password: [redacted:password:1] ok"
+
+
 def test_a_vector_and_the_name_of_its_model_go_with_the_text_they_encode(finder: Detector) -> None:
     fields = without_secrets(finder, content=GITHUB, embedding=[0.5], embedding_model="model-b")
     assert fields["embedding"] is None
@@ -193,6 +205,7 @@ def test_an_id_keeps_its_secret_and_the_result_says_so(finder: Detector) -> None
     [
         ("write to anna.meier@mail.test.", "email-address", "write to {}."),
         ("call +49 30 901820 after ten", "phone-number", "call {} after ten"),
+        ("call 0049 30 901820", "phone-number", "call {}"),
         ("pay to DE89 3704 0044 0532 0130 00, please", "iban", "pay to {}, please"),
         ("card 4111 1111 1111 1111 until May", "card-number", "card {} until May"),
         ("card 378282246310005", "card-number", "card {}"),

@@ -253,12 +253,15 @@ async def test_the_original_completes_a_redacted_memory(tmp_path: Path) -> None:
         assert await store.get("memory-1") == SECRET
 
 
-async def test_an_export_since_a_redacted_bundle_has_only_what_changed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("handling", ["redact", "report"])
+async def test_an_export_since_a_bundle_has_only_what_changed(
+    tmp_path: Path, handling: str
+) -> None:
     folder = await filled(tmp_path / "store", SECRET, *memories(5)[2:])
-    await export(folder, secrets="redact")
+    await export(folder, secrets=handling)
     await filled(folder, memory(3, content="changed"))
     since = str(tmp_path / "bundle.json")
-    result = await export(folder, "later.json", secrets="redact", since=since)
+    result = await export(folder, "later.json", secrets=handling, since=since)
     assert result.memory_count == 1
 
 

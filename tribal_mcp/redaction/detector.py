@@ -49,7 +49,8 @@ class Detector:
         Raises:
             UsageError: the packages that it needs are not installed.
         """
-        # A character that UTF-8 can't encode becomes one byte, like a NUL, so that places stay.
+        # NULs would make the scanner decode the text as UTF-16. A character that UTF-8 can't encode
+        # becomes one byte, so that places stay.
         data = text.replace("\0", " ").encode(errors="replace")
         findings = _scanner().scan(data)
         if not findings:
