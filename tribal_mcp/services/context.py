@@ -11,14 +11,6 @@ import anyio.from_thread
 
 from tribal_mcp.config import Settings
 from tribal_mcp.errors import BundleError, PathNotAllowed, Stopped, TribalError, UsageError
-from tribal_mcp.files.age_keys import check_keys
-from tribal_mcp.files.encryption import (
-    AGE,
-    encrypted,
-    head_of_encrypted,
-    is_encrypted,
-    plain,
-)
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.stores.factory import Store, folder_of, store_of
@@ -97,6 +89,8 @@ class Context:
 
     def plain(self, file: BinaryIO, shown: str) -> BinaryIO:
         """The content of an open file that may be encrypted; see `encryption.plain`."""
+        from tribal_mcp.files.encryption import plain  # noqa: PLC0415 - few need it
+
         return plain(file, self.settings, self.spool, shown)
 
     def encrypted(self, out: BinaryIO, path: str) -> AbstractContextManager[BinaryIO]:
@@ -105,15 +99,22 @@ class Context:
         Raises:
             UsageError: the settings name no valid key.
         """
+        from tribal_mcp.files.encryption import AGE, encrypted  # noqa: PLC0415 - few need it
+
         return encrypted(out, self.settings) if path.lower().endswith(AGE) else nullcontext(out)
 
     def check_encryption(self, path: str) -> None:
         """Raise what `encrypted` would, before there is something to write."""
+        from tribal_mcp.files.age_keys import check_keys  # noqa: PLC0415 - few need it
+        from tribal_mcp.files.encryption import AGE  # noqa: PLC0415 - few need it
+
         if path.lower().endswith(AGE):
             check_keys(self.settings)
 
     def head(self, file: BinaryIO, shown: str, size: int = 1 << 20) -> BinaryIO:
         """The beginning of a bundle that may be encrypted, open for reading."""
+        from tribal_mcp.files.encryption import head_of_encrypted, is_encrypted  # noqa: PLC0415 - few need it
+
         if is_encrypted(file):
             return BytesIO(head_of_encrypted(file, self.settings, shown, size))
         return BytesIO(file.read(size))
@@ -158,6 +159,8 @@ class Context:
         )
 
     def _is_bundle(self, file: BinaryIO, memory_count: int | None) -> bool:
+        from tribal_mcp.files.encryption import is_encrypted  # noqa: PLC0415 - few need it
+
         if not is_encrypted(file):
             return _is_bundle(file, self.limits, memory_count)
         try:

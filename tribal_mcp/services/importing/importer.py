@@ -119,7 +119,17 @@ async def import_entries(
         work = Work(embedder, ReembedResult(model=str(embedder.identity)))
         new = NewVectors(store, vectors, work, options.dry_run)
         planner.arriving = lambda entry: entry
-    run = _Import(source, store, planner, options, vectors, state.identity, new, point)
+    run = _Import(
+        source,
+        store,
+        planner,
+        options,
+        vectors,
+        state.identity,
+        new,
+        point,
+        state.count >= source.total,
+    )
     with closing(point) if point else nullcontext():
         await run.all(watch)
         await run.finish()
@@ -163,6 +173,7 @@ class _Import:
         model: the store's model as the vectors were planned for it.
         new: makes new vectors.
         point: the restore point.
+        unsure: the store may already have everything.
     """
 
     source: EntrySource
@@ -173,6 +184,7 @@ class _Import:
     model: EmbeddingMetadata | None
     new: NewVectors | None
     point: OpenPoint | None
+    unsure: bool
     _links: Links = field(default_factory=Links)
     _bundled: set[str] = field(default_factory=set)
     """The ids of the bundle's entries, if it matters which memories it does not have."""
@@ -258,7 +270,7 @@ class _Import:
     async def _batch(self, plan: Callable[[], Awaitable[Step]]) -> None:
         """Plan a batch and write it, in one session."""
         dry_run = self.summary.dry_run
-        async with self.store.session(writing=not dry_run):
+        async with self.store.session(writing=not dry_run, unsure=self.unsure):
             if not dry_run:
                 # Another first import may adopt the same model.
                 adopting = [self.model, self._adopt]

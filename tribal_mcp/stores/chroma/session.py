@@ -52,11 +52,12 @@ class Sessions:
     on_wait: Callable[[str], None] | None
 
     @asynccontextmanager
-    async def session(self, *, writing: bool = False) -> AsyncIterator[None]:
+    async def session(self, *, writing: bool = False, unsure: bool = False) -> AsyncIterator[None]:
         """No other process changes the folder within the block; sessions nest.
 
         Args:
             writing: whether the block writes. If not, a missing folder is not created.
+            unsure: whether it may turn out not to write; then the first write imports Chroma.
         """
         folder = self.folder
         outer = session_on(folder)
@@ -67,7 +68,7 @@ class Sessions:
                     raise StoreLocked("Another process has just created this store. Try again.")
             yield
             return
-        if writing:
+        if writing and not (unsure and folder.exists):
             await anyio.to_thread.run_sync(load_chroma)  # not while others wait for the lock
         async with self.locked(when=writing or folder.exists):
             yield

@@ -106,16 +106,17 @@ class ChromaStore:
         await in_thread(self._folder, self._folder.close)
 
     @asynccontextmanager
-    async def session(self, *, writing: bool = False) -> AsyncIterator[None]:
+    async def session(self, *, writing: bool = False, unsure: bool = False) -> AsyncIterator[None]:
         """No other process changes the folder within the block; sessions nest.
 
         Args:
             writing: whether the block writes. If not, a missing folder is not created.
+            unsure: whether it may turn out not to write; then the first write imports Chroma.
 
         Raises:
             StoreError: a write would convert the folder of an older Chroma, and may not.
         """
-        async with self._sessions.session(writing=writing):
+        async with self._sessions.session(writing=writing, unsure=unsure):
             if writing:
                 await in_thread(self._folder, self._folder.check_writable)
             yield
