@@ -139,9 +139,11 @@ class _HashSet:
 
     def add(self, hashes: Iterable[int]) -> None:
         """Add hashes."""
-        added = np.unique(np.array(list(hashes), np.int64))
+        # `np.unique` and `np.union1d` import much of numpy that nothing else needs.
+        added = np.array(sorted(set(hashes)), np.int64)
         while self._arrays and self._arrays[-1].size <= 2 * added.size:
-            added = np.union1d(self._arrays.pop(), added)
+            added = np.concatenate((self._arrays.pop(), added))
+            added.sort()
         if added.size:
             self._arrays.append(added)
 
