@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from tribal_mcp.cli.run import as_json, fail, run, show
-from tribal_mcp.cli.usage import Argument, Command, Number, store_options
-from tribal_mcp.errors import Stopped, StoreDamaged, TribalError
+from tribal_mcp.cli.usage import Argument, Choice, Command, Number, store_options
+from tribal_mcp.errors import PartialImport, Stopped, StoreDamaged, TribalError
 from tribal_mcp.text import counted, memories
 
 if TYPE_CHECKING:
@@ -142,13 +142,23 @@ def copy_command(*, as_json: bool, **arguments: object) -> None:
     help="Delete everywhere what has disappeared here, even if it is most memories.",
 )
 @click.option(
+    "--secrets",
+    type=Choice(
+        {
+            "report": "name the memories with secrets among what is published",
+            "refuse": "publish nothing if a memory contains a secret",
+        }
+    ),
+    help="Search what is published for keys, tokens, passwords and private keys:",
+)
+@click.option(
     "--watch",
     is_flag=True,
     help="Go on until Ctrl-C: sync every 30 seconds, and print what was done.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would happen; change nothing.")
 @as_json
-def sync_command(*, as_json: bool, watch: bool, **arguments: object) -> None:
+def sync_command(*, as_json: bool, watch: bool, **arguments: object) -> int:
     """Keep the memories of several machines the same through a folder that they share: publish what
     changed here, apply what changed elsewhere. No server is needed; run it on each machine."""  # noqa: D205, D209 - as above
     result = cast("SyncResult", run("sync", arguments))
@@ -164,6 +174,7 @@ def sync_command(*, as_json: bool, watch: bool, **arguments: object) -> None:
             continue
         if result.published or result.restore_point or result.problems:
             _show_sync(result, as_json=as_json)
+    return PartialImport.exit_code if result.problems or result.damaged else 0
 
 
 def _show_sync(result: "SyncResult", *, as_json: bool) -> None:

@@ -263,6 +263,7 @@ def _(result: SyncResult) -> Rows:
             text = "(deleted)" if version.deleted else version.content
             who = f"{version.replica or 'before the first sync'}, {version.at}"
             table.append((f"version {number}", f"{text} ({who})"))
+    table += _secrets(result.secrets)
     if result.restore_point:
         table.append(("restore point", result.restore_point))
     return table

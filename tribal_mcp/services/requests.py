@@ -179,6 +179,8 @@ class SyncRequest(Request):
     resolve: str = ""
     version: Whole = 0
     accept_deletions: Switch = False
+    secrets: Literal["", "report", "refuse"] = ""
+    """Whether to search what is published for secrets, and publish nothing if there are any."""
     dry_run: Switch = False
 
 

@@ -414,6 +414,9 @@ class SyncResult(Result):
     repaired: list[str] = Field([], description="lost files whose content was published again")
     ignored: list[str] = Field([], description="files that no machine wrote under that name")
     problems: list[str] = Field([], description="what could not be used, and why")
+    secrets: SecretsResult | None = Field(
+        None, description="secrets in what is published; null: no search was requested"
+    )
     restore_point: str = Field("", description="identifies what came in for undo; empty: nothing")
     dry_run: bool = False
     duration_ms: int = 0

@@ -9,13 +9,14 @@ import unicodedata
 from pathlib import Path
 from random import Random
 
+import anyio
 import pytest
 
 from tests.services.sync.machines import Machine, machines
 from tests.services.sync.test_sync import in_step
 from tests.support.examples import memories, memory
-from tests.support.mcp_client import SERVER
-from tribal_mcp.errors import UsageError
+from tests.support.mcp_client import SERVER, call, connected
+from tribal_mcp.errors import SecretsFound, UsageError
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.stores.chroma.store import open_store
 from tribal_mcp.stores.chroma_server.http import ChromaServer
@@ -184,3 +185,41 @@ async def test_a_killed_sync_is_completed_by_the_next(seed: int, tmp_path: Path)
     assert len(await one.texts()) == 310
     assert not any("copied" in note for note in last.notes)
     await store.close()
+
+
+async def test_a_memory_with_a_secret_is_not_published_if_that_is_refused(tmp_path: Path) -> None:
+    [one] = machines(tmp_path, 1)
+    await one.put(1, content="the password is tiger-4711")
+    await one.put(2)
+    result = await one.sync(secrets="report", dry_run=True)
+    assert result.secrets is not None
+    assert result.secrets.memories == 1
+    with pytest.raises(SecretsFound, match="1 memory contains secrets: 'memory-1'"):
+        await one.sync(secrets="refuse")
+    assert one.files == []
+    await one.put(1)
+    assert (await one.sync(secrets="refuse")).published == 2
+
+
+async def test_two_servers_sync_while_both_write(tmp_path: Path) -> None:
+    shared, *homes = (tmp_path / name for name in ("shared", "one", "two"))
+    for folder in (shared, *homes):
+        folder.mkdir()
+
+    async def converse(home: Path) -> None:
+        async with connected(home, TRIBAL_SYNC_DIR=str(shared)) as client:
+            for number in range(6):
+                await call(client, "tribal_remember", content=f"{home.name} {number}")
+                if number % 2:
+                    await call(client, "tribal_sync")
+
+    async with anyio.create_task_group() as tasks:
+        for home in homes:
+            tasks.start_soon(converse, home)
+    stores = [open_store(home / "store") for home in homes]
+    both = [Machine(home, shared, store) for home, store in zip(homes, stores, strict=True)]
+    await in_step(*both)
+    said = sorted((await both[0].texts()).values())
+    assert said == sorted(f"{home.name} {n}" for home in homes for n in range(6))
+    for store in stores:
+        await store.close()

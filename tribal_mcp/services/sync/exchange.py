@@ -21,6 +21,7 @@ from tribal_mcp.portability.replication.records import (
 )
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.results import SyncResult
+from tribal_mcp.services.secrets import Screen
 from tribal_mcp.services.sync.state import Applied, Replica, SyncState, new_id
 from tribal_mcp.stores.base import STEP, MemoryStore
 
@@ -42,6 +43,7 @@ class Exchange:
         folder: the shared folder.
         state: what is known of it.
         result: names what is missing or can't be read.
+        screen: searches what is published for secrets.
         listing: what was in it at the start.
     """
 
@@ -49,6 +51,7 @@ class Exchange:
     folder: SharedFolder
     state: SyncState
     result: SyncResult
+    screen: Screen | None = None
     listing: Listing = field(default_factory=Listing)
 
     @property
@@ -243,7 +246,8 @@ class Exchange:
             self.state.publish_again(obsolete)
         rows = self.state.unpublished()
         self.result.published = len(rows) if not obsolete else self.result.published
-        if self.result.dry_run or not rows:
+        self._search(rows)
+        if self.result.dry_run or not rows or (self.screen and self.screen.refuses):
             return
         chunks = iter(rows)
         kept = {path for path in own if path not in obsolete}
@@ -258,6 +262,16 @@ class Exchange:
                 self.folder.remove(own[path].file)
         with self.state.transaction():
             self.state.forget_files(obsolete)
+
+    def _search(self, rows: Sequence[tuple[str, str, bytes]]) -> None:
+        """Search what is to be published for secrets, if this was asked for."""
+        if self.screen is None:
+            return
+        for memory_id, _, line in rows:
+            fields = read_record(line, self.context.limits, trusted=True).version.fields
+            self.screen.fields({**(fields or {}), "id": memory_id})
+        self.result.secrets = self.screen.summary
+        self.result.notes += self.screen.notes()
 
     def _has_news(self, own: dict[str, Applied]) -> bool:
         self.result.published = len(self.state.unpublished())

@@ -144,7 +144,7 @@ class Merging:
 
     @property
     def _maker(self) -> Maker:
-        return Maker(self._clock.replica, lambda: self._clock.next(_now_us()))
+        return Maker(self.state["replica"], lambda: self._clock.next(_now_us()))
 
     def _move(
         self,

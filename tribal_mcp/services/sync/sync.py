@@ -9,9 +9,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from tribal_mcp.errors import Stopped, StoreLocked, UsageError
+from tribal_mcp.errors import SecretsFound, Stopped, StoreLocked, UsageError
 from tribal_mcp.files.atomic import make_private
-from tribal_mcp.files.replica_folders import SharedFolder
+from tribal_mcp.files.replica_folders import Listing, SharedFolder
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.choices import ReembeddingStrategy
 from tribal_mcp.portability.memory import from_microseconds
@@ -23,6 +23,7 @@ from tribal_mcp.services.embedders import configured_model
 from tribal_mcp.services.importing.vectors import plan_vectors
 from tribal_mcp.services.requests import SyncRequest
 from tribal_mcp.services.results import ConflictResult, ConflictVersion, ReplicaResult, SyncResult
+from tribal_mcp.services.secrets import Screen
 from tribal_mcp.services.sync.exchange import Exchange
 from tribal_mcp.services.sync.merging import Merging
 from tribal_mcp.services.sync.state import FOLDER, SyncState
@@ -48,6 +49,7 @@ async def sync(
     """Sync a store with a shared folder.
 
     Raises:
+        SecretsFound: what is to be published has some, and is to have none.
         UsageError: the folder or an argument is not valid, or most memories have disappeared.
         StoreLocked: another sync of the store did not end in time.
         StoreError: the store can't be written to.
@@ -57,9 +59,9 @@ async def sync(
     if store.own_folder is None:
         raise UsageError("This store has no folder for what a sync has to keep.")
     own = store.own_folder / FOLDER
-    seen = {file.replica for file in folder.listing().files.values()}
+    listing = folder.listing()
     with _locked(own, context, dry_run=request.dry_run):
-        state = _state(own, folder.path, seen, store, dry_run=request.dry_run)
+        state = _state(own, folder.path, listing, store, dry_run=request.dry_run)
         with closing(state):
             result = SyncResult(
                 folder=str(folder.path), first_contact=state.is_new, dry_run=request.dry_run
@@ -69,7 +71,8 @@ async def sync(
             point = None
             if points and not request.dry_run:
                 point = points.begin("sync", folder.path.name, model=await store.identity())
-            exchange = Exchange(context, folder, state, result)
+            screen = Screen.of(request.secrets, personal_data=False)
+            exchange = Exchange(context, folder, state, result, screen)
             tags = list(filter(None, state["tags"].split("\n")))
             merging = Merging(store, state, result, point, tags)
             with closing(point) if point else nullcontext():
@@ -77,6 +80,13 @@ async def sync(
                 if point:
                     counts = result.model_dump(include={"added", "changed", "deleted"})
                     result.restore_point = point.finish(counts)
+    if screen and screen.refuses and not request.dry_run:
+        found = ", ".join(f"{one.id!r:.80}" for one in screen.summary.first)
+        say = counted(screen.summary.memories, "memory contains", "memories contain")
+        raise SecretsFound(
+            f"{say} secrets: {found}. Nothing was published; what came in was applied. Edit or "
+            "delete them, share only some tags, or publish them knowingly."
+        )
     result.duration_ms = round((time.monotonic() - begin) * 1000)
     embeds = configured_model(context.settings) is not None
     result.next_steps = _next_steps(result, request, embeds=embeds)
@@ -124,21 +134,22 @@ def _locked(own: Path, context: Context, *, dry_run: bool) -> Iterator[None]:
 
 
 def _state(
-    own: Path, folder: Path, seen: set[str], store: MemoryStore, *, dry_run: bool
+    own: Path, folder: Path, listing: Listing, store: MemoryStore, *, dry_run: bool
 ) -> SyncState:
-    """The state for this folder: the one whose replica is in it, or that was used with its path."""
-    collection = getattr(store, "name", "")
-    by_path = None
+    """The state for this folder: of several, the one that knows files in it, or its path."""
+    replicas = {file.replica for file in listing.files.values()}
+    best, found = 0, own / f"{time.time_ns():x}.db"
     for path in sorted(own.glob("*.db")):
-        state = SyncState(path, dry_run=dry_run)
-        if state["collection"] == collection:
-            if state["replica"] in seen:
-                return state
-            if state["path"] == str(folder):
-                by_path = path
-        state.close()
-    new = own / f"{time.time_ns():x}.db"
-    return SyncState(by_path or new, dry_run=dry_run)
+        with closing(SyncState(path, dry_run=True)) as state:
+            if state["collection"] != getattr(store, "name", ""):
+                continue
+            knows = state["replica"] in replicas or not state.files().keys().isdisjoint(
+                listing.files
+            )
+            score = 2 * knows + (state["path"] == str(folder))
+            if score > best:
+                best, found = score, path
+    return SyncState(found, dry_run=dry_run)
 
 
 def _configure(
