@@ -10,6 +10,7 @@ if TYPE_CHECKING:
         ConflictResolution,
         MemorySource,
         ReembeddingStrategy,
+        Secrets,
     )
     from tribal_mcp.portability.filters import ExportFilter
     from tribal_mcp.portability.manifest import create_embedding_metadata
@@ -33,6 +34,7 @@ __all__ = [
     "MemorySource",
     "PortableBundle",
     "ReembeddingStrategy",
+    "Secrets",
     "TribalError",
     "create_embedding_metadata",
     "export_memories",
@@ -49,6 +51,7 @@ _HOMES = {
     "MemorySource": "portability.choices",
     "PortableBundle": "portability.bundle.portable",
     "ReembeddingStrategy": "portability.choices",
+    "Secrets": "portability.choices",
     "TribalError": "errors",
     "create_embedding_metadata": "portability.manifest",
     "open_store": "stores.chroma.store",

@@ -81,7 +81,7 @@ CALLS: dict[str, dict[str, Any]] = {
 
 
 def test_every_public_function_is_in_the_matrix() -> None:
-    values = {"ConflictResolution", "ReembeddingStrategy", "MemorySource", "TribalError"}
+    values = {"ConflictResolution", "ReembeddingStrategy", "MemorySource", "Secrets", "TribalError"}
     made_by_functions = {"ImportSummary", "MemoryEntry", "PortableBundle"}
     assert set(tribal_mcp.__all__) == CALLS.keys() | values | made_by_functions
 
