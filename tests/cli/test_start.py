@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from tests.support.examples import memories
 from tests.support.mcp_client import write_bundle
 from tribal_mcp.cli.main import app
+from tribal_mcp.services import requests, results
 
 SLOW_TO_IMPORT = {
     "chromadb", "httpx", "ijson", "markdown_it", "mcp", "numpy", "onnxruntime", "pydantic_settings",
@@ -65,6 +67,13 @@ def test_a_command_imports_only_what_it_needs_of_what_is_slow_to_import(
 ) -> None:
     monkeypatch.chdir(store)
     assert imported(store, *arguments) & SLOW_TO_IMPORT == needed
+
+
+def test_the_validators_of_requests_and_results_are_built_when_they_are_used() -> None:
+    models = [m for m in (*vars(requests).values(), *vars(results).values()) if isinstance(m, type)]
+    found = [m for m in models if issubclass(m, BaseModel) and m is not BaseModel]
+    assert len(found) > 30
+    assert [m.__name__ for m in found if not m.model_config.get("defer_build")] == []
 
 
 def test_a_help_page_does_not_import_the_use_cases(store: Path) -> None:

@@ -33,7 +33,6 @@ from tribal_mcp.services.maintenance.reembed import preview
 from tribal_mcp.services.maintenance.undo import undo
 from tribal_mcp.services.results import ImportSummary, ReembedResult
 from tribal_mcp.stores.chroma import collection_swap as switching
-from tribal_mcp.stores.chroma import store as chroma_store
 from tribal_mcp.stores.chroma import write as batches
 from tribal_mcp.stores.chroma.folder import SWAP, ChromaFolder
 from tribal_mcp.stores.chroma.store import ChromaStore, open_store
@@ -293,7 +292,7 @@ async def test_a_swap_that_was_killed_is_completed_by_the_next_process(
 
 
 STEPS = [
-    (chroma_store, "apply_batch"), (switching, "swap_collections"),
+    (batches, "apply_batch"), (switching, "swap_collections"),
     (switching, "drop_collection"), (switching, "_rename"), (RestorePoints, "save"),
     (ChromaFolder, "chroma_collection"), (batches, "_add"),
 ]  # fmt: skip

@@ -59,7 +59,7 @@ for _command in (
 
 def main() -> None:
     """Run a command; an expected failure is one message and an exit code."""
-    atexit.register(gc.freeze)  # or Python looks for garbage in all that was imported
+    atexit.register(gc.freeze)  # or Python looks for garbage in all that was imported, at its end
     try:
         _run()
     except TribalError as error:

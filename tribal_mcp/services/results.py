@@ -41,7 +41,7 @@ class EmbeddingResult(_Deferred):
     provider: str
 
 
-class Lost(BaseModel):
+class Lost(_Deferred):
     """What another system's format can't hold."""
 
     what: str = Field(description="the part of a memory")
@@ -49,7 +49,7 @@ class Lost(BaseModel):
     examples: list[str] = Field(description="the ids of some of them")
 
 
-class FoundSecrets(BaseModel):
+class FoundSecrets(_Deferred):
     """A memory with secrets; the secrets themselves are not shown."""
 
     id: str = Field(description="its id; a secret in it is masked")
@@ -57,7 +57,7 @@ class FoundSecrets(BaseModel):
     fields: list[str] = Field(description="where: content, tags, context, metadata, …")
 
 
-class SecretsResult(BaseModel):
+class SecretsResult(_Deferred):
     """What a search for secrets found."""
 
     memories: int = Field(0, description="memories with secrets")
@@ -359,7 +359,7 @@ class CopyResult(Result):
     next_step: str = ""
 
 
-class ReplicaResult(BaseModel):
+class ReplicaResult(_Deferred):
     """Another machine that shares the folder."""
 
     id: str
@@ -367,7 +367,7 @@ class ReplicaResult(BaseModel):
     files: int = Field(description="the number of its last file that was read here")
 
 
-class ConflictVersion(BaseModel):
+class ConflictVersion(_Deferred):
     """A version of a memory that is not visible."""
 
     replica: str = Field(description="the name of the machine; empty: not known")
@@ -377,7 +377,7 @@ class ConflictVersion(BaseModel):
     content: str
 
 
-class ConflictResult(BaseModel):
+class ConflictResult(_Deferred):
     """A memory that was changed on several machines at once."""
 
     memory_id: str

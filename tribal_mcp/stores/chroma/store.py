@@ -35,9 +35,7 @@ from tribal_mcp.stores.chroma.contents import Contents
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
 from tribal_mcp.stores.chroma.files.tables import DOCUMENT
 from tribal_mcp.stores.chroma.folder import SWAP, ChromaFolder
-from tribal_mcp.stores.chroma.journal import Batch
 from tribal_mcp.stores.chroma.session import Sessions, in_thread, session_on
-from tribal_mcp.stores.chroma.write import apply_batch, writable_collection
 from tribal_mcp.stores.errors import CHECK
 from tribal_mcp.stores.record import IDENTITY, pending_name, recorded
 from tribal_mcp.stores.search import Tally, check_dimensions
@@ -317,6 +315,9 @@ class ChromaStore:
         """Make a change."""
         if not change.ids:
             return
+        from tribal_mcp.stores.chroma.journal import Batch  # noqa: PLC0415 - only to write
+        from tribal_mcp.stores.chroma.write import apply_batch  # noqa: PLC0415
+
         async with self.session(writing=True):
             check_change(change, (await self.state()).dimensions)
             for part in change.parts():
@@ -337,6 +338,7 @@ class ChromaStore:
 
     async def set_identity(self, identity: EmbeddingMetadata | None) -> None:
         """Record which model made this store's vectors, or that it is unknown."""
+        from tribal_mcp.stores.chroma.write import writable_collection  # noqa: PLC0415 - as above
 
         def write() -> None:
             collection = writable_collection(self._folder, self._name)
