@@ -161,8 +161,8 @@ def by_passphrase() -> Any:  # noqa: ANN401 - a module
 
 def _missing_extra() -> UsageError:
     return UsageError(
-        "Files that are encrypted with age need two more packages. Install them: "
-        "pip install 'tribal-mcp[age]'."
+        "Files that are encrypted with age need the packages pyrage and cryptography. Install them "
+        "where tribal-mcp is installed."
     )
 
 

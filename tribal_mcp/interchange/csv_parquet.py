@@ -164,6 +164,6 @@ def _parquet(path: str) -> Any:  # noqa: ANN401 - a module
         from pyarrow import parquet  # type: ignore[import-untyped]  # noqa: PLC0415 - optional
     except ImportError:
         raise BundleError(
-            f"To read {path!r:.80}, install pyarrow: pip install 'tribal-mcp[parquet]'."
+            f"To read {path!r:.80}, install the package pyarrow where tribal-mcp is installed."
         ) from None
     return parquet

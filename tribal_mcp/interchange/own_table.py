@@ -222,8 +222,8 @@ def parquet_file(memories: Memories) -> Iterator[bytes]:
         from pyarrow import parquet  # noqa: PLC0415
     except ImportError:
         raise UsageError(
-            "To write Parquet, install pyarrow: pip install 'tribal-mcp[parquet]'. No file was "
-            "written."
+            "To write Parquet, install the package pyarrow where tribal-mcp is installed. No file "
+            "was written."
         ) from None
     kinds = dict.fromkeys(COLUMNS, pa.string())
     kinds |= dict.fromkeys(_DATES, pa.timestamp("us", "UTC"))

@@ -79,8 +79,8 @@ def _scanner() -> "Scanner":
         from kingfisher_sdk import Rules, Scanner  # noqa: PLC0415
     except ImportError:
         raise UsageError(
-            "To search for secrets, install kingfisher-secret-scanner and phonenumberslite: "
-            "pip install 'tribal-mcp[secrets]'."
+            "The search for secrets needs the packages kingfisher-secret-scanner and "
+            "phonenumberslite. Install them where tribal-mcp is installed."
         ) from None
     # All in one: each set of rules would be compiled again.
     paths = [_FOLDER / "secrets.yml", _FOLDER / "personal_data.yml"]
