@@ -45,6 +45,7 @@ _FEW = 500
 _EXAMPLES = 5
 _DRY_RUN = {"input_path": ..., "dry_run": True}
 _LARGE = 10
+_LINE_BYTES = 1 << 14
 _PART = "It was updated in part. Repeat the export to complete it."
 
 
@@ -416,10 +417,10 @@ def listed(file: BinaryIO, name: str) -> Iterator[tuple[str, str]]:
     Raises:
         ValueError: the export was in another format, which the message names.
     """
-    head = _HEAD.fullmatch(file.readline().decode(errors="replace"))
+    head = _HEAD.fullmatch(file.readline(_LINE_BYTES).decode(errors="replace"))
     if not head or head[1] != name:
         raise ValueError(f"the format {head[1]!r}" if head else "an unknown format")
-    for line in file:
+    while line := file.readline(_LINE_BYTES):
         found = _LINE.fullmatch(line.decode(errors="replace").rstrip("\n"))
         if found and _is_inside(found[2]):
             yield found[2], found[1]

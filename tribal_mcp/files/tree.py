@@ -14,6 +14,8 @@ from tribal_mcp.files.atomic import fsync_file
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY
 _OPEN_FOLDERS = 64
+_MOST_BYTES = 64 << 20
+"""No file of an export is larger; of others no more is needed to tell that they differ."""
 
 
 class Tree:
@@ -68,12 +70,12 @@ class Tree:
             return None
 
     def read(self, path: str) -> bytes | None:
-        """The content of a file; None if it is missing. Raises what `open` does."""
+        """The first 64 MiB of a file; None if it is missing. Raises what `open` does."""
         file = self.open(path)
         if file is None:
             return None
         with file:
-            return file.read()
+            return file.read(_MOST_BYTES)
 
     def write(self, path: str, content: Iterable[bytes], *, sync: bool) -> None:
         """Write a file, and create its folders if they are missing."""
