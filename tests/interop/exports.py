@@ -17,6 +17,7 @@ READERS = {
     "mem0": "mem0",
     "basic_memory": "basic-memory",
     "pam": "pam",
+    "okf": "okf",
 }
 """The format that each program reads, by the name of its reader."""
 

@@ -69,6 +69,7 @@ SYSTEMS = (
     System("tribalmemory", "tribalmemory"),
     System("claude-mem", "claude_mem", npm=(_BUN, "claude-mem")),
     System("portable-ai-memory", "pam"),
+    System("fastokf", "okf"),
 )
 
 
