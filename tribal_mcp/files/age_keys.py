@@ -26,7 +26,7 @@ def check_keys(settings: Settings) -> None:
         by_passphrase()
     else:
         raise UsageError(
-            "A name that ends in .age asks for encryption, and no key is set. Set "
+            "Encryption is asked for (a name that ends in .age does so), and no key is set. Set "
             "TRIBAL_AGE_RECIPIENTS, TRIBAL_AGE_IDENTITY or TRIBAL_AGE_PASSPHRASE_FILE."
         )
 
@@ -180,3 +180,14 @@ def _lines(path: Path, variable: str, *, comments: bool = True) -> list[str]:
         raise failure(error, shown, "Nothing was changed.") from error
     lines = [line for line in text.splitlines() if line.strip()]
     return [line for line in lines if not (comments and line.startswith("#"))]
+
+
+def keys_in_words(settings: Settings) -> str:
+    """A text that changes when other keys than before are to encrypt with; no secret is in it."""
+    parts = [settings.age_recipients]
+    files = [settings.age_identity, settings.age_passphrase_file]
+    for part in (*settings.age_recipients.split(","), *map(os.fspath, filter(None, files))):
+        path = Path(os.path.expanduser(part.strip()))  # noqa: PTH111 - as above
+        if path.is_file():
+            parts.append(f"{path} {path.stat().st_mtime_ns}")
+    return "\n".join(parts)

@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 
 import anyio
+import pyrage
 import pytest
 
 from tests.services.sync.machines import Machine, machines
@@ -109,12 +110,14 @@ async def test_a_link_in_the_folder_is_not_followed(tmp_path: Path) -> None:
 
 
 async def test_encrypted_files_reveal_nothing_and_others_are_refused(tmp_path: Path) -> None:
-    key = tmp_path / "passphrase"
-    key.write_text("correct horse battery staple\n")
-    key.chmod(0o600)
-    one, two = machines(tmp_path)
-    for machine in (one, two):
-        machine.settings = {"age_passphrase_file": key}
+    keys = [pyrage.x25519.Identity.generate() for _ in range(3)]
+    one, two, late = machines(tmp_path, 3)
+    both = ",".join(str(key.to_public()) for key in keys[:2])
+    for machine, key in zip((one, two, late), keys, strict=True):
+        identity = tmp_path / f"{machine.home.name}.key"
+        identity.write_text(f"{key}\n")
+        identity.chmod(0o600)
+        machine.settings = {"age_identity": identity, "age_recipients": both}
     await one.put(1)
     await one.sync()
     await one.sync(encrypt=True)
@@ -127,10 +130,11 @@ async def test_encrypted_files_reveal_nothing_and_others_are_refused(tmp_path: P
     await stranger.sync()
     result = await two.sync()
     assert (result.added, "is not encrypted" in result.problems[0]) == (0, True)
-    key.write_text("wrong\n")
-    late = Machine(tmp_path / "late", one.shared, settings={"age_passphrase_file": key})
-    result = await late.sync()
-    assert (result.added, len(result.problems)) == (1, 1)  # only what the stranger wrote
+    assert (await late.sync()).added == 1  # only what the stranger wrote
+    for machine in (one, late):
+        machine.settings["age_recipients"] = f"{both},{keys[2].to_public()}"
+    assert (await one.sync()).files_written == 1
+    assert (await late.sync()).added == 1
 
 
 async def test_a_folder_that_does_not_exist_is_an_error(tmp_path: Path) -> None:

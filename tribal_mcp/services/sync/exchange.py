@@ -7,6 +7,7 @@ from itertools import islice
 from typing import BinaryIO
 
 from tribal_mcp.errors import EntryError, Stopped, TribalError
+from tribal_mcp.files.age_keys import keys_in_words
 from tribal_mcp.files.encryption import encrypted, plain
 from tribal_mcp.files.replica_folders import Listing, ReplicaFile, SharedFolder
 from tribal_mcp.portability.bundle.compression import compressed, decompressed
@@ -278,7 +279,15 @@ class Exchange:
         return self.result.published > 0 or self._keys_changed(own)
 
     def _keys_changed(self, own: dict[str, Applied]) -> bool:
-        return any(a.file.encrypted != bool(self.state["encrypted"]) for a in own.values())
+        """Whether own files are encrypted otherwise than the settings say now."""
+        if any(a.file.encrypted != bool(self.state["encrypted"]) for a in own.values()):
+            return True
+        return bool(own and self.state["encrypted"]) and self.state["keys"] != self._keys()
+
+    def _keys(self) -> str:
+        """Names the keys of the settings."""
+        settings = self.context.settings
+        return keys_in_words(settings) if self.state["encrypted"] else ""
 
     def _to_rewrite(self, own: dict[str, Applied]) -> list[str]:
         """Own files whose versions go into the next file instead."""
@@ -317,6 +326,7 @@ class Exchange:
                 self.state.note_written(file_row.path)
                 self.state.assign(((row[0], row[1]) for row in rows), file_row.path)
                 self.state["number"] = str(number)
+                self.state["keys"] = self._keys()
             published = new.publish(name)
         with self.state.transaction():
             self.state.add_file(published, len(rows))

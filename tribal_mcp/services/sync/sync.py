@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tribal_mcp.errors import SecretsFound, Stopped, StoreLocked, UsageError
+from tribal_mcp.files.age_keys import check_keys
 from tribal_mcp.files.atomic import make_private
 from tribal_mcp.files.replica_folders import Listing, SharedFolder
 from tribal_mcp.next_steps import NextStep
@@ -66,6 +67,8 @@ async def sync(
             result = SyncResult(
                 folder=str(folder.path), first_contact=state.is_new, dry_run=request.dry_run
             )
+            if request.encrypt or state["encrypted"]:
+                check_keys(context.settings)
             rescoped = _configure(state, request, folder, store)
             points = RestorePoints.of(store, context.settings.restore_points)
             point = None
