@@ -1,5 +1,6 @@
 """What every format that is written does: it announces what is lost, and the rest comes back."""
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta, timezone
@@ -313,6 +314,14 @@ def test_a_malformed_block_rejects_the_record(block: object) -> None:
     record = {"id": "1", "memory": "x", "hash": "y", "metadata": {OWN_BLOCK: block}}
     conversion, entries, _ = read_sample(source_of(json.dumps({"results": [record]}).encode()))
     assert (len(entries), conversion.rejected_count) == (0, 1)
+
+
+def test_a_block_that_takes_away_a_needed_field_leaves_it_as_it_is() -> None:
+    digest = hashlib.sha256(b'"x"').hexdigest()[:8]
+    block = {"read_as": {"content": digest, "id": "0", "created_at": "0"}}
+    record = {"id": "1", "memory": "x", "hash": "y", "metadata": {OWN_BLOCK: block}}
+    (entry,) = _read(formats()["mem0"], source_of(json.dumps({"results": [record]}).encode()))
+    assert (entry.id, entry.content) == ("1", "x")
 
 
 def test_claude_codes_index_has_the_newest_of_many_and_fits_into_200_lines() -> None:

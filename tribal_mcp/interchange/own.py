@@ -52,6 +52,7 @@ OTHERS = "its other fields"
 _ALWAYS_OURS = ("id", "source_instance", "source_type", IMPORTED_FROM)
 """Where a memory comes from; no other system changes that."""
 _DATES = ("created_at", "updated_at")
+_NEEDED = ("id", "content")
 _AROUND_CHARS = 100
 """How much a format may trim from a text until the block holds the whole text."""
 _NOTHING: tuple[Any, ...] = (None, "", [], {}, 1.0)
@@ -166,6 +167,8 @@ def restored(plain: MemoryEntry, block: object, name: str) -> MemoryEntry:
     _restore(metadata, object_in(ours, "metadata"), object_in(read_as, "metadata"))
     ours, read_as = without(ours, "metadata"), without(read_as, "metadata")
     _restore(fields, ours, read_as)
+    for key in _NEEDED:
+        fields.setdefault(key, getattr(plain, key))
     around = fields["content"]
     if isinstance(around, list):
         if len(around) != 2 or not all(isinstance(text, str) for text in around):  # noqa: PLR2004
