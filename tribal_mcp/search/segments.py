@@ -97,7 +97,7 @@ class _Postings:
             if not fits(blob[at - 1], blob[at + len(wanted)]):
                 at = blob.find(wanted, at + 1)
                 continue
-            number = int(np.searchsorted(self._ends, at))
+            number = int(self._ends.searchsorted(at))
             end = int(self._ends[number])
             begin = int(self._ends[number - 1]) if number else 0
             yield number, blob[begin + 1 : end].decode(errors="surrogatepass")
@@ -234,7 +234,7 @@ class Segment:
         for number, word in words.items():
             if len(word) not in lengths and word.isalpha():
                 continue
-            if value := keyword.misspelled(word):
+            if value := _misspelled(keyword, word):
                 texts, counts = self.words.of(number)
                 found[texts] += value * counts
         return found
@@ -259,6 +259,12 @@ class Segment:
 def _counted(keyword: Keyword, word: str, language: str) -> tuple[float, bool]:
     """See `Keyword.count_in_word`; the same words are in most segments."""
     return keyword.count_in_word(word, language)
+
+
+@lru_cache(maxsize=1 << 14)
+def _misspelled(keyword: Keyword, word: str) -> float:
+    """See `Keyword.misspelled`."""
+    return keyword.misspelled(word)
 
 
 def _always(_before: int, _after: int) -> bool:

@@ -90,16 +90,20 @@ class _Matches:
 
     @classmethod
     def of(cls, part: _Part, keywords: Sequence[Keyword], which: Which) -> "_Matches":
-        counts = np.empty((part.size, len(keywords)))
+        counts = np.empty((len(keywords), part.size))
         for place, keyword in enumerate(keywords):
-            counts[:, place] = part.segment.count(keyword)
+            counts[place] = part.segment.count(keyword)
         return cls(part, part.selected(which), counts)
+
+    def has(self, place: int) -> bool:
+        """Whether a text has the keyword at that place."""
+        return bool((self.selected & (self.counts[place] > 0)).any())
 
     def matching(self) -> tuple[Ints, Ints, Ints, Floats]:
         """Kind, row, length and counts of each text that has a keyword."""
         segment = self.part.segment
-        at = np.flatnonzero(self.selected & (self.counts > 0).any(axis=1))
-        return segment.kinds[at], segment.rows[at], segment.lengths[at], self.counts[at]
+        at = np.flatnonzero(self.selected & (self.counts > 0).any(axis=0))
+        return segment.kinds[at], segment.rows[at], segment.lengths[at], self.counts[:, at].T
 
 
 @dataclass(slots=True)
@@ -179,9 +183,9 @@ class WordIndex:
         """The texts that match best, best first; see `KeywordSearch.best`."""
         found = [_Matches.of(part, keywords, which) for part in self._parts]
         for place, keyword in enumerate(keywords):
-            if not any((one.counts[one.selected, place] > 0).any() for one in found):
+            if not any(one.has(place) for one in found):
                 for one in found:
-                    one.counts[:, place] = one.part.segment.count_misspelled(keyword)
+                    one.counts[place] = one.part.segment.count_misspelled(keyword)
         if not found:
             return []
         kinds, rows, lengths, counts = (

@@ -212,6 +212,10 @@ class HnswFiles:
         names = self._with_names()
         return names.of(names.by_place[places].tolist())
 
+    def readable(self) -> int:
+        """How many ids have a vector that can be read."""
+        return int((self._with_names().by_place >= 0).sum())
+
     def _with_names(self) -> "_Names":
         import numpy as np
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-_FEW, _MANY = 3, 30
-"""Candidates for each memory that is asked for. If the filter leaves too few of many, the ids that
-match it are listed instead."""
+_CANDIDATES = (3, 40, 200)
+"""For each memory that is asked for: more are taken if the filter leaves too few. If it leaves too
+few of the most, the ids that match it are listed instead."""
 _EQUAL = 1e-8
 """Cosines that differ by less are ordered by insertion."""
 _HIDDEN = -2
@@ -124,7 +124,7 @@ def nearest(
     """
     _check_complete(files, collection)
     candidates = _Candidates(files, collection, vector, without)
-    for most in (_FEW * count, _MANY * count):
+    for most in (times * count for times in _CANDIDATES):
         ids, left = candidates.best(most)
         rows = _rows(files, collection, ids, which)
         # Those beyond `most` only decide the order of equal ones.
@@ -166,7 +166,12 @@ def _check_complete(files: ChromaFiles, collection: RawCollection) -> None:
         LostVector: one has none.
     """
     index = files.index(collection)
-    if not index.is_complete:
+    if index.is_complete:
+        return
+    in_log = index.files.places(list(index.in_log))
+    logged = sum(seq is not None for seq in index.in_log.values())
+    vectors = index.files.readable() - int((in_log >= 0).sum()) + logged
+    if vectors != files.count(collection):  # to compare all ids takes seconds for a million
         for memory_id in files.without_vector(collection):
             raise LostVector(memory_id)
-        index.is_complete = True
+    index.is_complete = True
