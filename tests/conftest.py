@@ -25,6 +25,8 @@ SLOW = {
         "test_readme",
         "test_recall",
         "test_recall_quality",
+        "test_carriers",
+        "test_schedules",
         "test_reembed",
     ),
     *("test_search", "test_since", "test_two_stores"),

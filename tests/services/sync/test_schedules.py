@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.services.sync.machines import Machine
+from tests.services.sync.machines import Machine, machines
+from tests.support.examples import memory
 from tribal_mcp.files.replica_folders import NewFile
 from tribal_mcp.services.maintenance.undo import undo
 from tribal_mcp.services.sync import exchange
@@ -246,3 +247,31 @@ async def test_random_histories_end_the_same_everywhere(kind: str, tmp_path: Pat
         for machine in history.machines:
             await machine.store.close()
         shutil.rmtree(folder)
+
+
+async def test_a_kill_at_any_step_loses_nothing_even_if_more_arrives_meanwhile(
+    tmp_path: Path,
+) -> None:
+    kills = 0
+    for step in range(1, 40):
+        folder = tmp_path / str(step)
+        one, two = machines(folder)
+        later = memory(1).updated_at.replace(year=2027)
+        await one.put(1, content="theirs", updated_at=later)
+        await one.sync()
+        await two.put(1, content="mine")
+        with dying(step, two.store):
+            try:
+                await two.sync()
+            except Killed:
+                kills += 1
+            else:
+                break
+        await one.put(1, content="theirs, edited", updated_at=later)
+        await one.sync()
+        for machine in (two, one, two):
+            result = await machine.sync(conflicts=True)
+        [conflict] = result.conflict_details
+        assert (conflict.content, conflict.versions[0].content) == ("theirs, edited", "mine"), step
+        assert await one.texts() == await two.texts()
+    assert kills > 8
