@@ -93,6 +93,20 @@ def test_what_cannot_be_done_is_refused(
     assert not list(Path("backups").iterdir())
 
 
+def test_a_missing_key_is_named_wherever_backups_are_read(
+    tribal: Tribal, backups: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tribal("keygen", "key")
+    monkeypatch.setenv("TRIBAL_AGE_IDENTITY", str(backups.with_name("key")))
+    tribal("backup", "backups")
+    monkeypatch.delenv("TRIBAL_AGE_IDENTITY")
+    assert "1 of them can't be restored" in tribal("backup", "backups", "--list").out
+    for command, code in (("backup", 2), ("restore", 3)):
+        ran = tribal(command, "backups")
+        assert ran.code == code
+        assert "Set TRIBAL_AGE_IDENTITY" in ran.err
+
+
 def scheduled() -> Iterator[tuple[str, str]]:
     """The commands of the page, by who runs them."""
     (cron,) = re.findall(r"^15 3 \* \* \*  (.+)$", PAGE, re.MULTILINE)

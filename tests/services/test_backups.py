@@ -229,7 +229,7 @@ async def test_a_damaged_backup_counts_for_no_rule_and_stays(place: Place, age: 
     damage(place.folder / damaged)
     await place.put(200)
     result = await place.back_up(keep_last=3)
-    assert damaged in " ".join(result.damaged)
+    assert damaged in " ".join(result.unreadable)
     assert damaged in place.names()
     assert len(await place.good()) == 4  # three, and the full one that they need
 

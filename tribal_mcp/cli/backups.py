@@ -32,7 +32,9 @@ def _keep(period: str, what: str) -> Callable[[_F], _F]:
 @_keep("yearly", "the newest of each of the last N years that have one")
 @click.option("--list", "list", is_flag=True, help="List the backups; write nothing.")
 @click.option("--verify", is_flag=True, help="Read every backup completely; write nothing.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing, unless a backup is damaged.")
+@click.option(
+    "-q", "--quiet", is_flag=True, help="Print nothing, unless a backup can't be restored."
+)
 @as_json
 def backup_command(*, as_json: bool, quiet: bool, **arguments: object) -> int:
     """Write a backup to a folder if anything changed: a full one, or an increment since the newest
@@ -45,21 +47,21 @@ def backup_command(*, as_json: bool, quiet: bool, **arguments: object) -> int:
     title = "Nothing changed since the last backup"
     if result.path:
         title = f"Backed up to {result.path}"
-    if result.damaged or not quiet:
+    if result.unreadable or not quiet:
         show(result, title, as_json=as_json)
     return 0
 
 
 def _show_list(result: "BackupsResult", *, as_json: bool, quiet: bool) -> int:
-    damaged = sum(bool(backup.problem) for backup in result.backups)
+    unreadable = sum(bool(backup.problem) for backup in result.backups)
     title = f"{counted(len(result.backups), 'backup')} in {result.folder}"
-    if damaged:
-        title += f", {damaged:,} of them damaged"
+    if unreadable:
+        title += f", {unreadable:,} of them can't be restored"
     elif result.verified and result.backups:
         title += ", all of them good"
-    if damaged or not quiet:
+    if unreadable or not quiet:
         show(result, title, as_json=as_json)
-    return BundleError.exit_code if damaged and result.verified else 0
+    return BundleError.exit_code if unreadable and result.verified else 0
 
 
 @click.command("restore", cls=Command, short_help="Restore a state from a backup.")

@@ -174,7 +174,7 @@ def _(result: BackupResult) -> Rows:
         ]
     kept = f"{result.kept:,}" + (f", {len(result.removed):,} removed" if result.removed else "")
     table.append(("backups", kept))
-    return table + [("damaged", problem) for problem in result.damaged]
+    return table + [("unreadable", problem) for problem in result.unreadable]
 
 
 @rows.register
@@ -184,7 +184,7 @@ def _(result: BackupsResult) -> Rows:
         size = _size(backup.bytes) + (", encrypted" if backup.encrypted else "")
         what = f"{backup.kind:<9}   {memories(backup.memories):>15}   {size}"
         if backup.problem:
-            what = f"{backup.kind:<9}   damaged: {backup.name}: {backup.problem}"
+            what = f"{backup.kind:<9}   {backup.name} can't be restored. {backup.problem}"
         table.append((f"{backup.at[:19]}Z", what))
     return table
 

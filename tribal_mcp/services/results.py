@@ -113,8 +113,8 @@ class BackupResult(Result):
     memory_count: int = Field(description="memories in it")
     deleted: int = Field(description="tombstones in it")
     removed: list[str] = Field(description="backups that were removed, as no rule kept them")
-    kept: int = Field(description="backups in the folder now, without damaged ones")
-    damaged: list[str] = Field(description="damaged backups, each with what is wrong")
+    kept: int = Field(description="backups in the folder now that can be restored")
+    unreadable: list[str] = Field(description="those that can't, each with the reason")
     encrypted: bool
     notes: list[str] = Field([], description="further information")
     next_step: str = Field("", description="what to do next")

@@ -113,7 +113,7 @@ class Catalog:
         with self.context.bundle_folders.open_input(
             backup.path, limits.file_bytes, as_it_is=True
         ) as file:
-            head = self.context.head(file, repr(backup.name))
+            head = self.context.head(file, "It")
         manifest = BundleReader(head, limits, outcome="").manifest
         mark = manifest.extra.get(MARK)
         if not isinstance(mark, dict):
@@ -171,8 +171,9 @@ class Catalog:
         def on_progress(_done: int, _total: int) -> None:
             context.refuse_if_stopped("No backup was removed.")
 
-        file = context.bundle_folders.open_input(backup.path, context.limits.file_bytes)
-        stack.enter_context(file)
+        limit = context.limits.file_bytes
+        file = context.bundle_folders.open_input(backup.path, limit, as_it_is=True)
+        file = stack.enter_context(context.plain(file, "It"))
         reader = BundleReader(
             file,
             context.limits,

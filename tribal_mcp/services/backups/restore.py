@@ -42,6 +42,8 @@ async def list_backups(context: Context, request: BackupRequest) -> BackupsResul
             await anyio.to_thread.run_sync(catalog.is_good, backup)
     folder = {"folder": request.folder}
     step = NextStep("There is no backup in the folder. To write one, run {call}.", "backup", folder)
+    if catalog.backups:
+        step = NextStep("None of them can be restored.")
     if any(not backup.problem for backup in catalog.backups):
         step = NextStep(
             "To see what restoring one of these states would change, run {call}.",
@@ -166,9 +168,10 @@ def _state(catalog: Catalog, backup: Backup, stack: ExitStack) -> EntrySource:
             NextStep(
                 "To restore the one before it, run {call}.",
                 "restore",
-                {"folder": catalog.folder, "at": _shown(earlier[0].at), "dry_run": True},
+                {"folder": catalog.folder, "at": _shown(one.at), "dry_run": True},
             )
-        ] * bool(earlier)
+            for one in earlier[:1]
+        ]
         raise type(error)(
             f"The backup {backup.name!r} can't be restored. {error} {_NOT_RESTORED}", *steps
         ) from None

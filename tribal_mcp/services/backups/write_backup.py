@@ -31,7 +31,7 @@ from tribal_mcp.stores.last_export import backup_id, set_backup_id
 
 _MOST_DAYS = 30
 """From this age of a full backup on, the next one is full, too."""
-_ABOUT_DAMAGED = (
+_ABOUT_UNREADABLE = (
     "Backups that can't be read are never removed. Delete them by hand if you no longer need them."
 )
 _COMPARED_PERCENT = 40.0
@@ -298,7 +298,7 @@ def _result(
     removed: list[str],
     export: Export,
 ) -> BackupResult:
-    damaged = [f"{b.name}: {b.problem}" for b in catalog.backups if b.problem]
+    unreadable = [f"{b.name}: {b.problem}" for b in catalog.backups if b.problem]
     notes = list(export.notes) if written else []
     if written and any(backup.at > written.at for backup in catalog.backups):
         notes.append(
@@ -313,12 +313,12 @@ def _result(
         memory_count=len(export.ids) if written else 0,
         deleted=len(export.tombstones) if written else 0,
         removed=removed,
-        kept=len(catalog.backups) - len(damaged),
-        damaged=damaged,
+        kept=len(catalog.backups) - len(unreadable),
+        unreadable=unreadable,
         encrypted=is_set(catalog.context.settings),
         notes=notes,
         next_steps=[
-            *[NextStep(_ABOUT_DAMAGED)] * bool(damaged),
+            *[NextStep(_ABOUT_UNREADABLE)] * bool(unreadable),
             NextStep(
                 "To see which states can be restored, run {call}.",
                 "backup",
