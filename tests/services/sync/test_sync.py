@@ -307,7 +307,9 @@ async def test_only_memories_with_a_shared_tag_are_published(tmp_path: Path) -> 
     one, two = machines(tmp_path)
     await one.put(1, tags=["team", "x"])
     await one.put(2, tags=["private"])
-    await one.sync(tags=["team"])
+    await one.put(7, tags=["private"])
+    await one.store.delete(["memory-7"])
+    assert (await one.sync(tags=["team"])).published == 1
     await two.sync()
     assert list(await two.texts()) == ["memory-1"]
     await two.put(3, tags=["from two"])

@@ -248,7 +248,9 @@ class _Sync:
             changed = ids
         else:
             changed = await self._changed(ids if written is None else sorted(written), shown)
-        deleted = await self.store.forgotten() if self.state.is_new else {}
+        # Which tags a deleted memory had is not known, so with tags none is published.
+        first = self.state.is_new and not self.merging.tags
+        deleted = await self.store.forgotten() if first else {}
         await self._batches([*dict.fromkeys([*changed, *vanished, *interrupted, *deleted])])
 
     async def _changed(self, ids: Sequence[str], shown: dict[str, str]) -> list[str]:
