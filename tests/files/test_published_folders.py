@@ -262,6 +262,25 @@ def test_a_kill_at_any_moment_leaves_whole_files_and_the_next_export_completes_t
     assert moment > 10
 
 
+def test_everything_is_on_the_disk_before_the_first_file_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(tmp_path / "out")
+    calls: list[str] = []
+    for name in ("fsync", "rename", "unlink"):
+        real = getattr(os, name)
+
+        def call(*args: object, name: str = name, real: Any = real, **options: object) -> object:  # noqa: ANN401
+            calls.append(name)
+            return real(*args, **options)
+
+        monkeypatch.setattr(os, name, call)
+    export(tmp_path / "out", {"a.md": b"new", "c.md": b"three"})
+    # two files, the new list and its folder; the files; the deleted one; their folder; the list
+    assert calls[:7] == ["fsync"] * 4 + ["rename"] * 2 + ["unlink"]
+    assert calls[-2:] == ["rename", "fsync"]
+
+
 def test_a_failed_export_leaves_no_trace(tmp_path: Path) -> None:
     def broken() -> Iterable[tuple[str, bytes]]:
         yield "a.md", b"one"

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.interchange.samples import read_sample, source_at
@@ -163,6 +163,7 @@ def test_a_name_begins_with_the_text() -> None:
     assert name_of(replace(entry, content="!!!")).startswith("memory-")
 
 
+@settings(max_examples=max(10, settings().max_examples // 10))
 @given(many())
 def test_a_folder_comes_back_the_same_with_its_vectors(found: list[MemoryEntry]) -> None:
     okf = formats()["okf"]

@@ -311,8 +311,10 @@ async def test_a_change_on_both_sides_is_shown_and_changes_nothing(conflict: Fol
     result = await conflict.imported()
     assert (result.conflicts, result.overwritten, result.skipped) == (1, 0, 3)
     assert (await conflict.memories())["memory-2"].content == "Prefers light mode."
-    strategies = [s.arguments.get("conflict_resolution") for s in result.next_steps]
-    assert strategies == ["keep_both", "overwrite"]
+    strategies = [s.arguments.get("conflict_resolution", s.action) for s in result.next_steps]
+    assert strategies == ["keep_both", "overwrite", "export"]
+    await run(conflict.context, "export", dict(result.next_steps[-1].arguments))
+    assert (await conflict.imported()).identical == 3
 
 
 async def test_overwrite_takes_the_version_of_the_folder(conflict: Folder) -> None:

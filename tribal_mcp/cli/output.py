@@ -53,8 +53,10 @@ def _show_changes(result: ImportResult) -> None:
         return
     click.echo()
     for change in result.changes:
-        _print(f"{change.action} {change.id}  {_words(change)}", "  ", "    ")
-    more = result.imported + result.overwritten + result.deleted - len(result.changes)
+        about = f" ({change.reason})" if change.action == "skip" else ""  # a conflict
+        _print(f"{change.action} {change.id}  {_words(change)}{about}", "  ", "    ")
+    shown = sum(change.action != "skip" for change in result.changes)
+    more = result.imported + result.overwritten + result.deleted - shown
     if more:
         _print(f"… and {more:,} more; --plan writes all of them to a file", "  ", "    ")
 

@@ -291,6 +291,10 @@ def _about_skipped(
                 given | theirs,
             ),
         ]
+        if path := given.get("input_path"):
+            step = "To write the versions of the store to the folder instead, run {call}."
+            to_folder = {"output_path": path, "format": result.format, "overwrite": True}
+            steps.append(NextStep(step, "export", to_folder))
     elif result.conflicts:
         step = (
             f"{counted(result.conflicts, 'memory differs', 'memories differ')} from the bundle at "
