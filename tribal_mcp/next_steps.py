@@ -70,7 +70,7 @@ def as_command(action: str, arguments: Mapping[str, Any]) -> str:
         if name in {"input_path", "output_path"}:
             words.append("FILE" if value is ... else shlex.quote(str(value)))
         elif action == "sync" and name in {"folder", "resolve", "version"}:
-            option = [] if name == "folder" else [f"--{name}"]
+            option = {"folder": [], "resolve": ["--resolve"], "version": ["--take"]}[name]
             words += [*option, "FOLDER" if value is ... else shlex.quote(str(value))]
         elif value is True:
             words.append(f"--{name.replace('_', '-')}")

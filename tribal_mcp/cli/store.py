@@ -130,7 +130,8 @@ def copy_command(*, as_json: bool, **arguments: object) -> None:
     "--resolve", metavar="ID", default="", help="End the conflict about a memory: keep what it is."
 )
 @click.option(
-    "--version",
+    "--take",
+    "version",
     metavar="N",
     default=0,
     type=Number(0, 1000),
