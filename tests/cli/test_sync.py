@@ -1,0 +1,66 @@
+"""`tribal-mcp sync` as a user sees it."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import Tribal
+from tests.support.mcp_client import SERVER, write_many
+
+
+def test_two_machines_share_their_memories(tribal: Tribal, tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    there = ("--data-dir", "other")
+    write_many(tmp_path / "some.json", 3)
+    tribal("import", "some.json")
+    first = tribal("sync", "shared", "--name", "laptop")
+    assert (first.code, first.err) == (0, "")
+    assert "published   3" in first.out
+    plan = tribal("sync", "shared", "--name", "desktop", "--dry-run", *there)
+    assert plan.out.startswith("Dry run: sync with")
+    assert "others      laptop" in plan.out
+    done = tribal("sync", "shared", "--name", "desktop", *there)
+    assert "added           3" in done.out
+    assert json.loads(tribal("stats", "--json", *there).out)["count"] == 3
+    assert "sync shared: 3 added" in tribal("history", *there).out
+
+
+def test_a_file_that_can_not_be_used_is_named_with_exit_code_4(
+    tribal: Tribal, tmp_path: Path
+) -> None:
+    folder = tmp_path / "shared" / "0123456789abcdef"
+    folder.mkdir(parents=True)
+    (folder / "00000001-0123456789abcdef.jsonl.zst").write_bytes(b"damaged")
+    ran = tribal("sync", "shared")
+    assert ran.code == 4
+    assert "damaged     0123456789abcdef/00000001-0123456789abcdef.jsonl.zst" in ran.out
+
+
+def test_a_wrong_folder_is_an_error(tribal: Tribal) -> None:
+    assert "does not exist" in tribal("sync", "nowhere").err
+    assert "TRIBAL_SYNC_DIR" in tribal("sync").err
+
+
+def test_watching_goes_on_and_prints_what_was_done(
+    tribal: Tribal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shared").mkdir()
+    write_many(tmp_path / "some.json", 2)
+    tribal("import", "some.json")
+    waits = iter((0, 0, 1))
+
+    def wait(_seconds: float) -> None:
+        if next(waits):
+            raise KeyboardInterrupt
+        tribal_other("remember", "later")
+
+    def tribal_other(*words: str) -> None:
+        subprocess.run([SERVER, *words], check=True, capture_output=True)
+
+    monkeypatch.setattr("tribal_mcp.cli.store.time.sleep", wait)
+    ran = tribal("sync", "shared", "--watch")
+    assert ran.code == 130
+    assert re.findall("published +([0-9]+)", ran.out) == ["2", "1"]  # the second "later" is known
