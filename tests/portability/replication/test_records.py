@@ -44,6 +44,9 @@ def test_a_version_is_read_back_whole(entry: MemoryEntry) -> None:
     [
         ("memory", {"content": "forged", "created_at": "2026-01-01"}),
         ("memory", None),
+        ("memory", 5),
+        ("memory", ["id"]),
+        ("embedding_model", 5),
         ("ancestors", []),
         ("ancestors", 7),
         ("stamp", "5-x--"),

@@ -159,6 +159,10 @@ def _check(record: Record, limits: Limits) -> None:
     version = record.version
     if type(record.id) is not str:
         raise EntryError("has an id that is not text")
+    if version.fields is not None and type(version.fields) is not dict:
+        raise EntryError("has a memory that is not a JSON object")
+    if record.made_by is not None and type(record.made_by) is not str:
+        raise EntryError("names a model that is not text")
     check_id("id", record.id, limits)
     fits = (
         version.stamp.digest == digest_of(version.fields)

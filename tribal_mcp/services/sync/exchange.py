@@ -201,7 +201,7 @@ class Exchange:
                 yield head
                 yield from self._batches(lines, file, shown)
         except (EntryError, TribalError) as error:
-            text = f"{shown} {error}" if isinstance(error, EntryError) else str(error)
+            text = str(error) if file.path in str(error) else f"{shown}: {error}"
             self._reject(f"{text.rstrip('.')}. Not used.")
 
     def _batches(self, lines: BinaryIO, file: ReplicaFile, shown: str) -> Iterator[list[Record]]:
@@ -214,7 +214,7 @@ class Exchange:
                 records += 1
             except EntryError as error:
                 rejected += 1
-                self._reject(f"{shown}, line {number}: the version {error}. Not used.")
+                self._reject(f"{shown}, line {number}: {error}. Not used.")
             if len(batch) == STEP:
                 yield batch
                 batch = []
