@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick test-lowest check coverage package bench recall interop clients mutants torture fuzz sync-model clean
+.PHONY: demo test quick test-lowest check coverage package bench latency recall interop clients mutants torture fuzz sync-model clean
 
 demo: $(VENV)/.ready
 	$(BIN)/python examples/demo.py
@@ -57,6 +57,9 @@ mutants: $(VENV)/.ready
 	$(BIN)/python -m mutmut results
 
 # Measures how well recall finds memories; writes a part of docs/performance.md.
+latency: $(VENV)/.ready
+	PYTHONPATH=. $(BIN)/python benchmarks/latency.py 10000 100000
+
 recall: $(VENV)/.ready
 	PYTHONPATH=. $(BIN)/python benchmarks/recall.py
 
