@@ -16,7 +16,13 @@ from tribal_mcp.stores.chroma.folder import ChromaFolder
 
 SLOW = {
     *("http_api", "mcp_server", "worker"),
-    *("test_bombs", "test_change_model", "test_chroma_server", "test_chroma_server_failures"),
+    *(
+        "test_backups",
+        "test_bombs",
+        "test_change_model",
+        "test_chroma_server",
+        "test_chroma_server_failures",
+    ),
     *("test_contract", "test_copy_between_servers", "test_copy_store", "test_demo", "test_guide"),
     "test_hnsw_labels",  # some of its damaged pickles take long, on Python 3.13 over a minute
     *(

@@ -2,14 +2,13 @@
 
 import os
 import random
-import shutil
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.campaigns import work
-from tests.campaigns.processes import ask, report, start, times
+from tests.campaigns.processes import FULL, ask, report, start, times
 from tests.campaigns.work import Report
 from tests.support.examples import memory
 
@@ -28,6 +27,11 @@ def back_up(told: Report, folder: Path, backups: Path, number: int) -> float:
     arguments = {"folder": os.fspath(backups), "keep_last": KEPT}
     assert work.job(told, folder, "backup", arguments)["path"]
     return time.monotonic() - begin
+
+
+def back_up_often(told: Report, folder: Path, backups: Path, count: int) -> float:
+    """Back up several times; how long the last one took."""
+    return [back_up(told, folder, backups, number) for number in range(count)][-1]
 
 
 def good(told: Report, folder: Path, backups: Path) -> list[str]:
@@ -59,9 +63,7 @@ def test_a_killed_backup_never_leaves_fewer_good_ones(tmp_path: Path) -> None:
         memory(n, work.DIMENSIONS, content=f"{n} {chance.random()}") for n in range(MEMORIES)
     ]
     ask(work.store_entries, folder, entries)
-    for number in range(KEPT + 1):
-        ask(back_up, folder, backups, number)
-    whole_s = ask(back_up, folder, backups, KEPT + 1)
+    whole_s = ask(back_up_often, folder, backups, KEPT + 2)
     before = ask(good, folder, backups)
     assert len(before) >= KEPT
     interrupted = leftovers = 0
@@ -80,10 +82,8 @@ def test_a_killed_backup_never_leaves_fewer_good_ones(tmp_path: Path) -> None:
     ask(back_up, folder, backups, 9_999)
     now = ask(good, folder, backups)
     assert not parts_in(backups)
-    for number, at in enumerate(now):
-        other = tmp_path / f"restored-{number}"
-        assert ask(restored, backups, at, other) >= MEMORIES
-        shutil.rmtree(other)
+    for number, at in enumerate(now if FULL else now[-1:]):
+        assert ask(restored, backups, at, tmp_path / f"restored-{number}") >= MEMORIES
     report(
         f"{kills} kills of a backup, {interrupted} before its end, {leftovers} left a part: 0 lost"
     )

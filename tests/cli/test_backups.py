@@ -4,6 +4,7 @@ import json
 import plistlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,8 +13,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import Tribal
-
-pytestmark = pytest.mark.slow
 
 PAGE = (Path(__file__).parents[2] / "docs" / "backup.md").read_text()
 COMMAND = Path(sys.executable).with_name("tribal-mcp")
@@ -123,24 +122,32 @@ def scheduled() -> Iterator[tuple[str, str]]:
     yield "git", git
 
 
+def run(home: Path, *command: str, path: str = "/usr/bin:/bin") -> None:
+    environment = {"HOME": str(home), "PATH": path}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), command
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of a user with a key and a memory."""
+    home = tmp_path_factory.mktemp("home")
+    (home / ".local" / "bin").mkdir(parents=True)
+    (home / ".local" / "bin" / "tribal-mcp").symlink_to(COMMAND)
+    run(home, str(COMMAND), "keygen", str(home / "tribal.key"))
+    run(home, str(COMMAND), "remember", "a memory")
+    return home
+
+
 @pytest.mark.parametrize(
     ("who", "line"), list(scheduled()), ids=lambda value: value.partition(" ")[0]
 )
-def test_the_documented_schedulers_write_a_backup(tmp_path: Path, who: str, line: str) -> None:
-    (tmp_path / ".local" / "bin").mkdir(parents=True)
-    (tmp_path / ".local" / "bin" / "tribal-mcp").symlink_to(COMMAND)
-    (tmp_path / "backups").mkdir()
+def test_the_documented_schedulers_write_a_backup(home: Path, who: str, line: str) -> None:
     path = "/usr/bin:/bin"
     if who in {"Claude Code", "git"}:  # which run with the user's PATH
-        path = f"{tmp_path}/.local/bin:{path}"
-    environment = {"HOME": str(tmp_path), "PATH": path}
-
-    def run(*command: str) -> None:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert (done.returncode, done.stderr) == (0, ""), line
-
-    run(str(COMMAND), "keygen", str(tmp_path / "tribal.key"))
-    run(str(COMMAND), "remember", "a memory")
-    run("/bin/sh", "-c", line)
-    (written,) = (tmp_path / "backups").iterdir()
+        path = f"{home}/.local/bin:{path}"
+    shutil.rmtree(home / "backups", ignore_errors=True)
+    (home / "backups").mkdir()
+    run(home, "/bin/sh", "-c", line, path=path)
+    (written,) = (home / "backups").iterdir()
     assert written.name.endswith(".age") == ("TRIBAL_AGE" in line)
