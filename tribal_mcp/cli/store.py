@@ -1,4 +1,7 @@
-"""The commands that work on a whole store, from undo to rescue, and the server over HTTP."""
+"""The commands that work on a whole store, from undo to rescue, and the server over HTTP.
+
+(Over 300 lines: one function for each command, of which none is long.)
+"""
 
 import time
 from typing import TYPE_CHECKING, cast

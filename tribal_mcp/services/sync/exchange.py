@@ -1,4 +1,7 @@
-"""Reads what other replicas have put into the shared folder, and publishes what is new here."""
+"""Reads what other replicas have put into the shared folder, and publishes what is new here.
+
+(Over 300 lines: both need the same listing of the folder and what is known of it.)
+"""
 
 import time
 from collections.abc import Iterator, Sequence

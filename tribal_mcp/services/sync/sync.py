@@ -1,32 +1,28 @@
 """The use case: keep a store and the other replicas of a shared folder the same."""
 
-import platform
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from tribal_mcp.errors import SecretsFound, Stopped, StoreLocked, UsageError
+from tribal_mcp.errors import SecretsFound, Stopped, UsageError
 from tribal_mcp.files.age_keys import check_keys
-from tribal_mcp.files.atomic import make_private
-from tribal_mcp.files.replica_folders import Listing, SharedFolder
+from tribal_mcp.files.replica_folders import SharedFolder
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.choices import ReembeddingStrategy
-from tribal_mcp.portability.memory import from_microseconds
 from tribal_mcp.portability.memory_json import entry_fields
 from tribal_mcp.portability.replication.records import Head, Record
-from tribal_mcp.portability.replication.versions import Version, digest_of, fields_of, visible
+from tribal_mcp.portability.replication.versions import digest_of, fields_of, visible
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.embedders import configured_model
 from tribal_mcp.services.importing.vectors import plan_vectors
 from tribal_mcp.services.requests import SyncRequest
-from tribal_mcp.services.results import ConflictResult, ConflictVersion, ReplicaResult, SyncResult
+from tribal_mcp.services.results import SyncResult
 from tribal_mcp.services.secrets import Screen
 from tribal_mcp.services.sync.exchange import Exchange
 from tribal_mcp.services.sync.merging import Merging
+from tribal_mcp.services.sync.opening import configure, locked, path_of, state_of
+from tribal_mcp.services.sync.report import LIST, describe, next_steps
 from tribal_mcp.services.sync.state import FOLDER, SyncState
 from tribal_mcp.stores.base import STEP, MemoryStore
 from tribal_mcp.stores.restore_points import RestorePoints
@@ -34,12 +30,11 @@ from tribal_mcp.stores.search import KnowsChanges
 from tribal_mcp.text import counted, memories
 
 _MANY = 10
-_CONFLICTS = 100
 
 
 async def run_sync(context: Context, request: SyncRequest) -> SyncResult:
     """Publish what changed here, apply what others changed, and say both."""
-    folder = SharedFolder(_path(context, request))
+    folder = SharedFolder(path_of(context, request))
     async with context.store() as store:
         return await sync(context, request, folder, store)
 
@@ -61,15 +56,15 @@ async def sync(
         raise UsageError("This store has no folder for what a sync has to keep.")
     own = store.own_folder / FOLDER
     listing = folder.listing()
-    with _locked(own, context, dry_run=request.dry_run):
-        state = _state(own, folder.path, listing, store, dry_run=request.dry_run)
+    with locked(own, context, dry_run=request.dry_run):
+        state = state_of(own, folder.path, listing, store, dry_run=request.dry_run)
         with closing(state):
             result = SyncResult(
                 folder=str(folder.path), first_contact=state.is_new, dry_run=request.dry_run
             )
             if request.encrypt or state["encrypted"]:
                 check_keys(context.settings)
-            rescoped = _configure(state, request, folder, store)
+            rescoped = configure(state, request, folder, store)
             points = RestorePoints.of(store, context.settings.restore_points)
             point = None
             if points and not request.dry_run:
@@ -92,83 +87,8 @@ async def sync(
         )
     result.duration_ms = round((time.monotonic() - begin) * 1000)
     embeds = configured_model(context.settings) is not None
-    result.next_steps = _next_steps(result, request, embeds=embeds)
+    result.next_steps = next_steps(result, request, embeds=embeds)
     return result
-
-
-def _path(context: Context, request: SyncRequest) -> Path:
-    """The shared folder: only the user's own command line may name another than the setting."""
-    setting = context.settings.sync_dir
-    given = Path(request.folder).expanduser().absolute() if request.folder else setting
-    if given is None:
-        raise UsageError(
-            "No folder is given. Name the folder that the machines share, or set TRIBAL_SYNC_DIR."
-        )
-    if not context.trusted and given != setting:
-        raise UsageError("Only the folder of the setting TRIBAL_SYNC_DIR can be synced from here.")
-    return given
-
-
-@contextmanager
-def _locked(own: Path, context: Context, *, dry_run: bool) -> Iterator[None]:
-    """Wait for another sync of the same store."""
-    if dry_run and not own.exists():
-        yield
-        return
-    make_private(own)
-    lock = FileLock(own / "lock", thread_local=False)
-    end = time.monotonic() + context.settings.lock_timeout_s
-    waiting = context.waiting()
-    while True:
-        try:
-            lock.acquire(timeout=0.2)
-            break
-        except Timeout:
-            waiting("Another sync of this store is running")
-            if time.monotonic() > end:
-                raise StoreLocked(
-                    "Another sync of this store is still running. Nothing was changed. Try again "
-                    "later."
-                ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _state(
-    own: Path, folder: Path, listing: Listing, store: MemoryStore, *, dry_run: bool
-) -> SyncState:
-    """The state for this folder: of several, the one that knows files in it, or its path."""
-    replicas = {file.replica for file in listing.files.values()}
-    best, found = 0, own / f"{time.time_ns():x}.db"
-    for path in sorted(own.glob("*.db")):
-        with closing(SyncState(path, dry_run=True)) as state:
-            if state["collection"] != getattr(store, "name", ""):
-                continue
-            knows = state["replica"] in replicas or not state.files().keys().isdisjoint(
-                listing.files
-            )
-            score = 2 * knows + (state["path"] == str(folder))
-            if score > best:
-                best, found = score, path
-    return SyncState(found, dry_run=dry_run)
-
-
-def _configure(
-    state: SyncState, request: SyncRequest, folder: SharedFolder, store: MemoryStore
-) -> bool:
-    """Record the arguments; whether they change which memories are shared."""
-    tags = state["tags"]
-    with state.transaction():
-        state["path"] = str(folder.path)
-        state["collection"] = getattr(store, "name", "")
-        state["name"] = request.name or state["name"] or platform.node() or "unnamed"
-        if request.tags:
-            state["tags"] = "\n".join(request.tags)
-        if request.encrypt:
-            state["encrypted"] = "1"
-    return tags != state["tags"]
 
 
 @dataclass(slots=True)
@@ -223,7 +143,8 @@ class _Sync:
         await self.exchange.publish(self.store)
         with self.state.transaction():
             self.state["mark"] = self.merging.mark
-        self._describe()
+        self.result.tags = list(self.merging.tags)
+        describe(self.result, self.state, conflicts=self.request.conflicts)
 
     def _progress(self, done: float, message: str) -> None:
         self.context.progress(20 + 60 * done, message)
@@ -319,97 +240,13 @@ class _Sync:
         seen = visible(heads)
         others = [head for head in heads if head.stamp in seen.others]
         if not others:
-            raise UsageError(f"There is no conflict about {memory_id!r:.80}.", _LIST)
+            raise UsageError(f"There is no conflict about {memory_id!r:.80}.", LIST)
         if number > len(others):
             raise UsageError(
                 f"{memory_id!r:.80} has {counted(len(others), 'other version')}, so there is no "
                 f"version {number:,}.",
-                _LIST,
+                LIST,
             )
         fields = others[number - 1].fields if number else seen.fields
         await self.merging.replace(memory_id, fields)
         self.result.resolved = 1
-
-    # The result.
-
-    def _describe(self) -> None:
-        result, state = self.result, self.state
-        result.replica, result.name, result.tags = (
-            state["replica"],
-            state["name"],
-            list(self.merging.tags),
-        )
-        result.replicas = [
-            ReplicaResult(id=i, name=one.name, files=one.number)
-            for i, one in state.replicas().items()
-        ]
-        conflicts = [self._conflict(i) for i in state.conflicting()]
-        found = [conflict for conflict in conflicts if conflict.versions]
-        result.conflicts = len(found)
-        if self.request.conflicts:
-            result.conflict_details = found[:_CONFLICTS]
-
-    def _conflict(self, memory_id: str) -> ConflictResult:
-        heads = self.state.rows([memory_id])[memory_id].known.heads
-        seen = visible(heads)
-        names = {i: one.name for i, one in self.state.replicas().items()}
-        names[self.state["replica"]] = self.state["name"]
-        return ConflictResult(
-            memory_id=memory_id,
-            content=seen.fields["content"] if seen.fields else "",
-            deleted=seen.fields is None,
-            versions=[
-                _version(head, names, seen.others[head.stamp])
-                for head in heads
-                if head.stamp in seen.others
-            ],
-        )
-
-
-def _version(head: Version, names: dict[str, str], fields: Sequence[str]) -> ConflictVersion:
-    return ConflictVersion(
-        replica=names.get(head.stamp.replica, ""),
-        at=_time(head.stamp.wall),
-        fields=sorted(filter(None, fields)),
-        deleted=head.fields is None,
-        content=head.fields["content"] if head.fields else "",
-    )
-
-
-def _time(wall_us: int) -> str:
-    try:
-        return from_microseconds(wall_us).isoformat(timespec="seconds")
-    except OverflowError:
-        return ""
-
-
-_LIST = NextStep("To list the conflicts, run {call}.", "sync", {"folder": ..., "conflicts": True})
-
-
-def _next_steps(result: SyncResult, request: SyncRequest, *, embeds: bool) -> list[NextStep]:
-    folder = {"folder": result.folder}
-    if result.dry_run:
-        given = request.model_dump(exclude_defaults=True) | folder | {"dry_run": False}
-        return [NextStep("Nothing was changed. To sync, run {call}.", "sync", given)]
-    steps = []
-    if result.conflicts and not request.conflicts:
-        listed = {**folder, "conflicts": True}
-        steps.append(NextStep("To see the conflicts, run {call}.", "sync", listed))
-    if result.conflict_details:
-        first = result.conflict_details[0].memory_id
-        keep = {**folder, "resolve": first}
-        steps.append(NextStep("To keep what is visible, run {call}.", "sync", keep))
-        take = {**keep, "version": 1}
-        steps.append(NextStep("To take the other version 1 instead, run {call}.", "sync", take))
-    if result.without_vector and embeds:
-        steps.append(NextStep("To embed what came without a vector, run {call}.", "reembed"))
-    if result.restore_point:
-        undo = {"point": result.restore_point}
-        steps.append(
-            NextStep(
-                "To undo what came in, run {call}; the next sync then undoes it on all machines.",
-                "undo",
-                undo,
-            )
-        )
-    return steps

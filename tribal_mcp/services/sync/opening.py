@@ -1,0 +1,92 @@
+"""What a sync begins with: its folder, its lock, and the state that belongs to both."""
+
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from tribal_mcp.errors import StoreLocked, UsageError
+from tribal_mcp.files.atomic import make_private
+from tribal_mcp.files.replica_folders import Listing, SharedFolder
+from tribal_mcp.services.context import Context
+from tribal_mcp.services.requests import SyncRequest
+from tribal_mcp.services.sync.state import SyncState
+from tribal_mcp.stores.base import MemoryStore
+
+
+def path_of(context: Context, request: SyncRequest) -> Path:
+    """The shared folder: only the user's own command line may name another than the setting."""
+    setting = context.settings.sync_dir
+    given = Path(request.folder).expanduser().absolute() if request.folder else setting
+    if given is None:
+        raise UsageError(
+            "No folder is given. Name the folder that the machines share, or set TRIBAL_SYNC_DIR."
+        )
+    if not context.trusted and given != setting:
+        raise UsageError("Only the folder of the setting TRIBAL_SYNC_DIR can be synced from here.")
+    return given
+
+
+@contextmanager
+def locked(own: Path, context: Context, *, dry_run: bool) -> Iterator[None]:
+    """Wait for another sync of the same store."""
+    if dry_run and not own.exists():
+        yield
+        return
+    make_private(own)
+    lock = FileLock(own / "lock", thread_local=False)
+    end = time.monotonic() + context.settings.lock_timeout_s
+    waiting = context.waiting()
+    while True:
+        try:
+            lock.acquire(timeout=0.2)
+            break
+        except Timeout:
+            waiting("Another sync of this store is running")
+            if time.monotonic() > end:
+                raise StoreLocked(
+                    "Another sync of this store is still running. Nothing was changed. Try again "
+                    "later."
+                ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def state_of(
+    own: Path, folder: Path, listing: Listing, store: MemoryStore, *, dry_run: bool
+) -> SyncState:
+    """The state for this folder: of several, the one that knows files in it, or its path."""
+    replicas = {file.replica for file in listing.files.values()}
+    best, found = 0, own / f"{time.time_ns():x}.db"
+    for path in sorted(own.glob("*.db")):
+        with closing(SyncState(path, dry_run=True)) as state:
+            if state["collection"] != getattr(store, "name", ""):
+                continue
+            knows = state["replica"] in replicas or not state.files().keys().isdisjoint(
+                listing.files
+            )
+            score = 2 * knows + (state["path"] == str(folder))
+            if score > best:
+                best, found = score, path
+    return SyncState(found, dry_run=dry_run)
+
+
+def configure(
+    state: SyncState, request: SyncRequest, folder: SharedFolder, store: MemoryStore
+) -> bool:
+    """Record the arguments; whether they change which memories are shared."""
+    tags = state["tags"]
+    with state.transaction():
+        state["path"] = str(folder.path)
+        state["collection"] = getattr(store, "name", "")
+        state["name"] = request.name or state["name"] or platform.node() or "unnamed"
+        if request.tags:
+            state["tags"] = "\n".join(request.tags)
+        if request.encrypt:
+            state["encrypted"] = "1"
+    return tags != state["tags"]
