@@ -2,7 +2,9 @@
 
 import random
 import shutil
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 from tests.support.chroma_folders import chroma
 from tests.support.examples import BEGIN, memory, vector
+from tribal_mcp.errors import StoreDamaged
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.search.bm25 import KeywordSearch
@@ -151,3 +154,23 @@ async def test_a_folder_of_another_program_gets_no_index(tmp_path: Path) -> None
     async with ChromaStore(tmp_path) as store:
         assert [one.id for one in await store.rank_words("deploy")] == ["a"]
     assert not [*tmp_path.rglob("words")]  # noqa: ASYNC240
+
+
+async def test_a_text_of_a_wrong_type_does_not_keep_memories_from_being_counted(
+    tmp_path: Path,
+) -> None:
+    async with ChromaStore(tmp_path) as store:
+        await store.upsert(some(range(40)))
+        await store.rank_words("deploy")
+        await store.upsert(some(range(40, 42)))
+    with closing(sqlite3.connect(tmp_path / "chroma.sqlite3")) as sql, sql:
+        sql.execute(
+            "UPDATE embedding_metadata SET string_value = x'ff' WHERE key = 'chroma:document' "
+            "AND id = (SELECT max(id) FROM embedding_metadata)"
+        )
+    async with ChromaStore(tmp_path, keep_open=True) as store:
+        assert (await store.state()).count == 42
+        assert sum((await store.tally()).sources.values()) == 42
+        with pytest.raises(StoreDamaged, match="wrong type"):
+            await store.rank_words("deploy")
+        await store.close()

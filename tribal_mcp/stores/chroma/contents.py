@@ -288,8 +288,14 @@ class Contents:
         if not isinstance(self._files, ChromaFiles) or self.main is None:
             return None
         index = self._index_of(self.main)
-        up_to_date = index is not None and index.update(self._files, self._collections, make=make)
-        return (index, self._files) if index is not None and up_to_date else None
+        if index is None:
+            return None
+        try:
+            is_current = index.update(self._files, self._collections, make=make)
+        except StoreDamaged:  # who reads the memories themselves finds what is damaged, or reads on
+            index.forget()
+            return None
+        return (index, self._files) if is_current else None
 
     def rank_words(self, query: str, hints: str, filters: ExportFilter, most: int) -> list[Ranked]:
         """The memories that match the keywords of a query best, best first."""

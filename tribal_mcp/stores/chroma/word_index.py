@@ -143,7 +143,7 @@ class WordIndex:
             self._load(files)
         then = self._applied
         if self._segments != segments[: len(then)] or any(map(int.__lt__, applied, then)):
-            self._forget()
+            self.forget()
         if not self._parts and not make:
             return False
         if not self._bring_up(files, kinds, applied, make=make):
@@ -168,7 +168,7 @@ class WordIndex:
                 new += [(kind, row) for row in rows]
                 whole = whole or was_whole
         if len(new) > _FEW and not make:
-            self._forget()
+            self.forget()
             return False
         self._add(files, new)
         self._applied = applied
@@ -242,7 +242,8 @@ class WordIndex:
             main, pending = main + found[0], pending + found[1]
         return main, pending
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Start over: the next search makes the index again."""
         self._parts, self._segments, self._applied, self._version = [], [], [], -1
 
     def _changes(
@@ -331,9 +332,9 @@ class WordIndex:
                 self._parts.append(_Part(segment, alive, name))
             self._segments, self._applied = state["collections"], state["applied"]
             if not all(self._fits(files, part) for part in self._parts):
-                self._forget()
+                self.forget()
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            self._forget()
+            self.forget()
 
     def _fits(self, files: ChromaFiles, part: _Part) -> bool:
         """Whether some texts of a part, the newest among them, are in the rows as it has them."""
