@@ -205,9 +205,9 @@ async def test_texts_are_embedded_outside_of_the_session_of_the_store(
     session = store.session
 
     @asynccontextmanager
-    async def watched(*, writing: bool = False, unsure: bool = False) -> AsyncIterator[None]:
+    async def watched(*, writing: bool = False) -> AsyncIterator[None]:
         nonlocal inside
-        async with session(writing=writing, unsure=unsure):
+        async with session(writing=writing):
             inside = True
             yield
             inside = False

@@ -169,16 +169,12 @@ class MemoryStore(Protocol):
         """Release its resources; the next use opens it again."""
         ...
 
-    def session(
-        self, *, writing: bool = False, unsure: bool = False
-    ) -> AbstractAsyncContextManager[None]:
+    def session(self, *, writing: bool = False) -> AbstractAsyncContextManager[None]:
         """Lock the store: nobody else changes it within the block. Sessions nest.
 
         Args:
-            writing: the block may write. If not, no missing store is created, and a store that
+            writing: the block will write. If not, no missing store is created, and a store that
                 another process creates meanwhile can't be written to within the block.
-            unsure: the block may turn out not to write. What takes long to load is then loaded by
-                the first write, while others wait, instead of before.
 
         Raises:
             StoreLocked: another process held the lock for longer than the configured wait.

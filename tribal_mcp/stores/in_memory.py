@@ -50,7 +50,7 @@ class InMemoryStore(SearchByReading):
         """There is nothing to release."""
 
     @asynccontextmanager
-    async def session(self, *, writing: bool = False, unsure: bool = False) -> AsyncIterator[None]:  # noqa: ARG002
+    async def session(self, *, writing: bool = False) -> AsyncIterator[None]:  # noqa: ARG002
         """Nothing to lock: no other process can use this store."""
         yield
 

@@ -8,7 +8,7 @@ writes and counts each batch, because an error has to say what was done before i
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import closing, nullcontext
+from contextlib import AbstractAsyncContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -33,6 +33,7 @@ from tribal_mcp.services.links import LINKS_BATCH, Links
 from tribal_mcp.services.results import ChangeResult, ImportSummary, ReembedResult
 from tribal_mcp.services.secrets import Screen
 from tribal_mcp.stores.base import STEP, MemoryStore, StoreState
+from tribal_mcp.stores.chroma.store import ChromaStore
 from tribal_mcp.stores.restore_points import OpenPoint
 from tribal_mcp.text import counted
 
@@ -270,7 +271,7 @@ class _Import:
     async def _batch(self, plan: Callable[[], Awaitable[Step]]) -> None:
         """Plan a batch and write it, in one session."""
         dry_run = self.summary.dry_run
-        async with self.store.session(writing=not dry_run, unsure=self.unsure):
+        async with self._session():
             if not dry_run:
                 # Another first import may adopt the same model.
                 adopting = [self.model, self._adopt]
@@ -284,6 +285,11 @@ class _Import:
             self.summary.vectors_of_others += sum(map(self.vectors.is_other, step.change.entries))
             if step.before and not dry_run:
                 await self._write(step)
+
+    def _session(self) -> AbstractAsyncContextManager[None]:
+        if self.unsure and isinstance(self.store, ChromaStore):
+            return self.store.session(writing=not self.summary.dry_run, unsure=True)
+        return self.store.session(writing=not self.summary.dry_run)
 
     async def _write(self, step: Step) -> None:
         if self._adopt is not None:

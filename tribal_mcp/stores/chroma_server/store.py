@@ -98,12 +98,7 @@ class ChromaServerStore(SearchByReading):
         """Close the connections; the next use opens them again."""
         self._http.close()
 
-    def session(
-        self,
-        *,
-        writing: bool = False,  # noqa: ARG002
-        unsure: bool = False,  # noqa: ARG002
-    ) -> AbstractAsyncContextManager[None]:
+    def session(self, *, writing: bool = False) -> AbstractAsyncContextManager[None]:  # noqa: ARG002
         """No lock: others may write within the block, so reading twice may give two results."""
         return nullcontext()
 
