@@ -20,7 +20,10 @@ from tribal_mcp.stores.base import MemoryStore
 def path_of(context: Context, request: SyncRequest) -> Path:
     """The shared folder: only the user's own command line may name another than the setting."""
     setting = context.settings.sync_dir
-    given = Path(request.folder).expanduser().absolute() if request.folder else setting
+    try:
+        given = Path(request.folder).expanduser().absolute() if request.folder else setting
+    except RuntimeError:
+        raise UsageError(f"{request.folder!r:.200}: that user has no home folder.") from None
     if given is None:
         raise UsageError(
             "No folder is given. Name the folder that the machines share, or set TRIBAL_SYNC_DIR."
