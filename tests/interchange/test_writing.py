@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 from tests.interchange.samples import SAMPLES, read_sample, source_at, source_of
 from tribal_mcp.interchange.base import Format, Memories
 from tribal_mcp.interchange.formats import BUILT_IN, formats
-from tribal_mcp.interchange.own import LOST, NO_TEXT, OTHERS, OWN_BLOCK, TEXT, TIME, VECTOR
+from tribal_mcp.interchange.own import (
+    LOST,
+    NO_TEXT,
+    OTHERS,
+    OWN_BLOCK,
+    TEXT,
+    TIME,
+    VECTOR,
+    own_block,
+    restored,
+)
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.portability.choices import MemorySource
 from tribal_mcp.portability.manifest import EmbeddingMetadata
@@ -374,3 +384,54 @@ def test_a_note_that_was_edited_in_its_folder_keeps_what_is_ours() -> None:
     (back,) = read_back(made, files)
     assert back.content == "New text, see [[x]]."
     assert (back.id, back.tags, back.confidence, back.related_to) == ("1", ["a", "b"], 0.5, ["2"])
+
+
+def test_spaces_around_a_text_are_kept_without_a_copy_of_the_text() -> None:
+    made = formats()["claude-code"]
+    entry = MemoryEntry(id="1", content="\n  The text.\n\n")
+    files = written(made, [entry])
+    path = next(path for path in files if path != "MEMORY.md")
+    assert files[path].count(b"The text.") == 2  # in the description, and as the text
+    assert read_back(made, files)[0].content == entry.content
+
+
+def test_a_field_that_only_the_record_has_is_not_ours_when_it_comes_back() -> None:
+    ours, plain = MemoryEntry(id="1", content="x"), MemoryEntry(id="1", content="x")
+    plain.metadata = {"version": 1, "empty": {}}
+    plain.created_at = plain.updated_at = ours.created_at = ours.updated_at
+    assert restored(plain, own_block(ours, plain, "mem0"), "mem0").metadata == {}
+
+
+@pytest.mark.parametrize("field", ["id", "content", "context", "source_instance"])
+def test_nul_in_a_table_comes_back(field: str) -> None:
+    fields = {"id": "1", "content": "x", field: "a\0b"}
+    compare(formats()["csv"], [MemoryEntry(**fields)])  # type: ignore[arg-type]
+
+
+def test_two_memories_of_one_file_get_two_files() -> None:
+    entries = [
+        MemoryEntry(
+            id=name, content=name, metadata={"file": name}, extra={IMPORTED_FROM: "claude-code"}
+        )
+        for name in ("a.md", "A.md", "../b.md", "/c.md", ".d.md", "MEMORY.md", "index.md")
+    ]
+    files = written(formats()["claude-code"], entries)
+    assert len(files) == len(entries) + 1
+    assert "a.md" in files
+    assert not any(path.startswith((".", "/")) for path in files)
+
+
+def test_a_memory_that_comes_home_has_no_origin_if_it_had_none() -> None:
+    made = formats()["mem0"]
+    (back,) = read_back(made, written(made, [MemoryEntry(id="1", content="x")]))
+    assert IMPORTED_FROM not in back.extra
+
+
+def test_relations_of_pam_lead_to_memories_in_the_file() -> None:
+    entries = [
+        MemoryEntry(id="1", content="x", related_to=["2", "elsewhere"]),
+        MemoryEntry(id="2", content="y", supersedes="elsewhere"),
+    ]
+    (content,) = written(formats()["pam"], entries).values()
+    relations = json.loads(content)["relations"]
+    assert [(r["from"], r["to"], r["type"]) for r in relations] == [("1", "2", "related_to")]
