@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC
 from itertools import islice
 from typing import Any
 
@@ -242,6 +243,7 @@ def parquet_file(memories: Memories) -> Iterator[bytes]:
 def _parquet_row(entry: MemoryEntry) -> Row:
     row = _row(entry)
     for name in _DATES:
-        if row[name] and row[name].year in _FIRST_AND_LAST:
-            row[name] = None
+        if row[name]:
+            is_far = row[name].year in _FIRST_AND_LAST
+            row[name] = None if is_far else row[name].astimezone(UTC)
     return {**_with_block(row, entry, "parquet"), "embedding": entry.embedding}
