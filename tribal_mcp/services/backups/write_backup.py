@@ -1,14 +1,12 @@
 """The use case: back up the store to a folder, and remove the backups that no rule keeps."""
 
 import os
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import anyio.to_thread
 
-from tribal_mcp.errors import BundleError, TribalError, UsageError
+from tribal_mcp.errors import BundleError, UsageError
 from tribal_mcp.files.age_keys import check_keys, is_set
 from tribal_mcp.files.bundle_folders import dated_name
 from tribal_mcp.files.encryption import AGE
@@ -16,21 +14,18 @@ from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.bundle.integrity import Integrity
 from tribal_mcp.portability.bundle.writer import BundleWriter
 from tribal_mcp.services.backups.catalog import MARK, Backup, Catalog, Kind
+from tribal_mcp.services.backups.known import Known
 from tribal_mcp.services.backups.restore import list_backups
 from tribal_mcp.services.backups.retention import Retention
-from tribal_mcp.services.context import Context, Watch
+from tribal_mcp.services.context import Context
 from tribal_mcp.services.embedders import configured_model
 from tribal_mcp.services.exporting.export import Export, Selection
-from tribal_mcp.services.exporting.since import Changed, EarlierBundle
 from tribal_mcp.services.left_out import refuse_missing
 from tribal_mcp.services.requests import BackupRequest
 from tribal_mcp.services.results import BackupResult, BackupsResult
-from tribal_mcp.services.secrets import Screen
 from tribal_mcp.stores.base import MemoryStore
 from tribal_mcp.stores.last_export import backup_id, set_backup_id
 
-_MOST_DAYS = 30
-"""From this age of a full backup on, the next one is full, too."""
 _ABOUT_UNREADABLE = (
     "Backups that can't be read are never removed. Delete them by hand if you no longer need them."
 )
@@ -70,7 +65,7 @@ async def back_up(context: Context, request: BackupRequest, now: datetime) -> Ba
         async with context.store() as store, store.session():
             await refuse_missing(store, context.settings)
             owner = _owner(context, catalog, store)
-            known = await anyio.to_thread.run_sync(_Known.read, catalog, now, encrypted)
+            known = await anyio.to_thread.run_sync(Known.read, catalog, now, encrypted)
             export = await _plan(context, store, known)
             if known is None or export.selection.since is None or not known.unchanged:
                 written, integrity = await _write(catalog, store, export, owner, now)
@@ -88,90 +83,6 @@ def _rules(request: BackupRequest) -> Retention:
         request.keep_monthly,
         request.keep_yearly,
     )
-
-
-@dataclass(slots=True)
-class _Known:
-    """What the backups already hold, as the starting point of an increment.
-
-    Attributes:
-        state: the newest full backup, with the changes of the newest increment since it.
-        is_full_due: the full backup is old, or increments since it are large.
-        again: what that increment has, which the next one has again: memories and tombstones.
-        unchanged: nothing was changed, once the store has been compared.
-        absent: memories that are missing in the store without a tombstone.
-    """
-
-    state: EarlierBundle
-    is_full_due: bool = False
-    again: set[str] = field(default_factory=set)
-    unchanged: bool = False
-    absent: int = 0
-
-    @classmethod
-    def read(cls, catalog: Catalog, now: datetime, encrypted: bool) -> Self | None:
-        """What there is to compare with; None if the next backup is to be full."""
-        good = [backup for backup in catalog.backups if not backup.problem]
-        base = next((backup for backup in good if backup.kind == "full"), None)
-        if base is None or base.is_encrypted != encrypted:
-            return None
-        last = next((backup for backup in good if catalog.base_of(backup) is base), None)
-        state = _content(catalog, base)
-        if state is None:
-            return None
-        is_old = now - base.at >= timedelta(days=_MOST_DAYS)
-        known = cls(state, is_full_due=is_old or bool(last and 2 * last.bytes > base.bytes))
-        changes = _content(catalog, last) if last else None
-        if last and changes and catalog.is_good(last):
-            known.again = changes.entries.keys() | changes.deleted.keys()
-            for memory_id in changes.deleted:
-                state.entries.pop(memory_id, None)
-            for memory_id in changes.entries:
-                state.deleted.pop(memory_id, None)
-            state.entries.update(changes.entries)
-            state.deleted.update(changes.deleted)
-        return known
-
-    def about(self) -> dict[str, Any]:
-        """The manifest fields of an increment."""
-        return self.state.about()
-
-    def in_words(self) -> str:
-        """The end of a phrase that begins with the selected memories."""
-        return self.state.in_words()
-
-    async def changed(
-        self,
-        store: MemoryStore,
-        ids: list[str],
-        *,
-        filtered: bool,
-        watch: Watch,
-        screen: Screen | None = None,  # noqa: ARG002 - a backup has everything
-    ) -> Changed:
-        """What changed since the full backup."""
-        found = await self.state.changed(store, ids, filtered=filtered, watch=watch)
-        deleted = await store.forgotten()
-        # A tombstone that is no longer here can't be in the next increment.
-        lost = self.again - deleted.keys() - set(ids)
-        self.absent = found.absent + len(lost)
-        self.unchanged = not (found.ids or found.deleted or self.absent)
-        changed = self.again.union(found.ids)
-        return Changed(
-            [i for i in ids if i in changed],
-            {i: moment for i, moment in deleted.items() if i in self.again} | found.deleted,
-        )
-
-
-def _content(catalog: Catalog, backup: Backup) -> EarlierBundle | None:
-    """The content of a backup; None if it is damaged, which is recorded."""
-    with ExitStack() as stack:
-        try:
-            reader, verified = catalog.read(backup, stack)
-            return EarlierBundle.verified(reader, verified.sha256, f"the backup {backup.name!r}")
-        except TribalError as error:
-            backup.problem = str(error)
-    return None
 
 
 def _is_encrypted(context: Context, catalog: Catalog) -> bool:
@@ -218,7 +129,7 @@ def _owner(context: Context, catalog: Catalog, store: MemoryStore) -> str:
     return mine or set_backup_id(store.own_folder, collection)
 
 
-async def _plan(context: Context, store: MemoryStore, known: _Known | None) -> Export:
+async def _plan(context: Context, store: MemoryStore, known: Known | None) -> Export:
     """What to write: an increment, or everything where an increment can't say what changed."""
     model = configured_model(context.settings)
     if known:
