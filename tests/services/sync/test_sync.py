@@ -323,6 +323,41 @@ async def test_only_memories_with_a_shared_tag_are_published(tmp_path: Path) -> 
     assert list(await one.texts()) == ["memory-1", "memory-2", "memory-3"]
 
 
+@pytest.mark.parametrize("edit", ["", "edited"], ids=["unchanged", "edited"])
+async def test_a_private_memory_stays_private_if_another_machine_has_its_id(
+    edit: str, tmp_path: Path
+) -> None:
+    one, two = machines(tmp_path)
+    await one.put(1, tags=["private"], content="private")
+    await two.put(1, tags=["misc"], content="of two")
+    await two.sync()
+    assert (await one.sync(tags=["team"])).kept_private == 1
+    if edit:
+        await one.put(1, tags=["private"], content=edit)
+    for machine in (one, one, two):
+        assert (await machine.sync()).published == 0
+    assert await one.texts() == {"memory-1": edit or "private"}
+    assert await two.texts() == {"memory-1": "of two"}
+
+
+async def test_a_memory_that_is_shared_again_replaces_no_edit_made_meanwhile(
+    tmp_path: Path,
+) -> None:
+    one, two = machines(tmp_path)
+    await one.put(1, tags=["team"])
+    await one.sync(tags=["team"])
+    await two.sync()
+    await one.put(1, tags=[])
+    await two.put(1, tags=["team"], content="edited")
+    for machine in (two, one, two):
+        await machine.sync()
+    await one.put(1, tags=["team"])
+    await in_step(one, two)
+    [conflict] = (await two.sync(conflicts=True)).conflict_details
+    texts = {conflict.content, *(version.content for version in conflict.versions)}
+    assert texts == {"Memory number 1", "edited"}
+
+
 async def test_vectors_travel_only_between_stores_of_the_same_model(tmp_path: Path) -> None:
     one, two, three = machines(tmp_path, 3)
     await one.store.upsert(memories(2))

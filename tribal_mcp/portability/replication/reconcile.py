@@ -62,7 +62,8 @@ class Known:
     Attributes:
         heads: its versions; empty if it was never synced.
         shown: the digest of what the store held after the last sync, made of those versions.
-        unsure: the store may have held something else since, so a change replaces none of them.
+        unsure: the store may have held something else since, or has kept its own: a change
+            replaces none of them but its own deletion.
     """
 
     heads: Heads = ()
@@ -134,7 +135,11 @@ def reconcile(
 def edited(known: Known, here: Fields | None, maker: Maker) -> Version:
     """The version that replaces all known ones with this content."""
     digest = digest_of(here)
-    seen = () if known.unsure else (head.stamp for head in known.heads)
+    seen = (
+        head.stamp
+        for head in known.heads
+        if not known.unsure or (head.fields is None and head.stamp.replica == maker.replica)
+    )
     ancestors = frozenset().union(*(head.ancestors for head in known.heads), seen)
     before = visible(known.heads)
     old = atoms_of(before.fields or {})

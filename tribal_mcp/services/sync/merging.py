@@ -156,9 +156,11 @@ class Merging:
     ) -> Move:
         for record, _ in incoming:
             self._clock.see(record.version.stamp, _now_us())
-        fields = self._shared(row.known.heads, here)
+        fields = self._shared(row, here)
         if row.intended:
             row = replace(row, known=row.known.after_crash(row.intended, fields))
+        if not row.known.shown and visible(row.known.heads).fields:  # it was kept private
+            row = replace(row, known=replace(row.known, unsure=True))
         versions = join(record.version for record, _ in incoming)
         outcome = reconcile(row.known, fields, versions, self._maker, deleted_at_us=deleted_at_us)
         return self._with_lines(memory_id, row, here, outcome, incoming)
@@ -171,7 +173,7 @@ class Merging:
         outcome: Outcome,
         incoming: Sequence[tuple[Record, str]],
     ) -> Move:
-        fields = self._shared(row.known.heads, here)
+        fields = self._shared(row, here)
         now = replace(row.known, unsure=False)
         lines = dict(row.lines)
         own = f"{self.state['replica']}/"
@@ -190,14 +192,19 @@ class Merging:
         entry = self._entry(memory_id, outcome, here, incoming) if writes else here
         return Move(memory_id, row, here, now, after, lines, entry, writes)
 
-    def _shared(self, known: Heads, here: MemoryEntry | None) -> Fields | None:
-        """The memory of the store, if it is shared."""
+    def _shared(self, row: Row, here: MemoryEntry | None) -> Fields | None:
+        """The memory of the store, if it is shared: it has a shared tag, or came from the others.
+
+        One that was kept private stays so, whatever the others have under its id.
+        """
         if here is None:
             return None
         fields = fields_of(entry_fields(here))
         if not self.tags or not self._is_private(here.tags):
             return fields
-        received = visible(known).fields if known else None
+        if row.intended and digest_of(fields) == row.intended.shown:
+            return fields  # a sync that was killed has received it
+        received = visible(row.known.heads).fields if row.known.shown else None
         return fields if received and self._is_private(received["tags"]) else None
 
     def _is_private(self, tags: Collection[str]) -> bool:
