@@ -19,6 +19,7 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -248,7 +249,7 @@ def main() -> None:
     """Measure the sizes in the arguments."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sizes", nargs="+", type=int)
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/tribal-latency"))  # noqa: S108
+    parser.add_argument("--folder", type=Path, default=Path(gettempdir()) / "tribal-latency")
     parser.add_argument("--build", action="store_true", help="only build the stores")
     asked = parser.parse_args()
     embedder = ThreadingHTTPServer(("127.0.0.1", 0), _Embedder)
