@@ -8,7 +8,7 @@ import pytest
 from tests.services.sync.machines import Machine, machines
 from tests.stores.test_contract import RICH
 from tests.support.examples import memories, memory, vector
-from tribal_mcp.errors import UsageError
+from tribal_mcp.errors import SecretsFound, UsageError
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.services.maintenance.undo import undo
 from tribal_mcp.services.sync import exchange
@@ -356,6 +356,45 @@ async def test_a_memory_that_is_shared_again_replaces_no_edit_made_meanwhile(
     [conflict] = (await two.sync(conflicts=True)).conflict_details
     texts = {conflict.content, *(version.content for version in conflict.versions)}
     assert texts == {"Memory number 1", "edited"}
+
+
+async def test_more_tags_may_be_shared_later_but_not_fewer(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    for number, tag in enumerate(("team", "home", "x\ny", "x")):
+        await one.put(number, tags=[tag])
+    await one.sync(tags=["team"])
+    assert (await one.sync(tags=["team", "x\ny"])).published == 1
+    with pytest.raises(UsageError, match=r"shares those tagged 'team' or .* start a new folder"):
+        await one.sync(tags=["home"])
+    await two.sync()
+    assert sorted(await two.texts()) == ["memory-0", "memory-2"]
+    await two.put(5)
+    await two.sync()
+    with pytest.raises(UsageError, match="shares all memories in this folder"):
+        await two.sync(tags=["team"])
+
+
+async def test_fewer_tags_may_be_shared_while_nothing_was_published(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    await one.put(1, tags=["team"])
+    await one.put(2, content="the password is tiger-4711")
+    with pytest.raises(SecretsFound):
+        await one.sync(secrets="refuse")
+    assert (await one.sync(tags=["team"], secrets="refuse")).published == 1
+    await two.sync()
+    assert list(await two.texts()) == ["memory-1"]
+
+
+async def test_new_tags_count_even_if_the_sync_that_names_them_fails(tmp_path: Path) -> None:
+    one = Machine(tmp_path / "one", tmp_path / "shared", open_store(tmp_path / "chroma"))
+    team = [memory(number, tags=["team"]) for number in range(12)]
+    await one.store.upsert([*team, memory(20, tags=["home"])])
+    await one.sync(tags=["team"])
+    await one.store.apply(Change(erase=[entry.id for entry in team]))
+    with pytest.raises(UsageError, match="have disappeared"):
+        await one.sync(tags=["team", "home"])
+    await one.store.upsert(team)
+    assert (await one.sync()).published == 1
 
 
 async def test_vectors_travel_only_between_stores_of_the_same_model(tmp_path: Path) -> None:

@@ -81,15 +81,29 @@ def state_of(
 
 def configure(
     state: SyncState, request: SyncRequest, folder: SharedFolder, store: MemoryStore
-) -> bool:
-    """Record the arguments; whether they change which memories are shared."""
-    tags = state["tags"]
+) -> None:
+    """Record the arguments.
+
+    Raises:
+        UsageError: fewer memories than before are to be shared.
+    """
+    tags = state.tags
+    were_more = not set(tags) <= set(request.tags) if tags else not state.is_new
+    fewer = bool(request.tags) and were_more
+    if fewer and state.has_written():
+        shared = f"those tagged {' or '.join(map(repr, tags)):.200}" if tags else "all memories"
+        raise UsageError(
+            f"This store shares {shared} in this folder, and the other machines have them. "
+            "Nothing was changed. To share fewer, start a new folder with the new tags."
+        )
     with state.transaction():
+        if fewer:
+            state.forget_unpublished()
         state["path"] = str(folder.path)
         state["collection"] = getattr(store, "name", "")
         state["name"] = request.name or state["name"] or platform.node() or "unnamed"
-        if request.tags:
-            state["tags"] = "\n".join(request.tags)
+        if request.tags and set(request.tags) != set(tags):
+            state.tags = request.tags
+            state["mark"] = ""  # other memories are shared, so all are looked at
         if request.encrypt:
             state["encrypted"] = "1"
-    return tags != state["tags"]

@@ -7,7 +7,7 @@ nothing but time: the next sync is a first contact.
 
 import secrets
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,6 +136,27 @@ class SyncState:
             return  # nothing to sync to the disk
         self._sql.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, value))
 
+    @property
+    def tags(self) -> list[str]:
+        """Only memories with one of these are shared; all if there are none."""
+        tags: list[str] = orjson.loads(self["tags"] or "[]")
+        return tags
+
+    @tags.setter
+    def tags(self, tags: Sequence[str]) -> None:
+        self["tags"] = orjson.dumps(tags).decode()
+
+    def forget_unpublished(self) -> None:
+        """Forget the memories with a version in no file, and read their other files again."""
+        unpublished = "(SELECT id FROM heads WHERE file = '')"
+        for what in (
+            "files WHERE path IN (SELECT file FROM heads WHERE id IN {})",
+            "memories WHERE id IN {}",
+            "intended WHERE id IN {}",
+            "heads WHERE id IN {}",
+        ):
+            self._sql.execute(f"DELETE FROM {what.format(unpublished)}")  # noqa: S608 - our own
+
     # Memories.
 
     def shown(self) -> dict[str, str]:
@@ -214,9 +235,10 @@ class SyncState:
         """Record that this program has written a file under its own id."""
         self._sql.execute("INSERT OR IGNORE INTO written VALUES (?)", (path,))
 
-    def has_written(self, path: str) -> bool:
-        """Whether this program has ever written that file."""
-        return bool(self._sql.execute("SELECT 1 FROM written WHERE path = ?", (path,)).fetchone())
+    def has_written(self, path: str = "") -> bool:
+        """Whether this program has ever written that file, or any."""
+        query = "SELECT 1 FROM written WHERE ? IN ('', path)"
+        return bool(self._sql.execute(query, (path,)).fetchone())
 
     def note_missing(self, path: str, since: int | None) -> None:
         """Record since when a file is missing, in seconds since 1970, or that it is not."""

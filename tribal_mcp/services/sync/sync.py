@@ -64,17 +64,16 @@ async def sync(
             )
             if request.encrypt or state["encrypted"]:
                 check_keys(context.settings)
-            rescoped = configure(state, request, folder, store)
+            configure(state, request, folder, store)
             points = RestorePoints.of(store, context.settings.restore_points)
             point = None
             if points and not request.dry_run:
                 point = points.begin("sync", folder.path.name, model=await store.identity())
             screen = Screen.of(request.secrets, personal_data=False)
             exchange = Exchange(context, folder, state, result, screen)
-            tags = list(filter(None, state["tags"].split("\n")))
-            merging = Merging(store, state, result, point, tags)
+            merging = Merging(store, state, result, point, state.tags)
             with closing(point) if point else nullcontext():
-                await _Sync(context, request, exchange, merging, rescoped).all()
+                await _Sync(context, request, exchange, merging).all()
                 if point:
                     counts = result.model_dump(include={"added", "changed", "deleted"})
                     result.restore_point = point.finish(counts)
@@ -100,14 +99,12 @@ class _Sync:
         request: the arguments.
         exchange: the shared folder.
         merging: the store.
-        rescoped: the tags that decide what is shared are new.
     """
 
     context: Context
     request: SyncRequest
     exchange: Exchange
     merging: Merging
-    rescoped: bool
 
     @property
     def store(self) -> MemoryStore:
@@ -159,16 +156,13 @@ class _Sync:
         is_same = bool(mark) and mark == self.state["mark"]
         self.merging.mark = mark
         interrupted = self.state.interrupted()
-        if is_same and not interrupted and not self.rescoped:
+        if is_same and not interrupted:
             return
         ids = await self.store.list_ids()
         shown = self.state.shown()
         vanished = sorted(shown.keys() - set(ids))
         await self._refuse_loss(len(shown), vanished)
-        if self.rescoped:
-            changed = ids
-        else:
-            changed = await self._changed(ids if written is None else sorted(written), shown)
+        changed = await self._changed(ids if written is None else sorted(written), shown)
         # Which tags a deleted memory had is not known, so with tags none is published.
         first = self.state.is_new and not self.merging.tags
         deleted = await self.store.forgotten() if first else {}
