@@ -1,10 +1,12 @@
 """The word index finds the same memories with the same scores as reading every text does."""
 
 import random
+import re
 import shutil
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.search.bm25 import KeywordSearch
 from tribal_mcp.stores.chroma import folder, word_index
+from tribal_mcp.stores.chroma.files.reader import ChromaFiles
 from tribal_mcp.stores.chroma.store import ChromaStore
 from tribal_mcp.stores.search import SearchByReading
 
@@ -174,3 +177,89 @@ async def test_a_text_of_a_wrong_type_does_not_keep_memories_from_being_counted(
         with pytest.raises(StoreDamaged, match="wrong type"):
             await store.rank_words("deploy")
         await store.close()
+
+
+def with_text(number: int, text: str) -> MemoryEntry:
+    return replace(some([number])[0], content=text)
+
+
+@pytest.mark.parametrize("log", ["the log is there", "the log was emptied"])
+@pytest.mark.parametrize("change", ["forget", "update"])
+async def test_an_older_copy_of_the_folder_gets_an_index_of_its_own(
+    tmp_path: Path, change: str, log: str
+) -> None:
+    place = tmp_path / "chroma"
+
+    async def write(number: int) -> None:
+        async with ChromaStore(place) as store:
+            if change == "forget":
+                await store.delete([f"m{number}"])
+            else:
+                await store.upsert([with_text(number, "walrus")])
+            if log == "the log was emptied":
+                await store.close()
+                with closing(sqlite3.connect(place / "chroma.sqlite3")) as sql, sql:
+                    sql.execute("DELETE FROM embeddings_queue WHERE seq_id < 1000")
+
+    async def found(word: str) -> list[str]:
+        async with ChromaStore(place) as store:
+            return [one.id for one in await store.rank_words(word)]
+
+    async with ChromaStore(place) as store:
+        await store.upsert([*some(range(40)), with_text(55, "zanzibar"), with_text(57, "quagmire")])
+    shutil.copytree(place, tmp_path / "older")
+    await write(55)
+    assert (await found("zanzibar"), await found("quagmire")) == ([], ["m57"])
+    shutil.copytree(tmp_path / "older", place, dirs_exist_ok=True)  # the index is kept
+    await write(57)
+    assert (await found("zanzibar"), await found("quagmire")) == (["m55"], [])
+    assert await found("walrus") == (["m57"] if change == "update" else [])
+
+
+async def test_an_index_with_a_memory_that_is_not_there_is_made_anew(tmp_path: Path) -> None:
+    async with ChromaStore(tmp_path, keep_open=True) as store:
+        await store.upsert([*some(range(40)), with_text(55, "zanzibar")])
+        assert await store.rank_words("zanzibar")
+        with closing(sqlite3.connect(tmp_path / "chroma.sqlite3")) as sql, sql:
+            sql.execute("DELETE FROM embeddings WHERE embedding_id = 'm55'")
+        assert await store.rank_words("zanzibar") == []
+        await check(store, QUESTIONS[::3])
+        await store.close()
+
+
+async def test_an_error_while_the_index_grows_loses_nothing_from_an_open_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise StoreDamaged("The disk fails.")
+
+    async with ChromaStore(tmp_path, keep_open=True) as store:
+        await store.upsert(some(range(60)))
+        await check(store, QUESTIONS[:1])
+        await store.upsert(some(range(60, 100)))
+        with monkeypatch.context() as patch:
+            patch.setattr(ChromaFiles, "searchable", fail)
+            assert await store.rank_words("deploy")
+        await check(store, QUESTIONS[::4])
+        await store.close()
+
+
+@pytest.mark.parametrize("where", ["state", "head", "arrays", "wrong type"])
+async def test_any_damage_makes_the_index_anew(tmp_path: Path, where: str) -> None:
+    async with ChromaStore(tmp_path) as store:
+        await store.upsert(some(range(60)))
+        await check(store, QUESTIONS[:1])
+    words = next((tmp_path / "tribal-mcp/words").iterdir())
+    state, segment = words / "state.json", next(words.glob("*.words"))
+    if where == "wrong type":
+        state.write_text(re.sub(r'"applied": \[[^]]*\]', '"applied": null', state.read_text()))
+    else:
+        file = state if where == "state" else segment
+        data = bytearray(file.read_bytes())
+        name = {"state": b'"applied": [', "head": b'"created": ["<i8", '}.get(where)
+        place = data.index(name) + len(name) if name else -9
+        data[place] ^= 1
+        file.write_bytes(data)
+    async with ChromaStore(tmp_path) as store:
+        await check(store, QUESTIONS[::4])
+        assert (await store.tally()).months

@@ -19,8 +19,10 @@ from tribal_mcp.search.keywords import Keyword, is_spaceless, words_of
 
 UNDATED = -(1 << 63)
 """The date of a text that has none."""
-_VERSION = 1
+_VERSION = 2
 _ALIGNED = 8
+_CRC = 8
+"""Digits at the beginning of a file: the CRC-32 of all that follows."""
 _MOST = 0xFFFF
 _COLUMNS = {
     "rows": "<i8", "written": "<i8", "hashes": "<i8", "created": "<i8", "lengths": "<i8",
@@ -177,10 +179,12 @@ class Segment:
         Raises:
             ValueError: it is damaged, or of another version.
         """
-        head, _, _ = bytes(data[: 1 << 16]).partition(b"\n")
+        if int(bytes(data[:_CRC]), 16) != zlib.crc32(data[_CRC:]):
+            raise ValueError("damaged")
+        head, _, _ = bytes(data[_CRC : 1 << 16]).partition(b"\n")
         found = json.loads(head)
-        if found["version"] != _VERSION or zlib.crc32(data[found["begin"] :]) != found["crc32"]:
-            raise ValueError("another version, or damaged")
+        if found["version"] != _VERSION:
+            raise ValueError("another version")
         arrays = {
             name: np.frombuffer(data, dtype, count, at)
             for name, (dtype, count, at) in found["arrays"].items()
@@ -294,15 +298,14 @@ def _as_file(arrays: dict[str, Any], names: list[str]) -> list[bytes]:
         data += bytes(-len(data) % _ALIGNED)
         parts.append(data)
         at += len(data)
-    crc = 0
-    for part in parts:
-        crc = zlib.crc32(part, crc)
 
     def head(begin: int) -> bytes:
         found = {name: (dtype, count, begin + at) for name, (dtype, count, at) in places.items()}
-        return json.dumps(
-            {"version": _VERSION, "begin": begin, "crc32": crc, "languages": names, "arrays": found}
-        ).encode()
+        return json.dumps({"version": _VERSION, "languages": names, "arrays": found}).encode()
 
-    begin = len(head(1 << 40)) // _ALIGNED * _ALIGNED + 2 * _ALIGNED
-    return [head(begin).ljust(begin - 1) + b"\n", *parts]
+    begin = (_CRC + len(head(1 << 40))) // _ALIGNED * _ALIGNED + 2 * _ALIGNED
+    parts.insert(0, head(begin).ljust(begin - _CRC - 1) + b"\n")
+    crc = 0
+    for part in parts:
+        crc = zlib.crc32(part, crc)
+    return [b"%08x" % crc, *parts]

@@ -293,7 +293,6 @@ class Contents:
         try:
             is_current = index.update(self._files, self._collections, make=make)
         except StoreDamaged:  # who reads the memories themselves finds what is damaged, or reads on
-            index.forget()
             return None
         return (index, self._files) if is_current else None
 
@@ -304,7 +303,10 @@ class Contents:
         search = KeywordSearch(query, hints)
         if found := self._index(make=True):
             index, files = found
-            return index.rank(files, search.keywords, _which(filters), most)
+            try:
+                return index.rank(files, search.keywords, _which(filters), most)
+            except LookupError:  # it has a memory that is not there
+                index.remove()
         ids = self.list_ids(filters)
         for start in range(0, len(ids), BATCH):
             search.add(self.texts(ids[start : start + BATCH]))
@@ -314,7 +316,10 @@ class Contents:
         """`count` or more of the ids that match, at equal distances in the order of insertion."""
         if found := self._index(make=False):
             index, files = found
-            return index.sample(files, _which(filters), count)
+            try:
+                return index.sample(files, _which(filters), count)
+            except LookupError:  # as above
+                index.remove()
         return spread(self.list_ids(filters), count)
 
     def with_value(self, key: str, values: Sequence[str]) -> list[tuple[str, str]]:

@@ -3,16 +3,16 @@
 It consists of segments (`search/segments.py`), files in this program's own directory, and is a
 cache: who searches brings it up to date, and writers know nothing of it. Chroma numbers each change
 in its log, so what changed since is in the log after the last number that the index has. If the log
-no longer reaches back so far, all rows are compared; if the index does not fit the rows, it is made
-again. The newest memories, up to a few hundred, are in memory only. (Over 300 lines: reading,
-updating and saving share one state.)
+no longer reaches back so far, all rows are compared; if the index is of another history, because an
+older copy of the folder was restored, it is made again. The newest memories, up to a few hundred,
+are in memory only. (Over 300 lines: reading, updating and saving share one state.)
 """
 
 import hashlib
 import json
 import mmap
-import random
 import secrets
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -38,10 +38,10 @@ _SAVED = 512
 """Texts of the smallest segment that is written to the disk."""
 _FEW = 5_000
 """Texts that may be added to the index on the way to something else than a search."""
-_CHECKED = 16
-"""Texts that are compared with the rows when an index is read from the disk."""
+_NEWEST = 200
+"""Rows that tell whether the store still has the history of the index."""
 _AT_ONCE = 500
-_VERSION = 1
+_VERSION = 2
 _STATE = "state.json"
 _TAG, _SOURCE = "t", "s"
 
@@ -132,6 +132,14 @@ class WordIndex:
         Returns:
             Whether it is up to date.
         """
+        try:
+            return self._update(files, kinds, make=make)
+        except BaseException:  # it may be half done
+            self.forget()
+            self._loaded = False
+            raise
+
+    def _update(self, files: ChromaFiles, kinds: Sequence[RawCollection], *, make: bool) -> bool:
         version, segments = files.version(), [files.segment(c) for c in kinds]
         if self._version == version and self._segments == segments:
             return True
@@ -174,7 +182,7 @@ class WordIndex:
         self._applied = applied
         self._segments = [files.segment(c) for c in kinds]
         if whole or len(new) >= _SAVED:
-            self._save()
+            self._save(files)
         return True
 
     def rank(
@@ -246,6 +254,13 @@ class WordIndex:
         """Start over: the next search makes the index again."""
         self._parts, self._segments, self._applied, self._version = [], [], [], -1
 
+    def remove(self) -> None:
+        """Start over, here and in other processes: the index was found to be wrong."""
+        self.forget()
+        if self.place is not None:
+            with suppress(OSError):
+                (self.place / _STATE).unlink()
+
     def _changes(
         self, files: ChromaFiles, kind: int, collection: RawCollection, since: int
     ) -> tuple[list[Row], bool]:
@@ -292,7 +307,7 @@ class WordIndex:
             write_atomically(self.place / name, part.data)
             part.name, part.data = name, []
 
-    def _save(self) -> None:
+    def _save(self, files: ChromaFiles) -> None:
         """Write everything to the disk; if that fails, the next process makes the index again."""
         if self.place is None:
             return
@@ -305,23 +320,27 @@ class WordIndex:
             "version": _VERSION,
             "collections": self._segments,
             "applied": self._applied,
+            "entries": [files.log_entry(number) for number in self._applied],
+            "newest": self._newest(files),
             "segments": [[p.name, np.flatnonzero(~p.alive).tolist()] for p in self._parts],
         }
         with suppress(OSError):
             make_private(self.place)
-            write_atomically(self.place / _STATE, json.dumps(state).encode())
+            checked = {"crc32": _crc32(state), "state": state}
+            write_atomically(self.place / _STATE, json.dumps(checked).encode())
             for path in self.place.glob("*.words"):
                 if path.name not in {part.name for part in self._parts}:
                     path.unlink()
 
     def _load(self, files: ChromaFiles) -> None:
-        """Read the index from the disk, if it is there, whole, and fits the rows."""
+        """Read the index from the disk, if it is there, whole, and of the history of the rows."""
         self._loaded = True
         if self.place is None:
             return
         try:
-            state = json.loads((self.place / _STATE).read_bytes())
-            if state["version"] != _VERSION:
+            checked = json.loads((self.place / _STATE).read_bytes())
+            state = checked["state"]
+            if state["version"] != _VERSION or checked["crc32"] != _crc32(state):
                 return
             for name, dead in state["segments"]:
                 with (self.place / name).open("rb") as file:
@@ -331,27 +350,50 @@ class WordIndex:
                 alive[dead] = False
                 self._parts.append(_Part(segment, alive, name))
             self._segments, self._applied = state["collections"], state["applied"]
-            if not all(self._fits(files, part) for part in self._parts):
+            if not self._has_history(files, state["entries"], state["newest"]):
                 self.forget()
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             self.forget()
 
-    def _fits(self, files: ChromaFiles, part: _Part) -> bool:
-        """Whether some texts of a part, the newest among them, are in the rows as it has them."""
-        segment = part.segment
-        alive = np.flatnonzero(part.alive)
-        places = {*random.sample(alive.tolist(), min(_CHECKED, alive.size)), *alive[-1:].tolist()}
-        expected = {int(segment.rows[at]): at for at in places}
-        same = list[tuple[int, Row]]()
-        for row in files.numbered_rows(list(expected)):
-            at = expected[row.row]
-            if (row.written, _hash(row.id)) == (segment.written[at], segment.hashes[at]):
-                same.append((0, row))
-            elif row.written <= self._applied[segment.kinds[at]]:
-                return False
-        texts, _ = Segment.build(list(_texts(files, same)))
-        places_of_same = [expected[row.row] for _, row in same]
-        return bool((texts.lengths == segment.lengths[places_of_same]).all())
+    def _newest(self, files: ChromaFiles) -> list[list[int | str]]:
+        """Row, log entry and digest of the texts that were written last."""
+        rows, written = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        for part in self._parts:
+            rows.append(part.segment.rows[part.alive])
+            written.append(part.segment.written[part.alive])
+        last = np.argsort(-np.concatenate(written), kind="stable")[:_NEWEST]
+        found = np.concatenate(rows)[last].tolist()
+        entries = dict(zip(found, np.concatenate(written)[last].tolist(), strict=True))
+        return [[row, entries[row], digest] for row, digest in files.digests(found).items()]
+
+    def _has_history(
+        self, files: ChromaFiles, entries: list[str | None], newest: list[tuple[int, int, str]]
+    ) -> bool:
+        """Whether the rows are those of the index, with later changes at most.
+
+        If the log has the last entry of the index, that one tells. If not, all rows have to be
+        compared, by row, log entry and id; the newest rows tell whether these mean the same. A row
+        that was written again has a later entry.
+        """
+        here = [files.log_entry(number) for number in self._applied]
+        if here == entries and None not in here:
+            return True
+        if any(now and then and now != then for now, then in zip(here, entries, strict=True)):
+            return False
+        self._applied = [
+            number if now and now == then else -1
+            for number, now, then in zip(self._applied, here, entries, strict=True)
+        ]
+        written = {row.row: row.written for row in files.numbered_rows([r for r, _, _ in newest])}
+        digests = files.digests([row for row, entry, _ in newest if written.get(row) == entry])
+        return bool(digests) and all(
+            row not in written or written[row] > entry or digests.get(row) == digest
+            for row, entry, digest in newest
+        )
+
+
+def _crc32(state: object) -> int:
+    return zlib.crc32(json.dumps(state).encode())
 
 
 def _texts(files: ChromaFiles, rows: Sequence[tuple[int, Row]]) -> Iterator[Text]:

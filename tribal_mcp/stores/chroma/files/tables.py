@@ -5,6 +5,7 @@ second and nothing is held in memory. Reads outside `snapshot` are consistent as
 holds the folder's lock. (Over 300 lines: every query on the same few tables is here.)
 """
 
+import hashlib
 import json
 import sqlite3
 from collections import Counter
@@ -428,8 +429,32 @@ class ChromaTables:
             found += _rows(self.sql.execute(one_of, part))
         return found
 
+    def log_entry(self, number: int) -> str | None:
+        """A digest of an entry of the log; None if the log does not have it."""
+        entry = self.sql.execute(
+            "SELECT * FROM embeddings_queue WHERE seq_id = ?", (number,)
+        ).fetchone()
+        return None if entry is None else _digest(entry)
+
+    def digests(self, rows: Sequence[int]) -> dict[int, str]:
+        """A digest of the id and the fields of the records in those rows, as far as they exist."""
+        ids = {row.row: row.id for row in self.numbered_rows(rows)}
+        fields: dict[int, list[object]] = {row: [memory_id] for row, memory_id in ids.items()}
+        for row, *field in self.sql.execute(
+            "SELECT id, key, string_value, int_value, float_value, bool_value "  # noqa: S608
+            f"FROM embedding_metadata WHERE id IN ({placeholders(rows)}) ORDER BY id, key",
+            rows,
+        ):
+            if row in fields:
+                fields[row].append(field)
+        return {row: _digest(found) for row, found in fields.items()}
+
     def ids_of(self, rows: Sequence[int]) -> list[str]:
-        """The ids of the records in those rows, which exist, in that order."""
+        """The ids of the records in those rows, in that order.
+
+        Raises:
+            KeyError: a row does not exist.
+        """
         known: dict[int, str] = {}
         for start in range(0, len(rows), _AT_ONCE):
             part = rows[start : start + _AT_ONCE]
@@ -611,6 +636,11 @@ def _rows(found: Iterable[tuple[int, int, Any]]) -> list[Row]:
     rows = [Row(*one) for one in found]
     _ids([(row.id,) for row in rows])
     return rows
+
+
+def _digest(value: object) -> str:
+    data = repr(value).encode(errors="surrogatepass")
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def _wrong_type(what: str) -> StoreDamaged:
