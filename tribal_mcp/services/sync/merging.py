@@ -257,7 +257,6 @@ class Merging:
         entries = [move.entry for move in moves if move.entry is not None]
         forget = {move.id: _deleted_at(move.after.heads) for move in moves if not move.entry}
         change = Change(entries, forget)
-        is_current = await self._mark() == self.mark
         await self._adopt_model(entries)
         if self.point:
             tombstones = await self.store.forgotten(change.ids)
@@ -267,8 +266,10 @@ class Merging:
             await self.store.apply(change)
         except TribalError as error:
             raise error.extended("To complete the sync, repeat it.") from error
-        if is_current:  # nobody else has written since, so only this is new
-            self.mark = await self._mark()
+        if isinstance(self.store, KnowsChanges):
+            mark, written = await self.store.changes(self.mark)
+            if written is not None and written <= {entry.id for entry in entries}:
+                self.mark = mark  # nobody else has written since
 
     async def _adopt_model(self, entries: Sequence[MemoryEntry]) -> None:
         """Have an empty store take over the model of the vectors that come in."""
@@ -279,11 +280,6 @@ class Merging:
                 if self.point:
                     self.point.note_identity(before, model)
                 await self.store.set_identity(model)
-
-    async def _mark(self) -> str:
-        if isinstance(self.store, KnowsChanges):
-            return (await self.store.changes(""))[0]
-        return ""
 
 
 def _deleted_at(heads: Heads) -> int:
