@@ -83,6 +83,9 @@ class SharedFolder:
         try:
             yield
         except FileNotFoundError as error:
+            if self.path.is_dir():
+                name = os.fsdecode(error.filename or self.path)
+                raise UsageError(f"{name!r:.300} has disappeared. {outcome} Try again.") from error
             raise UsageError(
                 f"The folder {str(self.path)!r} does not exist. {outcome} Create it, or check the "
                 "path and that the disk is connected."
@@ -138,7 +141,7 @@ class SharedFolder:
         part = folder / _PART
         with self.explained("No file was added to it."):
             if not folder.is_dir():
-                folder.mkdir(mode=0o700)
+                folder.mkdir()
                 fsync_directory(self.path)
             with naming(part), open_own(part, "wb") as file:
                 yield NewFile(folder, file)

@@ -52,6 +52,8 @@ def test_a_version_is_read_back_whole(entry: MemoryEntry) -> None:
         ("stamp", "5-x--"),
         ("stamp", None),
         ("since", [[1]]),
+        ("since", [[1, "", "5-x--"], ["a", "", "5-x--"]]),
+        ("since", [["a", "", f"{1 << 63}-x--"]]),
         ("vector", "not base64"),
         ("vector", 5),
         ("id", ""),

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -9,6 +10,7 @@ from tests.services.sync.machines import Machine, machines
 from tests.stores.test_contract import RICH
 from tests.support.examples import memories, memory, vector
 from tribal_mcp.errors import SecretsFound, UsageError
+from tribal_mcp.files.replica_folders import ReplicaFile, SharedFolder
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.services.maintenance.undo import undo
 from tribal_mcp.services.sync import exchange
@@ -421,6 +423,79 @@ async def test_most_memories_do_not_vanish_everywhere_by_mistake(tmp_path: Path)
     await one.sync(accept_deletions=True)
     await in_step(one, two)
     assert len(await two.texts()) == 10
+
+
+async def test_the_loss_of_few_memories_that_are_half_of_all_is_noticed_but_not_an_undo(
+    tmp_path: Path,
+) -> None:
+    one, two = machines(tmp_path)
+    await one.store.upsert(memories(3))
+    await in_step(one, two)
+    await two.store.apply(Change(erase=["memory-1", "memory-2"]))
+    with pytest.raises(UsageError, match="2 memories of 3 have disappeared"):
+        await two.sync()
+    await two.sync(accept_deletions=True)
+    three = Machine(tmp_path / "three", one.shared)
+    added = await three.sync()
+    await undo(three.store, added.restore_point, RestorePoints.of(three.store))
+    await in_step(three, one, two)
+
+
+async def test_an_edit_that_another_program_makes_during_a_sync_is_published_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Machine(tmp_path / "one", tmp_path / "shared", open_store(tmp_path / "chroma"))
+    two = Machine(tmp_path / "two", tmp_path / "shared")
+    await one.put(1)
+    await one.sync()
+    await two.put(2)
+    await two.sync()
+    apply = one.store.apply
+
+    async def apply_meanwhile(change: Change) -> None:
+        await apply(Change([memory(1, content="by another program")]))
+        await apply(change)
+
+    monkeypatch.setattr(one.store, "apply", apply_meanwhile)
+    assert (await one.sync()).added == 1
+    monkeypatch.undo()
+    assert (await one.sync()).published == 1
+
+
+async def test_what_came_in_is_said_if_nothing_can_be_published(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    await two.put(2)
+    own = two.shared / (await two.sync()).replica
+    (own / ".new.part").mkdir()
+    await one.put(1)
+    await one.sync()
+    await two.put(2, content="edited")
+    with pytest.raises(UsageError, match="What came in was applied: 1 added, 0 changed, 0 deleted"):
+        await two.sync()
+    points = RestorePoints.of(two.store)
+    assert points is not None
+    assert points.all()[0].counts == {"added": 1}
+    assert "memory-1" in await two.texts()
+
+
+async def test_a_file_that_disappears_while_it_is_read_is_named_and_the_rest_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, three = machines(tmp_path, 3)
+    for number, machine in enumerate((one, two)):
+        await machine.put(number)
+        await machine.sync()
+    lost = one.files[0]
+    open_verified = SharedFolder.verified
+
+    def verified(folder: SharedFolder, file: ReplicaFile) -> BinaryIO | None:
+        lost.unlink(missing_ok=True)
+        return open_verified(folder, file)
+
+    monkeypatch.setattr(SharedFolder, "verified", verified)
+    result = await three.sync()
+    assert (result.added, len(result.problems)) == (1, 1)
+    assert lost.name in result.problems[0]
 
 
 async def test_a_forged_version_is_not_used(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from tribal_mcp.portability.strict_json import NotJSON, parse_line
 from tribal_mcp.portability.vectors import Vector, vector_from_base64, vector_to_base64
 
 FORMAT = 1
+_MOST_US = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +164,11 @@ def _check(record: Record, limits: Limits) -> None:
         raise EntryError("has a memory that is not a JSON object")
     if record.made_by is not None and type(record.made_by) is not str:
         raise EntryError("names a model that is not text")
+    if not all(type(part) is str for atom in version.since for part in atom):
+        raise EntryError("has a part of a memory whose name is not text")
+    stamps = (version.stamp, *version.ancestors, *version.since.values())
+    if any(abs(stamp.wall) >= _MOST_US for stamp in stamps):
+        raise EntryError("has a time that is out of range")
     check_id("id", record.id, limits)
     fits = (
         version.stamp.digest == digest_of(version.fields)

@@ -89,8 +89,10 @@ class Exchange:
         return sorted(new, key=lambda file: (file.replica, -file.number))
 
     def _is_intact(self, file: ReplicaFile) -> bool:
-        with self.folder.explained():
+        try:
             return self.folder.is_intact(file)
+        except OSError:  # deleted meanwhile, or not readable
+            return False
 
     def _drop(self, file: ReplicaFile) -> None:
         """Take a file as missing; one of this replica is removed."""
@@ -185,8 +187,11 @@ class Exchange:
         What is wrong with a line is in the result, and the file is read again by the next sync.
         """
         shown = f"The file {file.path!r} in the shared folder"
-        with self.folder.explained():
+        try:
             opened = self.folder.verified(file)
+        except OSError as error:
+            self._reject(f"{shown} can't be read: {error.strerror or error}. Not used.")
+            return
         if opened is None:
             self._report(self.result.damaged, file.path)
             return
@@ -206,6 +211,8 @@ class Exchange:
         except (EntryError, TribalError) as error:
             text = str(error) if file.path in str(error) else f"{shown}: {error}"
             self._reject(f"{text.rstrip('.')}. Not used.")
+        except OSError as error:
+            self._reject(f"{shown} can't be read: {error.strerror or error}. Not used.")
 
     def _batches(self, lines: BinaryIO, file: ReplicaFile, shown: str) -> Iterator[list[Record]]:
         limits = self.context.limits

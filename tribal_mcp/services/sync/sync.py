@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 
-from tribal_mcp.errors import SecretsFound, Stopped, UsageError
+from tribal_mcp.errors import SecretsFound, Stopped, TribalError, UsageError
 from tribal_mcp.files.age_keys import check_keys
 from tribal_mcp.files.replica_folders import SharedFolder
 from tribal_mcp.next_steps import NextStep
@@ -29,7 +29,7 @@ from tribal_mcp.stores.restore_points import RestorePoints
 from tribal_mcp.stores.search import KnowsChanges
 from tribal_mcp.text import counted, memories
 
-_MANY = 10
+_COUNTS = ("added", "changed", "deleted")
 
 
 async def run_sync(context: Context, request: SyncRequest) -> SyncResult:
@@ -73,10 +73,12 @@ async def sync(
             exchange = Exchange(context, folder, state, result, screen)
             merging = Merging(store, state, result, point, state.tags)
             with closing(point) if point else nullcontext():
-                await _Sync(context, request, exchange, merging).all()
+                running = _Sync(context, request, exchange, merging)
+                await running.receive()
                 if point:
-                    counts = result.model_dump(include={"added", "changed", "deleted"})
+                    counts = result.model_dump(include=set(_COUNTS))
                     result.restore_point = point.finish(counts)
+                await running.publish()
     if screen and screen.refuses and not request.dry_run:
         found = ", ".join(f"{one.id!r:.80}" for one in screen.summary.first)
         say = counted(screen.summary.memories, "memory contains", "memories contain")
@@ -121,8 +123,8 @@ class _Sync:
         """The counts."""
         return self.merging.result
 
-    async def all(self) -> None:
-        """Local changes first, then those of the others; then publish."""
+    async def receive(self) -> None:
+        """Record what changed here, then apply what the others changed."""
         new = self.exchange.look()
         await self._local()
         for position, file in enumerate(new):
@@ -136,8 +138,18 @@ class _Sync:
             self.exchange.settle_missing()
         if self.request.resolve:
             await self._resolve(self.request.resolve, self.request.version)
+
+    async def publish(self) -> None:
+        """Publish what is new here, and describe the whole."""
         self._progress(1.0, "Publishing")
-        await self.exchange.publish(self.store)
+        try:
+            await self.exchange.publish(self.store)
+        except TribalError as error:
+            if not (point := self.result.restore_point):
+                raise
+            counts = [f"{getattr(self.result, did):,} {did}" for did in _COUNTS]
+            undo = NextStep("To undo it, run {call}.", "undo", {"point": point})
+            raise error.extended(f"What came in was applied: {', '.join(counts)}.", undo) from error
         with self.state.transaction():
             self.state["mark"] = self.merging.mark
         self.result.tags = list(self.merging.tags)
@@ -184,9 +196,13 @@ class _Sync:
         return changed
 
     async def _refuse_loss(self, count: int, vanished: Sequence[str]) -> None:
-        """Ask before a store that lost most of its memories deletes them everywhere."""
+        """Ask before a store that lost half of its memories deletes them everywhere."""
         lost = set(vanished) - (await self.store.forgotten(vanished)).keys() if vanished else set()
-        if len(lost) > max(_MANY, count // 2) and not self.request.accept_deletions:
+        points = RestorePoints.of(self.store)
+        if lost and points:
+            undos = (point for point in points.all() if point.operation == "undo")
+            lost.difference_update(*map(points.ids, undos))
+        if lost and 2 * len(lost) >= count and not self.request.accept_deletions:
             raise UsageError(
                 f"{memories(len(lost))} of {count:,} have disappeared from this store without "
                 "having been deleted: it may be another store, or damaged. Nothing was changed. "
