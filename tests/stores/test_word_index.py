@@ -216,7 +216,7 @@ async def test_an_older_copy_of_the_folder_gets_an_index_of_its_own(
     assert await found("walrus") == (["m57"] if change == "update" else [])
 
 
-async def test_an_index_with_a_memory_that_is_not_there_is_made_anew(tmp_path: Path) -> None:
+async def test_an_index_with_a_memory_that_is_not_there_is_made_again(tmp_path: Path) -> None:
     async with ChromaStore(tmp_path, keep_open=True) as store:
         await store.upsert([*some(range(40)), with_text(55, "zanzibar")])
         assert await store.rank_words("zanzibar")
@@ -245,7 +245,7 @@ async def test_an_error_while_the_index_grows_loses_nothing_from_an_open_store(
 
 
 @pytest.mark.parametrize("where", ["state", "head", "arrays", "wrong type"])
-async def test_any_damage_makes_the_index_anew(tmp_path: Path, where: str) -> None:
+async def test_any_damage_has_the_index_made_again(tmp_path: Path, where: str) -> None:
     async with ChromaStore(tmp_path) as store:
         await store.upsert(some(range(60)))
         await check(store, QUESTIONS[:1])
