@@ -42,6 +42,14 @@ def test_a_file_that_can_not_be_used_is_named_with_exit_code_4(
 def test_a_wrong_folder_is_an_error(tribal: Tribal) -> None:
     assert "does not exist" in tribal("sync", "nowhere").err
     assert "TRIBAL_SYNC_DIR" in tribal("sync").err
+    tribal("remember", "one", "--data-dir", "data")
+    assert "data folder" in tribal("sync", "data/store", "--data-dir", "data").err
+
+
+def test_encryption_that_has_no_key_is_not_kept(tribal: Tribal, tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    assert "as an option" in tribal("sync", "shared", "--encrypt").err
+    assert tribal("sync", "shared").code == 0
 
 
 def test_watching_goes_on_and_prints_what_was_done(

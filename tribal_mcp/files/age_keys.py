@@ -26,7 +26,8 @@ def check_keys(settings: Settings) -> None:
         by_passphrase()
     else:
         raise UsageError(
-            "Encryption is asked for (a name that ends in .age does so), and no key is set. Set "
+            "Encryption is asked for, as an option or by a name that ends in .age, and no key is "
+            "set. Nothing was changed. Set "
             "TRIBAL_AGE_RECIPIENTS, TRIBAL_AGE_IDENTITY or TRIBAL_AGE_PASSPHRASE_FILE."
         )
 

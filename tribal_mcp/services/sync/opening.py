@@ -30,6 +30,11 @@ def path_of(context: Context, request: SyncRequest) -> Path:
         )
     if not context.trusted and given != setting:
         raise UsageError("Only the folder of the setting TRIBAL_SYNC_DIR can be synced from here.")
+    if given.resolve().is_relative_to(context.settings.data_dir.resolve()):
+        raise UsageError(
+            f"{str(given)!r:.300} is in the data folder of this store, which no other machine may "
+            "share. Nothing was changed. Name a folder elsewhere."
+        )
     return given
 
 
