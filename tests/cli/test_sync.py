@@ -43,7 +43,8 @@ def test_a_wrong_folder_is_an_error(tribal: Tribal) -> None:
     assert "does not exist" in tribal("sync", "nowhere").err
     assert "TRIBAL_SYNC_DIR" in tribal("sync").err
     tribal("remember", "one", "--data-dir", "data")
-    assert "data folder" in tribal("sync", "data/store", "--data-dir", "data").err
+    for data in ("data", "other"):
+        assert "data folder" in tribal("sync", "data", "--data-dir", data).err
 
 
 def test_encryption_that_has_no_key_is_not_kept(tribal: Tribal, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from tribal_mcp.services.context import Context
 from tribal_mcp.services.requests import SyncRequest
 from tribal_mcp.services.sync.state import SyncState
 from tribal_mcp.stores.base import MemoryStore
+from tribal_mcp.stores.chroma.migration import DATABASE
 
 
 def path_of(context: Context, request: SyncRequest) -> Path:
@@ -30,10 +31,11 @@ def path_of(context: Context, request: SyncRequest) -> Path:
         )
     if not context.trusted and given != setting:
         raise UsageError("Only the folder of the setting TRIBAL_SYNC_DIR can be synced from here.")
-    if given.resolve().is_relative_to(context.settings.data_dir.resolve()):
+    own = given.resolve().is_relative_to(context.settings.data_dir.resolve())
+    if own or (given / DATABASE).exists():
         raise UsageError(
-            f"{str(given)!r:.300} is in the data folder of this store, which no other machine may "
-            "share. Nothing was changed. Name a folder elsewhere."
+            f"{str(given)!r:.300} is in the data folder of a store, which machines can't share. "
+            "Nothing was changed. Name a folder elsewhere."
         )
     return given
 
