@@ -235,5 +235,5 @@ def test_what_only_looks_like_personal_data_stays(text: str) -> None:
 def test_a_missing_detector_is_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kingfisher_sdk", None)
     _scanner.cache_clear()
-    with pytest.raises(UsageError, match=r"pip install 'tribal-mcp\[secrets\]'"):
+    with pytest.raises(UsageError, match="needs the packages kingfisher-secret-scanner"):
         Detector().find("x")
