@@ -76,8 +76,7 @@ async def sync(
                 running = _Sync(context, request, exchange, merging)
                 await running.receive()
                 if point:
-                    counts = result.model_dump(include=set(_COUNTS))
-                    result.restore_point = point.finish(counts)
+                    result.restore_point = point.finish(result.model_dump(include=set(_COUNTS)))
                 await running.publish()
     if screen and screen.refuses and not request.dry_run:
         found = ", ".join(f"{one.id!r:.80}" for one in screen.summary.first)
