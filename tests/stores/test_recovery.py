@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import anyio.to_thread
+import numpy as np
 import pytest
 
 from tests.support.chroma_folders import add, chroma, create, index_of, vectors
@@ -349,3 +350,35 @@ async def test_a_transaction_that_could_not_end_is_rolled_back_by_the_next_sessi
         assert len(await store.list_ids()) == 3
         assert await store.check() == []
         assert folder.lock.writer() is None
+
+
+@pytest.mark.parametrize("later", ["nothing else", "an update of its metadata", "an add of its id"])
+@pytest.mark.parametrize("space", ["l2", "cosine"])
+async def test_a_vector_that_another_program_replaced_does_not_stop_writes(
+    tmp_path: Path, space: str, later: str
+) -> None:
+    with chroma(tmp_path) as client:
+        client.create_collection(
+            "memories",
+            embedding_function=None,
+            configuration={"hnsw": {"space": space, "sync_threshold": 20}},  # type: ignore[arg-type]
+            metadata={OURS: 1},
+        )
+    async with ChromaStore(tmp_path) as store:
+        await store.upsert(memories(15))
+    ids, other = [memories(1)[0].id], np.array([[1, -1] * 4], np.float32)
+    with chroma(tmp_path) as client:
+        plain = client.get_collection("memories", embedding_function=None)
+        plain.upsert(ids=ids, documents=["new"], embeddings=other)
+        if later == "an update of its metadata":
+            plain.update(ids=ids, metadatas=[{"kind": "newer"}])
+        elif later == "an add of its id":
+            plain.add(ids=ids, documents=["ignored"], embeddings=-other)
+    async with ChromaStore(tmp_path) as store:
+        for start in range(15, 60, 15):
+            await store.upsert(memories(60)[start : start + 15])
+        assert await store.count() == 60
+        assert [problem.kind for problem in await store.check()] == ["wrong vector"]
+        await store.repair()
+        assert await store.check() == []
+        assert await store.count() == 60

@@ -8,6 +8,7 @@ next time it opens the folder. Until then, temporary views over the tables give 
 import json
 import sqlite3
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tribal_mcp.stores.chroma.files.schema import LISTS, NO_LISTS, SHOW_NO_LISTS
@@ -80,6 +81,45 @@ _UNSET = (
 )
 _SET_VALUE = "INSERT INTO late_values VALUES (?, ?, ?, ?, ?, ?)"
 _SET_LIST = "INSERT INTO late_lists VALUES (?, ?, ?, ?, ?, ?)"
+
+
+@dataclass(slots=True)
+class Logged:
+    """Where the vector of a record is in the log.
+
+    Attributes:
+        exists: whether the record existed after the last entry; None if the log does not tell.
+        entries: those of which one has the vector.
+        maybe_older: whether the vector may also be older than the log.
+    """
+
+    exists: bool | None = None
+    entries: list[int] = field(default_factory=list)
+    maybe_older: bool = True
+
+
+def vectors_by_log(log: Iterable[tuple[int, int, str, bool]]) -> dict[str, Logged]:
+    """Where the vectors are that the index has after these entries, by id.
+
+    Chroma logs an add of an id that exists, and an update of one that does not, and ignores both.
+    What another program writes keeps the checksum of the vector before, so the log counts.
+
+    Args:
+        log: number, operation, id, and whether there is a vector, of each entry.
+    """
+    found: dict[str, Logged] = {}
+    for number, operation, record_id, has_vector in log:
+        one = found.setdefault(record_id, Logged())
+        if operation == DELETE:
+            found[record_id] = Logged(exists=False, maybe_older=False)
+        elif operation == UPSERT or (operation == ADD and one.exists is False):
+            entries = [number] if has_vector else one.entries
+            found[record_id] = Logged(True, entries, one.maybe_older and not has_vector)
+        elif operation == ADD and one.exists is None:
+            one.exists, one.entries = True, [*one.entries, number]
+        elif operation == UPDATE and one.exists is not False and has_vector:
+            found[record_id] = Logged(one.exists, [number], maybe_older=False)
+    return found
 
 
 def replay_rows(sql: sqlite3.Connection) -> int:

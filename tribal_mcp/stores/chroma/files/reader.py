@@ -17,7 +17,7 @@ from tribal_mcp.stores.chroma.checksums import matches
 from tribal_mcp.stores.chroma.files.hnsw import HnswFiles, stored_vectors
 from tribal_mcp.stores.chroma.files.hnsw_labels import LABELS, Labels
 from tribal_mcp.stores.chroma.files.index_backup import IndexBackup
-from tribal_mcp.stores.chroma.files.log import ADD, DELETE, UPDATE, UPSERT
+from tribal_mcp.stores.chroma.files.log import DELETE, UPDATE, UPSERT, vectors_by_log
 from tribal_mcp.stores.chroma.files.tables import (
     DOCUMENT,
     ChromaTables,
@@ -186,26 +186,33 @@ class ChromaFiles(ChromaTables):
         Chroma does not notice if the system fails to write these files.
         """
         index = self.index(collection)
-        last: dict[str, tuple[int, int]] = {}
-        for seq_id, operation, record_id in self.sql.execute(
-            "SELECT seq_id, operation, id FROM embeddings_queue "
-            "WHERE topic LIKE ? AND seq_id <= ? ORDER BY seq_id",
-            (f"%/{collection.id}", index.applied),
-        ):
-            last[record_id] = seq_id, operation
-        due = [i for i in last if i not in index.in_log and last[i][1] != DELETE]
+        logged = vectors_by_log(
+            self.sql.execute(
+                "SELECT seq_id, operation, id, vector IS NOT NULL FROM embeddings_queue "
+                "WHERE topic LIKE ? AND seq_id <= ? ORDER BY seq_id",
+                (f"%/{collection.id}", index.applied),
+            )
+        )
+        due = [i for i, one in logged.items() if i not in index.in_log and one.exists is not False]
         found: list[str] = []
         for start in range(0, len(due), _BATCH):
             rows = self._checksums(collection, due[start : start + _BATCH])
-            in_log = self._logged({last[i][0]: i for i in rows if last[i][1] != ADD})
+            in_log = self._logged([seq_id for i in rows for seq_id in logged[i].entries])
             in_files = index.files.read(list(rows))
             for record_id, expected in rows.items():
-                vector, logged = in_files.get(record_id), in_log.get(record_id)
-                if (
-                    vector is None
-                    or (expected is not None and not matches(vector, expected, collection.space))
-                    # An add is in the log even if Chroma ignored it.
-                    or (expected is None and logged is not None and not _same(vector, logged))
+                vector, one = in_files.get(record_id), logged[record_id]
+                if vector is None or not (
+                    (one.maybe_older and _fits(vector, expected, collection.space))
+                    or any(
+                        _same(vector, in_log[n])
+                        or (
+                            expected is not None
+                            and _fits(vector, expected, collection.space)
+                            and _fits(in_log[n], expected, collection.space)
+                        )
+                        for n in one.entries
+                        if n in in_log
+                    )
                 ):
                     found.append(record_id)
         return found
@@ -221,17 +228,18 @@ class ChromaFiles(ChromaTables):
             ).fetchall()
         )
 
-    def _logged(self, wanted: dict[int, str]) -> dict[str, Vector]:
-        """The vectors of those entries of the log, by id."""
+    def _logged(self, entries: Sequence[int]) -> dict[int, Vector]:
+        """The vectors of those entries of the log."""
         import numpy as np
 
         return {
-            wanted[seq_id]: np.frombuffer(blob, dtype="<f4")
+            seq_id: np.frombuffer(blob, dtype="<f4")
             for seq_id, blob in self.sql.execute(
                 "SELECT seq_id, vector FROM embeddings_queue "  # noqa: S608 - placeholders
-                f"WHERE vector IS NOT NULL AND seq_id IN ({placeholders(wanted)})",
-                list(wanted),
+                f"WHERE seq_id IN ({placeholders(entries)})",
+                entries,
             )
+            if type(blob) is bytes and not len(blob) % 4
         }
 
     def without_vector(self, collection: RawCollection) -> list[str]:
@@ -337,6 +345,11 @@ class ChromaFiles(ChromaTables):
             if not is_damage(error, self.folder):
                 raise
             self._on_log_damage(f"The log of {collection.name!r}", error)
+
+
+def _fits(vector: Vector, expected: int | None, space: str) -> bool:
+    """Whether the vector may belong to a record with that checksum, or none."""
+    return expected is None or matches(vector, expected, space)
 
 
 def _same(vector: Vector, logged: Vector) -> bool:
