@@ -113,6 +113,14 @@ async def test_the_first_backup_is_full_and_the_next_ones_hold_what_changed(plac
     assert await place.good() == [(BEGIN + timedelta(days=d)).isoformat() for d in (3, 2, 1)]
 
 
+async def test_a_state_that_an_increment_completes_is_not_called_incremental(place: Place) -> None:
+    await place.put(*range(3))
+    await place.back_up()
+    await place.put(4)
+    assert (await place.back_up()).kind == "increment"
+    assert not [note for note in (await place.restore(dry_run=True)).notes if "increment" in note]
+
+
 async def test_an_unchanged_store_writes_nothing(place: Place) -> None:
     await place.put(*range(5))
     await place.back_up()

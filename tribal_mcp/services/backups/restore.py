@@ -205,7 +205,7 @@ def _composed(full: EntrySource, increment: EntrySource) -> EntrySource:
         total=total,
         deletions=sum(map(len, tombstones(500))),
         dimensions=full.dimensions or increment.dimensions,
-        notes=[*full.notes, *increment.notes],
+        notes=full.notes,  # those of the increment say that it is one
         batches=entries,
         tombstones=tombstones,
     )
