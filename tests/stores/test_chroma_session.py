@@ -6,7 +6,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import anyio
@@ -27,6 +27,7 @@ from tribal_mcp.services.import_export import export_memories, import_memories
 from tribal_mcp.services.jobs import run
 from tribal_mcp.stores.chroma import folder as chroma_folder
 from tribal_mcp.stores.chroma.api_reader import ApiFiles
+from tribal_mcp.stores.chroma.contents import Contents
 from tribal_mcp.stores.chroma.files import schema as chroma_layout
 from tribal_mcp.stores.chroma.folder import ChromaFolder
 from tribal_mcp.stores.chroma.lock import FolderLock
@@ -320,3 +321,62 @@ def logged(folder: Path) -> int:
         [(count,)] = sql.execute("SELECT count(*) FROM embeddings_queue")
     sql.close()
     return int(count)
+
+
+@pytest.mark.parametrize("later", ["nothing", "as many changes"])
+async def test_an_open_store_notices_that_an_older_copy_was_restored_in_place(
+    tmp_path: Path, later: str
+) -> None:
+    place = tmp_path / "store"
+    one, other = memories(2)
+
+    async def found() -> list[str]:
+        async with ChromaStore(place, keep_open=True) as store:
+            assert one.embedding is not None
+            return [i for i, fit in await store.nearest(one.embedding, 9) if fit > 0.99]
+
+    async with ChromaStore(place) as store:
+        await store.upsert([other])
+    shutil.copytree(place, tmp_path / "older")
+    async with ChromaStore(place, keep_open=True) as store:
+        await store.upsert([one])
+    assert await found() == [one.id]
+    shutil.copytree(tmp_path / "older", place, dirs_exist_ok=True)
+    if later == "as many changes":
+        script = (
+            "import anyio, sys; from pathlib import Path; from dataclasses import replace\n"
+            "from tests.support.examples import memories\n"
+            "from tribal_mcp.stores.chroma.store import ChromaStore\n"
+            "async def main():\n"
+            "    one, other = memories(2)\n"
+            "    async with ChromaStore(Path(sys.argv[1])) as store:\n"
+            "        await store.upsert([replace(one, id='new')])\n"
+            "anyio.run(main)\n"
+        )
+        await anyio.run_process([sys.executable, "-c", script, str(place)])
+    assert await found() == (["new"] if later == "as many changes" else [])
+    await ChromaStore(place).close()
+
+
+@pytest.mark.parametrize("times", [1, 9], ids=["once", "always"])
+async def test_a_read_that_meets_a_program_without_our_lock_is_tried_again(
+    tmp_path: Path, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, left = Contents.list_ids, [1] * times
+
+    def meeting(contents: Contents) -> list[str]:
+        if left:
+            left.pop()
+            with closing(sqlite3.connect(tmp_path / "chroma.sqlite3")) as sql, sql:
+                sql.execute(f"PRAGMA user_version = {len(left) + 1}")
+            raise KeyError("m1")
+        return real(contents)
+
+    async with ChromaStore(tmp_path) as store:
+        await store.upsert(memories(3))
+        monkeypatch.setattr(Contents, "pending_ids", meeting)
+        if times == 1:
+            assert len(await store.list_pending()) == 3
+        else:
+            with pytest.raises(StoreLocked, match="Another program"):
+                await store.list_pending()

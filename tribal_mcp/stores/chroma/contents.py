@@ -306,7 +306,7 @@ class Contents:
             try:
                 return index.rank(files, search.keywords, _which(filters), most)
             except LookupError:  # it has a memory that is not there
-                index.remove()
+                index.remove(files)
         ids = self.list_ids(filters)
         for start in range(0, len(ids), BATCH):
             search.add(self.texts(ids[start : start + BATCH]))
@@ -319,7 +319,7 @@ class Contents:
             try:
                 return index.sample(files, _which(filters), count)
             except LookupError:  # as above
-                index.remove()
+                index.remove(files)
         return spread(self.list_ids(filters), count)
 
     def with_value(self, key: str, values: Sequence[str]) -> list[tuple[str, str]]:

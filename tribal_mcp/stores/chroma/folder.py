@@ -116,6 +116,7 @@ class ChromaFolder:
         self._copy: PrivateCopy | None = None
         self._words: dict[str, WordIndex] = {}
         self._inode: tuple[int, int] | None = None
+        self._seen: tuple[int, tuple[int, int] | None, int | None, str | None] | None = None
         self._writing = False
         self._versions: sqlite3.Connection | None = None
         self._version = -1
@@ -180,17 +181,46 @@ class ChromaFolder:
         if inode != self._inode:  # the folder was replaced by another one
             self.close()
             self._inode = inode
+        elif self._was_overwritten():
+            self.close()
         elif self._copy is not None and not self._copy.is_current():
-            self._close_files()
+            self.close_files()
 
     def end_session(self) -> None:
         """Called at the end of a session."""
         if self.open_steps or (self._writing and self._has_transaction()):
             self.close()
             self._writing = self._owns_log = False
+            self._seen = None
             return
         if self._writing:
             self.end_writing()
+        self._look()
+
+    def _was_overwritten(self) -> bool:
+        """Whether the open database has another history than at the end of the last session.
+
+        SQLite does not notice that the file was replaced in place, by an older copy.
+        """
+        if self._seen is None or not isinstance(self._files, ChromaFiles):
+            return False
+        version, stamp, last, entry = self._seen
+        try:
+            if self._files.version() == version:
+                return _stamp_of(self.database) != stamp
+            return last is None or self._files.log_entry(last) != entry
+        except sqlite3.Error:
+            return True
+
+    def _look(self) -> None:
+        """Remember version, size and time of the open database, and its last log entry."""
+        self._seen = None
+        if isinstance(self._files, ChromaFiles):
+            with suppress(sqlite3.Error):
+                version, stamp = self._files.version(), _stamp_of(self.database)
+                last = self._files.last_logged()
+                entry = None if last is None else self._files.log_entry(last)
+                self._seen = version, stamp, last, entry
 
     def _has_transaction(self) -> bool:
         """Whether a transaction of Chroma's failed, and has not been rolled back."""
@@ -329,7 +359,7 @@ class ChromaFolder:
                 self.close_client()
         if self._client is None:
             if self._copy is not None:
-                self._close_files()
+                self.close_files()
             if self.exists:
                 self._extend_log()
             self._client = open_client(self.path)
@@ -401,12 +431,13 @@ class ChromaFolder:
     def close(self) -> None:
         """Close everything; it reopens when needed."""
         self.close_client()
-        self._close_files()
+        self.close_files()
         if self._versions is not None:
             self._versions.close()
             self._versions = None
 
-    def _close_files(self) -> None:
+    def close_files(self) -> None:
+        """Close the files, which are read; they reopen when needed."""
         for open_one in (self._files, self._copy):
             if open_one is not None:
                 open_one.close()
@@ -527,6 +558,14 @@ class ChromaFolder:
 
 def _config(*, automatic: bool) -> dict[str, str | bool]:
     return {"automatically_purge": automatic, "_type": "EmbeddingsQueueConfigurationInternal"}
+
+
+def _stamp_of(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def _inode_of(path: Path) -> tuple[int, int] | None:

@@ -34,7 +34,7 @@ from tribal_mcp.stores.base import (
 from tribal_mcp.stores.chroma.contents import Contents
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
 from tribal_mcp.stores.chroma.files.tables import DOCUMENT
-from tribal_mcp.stores.chroma.folder import SWAP, ChromaFolder
+from tribal_mcp.stores.chroma.folder import SWAP, ChromaFolder, Files
 from tribal_mcp.stores.chroma.session import Sessions, in_thread, session_on
 from tribal_mcp.stores.errors import CHECK
 from tribal_mcp.stores.record import IDENTITY, pending_name, recorded
@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from tribal_mcp.stores.restore_points import Point
 
 T = TypeVar("T")
+
+_ATTEMPTS = 3
+"""To read while another program writes without the lock."""
 
 
 class ChromaStore:
@@ -124,10 +127,23 @@ class ChromaStore:
             return await in_thread(self._folder, work)
 
     async def _read(self, work: Callable[[Contents], T]) -> T:
-        def reading() -> T:
-            files = self._folder.files() if self._folder.exists else None
+        def once(files: Files | None) -> T:
             index_of, stays_open = self._folder.word_index, self._keep_open
             return work(Contents(files, self._name, index_of, stays_open=stays_open))
+
+        def reading() -> T:
+            for _ in range(_ATTEMPTS):
+                files = self._folder.files() if self._folder.exists else None
+                if not isinstance(files, ChromaFiles):
+                    return once(files)
+                version = files.version()
+                try:
+                    return once(files)
+                except (StoreDamaged, LookupError, ValueError):
+                    if files.version() == version:
+                        raise
+                    self._folder.close_files()  # a program that does not know the lock has written
+            raise StoreLocked("Another program is writing to the Chroma folder. Try again later.")
 
         async with self.session():
             return await in_thread(self._folder, reading)

@@ -254,8 +254,10 @@ class WordIndex:
         """Start over: the next search makes the index again."""
         self._parts, self._segments, self._applied, self._version = [], [], [], -1
 
-    def remove(self) -> None:
+    def remove(self, files: ChromaFiles) -> None:
         """Start over, here and in other processes: the index was found to be wrong."""
+        if files.version() != self._version:
+            return  # another program has just written
         self.forget()
         if self.place is not None:
             with suppress(OSError):
