@@ -6,6 +6,8 @@ index instead; both rank by `Bm25`, and so alike.
 
 import math
 from collections.abc import Collection, Sequence
+from functools import reduce
+from operator import add
 from typing import Any
 
 from tribal_mcp.search.folding import fold_with_parts
@@ -40,10 +42,11 @@ class Bm25:
     def score(self, counts: Sequence[Any], length: Any) -> Any:  # noqa: ANN401 - see the class
         """How well a text matches."""
         damping = _SATURATION * (1 - _LENGTH + _LENGTH * length / self._average)
-        return sum(
+        parts = (
             rarity * count * (_SATURATION + 1) / (count + damping)
             for rarity, count in zip(self._rarity, counts, strict=True)
         )
+        return reduce(add, parts, 0.0)  # since Python 3.12 `sum` rounds floats unlike arrays
 
     def scale(self, counts: Sequence[float], score: float) -> float:
         """What makes a `Ranked.fit` of a score, given the counts and the score of the best text."""
