@@ -14,7 +14,7 @@ TribalError
 ├── NotPermitted           6   403   The caller has read-only access, and this is a change.
 ├── NoSpace                7   507   The disk is full.
 ├── EmbedderError          8   503   The embedding model is missing or fails.
-├── SecretsFound           9   422   Memories contain secrets, and the export was to have none.
+├── SecretsFound           9   422   Memories contain secrets, and must not be shared.
 └── Stopped              130   499   The user stopped the operation; the message says what was done.
 
 docs/errors.md shows the same, generated from the classes. A message says what is wrong, where, and
@@ -136,7 +136,7 @@ class EmbedderError(TribalError):
 
 
 class SecretsFound(TribalError):
-    """Memories contain secrets, and the export was to have none."""
+    """Memories contain secrets, and must not be shared."""
 
     exit_code = 9
     http_status = 422

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.interchange.samples import SAMPLES, read_sample, source_at, source_of
 from tribal_mcp.interchange.base import Format, Memories
 from tribal_mcp.interchange.formats import BUILT_IN, formats
-from tribal_mcp.interchange.own import (
+from tribal_mcp.interchange.own_block import (
     LOST,
     NO_TEXT,
     OTHERS,

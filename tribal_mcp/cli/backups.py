@@ -70,8 +70,8 @@ def _show_list(result: "BackupsResult", *, as_json: bool, quiet: bool) -> int:
     "--at",
     metavar="DATE",
     default="",
-    help="The state of this time: the newest backup of then or before it. ISO 8601, UTC by "
-    "default; a date without a time includes that day. Without it, the newest backup.",
+    help="Restore the newest backup made at or before this time: ISO 8601, UTC by default; a "
+    "date without a time includes that day. By default, the newest backup.",
 )
 @click.option(
     "--mirror",

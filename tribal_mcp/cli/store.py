@@ -119,18 +119,21 @@ def copy_command(*, as_json: bool, **arguments: object) -> None:
     help="The folder that the machines share, such as a git repository or the folder of a cloud "
     "drive; by default TRIBAL_SYNC_DIR.",
 )
-@click.option("--name", metavar="NAME", default="", help="What to call this machine.")
+@click.option("--name", metavar="NAME", default="", help="The name of this machine.")
 @click.option(
     "--tag",
     "tags",
     metavar="TAG",
     multiple=True,
-    help="Share only memories with this tag; repeatable. It stays so for this folder.",
+    help="Share only memories with this tag; repeatable. Later syncs remember it.",
 )
-@click.option("--encrypt", is_flag=True, help="Encrypt with the age keys. It stays so.")
+@click.option("--encrypt", is_flag=True, help="Encrypt with the age keys. Later syncs remember it.")
 @click.option("--conflicts", is_flag=True, help="List the conflicts.")
 @click.option(
-    "--resolve", metavar="ID", default="", help="End the conflict about a memory: keep what it is."
+    "--resolve",
+    metavar="ID",
+    default="",
+    help="Resolve the conflict about a memory: keep what is visible.",
 )
 @click.option(
     "--take",
@@ -143,7 +146,7 @@ def copy_command(*, as_json: bool, **arguments: object) -> None:
 @click.option(
     "--accept-deletions",
     is_flag=True,
-    help="Delete everywhere what has disappeared here, even if it is most memories.",
+    help="Delete on all machines what has disappeared here, even if it is most memories.",
 )
 @click.option(
     "--secrets",
@@ -158,7 +161,7 @@ def copy_command(*, as_json: bool, **arguments: object) -> None:
 @click.option(
     "--watch",
     is_flag=True,
-    help="Go on until Ctrl-C: sync every 30 seconds, and print what was done.",
+    help="Sync every 30 seconds until Ctrl-C, and print what was done.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would happen; change nothing.")
 @as_json
@@ -229,8 +232,8 @@ def setup_command(*, as_json: bool, **arguments: object) -> None:
 @click.argument("path", metavar="FILE", cls=Argument, help="The file to write the key to.")
 @as_json
 def keygen_command(*, path: str, as_json: bool) -> None:
-    """Create a key of age, with which bundles whose names end in .age are encrypted. The file is
-    readable only by you, and an existing one is never overwritten."""  # noqa: D205, D209 - as above
+    """Create an age key, which encrypts bundles whose names end in .age. Only you can read the
+    file, and an existing one is never overwritten."""  # noqa: D205, D209 - as above
     from pathlib import Path  # noqa: PLC0415 - a help page needs none of these
 
     from tribal_mcp.files.age_keys import new_identity  # noqa: PLC0415

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, ClassVar
 
-from tribal_mcp.interchange import own
+from tribal_mcp.interchange import own_block
 from tribal_mcp.interchange.base import (
     LIKELY,
     Evidence,
@@ -71,7 +71,7 @@ class BasicMemory(Format):
     leaves_out: ClassVar = (NO_TEXT, NOT_MARKDOWN)
     writes: ClassVar = "folder"
     written: ClassVar = "a note for each memory"
-    loses: ClassVar = (own.NO_TEXT, own.VECTOR)
+    loses: ClassVar = (own_block.NO_TEXT, own_block.VECTOR)
 
     def recognise(self, source: Source) -> Evidence | None:
         """Half of the notes, or more, have the three values."""
@@ -96,7 +96,7 @@ class BasicMemory(Format):
 
     def lost(self, entry: MemoryEntry) -> Iterable[str]:
         """The vector."""
-        return own.lost_with_block(entry)
+        return own_block.lost_with_block(entry)
 
     def write_folder(self, memories: Memories) -> Iterator[tuple[str, bytes]]:
         """One note for each memory."""
@@ -142,12 +142,14 @@ def _id(path: str, permalink: object) -> str:
 
 
 def _memory(note: Note, links: Links) -> MemoryEntry:
-    return own.restored(_plain(note, links), note.values.get(own.OWN_BLOCK), BasicMemory.name)
+    return own_block.restored(
+        _plain(note, links), note.values.get(own_block.OWN_BLOCK), BasicMemory.name
+    )
 
 
 def _plain(note: Note, links: Links) -> MemoryEntry:
     """The memory of a note without our block."""
-    values = without(note.values, own.OWN_BLOCK)
+    values = without(note.values, own_block.OWN_BLOCK)
     permalink = values.get("permalink")
     memory_id = _id(note.path, permalink)
     tags = take_tags(values, "tags")

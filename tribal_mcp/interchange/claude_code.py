@@ -7,7 +7,7 @@ from functools import partial
 from heapq import nlargest
 from typing import Any, ClassVar
 
-from tribal_mcp.interchange import own
+from tribal_mcp.interchange import own_block
 from tribal_mcp.interchange.base import (
     CERTAIN,
     LIKELY,
@@ -92,7 +92,7 @@ class ClaudeCode(Format):
         f"a file for each memory, and the index MEMORY.md with the {_INDEXED} newest, because "
         "Claude Code loads only its beginning"
     )
-    loses: ClassVar = (own.NO_TEXT, own.VECTOR)
+    loses: ClassVar = (own_block.NO_TEXT, own_block.VECTOR)
 
     def recognise(self, source: Source) -> Evidence | None:
         """Folders of projects, or the values that only Claude Code writes."""
@@ -136,7 +136,7 @@ class ClaudeCode(Format):
 
     def lost(self, entry: MemoryEntry) -> Iterable[str]:
         """The vector."""
-        return own.lost_with_block(entry)
+        return own_block.lost_with_block(entry)
 
     def write_folder(self, memories: Memories) -> Iterator[tuple[str, bytes]]:
         """One file for each memory, then the index."""
@@ -211,8 +211,8 @@ def _project(source: Source) -> str:
 
 
 def _memory(note: Note, places: dict[str, tuple[str, str]], links: dict[str, Links]) -> MemoryEntry:
-    return own.restored(
-        _plain(note, places, links), note.values.get(own.OWN_BLOCK), ClaudeCode.name
+    return own_block.restored(
+        _plain(note, places, links), note.values.get(own_block.OWN_BLOCK), ClaudeCode.name
     )
 
 
@@ -220,7 +220,7 @@ def _plain(note: Note, places: dict[str, tuple[str, str]], links: dict[str, Link
     """The memory of a note without our block."""
     project, rest = places[note.path]
     memory_id = derived_id(ClaudeCode.name, project, rest)
-    values = without(note.values, own.OWN_BLOCK)
+    values = without(note.values, own_block.OWN_BLOCK)
     inner = values.pop("metadata", None)
     if isinstance(inner, dict):
         values |= inner

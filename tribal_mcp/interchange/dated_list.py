@@ -19,7 +19,7 @@ from tribal_mcp.interchange.base import (
     derived_id,
     memory,
 )
-from tribal_mcp.interchange.own import LOST, NO_TEXT, OTHERS, TIME, VECTOR, lost_without_block
+from tribal_mcp.interchange.own_block import LOST, NO_TEXT, OTHERS, TIME, VECTOR, lost_without_block
 from tribal_mcp.interchange.reading import read_time
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.portability.memory import MemoryEntry

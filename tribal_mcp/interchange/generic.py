@@ -41,7 +41,7 @@ from tribal_mcp.interchange.mapping import (
     items_of,
     others,
 )
-from tribal_mcp.interchange.own import NO_TEXT, OWN_BLOCK, VECTOR
+from tribal_mcp.interchange.own_block import NO_TEXT, OWN_BLOCK, VECTOR
 from tribal_mcp.interchange.own_table import csv_text, is_own, lost_in_table, own_item, parquet_file
 from tribal_mcp.interchange.reading import items, json_lines, object_of, parsed
 from tribal_mcp.interchange.source import Source

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from tribal_mcp.errors import BundleError, EntryError
 from tribal_mcp.files.origins import FileOrigin, Origin, decoded
-from tribal_mcp.interchange import own
+from tribal_mcp.interchange import own_block
 from tribal_mcp.interchange.base import (
     CERTAIN,
     LIKELY,
@@ -98,7 +98,12 @@ class Letta(Format):
     leaves_out: ClassVar = (INDEX, NO_TEXT, NOT_MARKDOWN, _SKILL, _EMPTY, _MESSAGE)
     writes: ClassVar = "folder"
     written: ClassVar = "a memory folder (MemFS): a file for each memory, and the index MEMORY.md"
-    loses: ClassVar = (*dict.fromkeys(own.LOST.values()), own.OTHERS, own.NO_TEXT, own.VECTOR)
+    loses: ClassVar = (
+        *dict.fromkeys(own_block.LOST.values()),
+        own_block.OTHERS,
+        own_block.NO_TEXT,
+        own_block.VECTOR,
+    )
 
     def recognise(self, source: Source) -> Evidence | None:
         """An agent file, or the files of a memory folder."""
@@ -128,9 +133,9 @@ class Letta(Format):
         path = next(path for path, _ in with_paths(Memories(lambda: iter([entry])), self.name))
         text = note_text(_values(path, entry), entry.content)
         plain = _read(note_in(path, decoded(text.encode())), "", path, Links())
-        lost = dict.fromkeys(own.lost_without_block(entry, plain, self.name))
-        if own.NO_TEXT not in lost and "[" in entry.content:
-            lost[own.LINKS] = None
+        lost = dict.fromkeys(own_block.lost_without_block(entry, plain, self.name))
+        if own_block.NO_TEXT not in lost and "[" in entry.content:
+            lost[own_block.LINKS] = None
         yield from lost
 
     def write_folder(self, memories: Memories) -> Iterator[tuple[str, bytes]]:

@@ -21,7 +21,7 @@ from tribal_mcp.errors import EntryError, TribalError
 from tribal_mcp.files.origins import FileOrigin, text_of
 from tribal_mcp.interchange.base import Found, Item, LeftOut
 from tribal_mcp.interchange.frontmatter import FRONTMATTER, split_frontmatter
-from tribal_mcp.interchange.own import OWN_BLOCK
+from tribal_mcp.interchange.own_block import OWN_BLOCK
 from tribal_mcp.interchange.reading import opening, parsed, read_time, texts
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.portability.bundle.entries import RejectedEntry

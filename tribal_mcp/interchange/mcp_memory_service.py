@@ -26,7 +26,7 @@ from tribal_mcp.interchange.base import (
     only_file,
     unlike,
 )
-from tribal_mcp.interchange.own import (
+from tribal_mcp.interchange.own_block import (
     NO_TEXT,
     OWN_BLOCK,
     VECTOR,

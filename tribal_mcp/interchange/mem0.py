@@ -27,7 +27,7 @@ from tribal_mcp.interchange.base import (
     derived_id,
     memory,
 )
-from tribal_mcp.interchange.own import (
+from tribal_mcp.interchange.own_block import (
     NO_TEXT,
     OWN_BLOCK,
     VECTOR,

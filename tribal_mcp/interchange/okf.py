@@ -55,7 +55,7 @@ from tribal_mcp.interchange.okf_files import (
 )
 from tribal_mcp.interchange.okf_folder import INDEX_CONTENT, INDEX_FILE, folder_kind
 from tribal_mcp.interchange.okf_vectors import VECTORS, ReadVectors, model_file, vector_file
-from tribal_mcp.interchange.own import OWN_BLOCK, VECTOR
+from tribal_mcp.interchange.own_block import OWN_BLOCK, VECTOR
 from tribal_mcp.interchange.reading import read_time, texts
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.portability.bundle.entries import RejectedEntry

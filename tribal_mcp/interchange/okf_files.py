@@ -18,7 +18,7 @@ import orjson
 
 from tribal_mcp.errors import EntryError
 from tribal_mcp.interchange.frontmatter import FRONTMATTER, yaml_values
-from tribal_mcp.interchange.own import OWN_BLOCK
+from tribal_mcp.interchange.own_block import OWN_BLOCK
 from tribal_mcp.interchange.reading import parsed, texts
 from tribal_mcp.portability.limits import NO_LIMITS
 from tribal_mcp.portability.memory import EPOCH, MADE_BY, MemoryEntry

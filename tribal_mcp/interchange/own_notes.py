@@ -11,7 +11,7 @@ from tribal_mcp.files.origins import decoded
 from tribal_mcp.interchange.base import Memories
 from tribal_mcp.interchange.markdown import Note, is_reserved, note_in, visible
 from tribal_mcp.interchange.okf_files import json_line, name_of
-from tribal_mcp.interchange.own import OWN_BLOCK, own_block
+from tribal_mcp.interchange.own_block import OWN_BLOCK, own_block
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.stores.base import IMPORTED_FROM
 

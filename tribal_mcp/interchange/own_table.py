@@ -13,7 +13,7 @@ import orjson
 from tribal_mcp.errors import EntryError, UsageError
 from tribal_mcp.interchange.base import Item, LeftOut, Memories, attempt, derived_id
 from tribal_mcp.interchange.mapping import EMPTY, time_of
-from tribal_mcp.interchange.own import NO_TEXT, OWN_BLOCK, own_block, restored
+from tribal_mcp.interchange.own_block import NO_TEXT, OWN_BLOCK, own_block, restored
 from tribal_mcp.interchange.reading import object_of, parsed
 from tribal_mcp.interchange.records import number_of
 from tribal_mcp.interchange.vectors import Vectors

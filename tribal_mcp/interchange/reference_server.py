@@ -29,7 +29,7 @@ from tribal_mcp.interchange.base import (
     memory,
     only_file,
 )
-from tribal_mcp.interchange.own import LOST, NO_TEXT, OTHERS, VECTOR, lost_without_block
+from tribal_mcp.interchange.own_block import LOST, NO_TEXT, OTHERS, VECTOR, lost_without_block
 from tribal_mcp.interchange.reading import items, json_lines
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.portability.bundle.entries import RejectedEntry

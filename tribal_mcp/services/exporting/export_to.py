@@ -27,7 +27,7 @@ from tribal_mcp.files.published_folders import Published
 from tribal_mcp.interchange.base import FALLBACK, Format, Memories, Stored
 from tribal_mcp.interchange.formats import formats, recognise
 from tribal_mcp.interchange.markdown_items import BEGIN
-from tribal_mcp.interchange.own import VECTOR
+from tribal_mcp.interchange.own_block import VECTOR
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.bundle.reader import BundleReader

@@ -128,7 +128,7 @@ class Exchange:
             self.state["number"] = ""
         self.result.notes.append(
             "The folder has files that another copy of this store wrote with the same id: this "
-            "store was copied, or restored from a backup. It goes on as a new replica. Nothing is "
+            "store was copied, or restored from a backup. It goes on as a new machine. Nothing is "
             "lost."
         )
 

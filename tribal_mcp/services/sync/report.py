@@ -81,7 +81,7 @@ def next_steps(result: SyncResult, request: SyncRequest, *, embeds: bool) -> lis
         keep = {**folder, "resolve": first}
         steps.append(NextStep("To keep what is visible, run {call}.", "sync", keep))
         take = {**keep, "version": 1}
-        steps.append(NextStep("To take the other version 1 instead, run {call}.", "sync", take))
+        steps.append(NextStep("To take version 1 instead, run {call}.", "sync", take))
     if result.without_vector and embeds:
         steps.append(NextStep("To embed what came without a vector, run {call}.", "reembed"))
     if result.restore_point:
