@@ -54,7 +54,11 @@ class Encrypting(io.RawIOBase):
             _WORK,
             _base64(wrapped),
         )
-        out.write(b"%b %b\n%b" % (header, _base64(_mac(key, header)), nonce))
+        try:
+            out.write(b"%b %b\n%b" % (header, _base64(_mac(key, header)), nonce))
+        except BaseException:
+            super().close()  # or deleting this would write the last block
+            raise
         self._out = out
         self._cipher = ChaCha20Poly1305(_derived(key, nonce, b"payload"))
         self._count = 0

@@ -119,9 +119,9 @@ def publish_into(
         PathNotAllowed: it holds files and was not written by an export, or not in this format.
         UsageError: files hold something unknown, or there would be many fewer.
     """
-    with closing(Tree(descriptor)) as tree:
+    with closing(Tree(descriptor)) as tree, closing(_temporary()) as db:
         with explaining(shown):
-            update = _Update(tree, shown, kind)
+            update = _Update(tree, shown, kind, db)
             update.begin()
         with update.locked():
             with explaining(shown):
@@ -155,15 +155,12 @@ class _Update:
     tree: Tree
     shown: str
     kind: FolderKind
+    _db: sqlite3.Connection
     done: Published = field(default_factory=Published)
-    _db: sqlite3.Connection = field(init=False)
     _deletions: int = 0
     _edited: list[str] = field(default_factory=list)
     _edited_count: int = 0
     _staged: int = 0
-
-    def __post_init__(self) -> None:
-        self._db = _temporary()
 
     def begin(self) -> None:
         """Check that the folder is ours, or make it ours if nothing in it could be harmed."""
@@ -190,7 +187,6 @@ class _Update:
             yield
         finally:
             os.close(lock)
-            self._db.close()
 
     def load(self) -> None:
         """Read the lists, and find the owners of files that are not in them."""
