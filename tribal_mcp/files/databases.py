@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from tribal_mcp.errors import BundleError
-from tribal_mcp.files.origins import Origin, head_of
+from tribal_mcp.files.origins import Origin
 from tribal_mcp.portability.limits import MIB
 
 _COPIES = 5
@@ -60,11 +60,6 @@ class Database:
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
-
-
-def is_sqlite(origin: Origin, path: str) -> bool:
-    """Whether a file is a SQLite database."""
-    return head_of(origin, path, 16) == b"SQLite format 3\0"
 
 
 @contextmanager

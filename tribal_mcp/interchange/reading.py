@@ -1,7 +1,7 @@
 """Reading JSON, JSON Lines and dates of other programs, strictly and in bounded memory."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -188,14 +188,6 @@ def texts(value: object) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(v, str | int | float) for v in value):
         raise EntryError(f"{value!r:.60} is not a list of texts")
     return list(dict.fromkeys(t for v in value if (t := str(v).strip())))
-
-
-def first_json(origin: Origin, path: str, wanted: Callable[[Any], bool], prefix: str) -> bool:
-    """Whether the first value at a place of a JSON file is as wanted; False if it isn't JSON."""
-    try:
-        return wanted(next(items(origin, path, prefix), None))
-    except BundleError:
-        return False
 
 
 def opening(origin: Origin, path: str, size: int = 4096) -> str:
