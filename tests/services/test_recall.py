@@ -13,17 +13,23 @@ from tests.support.chroma_folders import chroma, create, vectors
 from tests.support.embedders import BagOfWords, no_embedder
 from tests.support.examples import memories, memory
 from tests.support.next_steps import next_steps
+from tribal_mcp.config import Settings
 from tribal_mcp.errors import EmbedderError, StoreDamaged, UsageError
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.hidden_characters import hidden_characters
+from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.search.bm25 import KeywordSearch
+from tribal_mcp.services.context import Context
 from tribal_mcp.services.embedders import EmbedderOf
 from tribal_mcp.services.memories.answer import ANSWER_BYTES
-from tribal_mcp.services.memories.recall import MOST, QUERY, recall
+from tribal_mcp.services.memories.recall import MOST, QUERY, recall, run_recall
+from tribal_mcp.services.requests import RecallRequest
 from tribal_mcp.services.results import RecallResult
 from tribal_mcp.stores.base import EVERYTHING
-from tribal_mcp.stores.chroma.store import open_store
+from tribal_mcp.stores.chroma import folder as chroma_folder
+from tribal_mcp.stores.chroma import word_index
+from tribal_mcp.stores.chroma.store import ChromaStore, open_store
 from tribal_mcp.stores.in_memory import InMemoryStore
 from tribal_mcp.stores.search import SearchableStore
 
@@ -493,3 +499,23 @@ async def test_every_memory_is_found_by_its_own_text() -> None:
     await store.upsert(entries)
     for entry in entries:
         assert ids(await asked(store, entry.content, no_embedder))[0] == entry.id
+
+
+async def test_a_first_search_says_that_it_indexes_the_memories(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chroma_folder, "WORTH_INDEXING", 1)
+    monkeypatch.setattr(word_index, "_FEW", 10)
+    monkeypatch.setattr(word_index, "_SEGMENT", 20)
+    async with ChromaStore(tmp_path) as store:
+        await store.upsert([memory(n, content=f"note {n} about rain") for n in range(45)])
+    said: list[str] = []
+    context = Context(
+        Settings(data_dir=tmp_path), Limits(), progress=lambda _percent, text: said.append(text)
+    )
+    result = await run_recall(context, RecallRequest(query="rain"))
+    assert result.hits
+    assert said == [f"Indexed {n} of 45 memories for search" for n in (0, 20, 40)]
+    said.clear()
+    await run_recall(context, RecallRequest(query="rain"))
+    assert not said

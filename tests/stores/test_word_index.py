@@ -4,7 +4,7 @@ import random
 import re
 import shutil
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +18,10 @@ from tribal_mcp.errors import StoreDamaged
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.search.bm25 import KeywordSearch
+from tribal_mcp.search.segments import Text
 from tribal_mcp.stores.chroma import folder, word_index
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
+from tribal_mcp.stores.chroma.files.tables import Row
 from tribal_mcp.stores.chroma.store import ChromaStore
 from tribal_mcp.stores.search import SearchByReading
 
@@ -263,3 +265,45 @@ async def test_any_damage_has_the_index_made_again(tmp_path: Path, where: str) -
     async with ChromaStore(tmp_path) as store:
         await check(store, QUESTIONS[::4])
         assert (await store.tally()).months
+
+
+async def test_a_stopped_index_is_continued_and_lets_others_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(word_index, "_FEW", 50)
+    read: list[int] = []
+    texts = word_index._texts
+
+    def reading(files: ChromaFiles, rows: Sequence[tuple[int, Row]]) -> Iterator[Text]:
+        read.append(len(rows))
+        return texts(files, rows)
+
+    monkeypatch.setattr(word_index, "_texts", reading)
+    steps: list[tuple[int, int]] = []
+
+    def stop_at(last: int) -> Callable[[int, int], None]:
+        def on_step(done: int, total: int) -> None:
+            steps.append((done, total))
+            if done == last:
+                raise KeyError(done)
+
+        return on_step
+
+    place = tmp_path / "chroma"
+    async with ChromaStore(place) as store:
+        await store.upsert(some(range(400)))
+        with pytest.raises(KeyError):
+            await store.prepare_search(stop_at(240))
+    assert steps == [(0, 400), (120, 400), (240, 400)]
+    async with ChromaStore(place) as store:  # as after a kill: the index is read from the disk
+        await store.tally()
+        await store.upsert(some(range(350, 420), seed=5))
+        await store.delete(["m3"])
+        await store.prepare_search(stop_at(-1))
+        assert steps[3:] == [(239, 419), (359, 419)]
+        await check(store, QUESTIONS[::5])
+    assert read == [120, 120, 120, 60]
+    async with ChromaStore(place) as store:
+        await store.prepare_search(stop_at(-1))
+        await check(store, QUESTIONS[::5])
+    assert len(read) == 4

@@ -29,6 +29,7 @@ _WITHOUT_SPACES = (
     "\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )  # Thai, Lao, Burmese, Khmer, Japanese and Chinese
 _RUNS = re.compile(rf"[{_WITHOUT_SPACES}]+|[^\W{_WITHOUT_SPACES}]+")
+_ASCII_RUNS = re.compile(r"\w+", re.ASCII)  # the same for ASCII, twice as fast
 _SPACELESS = re.compile(rf"[{_WITHOUT_SPACES}]")
 _HANGUL = re.compile("[가-힣]")
 _SEGMENT = re.compile(rf"[^\W\d_{_WITHOUT_SPACES}]+|\d+")
@@ -218,7 +219,7 @@ def words_of(text: str) -> tuple[dict[str, int], str]:
 
     Where words are not separated by spaces, each character and each pair of them is a word.
     """
-    runs = _RUNS.findall(text)
+    runs = (_ASCII_RUNS if text.isascii() else _RUNS).findall(text)
     language = language_of(text, runs)
     if text.isascii() or not _SPACELESS.search(text):
         return Counter(runs), language

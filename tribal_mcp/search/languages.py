@@ -147,18 +147,18 @@ def language_of(text: str, words: list[str]) -> str:
         text: the text, with its accents.
         words: its words, folded.
     """
-    found: dict[str, float] = dict.fromkeys(_SETS, 0.0)
     sample = words[:_SAMPLE]
-    for word in sample:
-        for language in _LANGUAGES.get(word, ()):
-            found[language] += 1
+    found = [
+        language
+        for word in filter(_LANGUAGES.__contains__, sample)  # few
+        for language in _LANGUAGES[word]
+    ]
     if not text.isascii():
-        for letter, language in _EVIDENCE.items():
-            if letter in text:
-                found[language] += 1
-    best = max(found, key=lambda language: found[language])
-    if found[best]:
-        return best
+        found += [language for letter, language in _EVIDENCE.items() if letter in text]
+    if found:
+        return max(_SETS, key=found.count)
+    if text.isascii():
+        return ""
     sample_text = " ".join(sample)[:_SCRIPT_SAMPLE]
     return next((language for script, language in _BY_SCRIPT if script.search(sample_text)), "")
 

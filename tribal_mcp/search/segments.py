@@ -6,6 +6,7 @@ its date, tags, source and language. Counting in it gives the same as counting i
 
 import json
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -68,10 +69,11 @@ class _Postings:
     @staticmethod
     def arrays(words: Iterable[dict[str, int]]) -> dict[str, Any]:
         """The arrays for the words of some texts."""
-        numbers: dict[str, int] = {}
+        numbers = defaultdict[str, int]()
+        numbers.default_factory = numbers.__len__
         word_of, count_of, sizes = list[int](), list[int](), list[int]()
         for counts in words:
-            word_of += [numbers.setdefault(word, len(numbers)) for word in counts]
+            word_of += map(numbers.__getitem__, counts)
             count_of += counts.values()
             sizes.append(len(counts))
         which = np.array(word_of, np.int64)

@@ -6,7 +6,7 @@ store overrides what it can do faster. One test suite checks all of them.
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -62,6 +62,19 @@ class SearchableStore(MemoryStore, Protocol):
 
         Raises:
             UsageError: the store's vectors have other dimensions.
+        """
+        ...
+
+    async def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
+        """The vectors of those of the memories that have one, by id."""
+        ...
+
+    async def prepare_search(self, on_step: Callable[[int, int], None]) -> None:
+        """Do what takes long before a search, if there is anything.
+
+        Args:
+            on_step: receives (memories done, in all) after each step; an exception ends it, and
+                the next call continues.
         """
         ...
 
@@ -174,6 +187,14 @@ class SearchByReading:
         async for batch in self.read(ids):
             found.look({e.id: e.embedding for e in batch if e.embedding is not None})
         return found.best(count)
+
+    async def vectors(self: MemoryStore, ids: Sequence[str]) -> dict[str, Vector]:
+        """The vectors of those of the memories that have one, by id."""
+        entries = (await self.get_many(ids)).values()
+        return {e.id: e.embedding for e in entries if e.embedding is not None}
+
+    async def prepare_search(self, on_step: Callable[[int, int], None]) -> None:
+        """There is nothing to prepare."""
 
     async def list_pending(self: MemoryStore, filters: ExportFilter = EVERYTHING) -> list[str]:
         """The ids of the memories without a vector that match, in order of insertion."""

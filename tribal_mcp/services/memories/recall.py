@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from tribal_mcp.embedding.providers import embedder_of as configured_embedder
-from tribal_mcp.errors import UsageError
+from tribal_mcp.errors import Stopped, UsageError
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.filters import ExportFilter, read_filter
 from tribal_mcp.search.dates import Period
@@ -34,7 +34,7 @@ from tribal_mcp.services.results import Hit, RecallResult
 from tribal_mcp.stores.base import StoreState
 from tribal_mcp.stores.factory import Store
 from tribal_mcp.stores.search import SearchableStore
-from tribal_mcp.text import counted
+from tribal_mcp.text import counted, memories
 
 MOST = 20
 """Memories in one answer."""
@@ -62,7 +62,17 @@ async def run_recall(context: Context, request: RecallRequest) -> RecallResult:
             "memories that answer the query, ask for more at once."
         )
     embedder_of = partial(configured_embedder, context.settings)
+    watch = context.watch("Indexed", "memories for search")
+
+    def on_step(done: int, total: int) -> None:
+        watch.report(done, total)
+        if context.stop():
+            raise Stopped(
+                f"Stopped. {done:,} of {memories(total)} are indexed. To continue, search."
+            )
+
     async with context.store() as store:
+        await store.prepare_search(on_step)
         result = await recall(
             store, embedder_of, request.query, request.count, filters, said=context.said
         )

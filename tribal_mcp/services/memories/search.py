@@ -83,8 +83,7 @@ class Search:
     async def _cosines(self, vector: Vector, ids: Sequence[str]) -> dict[str, float]:
         import numpy as np
 
-        entries = (await self.store.get_many(list(dict.fromkeys(ids)))).values()
-        vectors = {e.id: e.embedding for e in entries if e.embedding is not None}
+        vectors = await self.store.vectors(list(dict.fromkeys(ids)))
         if not vectors:
             return {}
         found = cosines(vector, np.stack(list(vectors.values())))

@@ -283,7 +283,9 @@ class Contents:
         found = {i: text for files, c in self._each() for i, text in files.texts(c, ids).items()}
         return {i: found[i] for i in ids if i in found}
 
-    def _index(self, *, make: bool) -> "tuple[WordIndex, ChromaFiles] | None":
+    def _index(
+        self, *, make: bool, in_steps: bool = False
+    ) -> "tuple[WordIndex, ChromaFiles] | None":
         """The word index, up to date, if there is one or it may be made."""
         if not isinstance(self._files, ChromaFiles) or self.main is None:
             return None
@@ -291,10 +293,18 @@ class Contents:
         if index is None:
             return None
         try:
-            is_current = index.update(self._files, self._collections, make=make)
+            is_current = index.update(self._files, self._collections, make=make, in_steps=in_steps)
         except StoreDamaged:  # who reads the memories themselves finds what is damaged, or reads on
             return None
-        return (index, self._files) if is_current else None
+        return (index, self._files) if is_current or (in_steps and index.waits) else None
+
+    def index_some(self) -> tuple[int, int] | None:
+        """Add some memories to the word index: how many it has, of how many; None if it has all."""
+        found = self._index(make=True, in_steps=True)
+        if not found or not found[0].waits:
+            return None
+        index, files = found
+        return sum(index.counts()), sum(map(files.count, self._collections))
 
     def rank_words(self, query: str, hints: str, filters: ExportFilter, most: int) -> list[Ranked]:
         """The memories that match the keywords of a query best, best first."""

@@ -238,6 +238,11 @@ class ChromaStore:
             if batch:
                 yield batch
 
+    async def prepare_search(self, on_step: Callable[[int, int], None]) -> None:
+        """Index the memories' words; other processes may write between two steps."""
+        while done := await self._read(Contents.index_some):
+            on_step(*done)
+
     async def rank_words(
         self, query: str, hints: str = "", filters: ExportFilter = EVERYTHING, most: int = BATCH
     ) -> list[Ranked]:
@@ -269,6 +274,10 @@ class ChromaStore:
     async def other_models(self) -> dict[str, str]:
         """The memories that name the model of their own vector: its name, by id."""
         return await self._read_rows(Contents.other_models)
+
+    async def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
+        """The vectors of those of the memories that have one, by id."""
+        return await self._read(partial(Contents.vectors, ids=ids))
 
     async def links(self, ids: Sequence[str]) -> list[str]:
         """The ids in `supersedes` and `related_to` of those memories."""

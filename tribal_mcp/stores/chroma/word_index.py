@@ -100,10 +100,10 @@ class _Matches:
         return bool((self.selected & (self.counts[place] > 0)).any())
 
     def matching(self) -> tuple[Ints, Ints, Ints, Floats]:
-        """Kind, row, length and counts of each text that has a keyword."""
+        """Kind, row and length of each text that has a keyword; its counts, by keyword."""
         segment = self.part.segment
         at = np.flatnonzero(self.selected & (self.counts > 0).any(axis=0))
-        return segment.kinds[at], segment.rows[at], segment.lengths[at], self.counts[:, at].T
+        return segment.kinds[at], segment.rows[at], segment.lengths[at], self.counts[:, at]
 
 
 @dataclass(slots=True)
@@ -119,55 +119,117 @@ class WordIndex:
     _segments: list[str] = field(default_factory=list)
     _applied: list[int] = field(default_factory=list)
     _version: int = -1
+    _rest: list[tuple[int, Row]] = field(default_factory=list)
+    _complete: bool = True
     _loaded: bool = False
+    _counted: bool = False
 
-    def update(self, files: ChromaFiles, kinds: Sequence[RawCollection], *, make: bool) -> bool:
+    @property
+    def waits(self) -> bool:
+        """Whether `update` has done one step of several."""
+        return bool(self._rest)
+
+    def update(
+        self,
+        files: ChromaFiles,
+        kinds: Sequence[RawCollection],
+        *,
+        make: bool,
+        in_steps: bool = False,
+    ) -> bool:
         """Bring the index up to date.
 
         Args:
             files: the folder's files.
             kinds: the collection of each kind of text.
             make: whether to do so if it takes long.
+            in_steps: whether to do only one step if it takes long.
 
         Returns:
             Whether it is up to date.
         """
         try:
-            return self._update(files, kinds, make=make)
+            return self._update(files, kinds, make=make, in_steps=in_steps)
         except BaseException:  # it may be half done
-            self.forget()
-            self._loaded = False
+            self._start_over()
             raise
 
-    def _update(self, files: ChromaFiles, kinds: Sequence[RawCollection], *, make: bool) -> bool:
+    def _update(
+        self, files: ChromaFiles, kinds: Sequence[RawCollection], *, make: bool, in_steps: bool
+    ) -> bool:
         version, segments = files.version(), [files.segment(c) for c in kinds]
-        if self._version == version and self._segments == segments:
+        if self._version != version or self._segments != segments:
+            self._rest = []  # others have written since the last step
+        elif not self._rest:
             return True
         applied = [files.applied(segment) or 0 for segment in segments]
         if any(files.unapplied(c) for c in kinds) or any(map(files.is_beyond_log, applied)):
             return False
-        was_loaded = self._loaded
         if not self._loaded:
             self._load(files)
         then = self._applied
         if self._segments != segments[: len(then)] or any(map(int.__lt__, applied, then)):
             self.forget()
-        if not self._parts and not make:
+        if not make and not (self._parts and self._complete):
             return False
-        if not self._bring_up(files, kinds, applied, make=make):
+        self._version = version
+        if not self._bring_up(files, kinds, applied, make=make, in_steps=in_steps):
             return False
-        counts = tuple(files.count(c) for c in kinds) if not was_loaded else ()
+        counts = tuple(files.count(c) for c in kinds) if not self._counted else ()
         if counts and counts != self.counts()[: len(kinds)]:  # another history, or damage
             self._applied = [-1] * len(kinds)
-            if not self._bring_up(files, kinds, applied, make=make):
+            if not self._bring_up(files, kinds, applied, make=make, in_steps=in_steps):
                 return False
-        self._segments, self._version = segments, version
+        self._counted = True
         return True
 
     def _bring_up(
-        self, files: ChromaFiles, kinds: Sequence[RawCollection], applied: list[int], *, make: bool
+        self,
+        files: ChromaFiles,
+        kinds: Sequence[RawCollection],
+        applied: list[int],
+        *,
+        make: bool,
+        in_steps: bool,
     ) -> bool:
-        """Mark what was deleted and add what is new; whether that was done."""
+        """Mark what was deleted and add what is new; whether that was done.
+
+        If much is new, the index is saved after each segment, as one that lacks the rest.
+        """
+        new, whole = self._rest, True
+        if not new:
+            new, whole = self._difference(files, kinds, applied)
+            if len(new) > _FEW and not make:
+                self._start_over()
+                return False
+            if in_steps and len(new) > _FEW:  # so that the first step takes no time
+                self._put_off(files, kinds, new)
+                return False
+        while len(new) > _SEGMENT:
+            self._add(files, new[:_SEGMENT])
+            new = new[_SEGMENT:]
+            self._put_off(files, kinds, new)
+            self._save(files)
+            if in_steps:
+                return False
+        self._add(files, new)
+        self._rest, self._complete, self._applied = [], True, applied
+        self._segments = [files.segment(c) for c in kinds]
+        if whole or len(new) >= _SAVED:
+            self._save(files)
+        return True
+
+    def _put_off(
+        self, files: ChromaFiles, kinds: Sequence[RawCollection], rest: list[tuple[int, Row]]
+    ) -> None:
+        """Leave those rows to a later step, of this process or another."""
+        self._rest, self._complete, self._applied = rest, False, [-1] * len(kinds)
+        self._segments = [files.segment(c) for c in kinds]
+
+    def _difference(
+        self, files: ChromaFiles, kinds: Sequence[RawCollection], applied: list[int]
+    ) -> tuple[list[tuple[int, Row]], bool]:
+        """The rows to add, and whether all rows had to be compared. Marks what was deleted."""
         new, whole = list[tuple[int, Row]](), False
         then = [*self._applied, *[-1] * len(kinds)]
         for kind, collection in enumerate(kinds):
@@ -175,15 +237,7 @@ class WordIndex:
                 rows, was_whole = self._changes(files, kind, collection, then[kind])
                 new += [(kind, row) for row in rows]
                 whole = whole or was_whole
-        if len(new) > _FEW and not make:
-            self.forget()
-            return False
-        self._add(files, new)
-        self._applied = applied
-        self._segments = [files.segment(c) for c in kinds]
-        if whole or len(new) >= _SAVED:
-            self._save(files)
-        return True
+        return new, whole
 
     def rank(
         self, files: ChromaFiles, keywords: Sequence[Keyword], which: Which, most: int
@@ -197,20 +251,20 @@ class WordIndex:
         if not found:
             return []
         kinds, rows, lengths, counts = (
-            np.concatenate(column)
+            np.concatenate(column, axis=-1)
             for column in zip(*(one.matching() for one in found), strict=True)
         )
-        order = np.lexsort((rows, kinds))
-        rows, lengths, counts = rows[order], lengths[order], counts[order].round(DIGITS)
+        counts = counts.round(DIGITS)
         texts = sum(int(one.selected.sum()) for one in found)
         characters = sum(int(one.part.segment.lengths[one.selected].sum()) for one in found)
-        bm25 = Bm25(keywords, (counts > 0).sum(axis=0).tolist(), texts, characters)
-        scores = bm25.score(list(counts.T), lengths)
+        bm25 = Bm25(keywords, (counts > 0).sum(axis=1).tolist(), texts, characters)
+        scores = bm25.score(list(counts), lengths)
         if not rows.size or not keywords or not scores.max() > 0:
             return []
-        best = np.argsort(-scores, kind="stable")[:most]
-        best = best[scores[best] > 0]
-        scale = bm25.scale(counts[best[0]].tolist(), float(scores[best[0]]))
+        least = np.partition(scores, -most)[-most] if most < scores.size else 0
+        best = np.flatnonzero((scores > 0) & (scores >= least))  # more if some are equal
+        best = best[np.lexsort((rows[best], kinds[best], -scores[best]))][:most]
+        scale = bm25.scale(counts[:, best[0]].tolist(), float(scores[best[0]]))
         ids = files.ids_of(rows[best].tolist())
         return [Ranked(i, fit) for i, fit in zip(ids, (scores[best] * scale).tolist(), strict=True)]
 
@@ -253,6 +307,12 @@ class WordIndex:
     def forget(self) -> None:
         """Start over: the next search makes the index again."""
         self._parts, self._segments, self._applied, self._version = [], [], [], -1
+        self._rest, self._complete = [], True
+
+    def _start_over(self) -> None:
+        """Forget what may be half done; what is on the disk is read again."""
+        self.forget()
+        self._loaded = self._counted = False
 
     def remove(self, files: ChromaFiles) -> None:
         """Start over, here and in other processes: the index was found to be wrong."""
@@ -352,6 +412,7 @@ class WordIndex:
                 alive[dead] = False
                 self._parts.append(_Part(segment, alive, name))
             self._segments, self._applied = state["collections"], state["applied"]
+            self._complete = -1 not in self._applied
             if not self._has_history(files, state["entries"], state["newest"]):
                 self.forget()
         except (OSError, ValueError, LookupError, TypeError, AttributeError):

@@ -222,7 +222,7 @@ class HnswFiles:
         if self._names is None:
             texts, ends, end = [b""], [np.zeros(1, np.int64)], 0
             labels = [np.empty(0, np.int64)]
-            for part in self._labels.parts():
+            for part in self._labels.pairs():
                 names = [i.encode(errors="surrogatepass") for i in part]
                 ends.append(end + np.cumsum(np.fromiter(map(len, names), np.int64, len(names))))
                 end = int(ends[-1][-1]) if names else end

@@ -107,8 +107,17 @@ class Labels:
 
     def __iter__(self) -> Iterator[str]:
         """All ids, from the file."""
-        for part in self.parts():
+        for part in self.pairs():
             yield from part
+
+    def pairs(self) -> Iterator[Pairs]:
+        """The pairs again; the rest of the file was checked when they were first read."""
+        left = self._keys.size
+        for part in self.parts():
+            yield part
+            left -= len(part)
+            if not left:
+                return
 
     def of(self, ids: Collection[str]) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
         """The labels of those ids, -1 for an unknown id."""

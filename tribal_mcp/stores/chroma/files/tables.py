@@ -480,7 +480,7 @@ class ChromaTables:
 
     def searchable(self, rows: Sequence[int]) -> dict[int, Searchable]:
         """What a search has to know of the records in those rows."""
-        found = {row: Searchable() for row in rows}
+        found: dict[int, dict[str, Any]] = {row: {} for row in rows}
         one_of = f"id IN ({placeholders(rows)})"
         for row, key, text, number in self.sql.execute(
             "SELECT id, key, string_value, int_value FROM embedding_metadata "  # noqa: S608 - placeholders
@@ -490,18 +490,18 @@ class ChromaTables:
             if not isinstance(text, str | None) or not isinstance(number, int | None):
                 raise _wrong_type(f"The field {str(key)!r:.80} of a record")
             if key == DOCUMENT:
-                found[row] = found[row]._replace(content=text or "")
+                found[row]["content"] = text or ""
             elif key == "source_type":
-                found[row] = found[row]._replace(source=text)
+                found[row]["source"] = text
             else:
-                found[row] = found[row]._replace(created_us=number)
+                found[row]["created_us"] = number
         for row, tag in self.sql.execute(
             "SELECT DISTINCT id, string_value FROM embedding_metadata_array "  # noqa: S608
             f"WHERE {one_of} AND key = 'tags' AND typeof(string_value) = 'text'",
             rows,
         ).fetchall():
-            found[row] = found[row]._replace(tags=(*found[row].tags, tag))
-        return found
+            found[row].setdefault("tags", []).append(tag)
+        return {row: Searchable(**fields) for row, fields in found.items()}
 
     def texts(self, collection: RawCollection, ids: Sequence[str]) -> dict[str, str]:
         """The documents of those ids in that order; missing records are left out."""
