@@ -253,7 +253,7 @@ def _(result: SyncResult) -> Rows:
         table.append(("without vector", f"{result.without_vector:,}"))
     if result.kept_private:
         table.append(("not shared", f"{memories(result.kept_private)} here, left as they are"))
-    for what in ("missing", "damaged", "repaired", "ignored"):
+    for what in ("missing", "damaged", "repaired", "ignored", "outdated"):
         table += [(what, path) for path in getattr(result, what)]
     table += [("not used", problem) for problem in result.problems]
     for conflict in result.conflict_details:

@@ -19,7 +19,7 @@ def check_keys(settings: Settings) -> None:
     Raises:
         UsageError: no key is set, one is not valid, or the package is missing.
     """
-    if settings.age_recipients or settings.age_identity:
+    if encrypts_to_recipients(settings):
         recipients(settings)
     elif settings.age_passphrase_file:
         passphrase(settings)
@@ -30,6 +30,11 @@ def check_keys(settings: Settings) -> None:
             "set. Nothing was changed. Set "
             "TRIBAL_AGE_RECIPIENTS, TRIBAL_AGE_IDENTITY or TRIBAL_AGE_PASSPHRASE_FILE."
         )
+
+
+def encrypts_to_recipients(settings: Settings) -> bool:
+    """Whether what is encrypted is so to recipients, and not with a passphrase."""
+    return bool(settings.age_recipients or settings.age_identity)
 
 
 def is_set(settings: Settings) -> bool:
@@ -53,22 +58,34 @@ def recipients(settings: Settings) -> list[object]:
         return [cast("Any", key).to_public() for key in keys]
     age = pyrage()
     found: list[object] = []
-    for part in filter(None, map(str.strip, settings.age_recipients.split(","))):
-        is_key = part.startswith(("age1", "ssh-"))
-        path = Path(os.path.expanduser(part))  # noqa: PTH111 - the other one fails on unknown users
-        lines = [part] if is_key else _lines(path, "TRIBAL_AGE_RECIPIENTS")
-        for line in lines:
-            kind = age.ssh if line.startswith("ssh-") else age.x25519
-            try:
-                found.append(kind.Recipient.from_str(line))
-            except age.RecipientError as error:
-                raise UsageError(
-                    f"TRIBAL_AGE_RECIPIENTS contains {line[:60]!r}, which is not a supported "
-                    f"recipient ({error}). Use age1… or ssh-ed25519 …, or a file of them."
-                ) from None
+    for line in recipient_lines(settings):
+        kind = age.ssh if line.startswith("ssh-") else age.x25519
+        try:
+            found.append(kind.Recipient.from_str(line))
+        except age.RecipientError as error:
+            raise UsageError(
+                f"TRIBAL_AGE_RECIPIENTS contains {line[:60]!r}, which is not a supported "
+                f"recipient ({error}). Use age1… or ssh-ed25519 …, or a file of them."
+            ) from None
     if not found:
         raise UsageError("TRIBAL_AGE_RECIPIENTS contains no recipient. Correct it, or unset it.")
     return found
+
+
+def recipient_lines(settings: Settings) -> list[str]:
+    """The recipients that the settings name, as text."""
+    found: list[str] = []
+    for part in filter(None, map(str.strip, settings.age_recipients.split(","))):
+        is_key = part.startswith(("age1", "ssh-"))
+        path = Path(os.path.expanduser(part))  # noqa: PTH111 - the other one fails on unknown users
+        found += [part] if is_key else _lines(path, "TRIBAL_AGE_RECIPIENTS")
+    return found
+
+
+def identity_lines(settings: Settings) -> list[str]:
+    """The lines of the file of the identity; none if none is set."""
+    path = settings.age_identity
+    return [] if path is None else _lines(path, "TRIBAL_AGE_IDENTITY")
 
 
 def identities(settings: Settings) -> list[object]:
@@ -80,7 +97,7 @@ def identities(settings: Settings) -> list[object]:
     if settings.age_identity is None:
         return []
     age = pyrage()
-    lines = _lines(settings.age_identity, "TRIBAL_AGE_IDENTITY")
+    lines = identity_lines(settings)
     try:
         if lines and lines[0].startswith("-----BEGIN"):
             return [age.ssh.Identity.from_buffer("\n".join([*lines, ""]).encode())]
@@ -158,6 +175,15 @@ def by_passphrase() -> Any:  # noqa: ANN401 - a module
     except ImportError:
         raise _missing_extra() from None
     return age_passphrase
+
+
+def proving() -> Any:  # noqa: ANN401 - a module
+    """The module `age_proofs`; raises what `pyrage` does."""
+    try:
+        from tribal_mcp.files import age_proofs  # noqa: PLC0415 - as above
+    except ImportError:
+        raise _missing_extra() from None
+    return age_proofs
 
 
 def _missing_extra() -> UsageError:

@@ -21,6 +21,7 @@ from tribal_mcp.errors import BundleError, UsageError
 from tribal_mcp.files.age_keys import (
     by_passphrase,
     check_keys,
+    encrypts_to_recipients,
     identities,
     passphrase,
     pyrage,
@@ -48,6 +49,11 @@ def is_encrypted(file: BinaryIO) -> bool:
     return bool(_kinds(file))
 
 
+def has_passphrase(file: BinaryIO) -> bool:
+    """Whether an open file is encrypted with a passphrase; it is at its start afterwards."""
+    return _kinds(file) == ["scrypt"]
+
+
 @contextmanager
 def encrypted(out: BinaryIO, settings: Settings) -> Iterator[BinaryIO]:
     """A file that encrypts into `out`, which is complete at the end of the block.
@@ -56,7 +62,7 @@ def encrypted(out: BinaryIO, settings: Settings) -> Iterator[BinaryIO]:
         UsageError: as `check_keys`.
     """
     check_keys(settings)
-    if settings.age_recipients or settings.age_identity:
+    if encrypts_to_recipients(settings):
         raw: io.RawIOBase = _Encrypting(out, recipients(settings))
     else:
         raw = by_passphrase().Encrypting(out, passphrase(settings))

@@ -413,6 +413,9 @@ class SyncResult(Result):
     damaged: list[str] = Field([], description="files whose content is not what their name says")
     repaired: list[str] = Field([], description="lost files whose content was published again")
     ignored: list[str] = Field([], description="files that no machine wrote under that name")
+    outdated: list[str] = Field(
+        [], description="files that their machine had replaced, and that were put back: not used"
+    )
     problems: list[str] = Field([], description="what could not be used, and why")
     secrets: SecretsResult | None = Field(
         None, description="secrets in what is published; null: no search was requested"

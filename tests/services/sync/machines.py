@@ -36,10 +36,13 @@ class Machine:
 
     async def sync(self, **arguments: Any) -> SyncResult:  # noqa: ANN401 - any argument
         """Sync with the shared folder."""
-        settings = Settings(data_dir=self.home, **self.settings)
-        context = Context(settings, Limits(), trusted=True)
         request = SyncRequest(**{"name": self.home.name, **arguments})
-        return await sync(context, request, SharedFolder(self.shared), self.store)
+        return await sync(self.context(), request, SharedFolder(self.shared), self.store)
+
+    def context(self) -> Context:
+        """What the use case of this machine gets."""
+        settings = Settings(data_dir=self.home, **self.settings)
+        return Context(settings, Limits(), trusted=True)
 
     async def sync_and_note(self) -> SyncResult:
         """Sync, and note the restore point and the conflicts that are listed."""

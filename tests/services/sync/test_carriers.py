@@ -10,10 +10,10 @@ from pathlib import Path
 from random import Random
 
 import anyio
-import pyrage
 import pytest
 
-from tests.services.sync.machines import Machine, machines
+from tests.services.sync.machines import Machine, carry, machines
+from tests.services.sync.test_encryption import give_keys
 from tests.services.sync.test_sync import in_step
 from tests.support.examples import memories, memory
 from tests.support.mcp_client import SERVER, call, connected
@@ -110,14 +110,12 @@ async def test_a_link_in_the_folder_is_not_followed(tmp_path: Path) -> None:
 
 
 async def test_encrypted_files_reveal_nothing_and_others_are_refused(tmp_path: Path) -> None:
-    keys = [pyrage.x25519.Identity.generate() for _ in range(3)]
     one, two, late = machines(tmp_path, 3)
-    both = ",".join(str(key.to_public()) for key in keys[:2])
-    for machine, key in zip((one, two, late), keys, strict=True):
-        identity = tmp_path / f"{machine.home.name}.key"
-        identity.write_text(f"{key}\n")
-        identity.chmod(0o600)
-        machine.settings = {"age_identity": identity, "age_recipients": both}
+    give_keys([one, two, late])
+    everyone = one.settings["age_recipients"]
+    both = everyone.rpartition(",")[0]
+    for machine in (one, two, late):
+        machine.settings["age_recipients"] = both
     await one.put(1)
     await one.sync()
     await one.sync(encrypt=True)
@@ -125,14 +123,15 @@ async def test_encrypted_files_reveal_nothing_and_others_are_refused(tmp_path: P
     assert b"Memory number" not in one.files[0].read_bytes()
     await two.sync(encrypt=True)
     await in_step(one, two)
-    stranger = Machine(tmp_path / "stranger", one.shared)
+    stranger = Machine(tmp_path / "stranger", tmp_path / "elsewhere")
     await stranger.put(2)
     await stranger.sync()
+    carry(stranger, two)
     result = await two.sync()
     assert (result.added, "is not encrypted" in result.problems[0]) == (0, True)
-    assert (await late.sync()).added == 1  # only what the stranger wrote
-    for machine in (one, late):
-        machine.settings["age_recipients"] = f"{both},{keys[2].to_public()}"
+    assert (await late.sync(encrypt=True)).added == 0
+    for machine in (one, two, late):
+        machine.settings["age_recipients"] = everyone
     assert (await one.sync()).files_written == 1
     assert (await late.sync()).added == 1
 

@@ -10,8 +10,6 @@ from itertools import islice
 from typing import BinaryIO
 
 from tribal_mcp.errors import EntryError, Stopped, TribalError
-from tribal_mcp.files.age_keys import keys_in_words
-from tribal_mcp.files.encryption import encrypted, plain
 from tribal_mcp.files.replica_folders import Listing, ReplicaFile, SharedFolder
 from tribal_mcp.portability.bundle.compression import compressed, decompressed
 from tribal_mcp.portability.replication.records import (
@@ -26,6 +24,7 @@ from tribal_mcp.portability.replication.records import (
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.results import SyncResult
 from tribal_mcp.services.secrets import Screen
+from tribal_mcp.services.sync import encrypted_files
 from tribal_mcp.services.sync.state import Applied, Replica, SyncState, new_id
 from tribal_mcp.stores.base import STEP, MemoryStore
 
@@ -85,7 +84,11 @@ class Exchange:
         self._repair_own(known)
         for path in self.listing.others:
             self._report(self.result.ignored, path)
-        new = [f for path, f in self.listing.files.items() if path not in known]
+        new = [file for path, file in self.listing.files.items() if path not in known]
+        outdated = self.state.outdated(file.path for file in new)
+        for path in outdated:
+            self._report(self.result.outdated, path)
+        new = [file for file in new if file.path not in outdated]
         return sorted(new, key=lambda file: (file.replica, -file.number))
 
     def _is_intact(self, file: ReplicaFile) -> bool:
@@ -104,18 +107,26 @@ class Exchange:
     def _notice_copies(self, known: dict[str, Applied]) -> None:
         """Take a new id if something else has written with this one: a copy or a backup.
 
-        A file that was replaced here long ago and has come back is removed again.
+        A file that was replaced here long ago and has come back is removed again, and one that
+        can't be read is left alone.
         """
         unknown = [
             file
             for path, file in self.listing.files.items()
             if file.replica == self.replica and path not in known
         ]
-        if any(not self.state.has_written(file.path) for file in unknown):
+        foreign = [file for file in unknown if not self.state.has_written(file.path)]
+        readable = [file for file in foreign if next(self.read(file), None)]
+        for file in foreign:
+            if file not in readable:
+                del self.listing.files[file.path]
+        if readable:
             self.take_new_id()
             return
         for file in unknown:
-            self._drop(file)
+            if file not in foreign:
+                self._report(self.result.outdated, file.path)
+                self._drop(file)
 
     def take_new_id(self) -> None:
         """Go on as a new replica; what the old id has written stays, as that of another."""
@@ -150,6 +161,7 @@ class Exchange:
         """Report the files of others that are missing, and replace those missing for long."""
         known, replicas = self.state.files(), self.state.replicas()
         obsolete: list[str] = []
+        replaced: list[str] = []
         for path, applied in known.items():
             file = applied.file
             replica = replicas.get(file.replica)
@@ -158,7 +170,7 @@ class Exchange:
                     self.state.note_missing(path, None)
                 continue
             if file.number < replica.number and file.name not in replica.files:
-                obsolete.append(path)  # its replica has replaced it
+                replaced.append(path)
             elif applied.missing_since is None:
                 self.state.note_missing(path, int(time.time()))
                 self._report(self.result.missing, path)
@@ -173,7 +185,8 @@ class Exchange:
                 path = f"{replica_id}/{name}"
                 if path not in known and path not in self.listing.files:
                     self._report(self.result.missing, path)
-        self.state.forget_files(obsolete)
+        self.state.note_outdated(replaced)
+        self.state.forget_files([*replaced, *obsolete])
 
     def _report(self, paths: list[str], path: str) -> None:
         if path not in paths and len(paths) < _NAMED:
@@ -197,11 +210,7 @@ class Exchange:
             return
         limits = self.context.limits
         try:
-            if self.state["encrypted"] and not file.encrypted:
-                opened.close()
-                self._reject(f"{shown} is not encrypted. Not used.")
-                return
-            with plain(opened, self.context.settings, self.context.spool, shown) as content:
+            with self._content(opened, shown) as content:
                 lines = decompressed(content, limits)
                 head = read_head(lines.readline(limits.line_bytes))
                 if (head.replica, head.number) != (file.replica, file.number):
@@ -209,10 +218,15 @@ class Exchange:
                 yield head
                 yield from self._batches(lines, file, shown)
         except (EntryError, TribalError) as error:
-            text = str(error) if file.path in str(error) else f"{shown}: {error}"
+            text = str(error) if file.path in str(error) else f"{shown} {error}"
             self._reject(f"{text.rstrip('.')}. Not used.")
         except OSError as error:
             self._reject(f"{shown} can't be read: {error.strerror or error}. Not used.")
+
+    def _content(self, file: BinaryIO, shown: str) -> BinaryIO:
+        if self.state["encrypted"]:
+            return encrypted_files.opened(file, self.context, shown)
+        return self.context.plain(file, shown)
 
     def _batches(self, lines: BinaryIO, file: ReplicaFile, shown: str) -> Iterator[list[Record]]:
         limits = self.context.limits
@@ -296,8 +310,9 @@ class Exchange:
 
     def _keys(self) -> str:
         """Names the keys of the settings."""
-        settings = self.context.settings
-        return keys_in_words(settings) if self.state["encrypted"] else ""
+        if not self.state["encrypted"]:
+            return ""
+        return encrypted_files.names_of_keys(self.context.settings)
 
     def _to_rewrite(self, own: dict[str, Applied]) -> list[str]:
         """Own files whose versions go into the next file instead."""
@@ -325,7 +340,7 @@ class Exchange:
         )
         with self.folder.new_file(self.replica) as new:
             if self.state["encrypted"]:
-                with encrypted(new.file, self.context.settings) as file:
+                with encrypted_files.written(new.file, self.context.settings) as file:
                     await self._fill(file, store, head, rows)
             else:
                 await self._fill(new.file, store, head, rows)

@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from tribal_mcp.errors import StoreLocked, UsageError
 from tribal_mcp.files.atomic import make_private
 from tribal_mcp.files.replica_folders import Listing, SharedFolder
+from tribal_mcp.next_steps import NextStep
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.requests import SyncRequest
 from tribal_mcp.services.sync.state import SyncState
@@ -87,13 +88,27 @@ def state_of(
 
 
 def configure(
-    state: SyncState, request: SyncRequest, folder: SharedFolder, store: MemoryStore
+    state: SyncState,
+    request: SyncRequest,
+    folder: SharedFolder,
+    listing: Listing,
+    store: MemoryStore,
 ) -> None:
     """Record the arguments.
 
     Raises:
-        UsageError: fewer memories than before are to be shared.
+        UsageError: fewer memories than before are to be shared, or what the others encrypt is to be
+            published without encryption.
     """
+    if state.is_new and not request.encrypt and any(f.encrypted for f in listing.files.values()):
+        raise UsageError(
+            "The machines that share this folder encrypt their files. Nothing was changed.",
+            NextStep(
+                "To encrypt, too, run {call}.",
+                "sync",
+                {"folder": str(folder.path), "encrypt": True},
+            ),
+        )
     tags = state.tags
     were_more = not set(tags) <= set(request.tags) if tags else not state.is_new
     fewer = bool(request.tags) and were_more

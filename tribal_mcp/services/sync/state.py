@@ -23,20 +23,21 @@ from tribal_mcp.portability.replication.records import read_record
 from tribal_mcp.portability.replication.versions import Heads, Stamp, join
 
 FOLDER = "sync"
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
-CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
-CREATE TABLE memories (id TEXT PRIMARY KEY, shown TEXT) WITHOUT ROWID;
-CREATE TABLE heads (id TEXT, stamp TEXT, line BLOB, file TEXT,
+CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS memories (id TEXT PRIMARY KEY, shown TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS heads (id TEXT, stamp TEXT, line BLOB, file TEXT,
     PRIMARY KEY (id, stamp)) WITHOUT ROWID;
-CREATE INDEX heads_of_files ON heads (file);
-CREATE INDEX heads_of_memories ON heads (id);
-CREATE TABLE intended (id TEXT PRIMARY KEY, shown TEXT, heads BLOB) WITHOUT ROWID;
-CREATE TABLE files (path TEXT PRIMARY KEY, replica TEXT, number INT, size INT,
+CREATE INDEX IF NOT EXISTS heads_of_files ON heads (file);
+CREATE INDEX IF NOT EXISTS heads_of_memories ON heads (id);
+CREATE TABLE IF NOT EXISTS intended (id TEXT PRIMARY KEY, shown TEXT, heads BLOB) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, replica TEXT, number INT, size INT,
     modified_ns INT, records INT, missing_since INT) WITHOUT ROWID;
-CREATE TABLE written (path TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE replicas (id TEXT PRIMARY KEY, name TEXT, number INT, files TEXT)
+CREATE TABLE IF NOT EXISTS written (path TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS replicas (id TEXT PRIMARY KEY, name TEXT, number INT, files TEXT)
     WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS outdated (path TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
 Line = tuple[bytes, str]
@@ -99,7 +100,7 @@ class SyncState:
         if dry_run:
             self._sql.execute("BEGIN")
         with self.transaction():
-            if not self._sql.execute("PRAGMA user_version").fetchone()[0]:
+            if self._sql.execute("PRAGMA user_version").fetchone()[0] < _VERSION:
                 for statement in filter(str.strip, _SCHEMA.split(";")):
                     self._sql.execute(statement)
                 self._sql.execute(f"PRAGMA user_version = {_VERSION}")
@@ -239,6 +240,16 @@ class SyncState:
         """Whether this program has ever written that file, or any."""
         query = "SELECT 1 FROM written WHERE ? IN ('', path)"
         return bool(self._sql.execute(query, (path,)).fetchone())
+
+    def note_outdated(self, paths: Iterable[str]) -> None:
+        """Record files that were read, and that their replicas have replaced since."""
+        self._sql.executemany("INSERT OR IGNORE INTO outdated VALUES (?)", [(p,) for p in paths])
+
+    def outdated(self, paths: Iterable[str]) -> list[str]:
+        """Those of the files."""
+        wanted = orjson.dumps(list(paths)).decode()
+        query = "SELECT path FROM outdated WHERE path IN (SELECT value FROM json_each(?))"
+        return [row[0] for row in self._sql.execute(query, (wanted,))]
 
     def note_missing(self, path: str, since: int | None) -> None:
         """Record since when a file is missing, in seconds since 1970, or that it is not."""

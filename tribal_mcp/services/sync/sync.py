@@ -6,7 +6,6 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass
 
 from tribal_mcp.errors import SecretsFound, Stopped, TribalError, UsageError
-from tribal_mcp.files.age_keys import check_keys
 from tribal_mcp.files.replica_folders import SharedFolder
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.choices import ReembeddingStrategy
@@ -19,6 +18,7 @@ from tribal_mcp.services.importing.vectors import plan_vectors
 from tribal_mcp.services.requests import SyncRequest
 from tribal_mcp.services.results import SyncResult
 from tribal_mcp.services.secrets import Screen
+from tribal_mcp.services.sync.encrypted_files import check as check_encryption
 from tribal_mcp.services.sync.exchange import Exchange
 from tribal_mcp.services.sync.merging import Merging
 from tribal_mcp.services.sync.opening import configure, locked, path_of, state_of
@@ -63,8 +63,8 @@ async def sync(
                 folder=str(folder.path), first_contact=state.is_new, dry_run=request.dry_run
             )
             if request.encrypt or state["encrypted"]:
-                check_keys(context.settings)
-            configure(state, request, folder, store)
+                check_encryption(context.settings)
+            configure(state, request, folder, listing, store)
             points = RestorePoints.of(store, context.settings.restore_points)
             point = None
             if points and not request.dry_run:
