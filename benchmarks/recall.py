@@ -2,8 +2,9 @@
 
 The questions of tests/data/recall/ are in two halves: weights are chosen on one ("tune") and
 reported on the other. LoCoMo (`TRIBAL_LOCOMO`, the path of locomo10.json) and LongMemEval
-(`TRIBAL_LONGMEMEVAL`, the path of longmemeval_s.json) are measured too if they are on this machine.
-`--half tune` shows the other half; `--misses` lists the questions that recall does not answer.
+(`TRIBAL_LONGMEMEVAL`, the path of longmemeval_s.json) are measured too if they are on this machine;
+their halves are every other conversation or question. `--half tune` shows the other half;
+`--misses` lists the questions that recall does not answer; `--only` chooses what to measure.
 """
 
 import argparse
@@ -47,12 +48,17 @@ NAMES = {
     "identifier": "identifiers", "name": "names", "date": "dates", "typo": "typos",
     "script": "Chinese scripts", "correction": "corrections", "fact": "facts",
 }  # fmt: skip
+UNANSWERED = "without an answer"
+WRONG_PERSON = 5
+LOCOMO_KINDS = {
+    1: "several turns", 2: "when", 3: "to be inferred", 4: "one turn", WRONG_PERSON: "wrong person",
+}  # fmt: skip
 IDENTITY = create_embedding_metadata("all-MiniLM-L6-v2-int8", 384, "benchmark")
 
 
 @dataclass(slots=True)
 class Question:
-    """A question, with the memories that answer it; none if nothing does."""
+    """A question, the memories that answer it (none if nothing does), and the rows it counts in."""
 
     text: str
     answers: set[str]
@@ -94,7 +100,7 @@ class Scores:
             first = hit = not found or not is_sure
         if not hit:
             self.misses.append(f"{question.text}  ->  {', '.join(found[:PLACES])}")
-        for kind in ["all" if question.answers else "without an answer", *question.kinds]:
+        for kind in question.kinds:
             score = self.by_kind[kind]
             score.asked += 1
             score.first += first
@@ -130,16 +136,19 @@ def own(half: str) -> Iterator[Task]:
     ]  # fmt: skip
     questions = [
         Question(row["question"], set(filter(None, row["answers"].split(","))), _kinds(row))
-        for place, row in enumerate(_rows("questions"))
-        if half == "both" or (place % 2 == 0) == (half == "tune")
+        for row in _half(_rows("questions"), half)
     ]
     yield Task(entries, questions)
 
 
+def _half(items: list[Any], half: str) -> list[Any]:
+    return {"tune": items[::2], "report": items[1::2], "both": items}[half]
+
+
 def _kinds(row: dict[str, str]) -> list[str]:
-    return (
-        [NAMES.get(row["kind"], row["kind"]), LANGUAGES[row["language"]]] if row["answers"] else []
-    )
+    if not row["answers"]:
+        return [UNANSWERED]
+    return ["all", NAMES.get(row["kind"], row["kind"]), LANGUAGES[row["language"]]]
 
 
 def _rows(name: str) -> list[dict[str, str]]:
@@ -147,37 +156,59 @@ def _rows(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
-def locomo(path: str) -> Iterator[Task]:
-    """The turns of LoCoMo as memories: each conversation is a store of its own."""
-    for sample in json.loads(Path(path).read_text()):
+def locomo(path: str, half: str, *, facts: bool) -> Iterator[Task]:
+    """The turns or the facts of LoCoMo as memories: each conversation is a store of its own.
+
+    A fact answers a question if it is about a turn that does. Questions without such a fact are
+    left out, and so are those without evidence.
+    """
+    for sample in _half(json.loads(Path(path).read_text()), half):
         said = sample["conversation"]
-        entries = []
+        entries, turns_of = list[MemoryEntry](), dict[str, set[str]]()
         for name in [n for n in said if re.fullmatch(r"session_\d+", n)]:
             at = _locomo_date(said[f"{name}_date_time"])
-            entries += [
-                memory(turn["dia_id"], f"{turn['speaker']}: {turn['text']}", at)
-                for turn in said[name]
-            ]
+            for text, turns in _facts(sample, name) if facts else _turns(said[name]):
+                entries.append(memory(f"m{len(entries)}", text, at))
+                turns_of[entries[-1].id] = turns
         names = [said["speaker_a"].casefold(), said["speaker_b"].casefold()]
-        questions = [
-            Question(
-                asked["question"],
-                set(asked["evidence"]),
-                ["named person"] if any(n in asked["question"].casefold() for n in names) else [],
-            )
-            for asked in sample["qa"]
-            if asked.get("evidence")
-        ]
+        questions = []
+        for asked in sample["qa"]:
+            evidence = _turn_ids(asked.get("evidence", ""))
+            answers = {i for i, turns in turns_of.items() if turns & evidence}
+            kinds = ["all", LOCOMO_KINDS[asked["category"]]]
+            if any(name in asked["question"].casefold() for name in names):
+                kinds.append("named person")
+            if asked["category"] == WRONG_PERSON:
+                kinds = kinds[1:2]
+            if answers or (evidence and not facts):
+                questions.append(Question(asked["question"], answers or {"-"}, kinds))
         yield Task(entries, questions)
+
+
+def _turns(session: list[dict[str, str]]) -> Iterator[tuple[str, set[str]]]:
+    for turn in session:
+        yield f"{turn['speaker']}: {turn['text']}", _turn_ids(turn["dia_id"])
+
+
+def _facts(sample: dict[str, Any], session: str) -> Iterator[tuple[str, set[str]]]:
+    for facts in sample["observation"][f"{session}_observation"].values():
+        for text, turns in facts:
+            yield text, _turn_ids(turns)
+
+
+def _turn_ids(found: object) -> set[str]:
+    """The turns that some JSON names: as text, in one text or in a list, as D8:6 or D:8:06."""
+    pairs = re.findall(r"D:?(\d+):(\d+)", str(found))
+    return {f"{int(session)}:{int(turn)}" for session, turn in pairs}
 
 
 def _locomo_date(text: str) -> datetime:
     return datetime.strptime(text, "%I:%M %p on %d %B, %Y").replace(tzinfo=UTC)
 
 
-def longmemeval(path: str) -> Iterator[Task]:
+def longmemeval(path: str, half: str) -> Iterator[Task]:
     """The turns of LongMemEval as memories: each question has a store of its own."""
-    for asked in json.loads(Path(path).read_text()):
+    for asked in _half(json.loads(Path(path).read_text()), half):
         entries, answers = [], set()
         for session, at, turns in zip(
             asked["haystack_session_ids"],
@@ -191,7 +222,8 @@ def longmemeval(path: str) -> Iterator[Task]:
                 if turn.get("has_answer"):
                     answers.add(entries[-1].id)
         at = datetime.strptime(asked["question_date"], "%Y/%m/%d (%a) %H:%M").replace(tzinfo=UTC)
-        yield Task(entries, [Question(asked["question"], answers, [asked["question_type"]], at)])
+        kinds = ["all", asked["question_type"]] if answers else [UNANSWERED]
+        yield Task(entries, [Question(asked["question"], answers, kinds, at)])
 
 
 # The ways to search: each is prepared with the memories, then asked
@@ -309,7 +341,7 @@ def table(scores: dict[str, Scores]) -> str:
             score = one.by_kind[kind]
             cells.append(
                 f"{score.found / score.asked:.0%}"
-                if kind == "without an answer"
+                if kind == UNANSWERED
                 else f"{score.first / score.asked:.0%} / {score.found / score.asked:.0%}"
             )
         asked = next(iter(scores.values())).by_kind[kind].asked
@@ -325,28 +357,34 @@ def write(shown: str) -> None:
     PAGE.write_text(f"{before}{begin}\n{shown}\n{end}{after}", encoding="utf-8")
 
 
+def tasks(half: str, only: str) -> Iterator[tuple[str, Iterator[Task]]]:
+    """What to measure, by name."""
+    found = {"own": ("own questions", own(half))}
+    if path := os.environ.get("TRIBAL_LOCOMO"):
+        found["locomo-turns"] = ("LoCoMo, turns", locomo(path, half, facts=False))
+        found["locomo-facts"] = ("LoCoMo, facts", locomo(path, half, facts=True))
+    if path := os.environ.get("TRIBAL_LONGMEMEVAL"):
+        found["longmemeval"] = ("LongMemEval", longmemeval(path, half))
+    yield from (one for name, one in found.items() if only in name)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--half", choices=["tune", "report", "both"], default="report")
     parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument("--only", default="", help="own, locomo, locomo-facts or longmemeval")
     parser.add_argument("--misses", action="store_true")
     arguments = parser.parse_args()
     ways = arguments.ways.split(",")
-    for name, tasks in (
-        ("own questions", own(arguments.half)),
-        ("LoCoMo", locomo(os.environ.get("TRIBAL_LOCOMO", ""))),
-        ("LongMemEval", longmemeval(os.environ.get("TRIBAL_LONGMEMEVAL", ""))),
-    ):
-        if name != "own questions" and not os.environ.get(f"TRIBAL_{name.upper()}"):
-            continue
-        scores = asyncio.run(measure(tasks, ways))
+    for name, task in tasks(arguments.half, arguments.only):
+        scores = asyncio.run(measure(task, ways))
         shown = table(scores)
         print(f"\n{name}\n\n{shown}\n")
         if name == "own questions" and arguments.half == "report" and ways == list(WAYS):
             write(shown)
         for way, one in scores.items():
-            total = one.by_kind["all"].asked + one.by_kind["without an answer"].asked
-            print(f"{way}: {1000 * one.seconds / max(1, total):.1f} ms per question")
+            asked = sum(s.asked for kind, s in one.by_kind.items() if kind in ("all", UNANSWERED))
+            print(f"{way}: {1000 * one.seconds / asked:.1f} ms per question")
             if arguments.misses:
                 print("\n".join(f"  {miss}" for miss in one.misses))
 

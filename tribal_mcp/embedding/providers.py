@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from tribal_mcp.config import Settings, foreign_variable
 from tribal_mcp.embedding.base import Embedder
-from tribal_mcp.embedding.model_files import default_folder, is_installed
+from tribal_mcp.embedding.model_files import (
+    DEFAULT,
+    GET_SMALL,
+    SMALL,
+    folder_of,
+    has_small_weights,
+    is_installed,
+)
 from tribal_mcp.errors import EmbedderError
 from tribal_mcp.portability.known_models import dimensions_of
 from tribal_mcp.portability.manifest import EmbeddingMetadata, same_model
@@ -50,7 +57,7 @@ class Provider:
 
 
 PROVIDERS = {
-    "default": Provider("all-MiniLM-L6-v2", local=True),
+    "default": Provider(DEFAULT, local=True),
     "sentence-transformers": Provider(
         "all-MiniLM-L6-v2", local=True, package="sentence-transformers"
     ),
@@ -125,27 +132,29 @@ def prefixes_of(model: str) -> tuple[str, str]:
 
 
 def embedder_of(settings: Settings, state: StoreState) -> Embedder | None:
-    """The embedder that the settings name; if none, the default model if it is on this machine.
+    """The embedder that the settings name; if none, the default or the small model if it is here.
 
     The default model has 80 MB and is not downloaded unless it is set.
 
     Args:
         settings: the settings.
-        state: of the store; the default model is only for an empty store or one with its vectors.
+        state: of the store; a model that is not set is only for an empty store or one with its
+            vectors.
 
     Raises:
         EmbedderError: the provider is unknown, or something is missing.
     """
     name = settings.embedding_provider.lower()
     if name in {"", "onnx"} and not settings.embedding_model:
-        default = _create("default", settings)
-        fits = (
-            default.identity.is_compatible_with(state.identity)
-            if state.identity
-            else not state.has_vectors
-        )
-        folder = settings.embedding_files or default_folder()
-        return default if fits and is_installed(folder) else None
+        for model in (DEFAULT, SMALL):
+            fits = (
+                same_model(model, state.identity.model_name)
+                if state.identity
+                else not state.has_vectors
+            )
+            if fits and is_installed(settings.embedding_files or folder_of(model)):
+                return _on_this_machine(model, dimensions_of(model), settings)
+        return None
     if not name:
         return None
     return _create("default" if name == "onnx" else name, settings)
@@ -170,10 +179,7 @@ def _create(name: str, settings: Settings) -> Embedder:
     if provider.key and not key and name != "openai-compatible":
         raise EmbedderError(f"{name} needs a key. Set {provider.key} to your key.")
     if name == "default":
-        files = settings.embedding_files
-        from tribal_mcp.embedding.onnx import OnnxEmbedder
-
-        return OnnxEmbedder(identity, files or default_folder(), downloads=files is None)
+        return _on_this_machine(model, dimensions, settings)
     if name == "sentence-transformers":
         from tribal_mcp.embedding.sentence_transformers import SentenceTransformersEmbedder
 
@@ -193,6 +199,30 @@ def _create(name: str, settings: Settings) -> Embedder:
         provider.query_more,
         prefixes_of(model),
     )
+
+
+def _on_this_machine(model: str, dimensions: int, settings: Settings) -> Embedder:
+    """The default or the small model, or that of the files that the settings name."""
+    from tribal_mcp.embedding.onnx import OnnxEmbedder
+
+    files, is_default, is_small = (
+        settings.embedding_files, same_model(model, DEFAULT), same_model(model, SMALL)
+    )  # fmt: skip
+    if files is None and not (is_default or is_small):
+        raise EmbedderError(
+            f"The provider default has the models {DEFAULT} and {SMALL}. For {model:.80}, set "
+            "TRIBAL_EMBEDDING_FILES to a folder with its files."
+        )
+    if files is not None and is_default and has_small_weights(files):
+        raise EmbedderError(
+            f"The model in {files} is not {DEFAULT}, which has 90 MB. Name it in "
+            f"TRIBAL_EMBEDDING_MODEL, such as {SMALL}: its vectors differ."
+        )
+    folder = files or folder_of(SMALL if is_small else DEFAULT)
+    if files is None and is_small and not is_installed(folder):
+        raise EmbedderError(f"The embedding model {SMALL} is not installed.", GET_SMALL)
+    identity = EmbeddingMetadata(model, dimensions, "default", datetime.now(UTC).isoformat())
+    return OnnxEmbedder(identity, folder, downloads=files is None and is_default)
 
 
 def settings_for(model: EmbeddingMetadata) -> str:

@@ -4,7 +4,8 @@ from tribal_mcp.portability.manifest import same_model
 
 _DIMENSIONS = {
     384: (
-        "all-MiniLM-L6-v2", "all-MiniLM-L12-v2", "all-minilm", "multi-qa-MiniLM-L6-cos-v1",
+        "all-MiniLM-L6-v2", "all-MiniLM-L6-v2-int8", "all-MiniLM-L12-v2", "all-minilm",
+        "multi-qa-MiniLM-L6-cos-v1",
         "paraphrase-MiniLM-L6-v2", "paraphrase-multilingual-MiniLM-L12-v2", "bge-small-en-v1.5",
         "e5-small-v2", "multilingual-e5-small", "gte-small", "embed-english-light-v3.0",
         "embed-multilingual-light-v3.0",

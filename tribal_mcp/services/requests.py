@@ -151,9 +151,15 @@ class ReembedRequest(Request):
 
 
 class SetupRequest(Request):
-    """How to get the default embedding model."""
+    """How to get the default embedding model, or the small one.
+
+    Without a network, `archive` is the file of the default model, and `files` a folder with those
+    of the small one.
+    """
 
     archive: str = ""
+    small: Switch = False
+    files: str = ""
 
 
 class CopyRequest(Request):

@@ -449,8 +449,9 @@ class ReembedResult(Result):
 
 
 class SetupResult(Result):
-    """The default embedding model on this machine."""
+    """An embedding model on this machine."""
 
+    model: str = Field(description="the model")
     folder: str = Field(description="where its files are")
     installed: bool = Field(description="whether this call put them there")
     ms_per_question: float = Field(description="how long embedding a question takes here")
