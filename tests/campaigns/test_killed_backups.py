@@ -54,7 +54,7 @@ def parts_in(backups: Path) -> list[Path]:
 
 
 def test_a_killed_backup_never_leaves_fewer_good_ones(tmp_path: Path) -> None:
-    kills = times(5, 100)
+    kills = times(3, 100)
     chance = random.Random(7)  # noqa: S311
     folder, backups = tmp_path / "store", tmp_path / "backups"
     backups.mkdir()

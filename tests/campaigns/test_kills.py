@@ -50,7 +50,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_killed_import_loses_nothing_and_can_be_run_again(prepared: Path, tmp_path: Path) -> None:
-    kills = times(8, 300)
+    kills = times(5, 300)
     chance = random.Random(1)  # noqa: S311
     before = {e.id: e for e in _before()}
     arriving = {e.id: e for e in _incoming()}
@@ -112,7 +112,7 @@ def _entries_done(message: str) -> int:
 
 
 def test_a_killed_export_leaves_no_half_bundle(prepared: Path, tmp_path: Path) -> None:
-    kills = times(8, 300)
+    kills = times(5, 300)
     chance = random.Random(2)  # noqa: S311
     bundle = tmp_path / "bundle.json.gz"
     begin = time.monotonic()

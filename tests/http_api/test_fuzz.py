@@ -21,7 +21,7 @@ from tests.support.http_client import HttpServer, serving, spool_files
 from tests.support.mcp_client import write_many
 
 REQUESTS = 20_000 if FULL else 200
-EXAMPLES = 1_000 if FULL else 5
+EXAMPLES = 1_000 if FULL else 3
 COUNT = 20
 
 

@@ -27,8 +27,8 @@ def rows(name: str) -> list[dict[str, str]]:
 
 
 async def answered(store: InMemoryStore, embedder_of: EmbedderOf, count: int) -> tuple[int, int]:
-    """How many of every tenth question are answered in the first places, and how many there are."""
-    asked = [row for row in rows("questions")[::10] if row["answers"]]
+    """How many of every fifteenth question are answered in the first places, and how many there are."""
+    asked = [row for row in rows("questions")[::15] if row["answers"]]
     found = 0
     for row in asked:
         result = await recall(store, embedder_of, row["question"], count, EVERYTHING, now=NOW)

@@ -2,7 +2,7 @@
 
 Hypothesis generates the steps: memories are written and deleted, exported in full or since a time,
 imported under every strategy, stopped between batches, repeated and undone. The dictionaries know
-nothing of the implementation. 100 runs by default, 5,000 in a full campaign.
+nothing of the implementation. 50 runs by default, 5,000 in a full campaign.
 """
 
 import asyncio
@@ -377,7 +377,7 @@ class TwoFolders(TwoStores):
 
 @pytest.mark.campaign
 @pytest.mark.parametrize(
-    ("machine", "runs"), [(TwoStores, times(100, 5000)), (TwoFolders, times(4, 100))]
+    ("machine", "runs"), [(TwoStores, times(50, 5000)), (TwoFolders, times(3, 100))]
 )
 def test_two_stores_that_exchange_bundles_follow_the_rules(
     machine: type[TwoStores], runs: int, monkeypatch: pytest.MonkeyPatch
