@@ -27,7 +27,7 @@ def rows(name: str) -> list[dict[str, str]]:
 
 
 async def answered(store: InMemoryStore, embedder_of: EmbedderOf, count: int) -> tuple[int, int]:
-    """How many of every fifteenth question are answered in the first places, and how many there are."""
+    """How many of every fifteenth question are answered in the first places, and of how many."""
     asked = [row for row in rows("questions")[::15] if row["answers"]]
     found = 0
     for row in asked:
