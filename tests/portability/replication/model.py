@@ -1,19 +1,26 @@
 """Random histories of replicas that share a folder, run through the product's own decisions.
 
 A machine has a store, a sync state, a wall clock and its own copy of the folder; carriers bring
-files from copy to copy, late, twice or never. At the end every file reaches every machine. Then:
+files from copy to copy, late, twice or never. Machines write their files anew, forget what
+everybody knows, are copied, are removed and come back. At the end every file reaches every machine.
+Then:
 - all hold the same versions, and the same memories;
-- every text and tag that nobody removed is visible, or in a version that is listed as a conflict.
+- the memories are those that all versions ever made yield, each with all it replaced;
+- every text and tag that nobody removed is visible, or in a version that is listed as a conflict;
+- if no machine is waited for, no deletion is left, and no version names what it replaced long ago.
 A user removes what the store shows, and what is listed as a conflict.
 """
 
 import sys
 import time
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
+from tribal_mcp.portability.replication import compaction
+from tribal_mcp.portability.replication.compaction import Cut, Report, compacted, number_of
 from tribal_mcp.portability.replication.reconcile import Clock, Known, Maker, reconcile
 from tribal_mcp.portability.replication.versions import (
     Heads,
@@ -25,11 +32,26 @@ from tribal_mcp.portability.replication.versions import (
 )
 
 Fields = dict[str, Any]
-File = tuple[str, int, tuple[tuple[str, Version], ...]]
-"""The replica that wrote it, its number, and versions by memory."""
+Key = tuple[str, Stamp]
 
 YEAR_US = 365 * 86_400_000_000
 IDS = ("a", "b", "c")
+NOTHING = Report()
+compaction._KEPT = 2  # so that short histories reach it
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class File:
+    """A file of a replica: what its head says, and versions by memory."""
+
+    replica: str
+    report: Report
+    lines: tuple[tuple[str, Version], ...]
+
+    @property
+    def path(self) -> str:
+        """Its path below the shared folder."""
+        return f"{self.replica}/{self.report.name}"
 
 
 @dataclass(slots=True)
@@ -41,32 +63,72 @@ class Machine:
     store: dict[str, Fields] = field(default_factory=dict)
     deleted: dict[str, int] = field(default_factory=dict)
     before: list[tuple[str, Fields | None]] = field(default_factory=list)
+    folder: set[File] = field(default_factory=set)
     known: dict[str, Known] = field(default_factory=dict)
     intended: dict[str, Known] = field(default_factory=dict)
-    outbox: dict[tuple[str, Stamp], Version] = field(default_factory=dict)
+    holder: dict[Key, str] = field(default_factory=dict)
+    """The path of the file that has a version; empty if none has it yet."""
     written: int = 0
-    applied: set[File] = field(default_factory=set)
-    folder: set[File] = field(default_factory=set)
+    applied: dict[str, File] = field(default_factory=dict)
+    read: set[str] = field(default_factory=set)
+    wrote: set[str] = field(default_factory=set)
+    numbers: set[str] = field(default_factory=set)
+    forked: set[str] = field(default_factory=set)
+    reports: dict[str, Report] = field(default_factory=dict)
+    removed: dict[str, int] = field(default_factory=dict)
+    said: Report = NOTHING
+    behind: bool = True
+    dropped_us: int = -YEAR_US * 1000
+    """The time of the latest deletion that was dropped."""
+    gone: dict[str, frozenset[Stamp]] = field(default_factory=dict)
+    """For the check only: by memory, what was dropped, and what that replaced."""
+
+    @property
+    def replica(self) -> str:
+        """The id of its replica."""
+        return self.clock.replica
 
     def known_of(self, memory_id: str) -> Known:
         """What it knows of a memory."""
         return self.known.get(memory_id, Known())
 
+    @property
+    def cut(self) -> Cut:
+        """What it knows of all files."""
+        reports = {i: one for i, one in self.reports.items() if i not in self.removed}
+        return Cut(
+            self.replica, self.said, reports, self.removed, self.applied, self.read, self.forked
+        )
+
+    @property
+    def heads(self) -> set[Key]:
+        """All its versions."""
+        return {(i, head.stamp) for i, known in self.known.items() for head in known.heads}
+
+    def note_read(self, path: str) -> None:
+        """Keep that a file was read, or written."""
+        number = path.partition("-")[0]
+        if path not in self.read and number in self.numbers:
+            self.forked.add(path.partition("/")[0])
+        self.numbers.add(number)
+        self.read.add(path)
+
+    def own(self) -> list[File]:
+        """Its files that count."""
+        return [file for file in self.applied.values() if file.replica == self.replica]
+
     def clone(self) -> "Machine":
         """The same machine once more: its disk was copied."""
-        return Machine(
-            Clock(self.clock.replica, self.clock.wall),
-            self.ahead_us,
-            dict(self.store),
-            dict(self.deleted),
-            list(self.before),
-            dict(self.known),
-            dict(self.intended),
-            dict(self.outbox),
-            self.written,
-            set(self.applied),
-            set(self.folder),
-        )
+        twin = copy(self)
+        for name in Machine.__slots__:
+            setattr(twin, name, copy(getattr(self, name)))
+        return twin
+
+    def publish_again(self, *paths: str) -> None:
+        """What those files have is to be in another one."""
+        for key, path in self.holder.items():
+            if path in paths:
+                self.holder[key] = ""
 
 
 class World:
@@ -81,7 +143,14 @@ class World:
         self.wanted: dict[str, set[str]] = {i: set() for i in IDS}
         """The texts and tags of each memory that nobody has removed."""
         self.used: set[str] = set()
+        self.truth: dict[Key, Version] = {}
+        """Every version ever made, with all that it replaced."""
+        self.unlike: set[str] = set()
+        """Memories of which a machine made a version after it had missed what was dropped."""
         self.bundle: dict[str, Fields] = {}
+        self.backup: Machine | None = None
+        self.files = 0
+        self.quiet = False
         for _ in range(random.randint(2, 4)):
             self.join_in()
 
@@ -163,15 +232,18 @@ class World:
     # What happens to machines and files.
 
     def carry(self, machine: Machine) -> None:
-        """Some files arrive, in any order; what is here may be lost."""
+        """Some files arrive, in any order; what is here may be lost, what was removed come back."""
         other = self.random.choice(self.machines)
         for file in sorted(other.folder - machine.folder, key=_order):
             if self.random.random() < 0.6:
                 machine.folder.add(file)
+        for file in sorted(machine.folder - other.folder, key=_order):
+            if self.random.random() < 0.3 and file.replica == other.replica:
+                machine.folder.remove(file)  # it was removed there
         if self.random.random() < 0.1:  # but not the only place where something is
-            elsewhere = set().union(*(one.applied for one in self.machines))
-            for file in sorted(machine.folder & elsewhere, key=_order):
-                if self.random.random() < 0.5:
+            elsewhere = {p for one in self.machines for p in one.applied if one is not machine}
+            for file in sorted(machine.folder, key=_order):
+                if file.path in elsewhere and self.random.random() < 0.5:
                     machine.folder.remove(file)
 
     def clone(self, machine: Machine) -> None:
@@ -179,14 +251,69 @@ class World:
         if len(self.machines) < 6:
             self.machines.append(machine.clone())
 
+    def keep(self, machine: Machine) -> None:
+        """A backup is made, to be restored much later."""
+        self.backup = machine.clone()
+
+    def restore(self, _machine: Machine) -> None:
+        """The backup is restored beside the original."""
+        if self.backup and len(self.machines) < 6:
+            self.machines.append(self.backup.clone())
+
+    def remove(self, machine: Machine) -> None:
+        """A user says that a machine is gone; it may come back all the same."""
+        if others := sorted(machine.cut.reports):
+            self.forget_replica(machine, self.random.choice(others))
+
+    def forget_replica(self, machine: Machine, replica: str) -> None:
+        """Files of a replica count no longer; what they have is published again."""
+        claimed = machine.said.swept.get(replica, "0-")
+        machine.removed[replica] = number_of(claimed)
+        machine.publish_again(*(p for p in machine.applied if p.startswith(f"{replica}/")))
+        self.read_again(machine)
+
+    def read_again(self, machine: Machine) -> None:
+        """All files of others are to be read again."""
+        machine.applied = {f.path: f for f in machine.own()}
+
     def lose_state(self, machine: Machine) -> None:
         """The sync state is lost, the store is not: the next sync is a first contact."""
-        if machine.outbox or machine.applied - machine.folder:
+        if any(not machine.holder[key] for key in machine.heads):
+            return
+        if any(one.replica == machine.replica for one in self.machines if one is not machine):
+            return
+        if {file.path for file in machine.own()} - {file.path for file in machine.folder}:
             return
         self.names += 1
         machine.clock = Clock(f"r{self.names}")
-        machine.known, machine.intended, machine.outbox = {}, {}, {}
-        machine.applied, machine.written = set(), 0
+        machine.known, machine.intended, machine.holder = {}, {}, {}
+        machine.applied, machine.written, machine.read = {}, 0, set()
+        machine.wrote, machine.numbers, machine.forked = set(), set(), set()
+        machine.reports, machine.removed, machine.said, machine.behind = {}, {}, NOTHING, True
+        machine.dropped_us = -YEAR_US * 1000
+
+    def take_new_id(self, machine: Machine) -> None:
+        """Go on as a new replica; what nobody is known to have is published again."""
+        old = machine.replica
+        own = sorted(machine.own(), key=_order)
+        delivered = max(
+            (
+                number_of(report.swept[old])
+                for report in machine.reports.values()
+                if f"{old}/{report.swept.get(old)}" in machine.read
+            ),
+            default=0,
+        )
+        if old in machine.removed:
+            delivered = machine.removed[old]
+        machine.publish_again(*(f.path for f in own if f.report.number > delivered))
+        if own:
+            names = {file.report.name for file in own}
+            machine.reports[old] = Report(own[-1].report.name, names - {own[-1].report.name})
+        self.names += 1
+        machine.clock = Clock(f"r{self.names}", machine.clock.wall)
+        machine.said, machine.behind, machine.written = NOTHING, True, 0
+        self.read_again(machine)
 
     def sync(self, machine: Machine, *, crash: int = 0) -> bool:
         """One sync; whether anything changed. `crash` ends it after that many steps."""
@@ -195,31 +322,82 @@ class World:
         def dies() -> bool:
             return next(steps) == crash
 
-        clock = machine.clock
-        maker = Maker(clock.replica, lambda: clock.next(self.time_of(machine)))
-        new_files = sorted(machine.folder - machine.applied, key=_order)
-        incoming: dict[str, list[Version]] = {}
-        for _, _, versions in new_files:
-            for memory_id, version in versions:
-                machine.clock.see(version.stamp, self.now_us + machine.ahead_us)
-                incoming.setdefault(memory_id, []).append(version)
-        changed = bool(new_files)
-        for memory_id in sorted({*machine.store, *machine.known, *incoming, *machine.deleted}):
+        changed = self.look(machine)
+        for memory_id in sorted({*machine.store, *machine.known, *machine.deleted}):
             before = machine.known_of(memory_id).heads
-            if self.sync_one(machine, memory_id, join(incoming.get(memory_id, ())), maker, dies):
+            if self.sync_one(machine, memory_id, (), "", dies):
                 return True
             changed |= machine.known_of(memory_id).heads != before
-        machine.applied |= set(new_files)
+        new = [file for file in machine.folder if file.path not in machine.applied]
+        for file in sorted(new, key=lambda f: (f.replica, -f.report.number, f.report.name)):
+            if self.note(machine, file) and not machine.cut.is_obsolete(file.path):
+                changed = True
+                if self.receive(machine, file, dies):
+                    return True
+        changed |= self.settle_missing(machine)
+        changed |= self.compact(machine)
         if dies():
             return True
         return self.publish(machine) or changed
+
+    def look(self, machine: Machine) -> bool:
+        """Notice copies of this machine, and own files that are missing."""
+        for file in sorted(machine.folder, key=_order):
+            if file.replica == machine.replica and file.path not in machine.applied:
+                if file.path not in machine.read:
+                    self.take_new_id(machine)
+                    return True
+                machine.folder.remove(file)
+        lost = [file.path for file in machine.own() if file not in machine.folder]
+        machine.publish_again(*lost)
+        for path in lost:
+            del machine.applied[path]
+        return bool(lost)
+
+    def note(self, machine: Machine, file: File) -> bool:
+        """Take note of the head of a file; whether the file counts."""
+        if file.replica in machine.removed:
+            if machine.replica in file.report.removed and file.path not in machine.read:
+                self.note_removed(machine, machine.replica, file.report.removed[machine.replica])
+            machine.note_read(file.path)
+            return False
+        known = machine.reports.get(file.replica, NOTHING)
+        machine.reports[file.replica] = known.updated(file.report)
+        if file.report.number >= known.number:
+            for replica, number in file.report.removed.items():
+                self.note_removed(machine, replica, number)
+        if file.report.seen.get(machine.replica, 0) > machine.written:
+            self.take_new_id(machine)
+        return True
+
+    def note_removed(self, machine: Machine, replica: str, number: int) -> None:
+        """Another machine says that a replica is gone."""
+        if number <= machine.removed.get(replica, -1):
+            return
+        machine.removed[replica] = number
+        if replica == machine.replica:
+            self.take_new_id(machine)
+            return
+        later = [p for p in machine.applied if p.startswith(f"{replica}/")]
+        machine.publish_again(*(p for p in later if number_of(p.partition("/")[2]) > number))
+        self.read_again(machine)
+
+    def receive(self, machine: Machine, file: File, dies: Callable[[], bool]) -> bool:
+        """Apply a file; whether the machine died."""
+        for memory_id, version in file.lines:
+            machine.clock.see(version.stamp, self.now_us + machine.ahead_us)
+            if self.sync_one(machine, memory_id, (version,), file.path, dies):
+                return True
+        machine.applied[file.path] = file
+        machine.note_read(file.path)
+        return False
 
     def sync_one(
         self,
         machine: Machine,
         memory_id: str,
         incoming: Heads,
-        maker: Maker,
+        path: str,
         dies: Callable[[], bool],
     ) -> bool:
         """The sync of one memory; whether the machine died."""
@@ -228,39 +406,159 @@ class World:
         if intended := machine.intended.pop(memory_id, None):
             known = known.after_crash(intended, here)
         deleted = machine.deleted.get(memory_id)
+        if deleted is not None and deleted <= machine.dropped_us:
+            deleted = None
+        clock = machine.clock
+        maker = Maker(clock.replica, lambda: clock.next(self.time_of(machine)))
         out = reconcile(known, here, incoming, maker, deleted_at_us=deleted)
+        for version in incoming:
+            key = memory_id, version.stamp
+            was = [head.spent for head in known.heads if head.stamp == version.stamp]
+            held = machine.holder.get(key)
+            own = str(held).startswith(f"{machine.replica}/") or (
+                held == "" and path in machine.wrote
+            )
+            if not was or version.spent > was[0] or (version.spent == was[0] and not own):
+                machine.holder[key] = path
         if out.new:
+            self.note_made(memory_id, known, out.new)
             known = Known(join(known.heads, [out.new]), digest_of(here))
-            machine.outbox[memory_id, out.new.stamp] = out.new
+            machine.holder[memory_id, out.new.stamp] = ""
         machine.known[memory_id] = replace(known, unsure=False)
         machine.intended[memory_id] = out.intended
-        if dies():
-            return True
-        if out.visible.fields is not None:
-            machine.store[memory_id] = dict(out.visible.fields)
-            machine.deleted.pop(memory_id, None)
-        elif machine.store.pop(memory_id, None):
-            machine.deleted[memory_id] = self.now_us
-        if dies():
+        if dies() or self.show(machine, memory_id, out.visible.fields, dies):
             return True
         machine.known[memory_id] = machine.intended.pop(memory_id)
         return False
 
+    def show(
+        self,
+        machine: Machine,
+        memory_id: str,
+        fields: Any,  # noqa: ANN401
+        dies: Callable[[], bool],
+    ) -> bool:
+        """Have the store hold what is visible; whether the machine died."""
+        if fields is not None:
+            machine.store[memory_id] = dict(fields)
+            machine.deleted.pop(memory_id, None)
+        elif machine.store.pop(memory_id, None):
+            walls = [h.stamp.wall for h in machine.known_of(memory_id).heads if not h.fields]
+            machine.deleted[memory_id] = min([*walls, self.now_us])
+        return dies()
+
+    def note_made(self, memory_id: str, known: Known, new: Version) -> None:
+        """Keep what a new version replaces, as far as its machine knew it."""
+        replaced = set(new.ancestors)
+        for stamp in (*new.ancestors, *(head.stamp for head in known.heads)):
+            replaced |= self.truth[memory_id, stamp].ancestors
+        if not known.heads and any(memory_id in one.gone for one in self.machines):
+            self.unlike.add(memory_id)
+        self.truth.setdefault((memory_id, new.stamp), replace(new, ancestors=frozenset(replaced)))
+
+    def settle_missing(self, machine: Machine) -> bool:
+        """Publish again what missing files of others have; forget those that don't count."""
+        cut = machine.cut
+        there = {file.path for file in machine.folder}
+        obsolete = {path for path in machine.applied if cut.is_obsolete(path)}
+        missing = {
+            path
+            for path, file in machine.applied.items()
+            if path not in there and file.replica != machine.replica
+        }
+        machine.publish_again(*(missing - obsolete))
+        for path in missing | obsolete:
+            del machine.applied[path]
+        return bool(missing | obsolete)
+
+    def compact(self, machine: Machine) -> bool:
+        """Forget what everybody knows, and what was dropped while this machine was behind."""
+        cut = machine.cut
+        was, machine.behind = machine.behind, cut.is_behind(was=machine.behind)
+        if not cut.is_closed:
+            return was != machine.behind
+        changed, behind = was != machine.behind, was or machine.behind
+        for memory_id, known in sorted(machine.known.items()):
+            heads = known.heads
+            if behind:
+                left = tuple(
+                    head
+                    for head in heads
+                    if not (path := machine.holder[memory_id, head.stamp]) or cut.is_listed(path)
+                )
+                if left != heads and left:
+                    self.unlike.add(memory_id)
+                if left != heads:
+                    changed = True
+                    machine.known[memory_id] = replace(known, heads=left)
+                    after = visible(left).fields
+                    self.show(machine, memory_id, after, lambda: False)
+                    machine.known[memory_id] = Known(left, digest_of(after))
+                continue
+            path = machine.holder[memory_id, heads[0].stamp] if len(heads) == 1 else ""
+            if path and cut.is_settled(path):
+                changed |= self.compact_one(machine, memory_id, heads[0], path)
+        return changed
+
+    def compact_one(self, machine: Machine, memory_id: str, head: Version, path: str) -> bool:
+        """Forget what a head has replaced, or the head."""
+        now = compacted(head)
+        if now is head:
+            return False
+        known = machine.known[memory_id]
+        machine.known[memory_id] = replace(known, heads=(now,) if now else ())
+        if now is None:
+            machine.dropped_us = max(machine.dropped_us, head.stamp.wall)
+            was = self.truth[memory_id, head.stamp]
+            machine.gone[memory_id] = was.ancestors | {head.stamp}
+            return True
+        if now.spent:
+            if not path.startswith(f"{machine.replica}/"):
+                machine.known[memory_id] = known  # the one that published it says so
+                return False
+            machine.holder[memory_id, head.stamp] = ""
+        return True
+
     def publish(self, machine: Machine) -> bool:
-        """Write what is new, and what was in files that are missing, as one file."""
-        missing = machine.applied - machine.folder
-        versions = {(i, v.stamp): v for _, _, lines in missing for i, v in lines}
-        versions |= machine.outbox
-        heads = {(i, h.stamp) for i, known in machine.known.items() for h in known.heads}
-        lines = tuple((i, v) for (i, s), v in sorted(versions.items()) if (i, s) in heads)
-        machine.applied -= missing
-        machine.outbox.clear()
-        if not lines:
+        """Write what is in no file, and some old files anew."""
+        heads = machine.heads
+        held = dict.fromkeys(machine.applied, 0)
+        for key in heads:
+            held[machine.holder[key]] = held.get(machine.holder[key], 0) + 1
+        old = [f for f in machine.own() if held[f.path] < len(f.lines)]
+        rewrites = self.quiet or self.random.random() < 0.3
+        again = old if rewrites else [f for f in machine.own() if not held[f.path]]
+        lines = tuple(
+            (i, head)
+            for i, known in sorted(machine.known.items())
+            for head in known.heads
+            if machine.holder[i, head.stamp] in ("", *(f.path for f in again))
+        )
+        clean = rewrites or not old
+        records = [f.path for f in machine.applied.values() if f.lines]
+        owes = machine.cut.owes(records, behind=machine.behind, clean=clean)
+        due = self.quiet or self.random.random() < 0.5
+        if not lines and not (due and (owes or (old and rewrites))):
             return False
         machine.written += 1
-        file = (machine.clock.replica, machine.written, lines)
+        self.files += 1
+        name = f"{machine.written:08}-{self.files}"
+        swept = dict(machine.said.swept)
+        if clean and not machine.behind:
+            swept = machine.cut.known(machine.written)
+        names = {f.report.name for f in machine.own() if f not in again}
+        seen = {i: one.number for i, one in machine.reports.items()}
+        machine.said = report = Report(name, names, seen, swept, dict(machine.removed))
+        file = File(machine.replica, report, lines)
+        for gone in again:
+            machine.folder.discard(gone)
+            del machine.applied[gone.path]
         machine.folder.add(file)
-        machine.applied.add(file)
+        machine.applied[file.path] = file
+        machine.note_read(file.path)
+        machine.wrote.add(file.path)
+        for memory_id, version in lines:
+            machine.holder[memory_id, version.stamp] = file.path
         return True
 
     def run(self, steps: int) -> None:
@@ -274,6 +572,9 @@ class World:
         )
         rare = (
             self.clone,
+            self.keep,
+            self.restore,
+            self.remove,
             self.lose_state,
             lambda _: self.join_in() if len(self.machines) < 6 else None,
             lambda m: self.sync(m, crash=self.random.randint(1, 9)),
@@ -287,14 +588,20 @@ class World:
 
     def settle(self) -> None:
         """Every file reaches every machine, until nothing changes any more."""
+        self.quiet = True
         for _ in range(50):
-            everything: set[File] = set()
+            everything: dict[str, File] = {}
             for machine in self.machines:
-                everything |= machine.folder
+                everything |= {file.path: file for file in machine.folder}
+            for machine in self.machines:  # what its machine has removed
+                for path, file in list(everything.items()):
+                    own = file.replica == machine.replica and path in machine.read
+                    if own and path not in machine.applied:
+                        del everything[path]
             self.random.shuffle(self.machines)
             changed = False
             for machine in self.machines:
-                machine.folder = set(everything)
+                machine.folder = set(everything.values())
                 changed |= self.sync(machine)
             if not changed:
                 return
@@ -304,9 +611,11 @@ class World:
         """The invariants."""
         first = self.machines[0]
         for memory_id in IDS:
-            heads = first.known_of(memory_id).heads
+            heads = _there(first.known_of(memory_id).heads)
+            stamps = {head.stamp for head in heads}
             for machine in self.machines:
-                assert machine.known_of(memory_id).heads == heads, (memory_id, "versions differ")
+                own = {head.stamp for head in _there(machine.known_of(memory_id).heads)}
+                assert own == stamps, (memory_id, "versions differ", own, stamps)
                 here = machine.store.get(memory_id)
                 assert digest_of(here) == digest_of(visible(heads).fields), "memories differ"
             merged = visible(heads)
@@ -316,6 +625,29 @@ class World:
                     there |= _tokens(head.fields)
             lost = self.wanted[memory_id] - there
             assert not lost, (memory_id, lost, heads)
+            if memory_id not in self.unlike:
+                made = [v for (i, _), v in self.truth.items() if i == memory_id]
+                expected = visible(join(made)).fields
+                assert digest_of(expected) == digest_of(merged.fields), (memory_id, "not as made")
+        self.check_compact()
+
+    def check_compact(self) -> None:
+        """If no machine is waited for, nothing is kept that everybody knows."""
+        replicas = {machine.replica for machine in self.machines}
+        for machine in self.machines:
+            others = set(machine.cut.reports)
+            if not others or not others <= replicas or machine.cut.forked:
+                return
+        for machine in self.machines:
+            for known in machine.known.values():
+                if len(known.heads) == 1:
+                    [head] = known.heads
+                    assert head.fields is not None, (machine.replica, "a deletion is left")
+                    assert compacted(head) is head, (machine.replica, "is not compact")
+
+
+def _there(heads: Heads) -> Heads:
+    return tuple(head for head in heads if not head.spent)
 
 
 def _tokens(fields: Any) -> set[str]:  # noqa: ANN401
@@ -323,7 +655,7 @@ def _tokens(fields: Any) -> set[str]:  # noqa: ANN401
 
 
 def _order(file: File) -> tuple[str, int, str]:
-    return file[0], file[1], str(file[2][0][1].stamp)
+    return file.replica, file.report.number, file.report.name
 
 
 def run_schedule(seed: int) -> None:

@@ -4,7 +4,7 @@ import os
 
 from tests.portability.replication.model import run_schedules
 
-SCHEDULES = int(os.environ.get("TRIBAL_SYNC_SCHEDULES", "500"))
+SCHEDULES = int(os.environ.get("TRIBAL_SYNC_SCHEDULES", "200"))
 FIRST = int(os.environ.get("TRIBAL_SYNC_SEED", "0"))
 
 

@@ -14,6 +14,7 @@ from tribal_mcp.portability.limits import NO_LIMITS, Limits
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MADE_BY, MemoryEntry, own_model, with_vector
 from tribal_mcp.portability.memory_json import check_id, entry_fields, entry_from_dict
+from tribal_mcp.portability.replication.compaction import number_of
 from tribal_mcp.portability.replication.versions import (
     Fields,
     Stamp,
@@ -57,6 +58,8 @@ class Head:
         files: the earlier files of the replica that still count.
         seen: the last file of each other replica that this one had read.
         model: the model of the vectors.
+        swept: as in `Report`.
+        removed: as in `Report`.
     """
 
     replica: str
@@ -65,6 +68,8 @@ class Head:
     files: list[str] = field(default_factory=list)
     seen: dict[str, int] = field(default_factory=dict)
     model: EmbeddingMetadata | None = None
+    swept: dict[str, str] = field(default_factory=dict)
+    removed: dict[str, int] = field(default_factory=dict)
 
 
 def dump_head(head: Head) -> bytes:
@@ -78,6 +83,8 @@ def dump_head(head: Head) -> bytes:
             "files": head.files,
             "seen": head.seen,
             "model": head.model and head.model.to_dict(),
+            "swept": head.swept,
+            "removed": head.removed,
         }
     )
 
@@ -98,11 +105,17 @@ def read_head(line: bytes) -> Head:
             str(data["name"])[:200],
             int(data["number"]),
             [str(name) for name in data["files"]],
-            {str(replica): int(number) for replica, number in data["seen"].items()},
+            _numbers(data["seen"]),
             None if model is None else EmbeddingMetadata.from_dict(model),
+            {i: name for i, name in data.get("swept", {}).items() if number_of(name)},
+            _numbers(data.get("removed", {})),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise EntryError("has a first line that is not valid") from error
+
+
+def _numbers(data: dict[str, Any]) -> dict[str, int]:
+    return {replica: int(number) for replica, number in data.items()}
 
 
 def dump_record(record: Record) -> bytes:
@@ -115,6 +128,8 @@ def dump_record(record: Record) -> bytes:
         data["since"] = [[*atom, str(stamp)] for atom, stamp in sorted(version.since.items())]
     if version.reversal:
         data["reversal"] = True
+    if version.compact:
+        data["compact"] = True
     if version.fields is not None:
         data["memory"] = version.fields
     if record.vector is not None:
@@ -143,6 +158,7 @@ def read_record(line: bytes, limits: Limits, *, trusted: bool = False) -> Record
             frozenset(map(Stamp.read, data.get("ancestors", ()))),
             {(name, member): Stamp.read(stamp) for name, member, stamp in data.get("since", ())},
             data.get("reversal") is True,
+            data.get("compact") is True,
         )
         text = data.get("vector")
         vector = None if text is None else vector_from_base64(text)
@@ -172,7 +188,7 @@ def _check(record: Record, limits: Limits) -> None:
     check_id("id", record.id, limits)
     fits = (
         version.stamp.digest == digest_of(version.fields)
-        and version.stamp.replaced == digest_of_stamps(version.ancestors)
+        and (version.compact or version.stamp.replaced == digest_of_stamps(version.ancestors))
         and version.stamp not in version.ancestors
     )
     if fits and version.fields is not None:

@@ -70,6 +70,7 @@ class Version:
         ancestors: all versions that it replaces, directly or not.
         since: the versions that made those parts of the memory which are older than this version.
         reversal: it restores an earlier version, so it yields to whatever is made meanwhile.
+        compact: not all ancestors are named, as all replicas know it and have none of those.
     """
 
     stamp: Stamp
@@ -77,6 +78,7 @@ class Version:
     ancestors: frozenset[Stamp] = frozenset()
     since: Mapping[Atom, Stamp] = field(default_factory=dict)
     reversal: bool = False
+    compact: bool = False
 
     def __hash__(self) -> int:
         return hash(self.stamp)
@@ -85,6 +87,11 @@ class Version:
     def initial(self) -> bool:
         """Whether it is the memory as it was before it was first shared."""
         return not self.stamp.replica
+
+    @property
+    def spent(self) -> bool:
+        """Whether it is a deletion that no longer has anything to delete."""
+        return self.compact and self.fields is None
 
     def knows(self, stamp: Stamp) -> bool:
         """Whether it was made with knowledge of that version."""
@@ -102,6 +109,8 @@ class Version:
         """
         if other.stamp in self.ancestors:
             return True
+        if other.spent:
+            return not self.spent or self.stamp > other.stamp
         if not other.initial or other.stamp == self.stamp:
             return False
         digest = other.stamp.digest
@@ -168,7 +177,8 @@ def join(*groups: Iterable[Version]) -> Heads:
     """The heads of all versions of a memory in the groups."""
     known: dict[Stamp, Version] = {}
     for version in (version for group in groups for version in group):
-        known.setdefault(version.stamp, version)
+        if version.stamp not in known or version.compact:
+            known[version.stamp] = version
     if len(known) == 1:
         return tuple(known.values())
     heads = [v for v in known.values() if not any(o.replaces(v) for o in known.values())]

@@ -1,0 +1,138 @@
+"""What a replica may forget, by what the files of all others say."""
+
+from dataclasses import replace
+
+import orjson
+import pytest
+
+from tests.portability.replication.test_versions import START, change, fields
+from tribal_mcp.errors import EntryError
+from tribal_mcp.portability.limits import DEFAULT_LIMITS
+from tribal_mcp.portability.replication.compaction import Cut, Report, compacted
+from tribal_mcp.portability.replication.reconcile import Known, Maker, reconcile
+from tribal_mcp.portability.replication.records import (
+    Head,
+    Record,
+    dump_head,
+    dump_record,
+    read_head,
+    read_record,
+)
+from tribal_mcp.portability.replication.versions import Version, join, visible
+
+OWN, FIRST, LAST = "00000004-a", "00000007-b", "00000009-c"
+THEIRS = Report(LAST, [FIRST], {"me": 4}, {"me": OWN, "they": "00000009-"})
+CUT = Cut(
+    "me",
+    Report(OWN, [], {"they": 9}, {"me": "00000004-", "they": LAST}),
+    {"they": THEIRS},
+    {},
+    {f"me/{OWN}", f"they/{FIRST}", f"they/{LAST}"},
+    {f"me/{OWN}", f"they/{FIRST}", f"they/{LAST}"},
+)
+
+
+def edited_often(times: int) -> Version:
+    known = START
+    for number in range(times):
+        known = change(known, fields(f"text {number}", "old"), "a", number + 1).intended
+    [version] = known.heads
+    return version
+
+
+def test_a_file_is_settled_once_all_have_swept_past_it() -> None:
+    assert CUT.is_closed
+    assert CUT.is_settled(f"me/{OWN}")
+    assert CUT.is_settled(f"they/{FIRST}")
+    earlier = replace(THEIRS, swept={"me": "00000003-x", "they": "00000009-"})
+    assert not replace(CUT, reports={"they": earlier}).is_settled(f"me/{OWN}")
+
+
+def test_a_file_is_not_settled_by_what_a_copy_of_a_machine_has_written() -> None:
+    other = replace(THEIRS, swept={"me": "00000004-of-the-copy", "they": "00000009-"})
+    assert not replace(CUT, reports={"they": other}).is_settled(f"me/{OWN}")
+    assert not replace(CUT, forked={"me"}).is_settled(f"me/{OWN}")
+
+
+def test_a_machine_that_says_nothing_about_it_is_waited_for() -> None:
+    old = Report("00000001-d", [], {"me": 4, "they": 9})
+    cut = replace(
+        CUT, reports={**CUT.reports, "old": old}, applied={*CUT.applied, "old/00000001-d"}
+    )
+    assert cut.is_closed
+    assert not cut.is_settled(f"me/{OWN}")
+    assert not replace(CUT, reports={}).is_settled(f"me/{OWN}")
+
+
+def test_nothing_is_decided_while_files_are_on_the_way() -> None:
+    assert not replace(CUT, applied={f"me/{OWN}", f"they/{LAST}"}).is_closed
+    ahead = replace(THEIRS, seen={"me": 4, "third": 1})
+    assert not replace(CUT, reports={"they": ahead}).is_closed
+    assert replace(CUT, reports={"they": ahead}, removed={"third": 1}).is_closed
+
+
+def test_an_old_file_that_is_put_back_does_not_count() -> None:
+    assert CUT.is_obsolete("they/00000008-x")
+    assert not CUT.is_obsolete(f"they/{FIRST}")
+    assert not CUT.is_obsolete("they/00000010-x")
+
+
+def test_a_replica_is_behind_until_all_others_have_heard_of_it() -> None:
+    assert not CUT.is_behind(was=True)
+    stranger = replace(CUT, reports={"they": replace(THEIRS, seen={})})
+    assert stranger.is_behind(was=False)
+
+
+def test_a_file_without_versions_answers_no_other_such_file() -> None:
+    assert not CUT.owes([f"they/{LAST}"], behind=False, clean=True)
+    news = replace(THEIRS, name="00000010-e", files=[FIRST, LAST])
+    cut = replace(CUT, reports={"they": news}, applied={*CUT.applied, "they/00000010-e"})
+    assert not cut.owes([f"they/{LAST}"], behind=False, clean=True)
+    assert cut.owes(["they/00000010-e"], behind=False, clean=True)
+    assert not cut.owes(["they/00000010-e"], behind=False, clean=False)
+
+
+def test_a_memory_that_was_edited_often_forgets_most_of_what_it_replaced() -> None:
+    version = edited_often(400)
+    record = dump_record(Record("a", version))
+    short = compacted(version)
+    assert short
+    line = dump_record(Record("a", short))
+    assert len(line) < len(record) / 20
+    assert read_record(line, DEFAULT_LIMITS, trusted=True).version == short
+    assert compacted(short) is short
+    assert {short.stamp} | set(short.since.values()) <= {short.stamp, *short.ancestors}
+
+
+def test_an_edit_after_that_merges_as_before() -> None:
+    version = edited_often(30)
+    short = compacted(version)
+    assert short
+    results = []
+    for head in (version, short):
+        known = Known((head,), START.shown)
+        one = reconcile(known, fields("other", "old"), (), Maker("b", lambda: 99)).heads
+        two = change(Known((version,), ""), fields("text 29", "old", "new"), "c", 98).heads
+        results.append(visible(join(one, two)).fields)
+    assert results[0] == results[1]
+
+
+def test_a_deletion_becomes_a_mark_that_yields_to_anything_and_then_nothing() -> None:
+    [deletion] = change(START, None, "a", 5).heads
+    mark = compacted(deletion)
+    assert mark
+    assert read_record(dump_record(Record("a", mark)), DEFAULT_LIMITS).version == mark
+    for group in ([deletion, mark], [mark, deletion]):
+        assert join(group) == (mark,)
+    assert join([mark], START.heads) == join(START.heads, [mark]) == START.heads
+    assert compacted(mark) is None
+
+
+def test_the_head_of_a_file_of_an_earlier_version_says_nothing_about_it() -> None:
+    head = Head("r", "name", 3, [FIRST], {"me": 4}, None, {"me": OWN}, {"gone": 2})
+    assert read_head(dump_head(head)) == head
+    data = orjson.loads(dump_head(head))
+    del data["swept"], data["removed"]
+    assert read_head(orjson.dumps(data)).swept == {}
+    with pytest.raises(EntryError):
+        read_head(orjson.dumps({**data, "swept": {"me": "x"}}))

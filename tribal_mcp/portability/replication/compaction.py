@@ -1,0 +1,175 @@
+"""When a version need no longer say what it replaced, and a deletion need no longer be kept.
+
+Each replica says in its files up to which file of every other one it knew everything when none of
+its own files held a version that it knew to be replaced: it has *swept* up to there. If all
+replicas have swept past the file that has the only head of a memory, no file and no store holds
+anything that this head replaces. Then it forgets what it replaced, and a deletion is marked as
+*spent*: it stands for nothing, and yields to any other version. If all have swept past the mark,
+too, it is dropped.
+
+A replica that some of the others have not heard of, such as a new one, a copy, or one that was
+removed while it was away, may hold what was deleted and dropped meanwhile. It is *behind*: what it
+has read, and no file has any more, was replaced.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+
+from tribal_mcp.portability.replication.versions import Version
+
+_KEPT = 8
+"""The latest ancestors are kept, by which an undo is recognised."""
+
+
+def number_of(name: str) -> int:
+    """The number of a file."""
+    return int(name.partition("-")[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the newest file of a replica says.
+
+    Attributes:
+        name: of the file; empty if it is not known.
+        files: the names of the files of the replica that count, without this one.
+        seen: the number of the last file of each other replica that it had read.
+        swept: by replica, the file up to which it knew everything when it had swept; its own
+            last one then, by its number alone.
+        removed: the replicas that count no longer, each with the number of its last file that does.
+    """
+
+    name: str = ""
+    files: Collection[str] = ()
+    seen: Mapping[str, int] = field(default_factory=dict)
+    swept: Mapping[str, str] = field(default_factory=dict)
+    removed: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def number(self) -> int:
+        """The number of the file."""
+        return number_of(self.name) if self.name else 0
+
+    def updated(self, other: "Report") -> "Report":
+        """The later of two; what both list if they are of two machines that used one id."""
+        if other.number != self.number or other.name == self.name:
+            return max(self, other, key=lambda one: one.number)
+        names = {*self.files, *other.files, self.name, other.name}
+        last = max(self.name, other.name)
+        return Report(last, names - {last}, {**self.seen, **other.seen}, {})
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What a replica knows of all files.
+
+    Attributes:
+        replica: its id.
+        own: what its own newest file says.
+        reports: what the others say that count, by replica.
+        removed: the replicas that count no longer, as anyone says.
+        applied: the paths of the files that were read whole, or written here, and count.
+        read: the paths of all files that were ever read or written here.
+        forked: the replicas of which two files with the same number were read: two machines
+            used one id.
+    """
+
+    replica: str
+    own: Report
+    reports: Mapping[str, Report]
+    removed: Mapping[str, int]
+    applied: Collection[str]
+    read: Collection[str]
+    forked: Collection[str] = ()
+
+    def is_obsolete(self, path: str) -> bool:
+        """Whether a file of another replica no longer counts."""
+        replica, _, name = path.partition("/")
+        report = self.reports.get(replica)
+        if replica in self.removed:
+            return True
+        return report is not None and number_of(name) < report.number and name not in report.files
+
+    def is_listed(self, path: str) -> bool:
+        """Whether a file counts, according to the newest file of its replica."""
+        replica, _, name = path.partition("/")
+        if replica == self.replica:
+            return path in self.applied
+        report = self.reports.get(replica)
+        return report is not None and (name == report.name or name in report.files)
+
+    def is_complete(self, replica: str) -> bool:
+        """Whether all files of another replica that count have been read."""
+        report = self.reports[replica]
+        names = (*report.files, report.name)
+        return all(f"{replica}/{name}" in self.applied for name in names)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether all has been read that any of the others had read."""
+        return all(self.is_complete(replica) for replica in self.reports) and all(
+            replica in (self.replica, *self.removed)
+            or (replica in self.reports and number <= self.reports[replica].number)
+            for report in self.reports.values()
+            for replica, number in report.seen.items()
+        )
+
+    def is_behind(self, *, was: bool) -> bool:
+        """Whether others may have dropped what this replica has, as they have not heard of it.
+
+        Args:
+            was: whether it was behind before.
+        """
+        known = all(self.replica in report.seen for report in self.reports.values())
+        return not known or (was and not self.is_closed)
+
+    def known(self, number: int) -> dict[str, str]:
+        """What `swept` is once this replica has swept, in its file with that number."""
+        names = {i: report.name for i, report in self.reports.items() if self.is_complete(i)}
+        before = {i: name for i, name in self.own.swept.items() if i in self.reports}
+        return {**before, **names, self.replica: f"{number:08}-"}
+
+    def is_settled(self, path: str) -> bool:
+        """Whether all replicas have swept past a file; ask only if the cut is closed."""
+        replica, _, name = path.partition("/")
+        number = number_of(name)
+        swept = {i: one.swept for i, one in {**self.reports, self.replica: self.own}.items()}
+        if not self.reports or replica in self.forked or not self.is_listed(path):
+            return False
+        return all(
+            replica in one
+            and number <= number_of(one[replica])
+            and (other == replica or f"{replica}/{one[replica]}" in self.read)
+            for other, one in swept.items()
+        )
+
+    def owes(self, records: Collection[str], *, behind: bool, clean: bool) -> bool:
+        """Whether a file without versions is due, so that the others need not wait for this one.
+
+        Args:
+            records: the paths of the files of others that were read and have versions.
+            behind: this replica is behind.
+            clean: none of its own files has a version that was replaced.
+        """
+        if any(i not in self.own.seen for i in self.reports) or self.own.removed != self.removed:
+            return True  # they may not have heard of it
+        if behind or not clean:
+            return False
+        said = {i: number_of(name) for i, name in self.own.swept.items()}
+        paths = (path.partition("/") for path in records)
+        return any(i not in said for i in self.reports if self.is_complete(i)) or any(
+            number_of(name) > said.get(replica, 0)
+            for replica, _, name in paths
+            if replica in self.reports and self.is_complete(replica)
+        )
+
+
+def compacted(version: Version) -> Version | None:
+    """What becomes of the only head of a memory once its file is settled; None if nothing."""
+    if version.spent:
+        return None
+    if version.fields is None:
+        return replace(version, ancestors=frozenset(), compact=True)
+    latest = sorted(version.ancestors, reverse=True)[:_KEPT]
+    kept = version.ancestors & {*latest, *version.since.values()}
+    return version if kept == version.ancestors else replace(version, ancestors=kept, compact=True)
