@@ -255,7 +255,7 @@ def _(result: SyncResult) -> Rows:
         table.append(("not shared", f"{memories(result.kept_private)} here, left as they are"))
     for what in ("missing", "damaged", "repaired", "ignored", "outdated"):
         table += [(what, path) for path in getattr(result, what)]
-    table += [("not used", problem) for problem in result.problems]
+    table += [("problem", problem) for problem in result.problems]
     for conflict in result.conflict_details:
         shown = "(deleted)" if conflict.deleted else conflict.content
         table += [("conflict", conflict.memory_id), ("visible", shown)]

@@ -416,7 +416,7 @@ class SyncResult(Result):
     outdated: list[str] = Field(
         [], description="files that their machine had replaced, and that were put back: not used"
     )
-    problems: list[str] = Field([], description="what could not be used, and why")
+    problems: list[str] = Field([], description="what could not be used or published, and why")
     secrets: SecretsResult | None = Field(
         None, description="secrets in what is published; null: no search was requested"
     )

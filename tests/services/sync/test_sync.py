@@ -2,18 +2,19 @@
 
 import shutil
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
 from tests.services.sync.machines import Machine, machines
 from tests.stores.test_contract import RICH
 from tests.support.examples import memories, memory, vector
-from tribal_mcp.errors import SecretsFound, UsageError
+from tribal_mcp.errors import SecretsFound, StoreError, UsageError
 from tribal_mcp.files.replica_folders import ReplicaFile, SharedFolder
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.services.maintenance.undo import undo
 from tribal_mcp.services.sync import exchange
+from tribal_mcp.services.sync.merging import Merging
 from tribal_mcp.stores.base import Change
 from tribal_mcp.stores.chroma.store import open_store
 from tribal_mcp.stores.restore_points import RestorePoints
@@ -478,6 +479,45 @@ async def test_what_came_in_is_said_if_nothing_can_be_published(tmp_path: Path) 
     assert "memory-1" in await two.texts()
 
 
+async def test_a_sync_that_is_stopped_can_be_undone_or_completed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = machines(tmp_path)
+    await two.put(1, content="of two")
+    later = memory(1).updated_at.replace(year=2027)
+    for number in range(3):
+        await one.put(number, updated_at=later)
+        await one.sync()
+    points = RestorePoints.of(two.store)
+    assert points is not None
+    applied = 0
+    merge = Merging.merge
+
+    async def failing(self: Merging, ids: Any, incoming: Any) -> None:  # noqa: ANN401
+        nonlocal applied
+        applied += bool(incoming)
+        if applied == 2:
+            raise StoreError("The disk is full.")
+        await merge(self, ids, incoming)
+
+    for undone in (True, False):
+        applied = 0
+        with monkeypatch.context() as patch:
+            patch.setattr(Merging, "merge", failing)
+            with pytest.raises(StoreError, match=r"full\. What came in was applied: 1 added,") as e:
+                await two.sync()
+        [step] = e.value.next_steps
+        if undone:
+            await undo(two.store, step.arguments["point"], points)
+            assert await two.texts() == {"memory-1": "of two"}
+            shutil.rmtree(two.home / "own" / "sync")  # or the undo is withdrawn from the others
+    result = await two.sync()
+    assert (result.added, result.restore_point) == (1, step.arguments["point"])
+    assert points.all()[0].counts == {"changed": 3}
+    await undo(two.store, result.restore_point, points)
+    assert await two.texts() == {"memory-1": "of two"}
+
+
 async def test_a_file_that_disappears_while_it_is_read_is_named_and_the_rest_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -558,3 +598,50 @@ async def test_an_old_state_of_the_folder_changes_nothing(tmp_path: Path) -> Non
     assert await one.texts() == {"memory-1": "new 4", "memory-2": "new 4"}
     three = Machine(tmp_path / "three", one.shared)
     await in_step(one, two, three)
+
+
+async def test_a_memory_that_others_could_not_read_stays_here_and_is_named(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    await one.put(1, content="x" * 5_000_000)
+    await one.put(2, content="\0" * 3_000_000)
+    await one.put(3, metadata={"n": 2**63})
+    await one.put(4)
+    reasons = [
+        "'memory-1' can't be published: content is 5,000,000 bytes; the limit is 4,194,304 (",
+        "bytes as JSON; the limit is 16,777,216 (TRIBAL_LIMIT_LINE_BYTES)",
+        "'memory-3' can't be published: the integer 9223372036854775808 is beyond 64 bits.",
+    ]
+    for _ in range(2):
+        result = await one.sync()
+        for problem, why in zip(result.problems, reasons, strict=True):
+            assert why in problem
+    assert (await two.sync()).problems == []
+    assert list(await two.texts()) == ["memory-4"]
+    for number in (1, 2, 3):
+        await one.put(number)
+    assert (await one.sync()).published == 3
+    await in_step(one, two)
+
+
+async def test_values_that_are_hard_to_keep_arrive_unchanged_and_cause_no_further_syncs(
+    tmp_path: Path,
+) -> None:
+    one, two = (
+        Machine(tmp_path / name, tmp_path / "shared", open_store(tmp_path / name / "chroma"))
+        for name in ("one", "two")
+    )
+    values: list[Any] = [
+        *(0.0, -0.0, 5e-324, 1.7976931348623157e308, 0.1234567890123456789, 1e22, 1e23),
+        *(2**63 - 1, -(2**63), 2**53 + 1, True, None, "", "a\0b", [1, 1.0], [True, 1], [-0.0, 1.5]),
+        *([], {}, [[]], {"": {"#": [None]}}, [2**63 - 1, 1], "\ufffe\U0010ffff", [1.0, 2.0]),
+    ]
+    for number, value in enumerate(values):
+        await one.put(number, metadata={"value": value, "": 1}, confidence=-0.0)
+    await in_step(one, two)
+    for number, value in enumerate(values):
+        found = (await two.get(number)).metadata["value"]
+        assert repr(found) == repr(value)
+    await two.put(0, tags=["edited"])
+    await in_step(one, two)
+    for machine in (one, two):
+        await machine.store.close()

@@ -6,7 +6,6 @@
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import BinaryIO
 
 from tribal_mcp.errors import EntryError, Stopped, TribalError
@@ -35,6 +34,10 @@ _SPARE = 100
 PATIENCE_S = 86_400
 """How long a file of another replica may be missing before its versions are published here."""
 _NAMED = 20
+
+
+Row = tuple[str, str, bytes]
+"""A version to publish: the id of its memory, its stamp and its line."""
 
 
 @dataclass(slots=True)
@@ -249,7 +252,7 @@ class Exchange:
                 self.state.add_file(file, records)
 
     def _reject(self, problem: str) -> None:
-        if len(self.result.problems) < _NAMED:
+        if problem not in self.result.problems and len(self.result.problems) < _NAMED:
             self.result.problems.append(problem)
 
     def note(self, head: Head) -> None:
@@ -266,20 +269,21 @@ class Exchange:
     async def publish(self, store: MemoryStore) -> None:
         """Write what is in no file yet, and merge own files once they hold much that is old."""
         own = {p: a for p, a in self.state.files().items() if a.file.replica == self.replica}
-        obsolete = [] if not self._has_news(own) else self._to_rewrite(own)
-        with self.state.transaction():
-            self.state.publish_again(obsolete)
-        rows = self.state.unpublished()
-        self.result.published = len(rows) if not obsolete else self.result.published
+        rows = self._readable(self.state.unpublished())
+        self.result.published = len(rows)
+        obsolete = self._to_rewrite(own) if rows or self._keys_changed(own) else []
+        if obsolete:
+            with self.state.transaction():
+                self.state.publish_again(obsolete)
+            rows = self._readable(self.state.unpublished())
         self._search(rows)
         if self.result.dry_run or not rows or (self.screen and self.screen.refuses):
             return
-        chunks = iter(rows)
         kept = {path for path in own if path not in obsolete}
-        while chunk := list(islice(chunks, PER_FILE)):
-            last = len(chunk) < PER_FILE
+        for start in range(0, len(rows), PER_FILE):
+            last = start + PER_FILE >= len(rows)
             names = kept if last else {*kept, *obsolete}
-            kept.add(await self._write(store, chunk, sorted(names)))
+            kept.add(await self._write(store, rows[start : start + PER_FILE], sorted(names)))
             if self.context.stop():
                 raise Stopped("Stopped. To continue, repeat the sync.")
         for path in obsolete:
@@ -288,7 +292,24 @@ class Exchange:
         with self.state.transaction():
             self.state.forget_files(obsolete)
 
-    def _search(self, rows: Sequence[tuple[str, str, bytes]]) -> None:
+    def _readable(self, rows: Sequence[Row]) -> list[Row]:
+        """Those that other machines can read, by the limits of this one; the others are named."""
+        limits = self.context.limits
+        readable = []
+        for row in rows:
+            try:
+                if len(row[2]) >= limits.line_bytes:
+                    raise EntryError(  # noqa: TRY301
+                        f"it is {len(row[2]):,} bytes as JSON; the limit is {limits.line_bytes:,} "
+                        "(TRIBAL_LIMIT_LINE_BYTES)"
+                    )
+                read_record(row[2], limits)
+                readable.append(row)
+            except EntryError as error:
+                self._reject(f"The memory {row[0]!r:.80} can't be published: {error}.")
+        return readable
+
+    def _search(self, rows: Sequence[Row]) -> None:
         """Search what is to be published for secrets, if this was asked for."""
         if self.screen is None:
             return
@@ -297,10 +318,6 @@ class Exchange:
             self.screen.fields({**(fields or {}), "id": memory_id})
         self.result.secrets = self.screen.summary
         self.result.notes += self.screen.notes()
-
-    def _has_news(self, own: dict[str, Applied]) -> bool:
-        self.result.published = len(self.state.unpublished())
-        return self.result.published > 0 or self._keys_changed(own)
 
     def _keys_changed(self, own: dict[str, Applied]) -> bool:
         """Whether own files are encrypted otherwise than the settings say now."""
@@ -325,9 +342,7 @@ class Exchange:
         dead = [path for path in own if not self.state.live([path])]
         return small if len(small) >= _SMALL_FILES else dead
 
-    async def _write(
-        self, store: MemoryStore, rows: Sequence[tuple[str, str, bytes]], paths: list[str]
-    ) -> str:
+    async def _write(self, store: MemoryStore, rows: Sequence[Row], paths: list[str]) -> str:
         """Publish one file; its path."""
         number = int(self.state["number"] or 0) + 1
         head = Head(
@@ -360,7 +375,7 @@ class Exchange:
         return published.path
 
     async def _fill(
-        self, out: BinaryIO, store: MemoryStore, head: Head, rows: Sequence[tuple[str, str, bytes]]
+        self, out: BinaryIO, store: MemoryStore, head: Head, rows: Sequence[Row]
     ) -> None:
         file = compressed(out, "zstd")
         file.write(dump_head(head) + b"\n")
@@ -370,5 +385,7 @@ class Exchange:
             for memory_id, _, line in batch:
                 version = read_record(line, self.context.limits, trusted=True).version
                 record = record_of(memory_id, version, here.get(memory_id))
-                file.write((line if record.vector is None else dump_record(record)) + b"\n")
+                whole = line if record.vector is None else dump_record(record)
+                fits = len(whole) < self.context.limits.line_bytes
+                file.write((whole if fits else line) + b"\n")
         file.close()

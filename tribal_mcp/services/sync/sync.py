@@ -68,16 +68,22 @@ async def sync(
             points = RestorePoints.of(store, context.settings.restore_points)
             point = None
             if points and not request.dry_run:
-                point = points.begin("sync", folder.path.name, model=await store.identity())
+                # A sync that was interrupted is continued, so its restore point is, too.
+                this = state.path.stem
+                model = await store.identity()
+                point = points.begin("sync", folder.path.name, this, model=model)
             screen = Screen.of(request.secrets, personal_data=False)
             exchange = Exchange(context, folder, state, result, screen)
             merging = Merging(store, state, result, point, state.tags)
             with closing(point) if point else nullcontext():
                 running = _Sync(context, request, exchange, merging)
-                await running.receive()
-                if point:
-                    result.restore_point = point.finish(result.model_dump(include=set(_COUNTS)))
-                await running.publish()
+                try:
+                    await running.receive()
+                    if point:
+                        result.restore_point = point.finish(result.model_dump(include=set(_COUNTS)))
+                    await running.publish()
+                except TribalError as error:
+                    raise running.with_what_came_in(error) from error
     if screen and screen.refuses and not request.dry_run:
         found = ", ".join(f"{one.id!r:.80}" for one in screen.summary.first)
         say = counted(screen.summary.memories, "memory contains", "memories contain")
@@ -141,18 +147,20 @@ class _Sync:
     async def publish(self) -> None:
         """Publish what is new here, and describe the whole."""
         self._progress(1.0, "Publishing")
-        try:
-            await self.exchange.publish(self.store)
-        except TribalError as error:
-            if not (point := self.result.restore_point):
-                raise
-            counts = [f"{getattr(self.result, did):,} {did}" for did in _COUNTS]
-            undo = NextStep("To undo it, run {call}.", "undo", {"point": point})
-            raise error.extended(f"What came in was applied: {', '.join(counts)}.", undo) from error
+        await self.exchange.publish(self.store)
         with self.state.transaction():
             self.state["mark"] = self.merging.mark
         self.result.tags = list(self.merging.tags)
         describe(self.result, self.state, conflicts=self.request.conflicts)
+
+    def with_what_came_in(self, error: TribalError) -> TribalError:
+        """The error of this sync, with what it had applied before."""
+        counts = [f"{getattr(self.result, did):,} {did}" for did in _COUNTS]
+        point = self.merging.point
+        if not (point and point.name):
+            return error
+        undo = NextStep("To undo it, run {call}.", "undo", {"point": point.name})
+        return error.extended(f"What came in was applied: {', '.join(counts)}.", undo)
 
     def _progress(self, done: float, message: str) -> None:
         self.context.progress(20 + 60 * done, message)
