@@ -4,7 +4,7 @@ import json
 
 from tribal_mcp.errors import BundleError
 from tribal_mcp.next_steps import NextStep, from_json, in_words, to_json
-from tribal_mcp.services.results import HistoryResult
+from tribal_mcp.services.results.store import HistoryResult
 
 STEPS = [
     NextStep("To import it, run {call}.", "import", {"input_path": "a.json", "dry_run": False}),

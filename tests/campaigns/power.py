@@ -26,7 +26,7 @@ from tribal_mcp.services.embedders import Work
 from tribal_mcp.services.import_export import ConflictResolution, ReembeddingStrategy, entry_to_dict
 from tribal_mcp.services.maintenance.change_model import change_model
 from tribal_mcp.services.maintenance.copy_store import copy_store
-from tribal_mcp.services.results import CopyResult, ReembedResult
+from tribal_mcp.services.results.maintenance import CopyResult, ReembedResult
 from tribal_mcp.stores.chroma.store import ChromaStore
 from tribal_mcp.stores.in_memory import InMemoryStore
 from tribal_mcp.stores.restore_points import RestorePoints

@@ -16,7 +16,8 @@ from tribal_mcp import errors
 from tribal_mcp.cli import main as cli
 from tribal_mcp.services.jobs import JOBS
 from tribal_mcp.services.requests import Request
-from tribal_mcp.services.results import ExportResult, ImportResult, StatsResult
+from tribal_mcp.services.results.bundles import ExportResult, ImportResult
+from tribal_mcp.services.results.store import StatsResult
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = cli.app.commands

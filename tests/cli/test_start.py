@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 import pytest
 from pydantic import BaseModel
@@ -17,6 +19,7 @@ SLOW_TO_IMPORT = {
     "chromadb", "httpx", "ijson", "markdown_it", "mcp", "numpy", "onnxruntime", "pydantic_settings",
     "rich", "starlette", "tokenizers", "yaml",
 }  # fmt: skip
+RESULTS = [f"{results.__name__}.{found.name}" for found in iter_modules(results.__path__)]
 PROGRAM = """
 import sys
 from tribal_mcp.cli.main import main
@@ -70,10 +73,16 @@ def test_a_command_imports_only_what_it_needs_of_what_is_slow_to_import(
 
 
 def test_the_validators_of_requests_and_results_are_built_when_they_are_used() -> None:
-    models = [m for m in (*vars(requests).values(), *vars(results).values()) if isinstance(m, type)]
+    modules = [requests, *map(import_module, RESULTS)]
+    models = [m for module in modules for m in vars(module).values() if isinstance(m, type)]
     found = [m for m in models if issubclass(m, BaseModel) and m is not BaseModel]
     assert len(found) > 30
     assert [m.__name__ for m in found if not m.model_config.get("defer_build")] == []
+
+
+def test_a_command_imports_only_the_results_that_it_may_return(store: Path) -> None:
+    found = imported(store, "list") & {*RESULTS}
+    assert [name.rpartition(".")[2] for name in found] == ["memories"]
 
 
 def test_a_help_page_does_not_import_the_use_cases(store: Path) -> None:

@@ -21,7 +21,7 @@ from tribal_mcp.services.backups.restore import list_backups, run_restore
 from tribal_mcp.services.backups.write_backup import back_up
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.requests import BackupRequest, RestoreRequest
-from tribal_mcp.services.results import BackupResult, BackupsResult, RestoreResult
+from tribal_mcp.services.results.backups import BackupResult, BackupsResult, RestoreResult
 from tribal_mcp.stores.base import Change
 from tribal_mcp.stores.chroma.folder import ChromaFolder
 

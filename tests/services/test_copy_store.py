@@ -15,7 +15,7 @@ from tribal_mcp.portability.manifest import create_embedding_metadata
 from tribal_mcp.portability.memory_json import dump_entry
 from tribal_mcp.services.maintenance import copy_store as copying
 from tribal_mcp.services.maintenance.copy_store import copy_store
-from tribal_mcp.services.results import CopyResult
+from tribal_mcp.services.results.maintenance import CopyResult
 from tribal_mcp.stores.base import MemoryStore
 from tribal_mcp.stores.factory import server_of, settings_at
 from tribal_mcp.stores.in_memory import InMemoryStore

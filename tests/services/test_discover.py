@@ -12,7 +12,7 @@ from tribal_mcp.config import load
 from tribal_mcp.errors import NotPermitted
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.jobs import run
-from tribal_mcp.services.results import DiscoverResult
+from tribal_mcp.services.results.maintenance import DiscoverResult
 
 pytestmark = pytest.mark.anyio
 

@@ -15,7 +15,7 @@ from tribal_mcp.interchange.base import Format
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.jobs import run
-from tribal_mcp.services.results import ExportResult
+from tribal_mcp.services.results.bundles import ExportResult
 
 pytestmark = pytest.mark.anyio
 

@@ -19,7 +19,7 @@ from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.jobs import run
-from tribal_mcp.services.results import ImportResult
+from tribal_mcp.services.results.bundles import ImportResult
 
 pytestmark = pytest.mark.anyio
 

@@ -26,7 +26,8 @@ from tribal_mcp.services.embedders import Work
 from tribal_mcp.services.import_export import export_memories, import_memories
 from tribal_mcp.services.maintenance.change_model import change_model
 from tribal_mcp.services.maintenance.undo import undo
-from tribal_mcp.services.results import ImportSummary, ReembedResult
+from tribal_mcp.services.results.bundles import ImportSummary
+from tribal_mcp.services.results.maintenance import ReembedResult
 from tribal_mcp.stores.chroma.store import ChromaStore, open_store
 from tribal_mcp.stores.chroma_server.http import ChromaServer
 from tribal_mcp.stores.chroma_server.store import ChromaServerStore

@@ -11,7 +11,8 @@ from tribal_mcp.errors import BundleError, TribalError, UsageError
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.jobs import run
-from tribal_mcp.services.results import ImportResult, UndoResult
+from tribal_mcp.services.results.bundles import ImportResult
+from tribal_mcp.services.results.store import UndoResult
 
 pytestmark = pytest.mark.anyio
 

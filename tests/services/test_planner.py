@@ -20,7 +20,7 @@ from tribal_mcp.services.importing import importer as importing
 from tribal_mcp.services.importing.importer import Options, import_entries
 from tribal_mcp.services.importing.planner import Planner
 from tribal_mcp.services.importing.sources import EntrySource
-from tribal_mcp.services.results import ChangeResult, ImportSummary
+from tribal_mcp.services.results.bundles import ChangeResult, ImportSummary
 from tribal_mcp.stores.base import Change, MemoryStore
 from tribal_mcp.stores.in_memory import InMemoryStore
 

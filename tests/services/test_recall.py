@@ -25,7 +25,7 @@ from tribal_mcp.services.embedders import EmbedderOf
 from tribal_mcp.services.memories.answer import ANSWER_BYTES
 from tribal_mcp.services.memories.recall import MOST, QUERY, recall, run_recall
 from tribal_mcp.services.requests import RecallRequest
-from tribal_mcp.services.results import RecallResult
+from tribal_mcp.services.results.memories import RecallResult
 from tribal_mcp.stores.base import EVERYTHING
 from tribal_mcp.stores.chroma import folder as chroma_folder
 from tribal_mcp.stores.chroma import word_index

@@ -31,7 +31,8 @@ from tribal_mcp.services.maintenance.change_model import change_model
 from tribal_mcp.services.maintenance.missing_vectors import embed_missing
 from tribal_mcp.services.maintenance.reembed import preview
 from tribal_mcp.services.maintenance.undo import undo
-from tribal_mcp.services.results import ImportSummary, ReembedResult
+from tribal_mcp.services.results.bundles import ImportSummary
+from tribal_mcp.services.results.maintenance import ReembedResult
 from tribal_mcp.stores.chroma import collection_swap as switching
 from tribal_mcp.stores.chroma import write as batches
 from tribal_mcp.stores.chroma.folder import SWAP, ChromaFolder

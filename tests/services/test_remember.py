@@ -22,7 +22,7 @@ from tribal_mcp.services.maintenance.undo import undo
 from tribal_mcp.services.memories.forget import MOST, forget
 from tribal_mcp.services.memories.remember import entry_of, remember
 from tribal_mcp.services.requests import RememberRequest
-from tribal_mcp.services.results import ForgetResult, RememberResult
+from tribal_mcp.services.results.memories import ForgetResult, RememberResult
 from tribal_mcp.stores.chroma.store import open_store
 from tribal_mcp.stores.in_memory import InMemoryStore
 from tribal_mcp.stores.restore_points import RestorePoints

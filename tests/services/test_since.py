@@ -41,7 +41,7 @@ from tribal_mcp.services.import_export import (
     import_memories,
 )
 from tribal_mcp.services.jobs import run
-from tribal_mcp.services.results import ExportResult, ImportResult
+from tribal_mcp.services.results.bundles import ExportResult, ImportResult
 from tribal_mcp.stores.base import Change, MemoryStore
 from tribal_mcp.stores.chroma.api_reader import ApiFiles
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles

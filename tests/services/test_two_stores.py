@@ -41,7 +41,7 @@ from tribal_mcp.services.importing import importer as importing
 from tribal_mcp.services.importing.importer import Options, import_entries
 from tribal_mcp.services.importing.sources import EntrySource
 from tribal_mcp.services.maintenance.undo import undo
-from tribal_mcp.services.results import ImportSummary
+from tribal_mcp.services.results.bundles import ImportSummary
 from tribal_mcp.stores.base import MemoryStore
 from tribal_mcp.stores.chroma.store import open_store
 from tribal_mcp.stores.in_memory import InMemoryStore

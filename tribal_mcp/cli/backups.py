@@ -11,7 +11,7 @@ from tribal_mcp.errors import BundleError, PartialImport
 from tribal_mcp.text import counted
 
 if TYPE_CHECKING:
-    from tribal_mcp.services.results import BackupResult, BackupsResult, RestoreResult
+    from tribal_mcp.services.results.backups import BackupResult, BackupsResult, RestoreResult
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _MOST = 100_000

@@ -10,7 +10,7 @@ from tribal_mcp.errors import PartialImport
 from tribal_mcp.text import counted, memories
 
 if TYPE_CHECKING:
-    from tribal_mcp.services.results import ExportResult, ImportResult
+    from tribal_mcp.services.results.bundles import ExportResult, ImportResult
 
 
 @click.command(

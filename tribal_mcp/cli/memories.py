@@ -9,7 +9,12 @@ from tribal_mcp.cli.usage import Argument, Choice, Command, Number
 from tribal_mcp.text import memories
 
 if TYPE_CHECKING:
-    from tribal_mcp.services.results import ForgetResult, RecallResult, RememberResult, ShowResult
+    from tribal_mcp.services.results.memories import (
+        ForgetResult,
+        RecallResult,
+        RememberResult,
+        ShowResult,
+    )
 
 
 @click.command("remember", cls=Command, short_help="Store a memory.")

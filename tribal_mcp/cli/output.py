@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Self, TextIO
 
 import click
 
-from tribal_mcp.cli.tables import rows
+from tribal_mcp.cli.tables import details, rows
 from tribal_mcp.cli.text import filled, printable
 from tribal_mcp.errors import Stopped, TribalError
-from tribal_mcp.services.results import ChangeResult, ImportResult, Result
+from tribal_mcp.services.results import Result
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -37,49 +37,13 @@ def show(result: Result, title: str, steps: list[str]) -> None:
     for label, value in table:
         start = f"  {label:<{width}}   "
         _print(value, start, " " * len(start))
-    if isinstance(result, ImportResult):
-        _show_changes(result)
-        _show_errors(result)
+    for detail in details(result):
+        _print(detail, "  ", "    ")
     paragraphs = [*(f"Note: {note}" for note in result.notes), *steps]
     if paragraphs:
         click.echo()
     for paragraph in paragraphs:
         _print(paragraph)
-
-
-def _show_changes(result: ImportResult) -> None:
-    """The first changes of a dry run, with the words that change."""
-    if not result.dry_run or not result.changes:
-        return
-    click.echo()
-    for change in result.changes:
-        about = f" ({change.reason})" if change.action == "skip" else ""  # a conflict
-        _print(f"{change.action} {change.id}  {_words(change)}{about}", "  ", "    ")
-    shown = sum(change.action != "skip" for change in result.changes)
-    more = result.imported + result.overwritten + result.deleted - shown
-    if more:
-        _print(f"… and {more:,} more; --plan writes all of them to a file", "  ", "    ")
-
-
-def _words(change: ChangeResult) -> str:
-    if change.here and change.bundle != change.here:
-        return f"“{change.here}” → “{change.bundle}”" if change.bundle else f"“{change.here}”"
-    from tribal_mcp.portability.conflicts import Reason  # noqa: PLC0415 - only for an import
-
-    about = ", ".join(change.fields)
-    if change.reason == Reason.SAME_TEXT:
-        about = "the text of another memory"
-    return f"“{change.bundle}”" + (f" ({about})" if about else "")
-
-
-def _show_errors(result: ImportResult) -> None:
-    if result.errors:
-        click.echo()
-    for detail in result.error_details:
-        _print(detail, "  ", "    ")
-    more = result.errors - len(result.error_details)
-    if more:
-        click.echo(f"  … and {more:,} more")
 
 
 def show_failure(error: TribalError, steps: list[str]) -> None:

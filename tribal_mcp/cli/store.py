@@ -14,18 +14,16 @@ from tribal_mcp.errors import PartialImport, Stopped, StoreDamaged, TribalError
 from tribal_mcp.text import counted, memories
 
 if TYPE_CHECKING:
-    from tribal_mcp.services.results import (
+    from tribal_mcp.services.results.maintenance import (
         CheckResult,
         CopyResult,
         DiscoverResult,
-        HistoryResult,
         ReembedResult,
         RescueResult,
         SetupResult,
-        StatsResult,
-        SyncResult,
-        UndoResult,
     )
+    from tribal_mcp.services.results.store import HistoryResult, StatsResult, UndoResult
+    from tribal_mcp.services.results.sync import SyncResult
 
 
 _WATCH_S = 30
@@ -251,7 +249,7 @@ def keygen_command(*, path: str, as_json: bool) -> None:
 
     from tribal_mcp.files.age_keys import new_identity  # noqa: PLC0415
     from tribal_mcp.next_steps import NextStep  # noqa: PLC0415
-    from tribal_mcp.services.results import KeyResult  # noqa: PLC0415
+    from tribal_mcp.services.results.backups import KeyResult  # noqa: PLC0415
 
     file = Path(path).absolute()
     recipient = new_identity(file)

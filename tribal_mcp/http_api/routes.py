@@ -32,7 +32,9 @@ from tribal_mcp.http_api.schemas import (
     UndoFields,
 )
 from tribal_mcp.portability.duplicate_names import given_twice
-from tribal_mcp.services.results import ImportResult, ReembedResult, StatsResult, UndoResult
+from tribal_mcp.services.results.bundles import ImportResult
+from tribal_mcp.services.results.maintenance import ReembedResult
+from tribal_mcp.services.results.store import StatsResult, UndoResult
 from tribal_mcp.worker.pool import Progress
 
 

@@ -38,13 +38,10 @@ from tribal_mcp.mcp_server.arguments import (
 from tribal_mcp.mcp_server.tool import Ctx, PlainTool, answer, ask
 from tribal_mcp.next_steps import as_command
 from tribal_mcp.portability.choices import ReembeddingStrategy
-from tribal_mcp.services.results import (
-    ExportResult,
-    ImportResult,
-    ReembedResult,
-    SyncResult,
-    UndoResult,
-)
+from tribal_mcp.services.results.bundles import ExportResult, ImportResult
+from tribal_mcp.services.results.maintenance import ReembedResult
+from tribal_mcp.services.results.store import UndoResult
+from tribal_mcp.services.results.sync import SyncResult
 
 INSTRUCTIONS = """\
 Keeps long-term memories (what an agent has learned about its user and their work), finds them \

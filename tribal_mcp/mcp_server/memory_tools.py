@@ -22,7 +22,8 @@ from tribal_mcp.mcp_server.arguments import (
     Tags,
 )
 from tribal_mcp.mcp_server.tool import Ctx, PlainTool, answer, ask
-from tribal_mcp.services.results import ForgetResult, RecallResult, RememberResult, StatsResult
+from tribal_mcp.services.results.memories import ForgetResult, RecallResult, RememberResult
+from tribal_mcp.services.results.store import StatsResult
 
 INSTRUCTIONS = """
 tribal_recall finds memories by their text, or lists the newest without a query: call it before \

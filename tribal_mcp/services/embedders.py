@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from tribal_mcp.config import Settings
 from tribal_mcp.embedding.base import Embedder, TextRefused
@@ -13,9 +14,12 @@ from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.vectors import Vector
-from tribal_mcp.services.results import DETAILS, ReembedResult
+from tribal_mcp.services.results import DETAILS
 from tribal_mcp.stores.base import StoreState
 from tribal_mcp.text import memories
+
+if TYPE_CHECKING:
+    from tribal_mcp.services.results.maintenance import ReembedResult
 
 EmbedderOf = Callable[[StoreState], Embedder | None]
 """The embedder for a store in that state; raises EmbedderError if the configured one fails."""
@@ -141,7 +145,7 @@ class Work:
     """
 
     embedder: Embedder
-    result: ReembedResult
+    result: "ReembedResult"
     on_progress: Callable[[int, int, str], None] = lambda _done, _total, _left: None
     stop: Callable[[], bool] = lambda: False
     refused: set[str] = field(default_factory=set)

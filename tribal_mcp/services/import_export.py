@@ -32,7 +32,7 @@ from tribal_mcp.services.exporting.since import EarlierBundle, Since, SinceTime
 from tribal_mcp.services.importing.importer import Options, import_entries
 from tribal_mcp.services.importing.sources import EntrySource
 from tribal_mcp.services.maintenance.undo import undo
-from tribal_mcp.services.results import ImportSummary, Lost
+from tribal_mcp.services.results.bundles import ImportSummary, Lost
 from tribal_mcp.services.secrets import Screen
 from tribal_mcp.stores.base import BATCH, EVERYTHING, MemoryStore
 from tribal_mcp.stores.restore_points import RestorePoints

@@ -14,7 +14,7 @@ from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.memory_json import dump_fields, entry_fields, entry_from_dict
 from tribal_mcp.redaction.detector import Detector
 from tribal_mcp.redaction.memory import SecretsIn, redacted_text, secrets_in
-from tribal_mcp.services.results import FoundSecrets, SecretsResult
+from tribal_mcp.services.results.bundles import FoundSecrets, SecretsResult
 from tribal_mcp.text import counted, memories
 
 SHOWN = 20

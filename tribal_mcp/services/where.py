@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from tribal_mcp.config import in_effect, load
 from tribal_mcp.next_steps import NextStep
-from tribal_mcp.services.results import SettingResult, WhereResult
+from tribal_mcp.services.results.store import SettingResult, WhereResult
 from tribal_mcp.stores.factory import location_of
 
 

@@ -12,7 +12,7 @@ from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.requests import SyncRequest
-from tribal_mcp.services.results import ConflictVersion, SyncResult
+from tribal_mcp.services.results.sync import ConflictVersion, SyncResult
 from tribal_mcp.services.sync.sync import sync
 from tribal_mcp.stores.base import MemoryStore
 from tribal_mcp.stores.in_memory import InMemoryStore

@@ -25,7 +25,7 @@ from tribal_mcp.services.importing.importer import Options
 from tribal_mcp.services.importing.sources import EntrySource
 from tribal_mcp.services.left_out import without_vector
 from tribal_mcp.services.requests import BackupRequest, RestoreRequest
-from tribal_mcp.services.results import BackupFile, BackupsResult, RestoreResult
+from tribal_mcp.services.results.backups import BackupFile, BackupsResult, RestoreResult
 from tribal_mcp.stores.base import StoreState
 from tribal_mcp.stores.last_export import backup_id, set_backup_id
 

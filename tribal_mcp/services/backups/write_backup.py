@@ -22,7 +22,7 @@ from tribal_mcp.services.embedders import configured_model
 from tribal_mcp.services.exporting.export import Export, Selection
 from tribal_mcp.services.left_out import refuse_missing
 from tribal_mcp.services.requests import BackupRequest
-from tribal_mcp.services.results import BackupResult, BackupsResult
+from tribal_mcp.services.results.backups import BackupResult, BackupsResult
 from tribal_mcp.stores.base import MemoryStore
 from tribal_mcp.stores.last_export import backup_id, set_backup_id
 

@@ -19,7 +19,9 @@ from tribal_mcp.services.exporting.since import EarlierBundle, SinceTime, read_s
 from tribal_mcp.services.importing.opening import BUNDLE
 from tribal_mcp.services.left_out import describe_empty, refuse_missing
 from tribal_mcp.services.requests import ExportRequest
-from tribal_mcp.services.results import EmbeddingResult, ExportResult, LastExport
+from tribal_mcp.services.results import EmbeddingResult
+from tribal_mcp.services.results.bundles import ExportResult
+from tribal_mcp.services.results.store import LastExport
 from tribal_mcp.services.secrets import Screen
 from tribal_mcp.stores.base import MemoryStore
 from tribal_mcp.stores.factory import Store

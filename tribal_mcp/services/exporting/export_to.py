@@ -38,7 +38,7 @@ from tribal_mcp.services.context import Context
 from tribal_mcp.services.exporting.export import Export
 from tribal_mcp.services.exporting.export_bundle import export_result, planned
 from tribal_mcp.services.requests import ExportRequest
-from tribal_mcp.services.results import ExportResult, Lost
+from tribal_mcp.services.results.bundles import ExportResult, Lost
 from tribal_mcp.text import counted
 
 DELETIONS = "that it was deleted"

@@ -27,7 +27,7 @@ from tribal_mcp.services.importing.sources import EntrySource, Scope
 from tribal_mcp.services.left_out import without_vector
 from tribal_mcp.services.permissions import refuse_change
 from tribal_mcp.services.requests import ImportRequest
-from tribal_mcp.services.results import ChangeResult, ImportResult
+from tribal_mcp.services.results.bundles import ChangeResult, ImportResult
 from tribal_mcp.stores.base import IMPORTED_FROM, MemoryStore
 from tribal_mcp.stores.restore_points import OpenPoint, RestorePoints
 from tribal_mcp.text import counted

@@ -30,7 +30,8 @@ from tribal_mcp.services.importing.report import Report
 from tribal_mcp.services.importing.sources import EntrySource, refuse_partial
 from tribal_mcp.services.importing.vectors import VectorPlan, plan_vectors
 from tribal_mcp.services.links import LINKS_BATCH, Links
-from tribal_mcp.services.results import ChangeResult, ImportSummary, ReembedResult
+from tribal_mcp.services.results.bundles import ChangeResult, ImportSummary
+from tribal_mcp.services.results.maintenance import ReembedResult
 from tribal_mcp.services.secrets import Screen
 from tribal_mcp.stores.base import STEP, MemoryStore, StoreState
 from tribal_mcp.stores.chroma.store import ChromaStore

@@ -18,7 +18,7 @@ from tribal_mcp.portability.bundle.envelope import is_wrapped, unwrap
 from tribal_mcp.portability.bundle.reader import BundleReader, inline_file
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.requests import ImportRequest
-from tribal_mcp.services.results import ImportResult
+from tribal_mcp.services.results.bundles import ImportResult
 from tribal_mcp.text import counted
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from tribal_mcp.portability.bundle.entries import RejectedEntry
 from tribal_mcp.portability.conflicts import Action, Decision, Reason
 from tribal_mcp.portability.memory import MemoryEntry, microseconds
 from tribal_mcp.portability.memory_json import entry_fields
-from tribal_mcp.services.results import DETAILS, ChangeResult, ImportSummary
+from tribal_mcp.services.results import DETAILS
+from tribal_mcp.services.results.bundles import ChangeResult, ImportSummary
 from tribal_mcp.services.secrets import Screen
 from tribal_mcp.stores.restore_points import Held
 

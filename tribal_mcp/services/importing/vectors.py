@@ -11,7 +11,7 @@ from tribal_mcp.portability.choices import ReembeddingStrategy
 from tribal_mcp.portability.manifest import UNKNOWN_MODEL, EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry, own_model, with_vector
 from tribal_mcp.services.embedders import CHANGE_MODEL, UNRECORDED
-from tribal_mcp.services.results import ImportSummary
+from tribal_mcp.services.results.bundles import ImportSummary
 from tribal_mcp.stores.base import StoreState
 from tribal_mcp.text import counted
 

@@ -9,7 +9,7 @@ from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.bundle.reader import BundleReader
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.requests import Request
-from tribal_mcp.services.results import BundleFile, BundlesResult
+from tribal_mcp.services.results.bundles import BundleFile, BundlesResult
 
 _LISTED = 100
 _HEAD_BYTES = 1 << 20

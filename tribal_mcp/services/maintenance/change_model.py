@@ -20,7 +20,7 @@ from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry, own_model, with_vector
 from tribal_mcp.services.embedders import Work
 from tribal_mcp.services.maintenance.missing_vectors import embed_missing
-from tribal_mcp.services.results import UndoResult
+from tribal_mcp.services.results.store import UndoResult
 from tribal_mcp.stores.base import Change, MemoryStore
 from tribal_mcp.stores.chroma.store import ChromaStore
 from tribal_mcp.stores.restore_points import OpenPoint, Point, RestorePoints

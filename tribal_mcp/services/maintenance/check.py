@@ -16,7 +16,7 @@ from tribal_mcp.services.context import Context
 from tribal_mcp.services.left_out import describe_missing, no_store, without_collection
 from tribal_mcp.services.maintenance.what_is_left import what_is_left
 from tribal_mcp.services.requests import CheckRequest, ExportRequest
-from tribal_mcp.services.results import CheckResult, FolderProblem, RescueResult
+from tribal_mcp.services.results.maintenance import CheckResult, FolderProblem, RescueResult
 from tribal_mcp.stores.chroma.rescue import Rescue
 from tribal_mcp.stores.chroma.store import ChromaStore
 from tribal_mcp.stores.restore_points import RestorePoints

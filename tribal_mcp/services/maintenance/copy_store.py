@@ -20,7 +20,7 @@ from tribal_mcp.services.context import Context, Progress
 from tribal_mcp.services.embedders import UNRECORDED
 from tribal_mcp.services.left_out import refuse_missing
 from tribal_mcp.services.requests import CopyRequest
-from tribal_mcp.services.results import CopyResult
+from tribal_mcp.services.results.maintenance import CopyResult
 from tribal_mcp.stores.base import STEP, Change, MemoryStore, StoreState
 from tribal_mcp.stores.factory import location_of, settings_at, store_of
 from tribal_mcp.stores.restore_points import Held, OpenPoint, RestorePoints

@@ -15,7 +15,7 @@ from tribal_mcp.portability.bundle.reader import BundleReader
 from tribal_mcp.portability.memory import EPOCH, MemoryEntry
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.requests import Request
-from tribal_mcp.services.results import DiscoverResult, FoundSource
+from tribal_mcp.services.results.maintenance import DiscoverResult, FoundSource
 from tribal_mcp.stores.base import STEP
 
 

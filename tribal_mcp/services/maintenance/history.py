@@ -7,7 +7,7 @@ from tribal_mcp.portability.memory import is_ahead
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.left_out import describe_empty
 from tribal_mcp.services.requests import HistoryRequest
-from tribal_mcp.services.results import HistoryEntry, HistoryResult
+from tribal_mcp.services.results.store import HistoryEntry, HistoryResult
 from tribal_mcp.stores.restore_points import SESSION, Point, RestorePoints
 from tribal_mcp.text import counted
 

@@ -15,7 +15,7 @@ from tribal_mcp.services.maintenance.change_model import change_model
 from tribal_mcp.services.maintenance.missing_vectors import embed_missing, refuse_other_model
 from tribal_mcp.services.other_models import other_models_in
 from tribal_mcp.services.requests import ReembedRequest
-from tribal_mcp.services.results import ReembedResult
+from tribal_mcp.services.results.maintenance import ReembedResult
 from tribal_mcp.stores.restore_points import RestorePoints
 from tribal_mcp.stores.search import SearchableStore
 

@@ -20,7 +20,7 @@ from tribal_mcp.errors import Stopped, UsageError
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.requests import SetupRequest
-from tribal_mcp.services.results import SetupResult
+from tribal_mcp.services.results.maintenance import SetupResult
 
 _TRIAL = ["Which branch do we deploy from?"]
 

@@ -12,7 +12,8 @@ from tribal_mcp.services.context import Context
 from tribal_mcp.services.left_out import describe_empty, without_vector
 from tribal_mcp.services.other_models import count_by_name, other_models_in
 from tribal_mcp.services.requests import Request
-from tribal_mcp.services.results import EmbeddingResult, LastExport, StatsResult
+from tribal_mcp.services.results import EmbeddingResult
+from tribal_mcp.services.results.store import LastExport, StatsResult
 from tribal_mcp.stores.base import StoreState
 from tribal_mcp.stores.factory import Store, location_of
 from tribal_mcp.stores.last_export import last_export

@@ -34,7 +34,7 @@ from tribal_mcp.services.maintenance.change_model import (
 )
 from tribal_mcp.services.memories.remember import NAMED, some_ids
 from tribal_mcp.services.requests import UndoRequest
-from tribal_mcp.services.results import UndoResult
+from tribal_mcp.services.results.store import UndoResult
 from tribal_mcp.stores.base import STEP, Change, MemoryStore
 from tribal_mcp.stores.restore_points import (
     Held,

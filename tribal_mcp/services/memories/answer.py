@@ -10,7 +10,7 @@ from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.hidden_characters import hidden_characters
 from tribal_mcp.portability.memory import date_text
 from tribal_mcp.services.memories.corrections import Corrections
-from tribal_mcp.services.results import Hit, RecallResult
+from tribal_mcp.services.results.memories import Hit, RecallResult
 from tribal_mcp.stores.base import UNDATED
 from tribal_mcp.text import counted
 

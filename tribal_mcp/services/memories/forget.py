@@ -12,7 +12,7 @@ from tribal_mcp.services.context import Context
 from tribal_mcp.services.left_out import describe_empty
 from tribal_mcp.services.memories.remember import some_ids
 from tribal_mcp.services.requests import ForgetRequest
-from tribal_mcp.services.results import ForgetResult
+from tribal_mcp.services.results.memories import ForgetResult
 from tribal_mcp.stores.base import Change
 from tribal_mcp.stores.restore_points import RestorePoints
 from tribal_mcp.stores.search import SearchableStore

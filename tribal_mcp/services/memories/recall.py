@@ -30,7 +30,7 @@ from tribal_mcp.services.memories.corrections import Chain, Corrections, chains_
 from tribal_mcp.services.memories.search import Search
 from tribal_mcp.services.other_models import other_models_in
 from tribal_mcp.services.requests import ListRequest, RecallRequest
-from tribal_mcp.services.results import Hit, RecallResult
+from tribal_mcp.services.results.memories import Hit, RecallResult
 from tribal_mcp.stores.base import StoreState
 from tribal_mcp.stores.factory import Store
 from tribal_mcp.stores.search import SearchableStore

@@ -17,7 +17,7 @@ from tribal_mcp.portability.memory_json import dump_entry, entry_from_dict
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.embedders import MODEL_CHANGED, EmbedderOf, embedder_for, fits
 from tribal_mcp.services.requests import RememberRequest
-from tribal_mcp.services.results import RememberResult
+from tribal_mcp.services.results.memories import RememberResult
 from tribal_mcp.stores.base import BATCH
 from tribal_mcp.stores.restore_points import RestorePoints
 from tribal_mcp.stores.search import SearchableStore

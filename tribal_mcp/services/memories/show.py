@@ -6,7 +6,7 @@ from tribal_mcp.portability.hidden_characters import hidden_characters
 from tribal_mcp.portability.memory import date_text, source_text
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.requests import ShowRequest
-from tribal_mcp.services.results import ShowResult
+from tribal_mcp.services.results.memories import ShowResult
 from tribal_mcp.stores.base import UNDATED
 from tribal_mcp.stores.factory import location_of
 from tribal_mcp.stores.search import SearchableStore

@@ -21,7 +21,7 @@ from tribal_mcp.portability.replication.records import (
     record_of,
 )
 from tribal_mcp.services.context import Context
-from tribal_mcp.services.results import SyncResult
+from tribal_mcp.services.results.sync import SyncResult
 from tribal_mcp.services.secrets import Screen
 from tribal_mcp.services.sync import encrypted_files
 from tribal_mcp.services.sync.state import Applied, Replica, SyncState, new_id

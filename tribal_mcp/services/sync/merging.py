@@ -38,7 +38,7 @@ from tribal_mcp.portability.replication.versions import (
     visible,
 )
 from tribal_mcp.services.importing.vectors import VectorPlan
-from tribal_mcp.services.results import SyncResult
+from tribal_mcp.services.results.sync import SyncResult
 from tribal_mcp.services.sync.state import Line, Row, SyncState
 from tribal_mcp.stores.base import Change, MemoryStore
 from tribal_mcp.stores.restore_points import Held, OpenPoint

@@ -6,7 +6,12 @@ from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.memory import from_microseconds
 from tribal_mcp.portability.replication.versions import Version, visible
 from tribal_mcp.services.requests import SyncRequest
-from tribal_mcp.services.results import ConflictResult, ConflictVersion, ReplicaResult, SyncResult
+from tribal_mcp.services.results.sync import (
+    ConflictResult,
+    ConflictVersion,
+    ReplicaResult,
+    SyncResult,
+)
 from tribal_mcp.services.sync.state import SyncState
 
 _CONFLICTS = 100

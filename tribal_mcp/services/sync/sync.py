@@ -16,7 +16,7 @@ from tribal_mcp.services.context import Context
 from tribal_mcp.services.embedders import configured_model
 from tribal_mcp.services.importing.vectors import plan_vectors
 from tribal_mcp.services.requests import SyncRequest
-from tribal_mcp.services.results import SyncResult
+from tribal_mcp.services.results.sync import SyncResult
 from tribal_mcp.services.secrets import Screen
 from tribal_mcp.services.sync.encrypted_files import check as check_encryption
 from tribal_mcp.services.sync.exchange import Exchange
