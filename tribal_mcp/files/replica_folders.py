@@ -139,14 +139,16 @@ class SharedFolder:
         """A new file of a replica, which appears when it is published."""
         folder = self.path / replica
         part = folder / _PART
-        with self.explained("No file was added to it."):
+        with self.explained("No further file was published."):
             if not folder.is_dir():
                 folder.mkdir()
                 fsync_directory(self.path)
-            with naming(part), open_own(part, "wb") as file:
-                yield NewFile(folder, file)
-            with suppress(FileNotFoundError):
-                part.unlink()
+            try:
+                with naming(part), open_own(part, "wb") as file:
+                    yield NewFile(folder, file)
+            finally:
+                with suppress(OSError):
+                    part.unlink()
 
     def remove(self, file: ReplicaFile) -> None:
         """Remove a file."""

@@ -1,15 +1,18 @@
 """Machines stay the same through a folder that they share."""
 
+import errno
 import shutil
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import anyio
 import pytest
 
 from tests.services.sync.machines import Machine, machines
 from tests.stores.test_contract import RICH
 from tests.support.examples import memories, memory, vector
-from tribal_mcp.errors import SecretsFound, StoreError, UsageError
+from tribal_mcp.errors import NoSpace, SecretsFound, StoreError, UsageError
+from tribal_mcp.files import replica_folders
 from tribal_mcp.files.replica_folders import ReplicaFile, SharedFolder
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.services.maintenance.undo import undo
@@ -442,25 +445,39 @@ async def test_the_loss_of_few_memories_that_are_half_of_all_is_noticed_but_not_
     await in_step(three, one, two)
 
 
-async def test_an_edit_that_another_program_makes_during_a_sync_is_published_by_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(
+    "other",
+    [
+        Change([memory(1, content="by another program")]),
+        Change([memory(2, content="by another program")]),
+        Change(erase=["memory-1"]),
+        Change(erase=["memory-2"]),
+    ],
+    ids=["edit", "edit of the same", "deletion", "deletion of the same"],
+)
+async def test_what_another_program_does_during_a_sync_is_published_by_the_next(
+    when: str, other: Change, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = Machine(tmp_path / "one", tmp_path / "shared", open_store(tmp_path / "chroma"))
     two = Machine(tmp_path / "two", tmp_path / "shared")
-    await one.put(1)
+    for number in (1, 3, 4, 5):
+        await one.put(number)
     await one.sync()
     await two.put(2)
     await two.sync()
     apply = one.store.apply
 
     async def apply_meanwhile(change: Change) -> None:
-        await apply(Change([memory(1, content="by another program")]))
-        await apply(change)
+        for one_change in (other, change) if when == "before" else (change, other):
+            await apply(one_change)
 
     monkeypatch.setattr(one.store, "apply", apply_meanwhile)
     assert (await one.sync()).added == 1
     monkeypatch.undo()
-    assert (await one.sync()).published == 1
+    overwritten = when == "before" and "memory-2" in other.ids
+    assert (await one.sync()).published == (not overwritten)
+    await one.store.close()
 
 
 async def test_what_came_in_is_said_if_nothing_can_be_published(tmp_path: Path) -> None:
@@ -477,6 +494,25 @@ async def test_what_came_in_is_said_if_nothing_can_be_published(tmp_path: Path) 
     assert points is not None
     assert points.all()[0].counts == {"added": 1}
     assert "memory-1" in await two.texts()
+
+
+@pytest.mark.parametrize("step", ["fsync_file", "open_own", "fsync_directory"])
+async def test_a_full_disk_leaves_nothing_behind_and_the_next_sync_publishes(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = machines(tmp_path)
+    await one.put(1)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(replica_folders, step, full)
+        with pytest.raises(NoSpace, match=r"the disk is full\. No further file was published"):
+            await one.sync()
+    assert one.files == []
+    assert (await one.sync()).published == 1
+    await in_step(one, two)
 
 
 async def test_a_sync_that_is_stopped_can_be_undone_or_completed_by_the_next(
@@ -579,6 +615,22 @@ async def test_a_team_folder_and_a_private_one_side_by_side(tmp_path: Path) -> N
     await one.sync()
     await two.sync()
     assert sorted(await two.texts()) == ["memory-1", "memory-3", "memory-4"]
+
+
+async def test_syncs_with_two_folders_at_once_wait_for_each_other(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "chroma")
+    both = [Machine(tmp_path / "home", tmp_path / name, store) for name in ("team", "private")]
+    await both[0].put(1)
+    published = []
+
+    async def sync(machine: Machine) -> None:
+        published.append((await machine.sync()).published)
+
+    async with anyio.create_task_group() as tasks:
+        for machine in both:
+            tasks.start_soon(sync, machine)
+    assert published == [1, 1]
+    await store.close()
 
 
 async def test_an_old_state_of_the_folder_changes_nothing(tmp_path: Path) -> None:

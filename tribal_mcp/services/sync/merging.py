@@ -42,7 +42,6 @@ from tribal_mcp.services.results.sync import SyncResult
 from tribal_mcp.services.sync.state import Line, Row, SyncState
 from tribal_mcp.stores.base import Change, MemoryStore
 from tribal_mcp.stores.restore_points import Held, OpenPoint
-from tribal_mcp.stores.search import KnowsChanges
 
 Incoming = Mapping[str, Sequence[tuple[Record, str]]]
 """Versions of other replicas by memory, each with the path of its file."""
@@ -93,7 +92,6 @@ class Merging:
         point: the restore point.
         tags: only memories with one of these are shared; all if there are none.
         vectors: what becomes of the vectors of the file that is being read.
-        mark: names what the store held when its changes were last looked for.
     """
 
     store: MemoryStore
@@ -102,7 +100,6 @@ class Merging:
     point: OpenPoint | None
     tags: Collection[str]
     vectors: VectorPlan | None = None
-    mark: str = ""
     _clock: Clock = field(init=False)
     _pretended: dict[str, MemoryEntry | None] = field(default_factory=dict)
     """In a dry run: what the store would hold."""
@@ -266,10 +263,6 @@ class Merging:
             await self.store.apply(change)
         except TribalError as error:
             raise error.extended("To complete the sync, repeat it.") from error
-        if isinstance(self.store, KnowsChanges):
-            mark, written = await self.store.changes(self.mark)
-            if written is not None and written <= {entry.id for entry in entries}:
-                self.mark = mark  # nobody else has written since
 
     async def _adopt_model(self, entries: Sequence[MemoryEntry]) -> None:
         """Have an empty store take over the model of the vectors that come in."""

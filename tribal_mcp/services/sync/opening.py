@@ -2,10 +2,11 @@
 
 import platform
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
+import anyio
 from filelock import FileLock, Timeout
 
 from tribal_mcp.errors import StoreLocked, UsageError
@@ -17,6 +18,8 @@ from tribal_mcp.services.requests import SyncRequest
 from tribal_mcp.services.sync.state import SyncState
 from tribal_mcp.stores.base import MemoryStore
 from tribal_mcp.stores.chroma.migration import DATABASE
+
+_WAIT_S = 0.1
 
 
 def path_of(context: Context, request: SyncRequest) -> Path:
@@ -41,10 +44,10 @@ def path_of(context: Context, request: SyncRequest) -> Path:
     return given
 
 
-@contextmanager
-def locked(own: Path, context: Context, *, dry_run: bool) -> Iterator[None]:
+@asynccontextmanager
+async def locked(own: Path, context: Context, *, dry_run: bool) -> AsyncIterator[None]:
     """Wait for another sync of the same store."""
-    if dry_run and not own.exists():
+    if dry_run and not own.exists():  # noqa: ASYNC240 - a local folder
         yield
         return
     make_private(own)
@@ -53,7 +56,7 @@ def locked(own: Path, context: Context, *, dry_run: bool) -> Iterator[None]:
     waiting = context.waiting()
     while True:
         try:
-            lock.acquire(timeout=0.2)
+            lock.acquire(timeout=0)
             break
         except Timeout:
             waiting("Another sync of this store is running")
@@ -62,6 +65,7 @@ def locked(own: Path, context: Context, *, dry_run: bool) -> Iterator[None]:
                     "Another sync of this store is still running. Nothing was changed. Try again "
                     "later."
                 ) from None
+            await anyio.sleep(_WAIT_S)
     try:
         yield
     finally:

@@ -56,7 +56,7 @@ async def sync(
         raise UsageError("This store has no folder for what a sync has to keep.")
     own = store.own_folder / FOLDER
     listing = folder.listing()
-    with locked(own, context, dry_run=request.dry_run):
+    async with locked(own, context, dry_run=request.dry_run):
         state = state_of(own, folder.path, listing, store, dry_run=request.dry_run)
         with closing(state):
             result = SyncResult(
@@ -106,12 +106,15 @@ class _Sync:
         request: the arguments.
         exchange: the shared folder.
         merging: the store.
+        mark: what the store held when its changes were looked for. What this sync writes comes
+            later, so the next one looks at it again, in case another program has changed it since.
     """
 
     context: Context
     request: SyncRequest
     exchange: Exchange
     merging: Merging
+    mark: str = ""
 
     @property
     def store(self) -> MemoryStore:
@@ -149,7 +152,7 @@ class _Sync:
         self._progress(1.0, "Publishing")
         await self.exchange.publish(self.store)
         with self.state.transaction():
-            self.state["mark"] = self.merging.mark
+            self.state["mark"] = self.mark
         self.result.tags = list(self.merging.tags)
         describe(self.result, self.state, conflicts=self.request.conflicts)
 
@@ -173,7 +176,7 @@ class _Sync:
         if isinstance(self.store, KnowsChanges):
             mark, written = await self.store.changes(self.state["mark"])
         is_same = bool(mark) and mark == self.state["mark"]
-        self.merging.mark = mark
+        self.mark = mark
         interrupted = self.state.interrupted()
         if is_same and not interrupted:
             return
