@@ -142,6 +142,16 @@ def copy_command(*, as_json: bool, **arguments: object) -> None:
     help="With --resolve: take this version of the listed ones instead.",
 )
 @click.option(
+    "--operations", is_flag=True, help="List the imports and other operations of all machines."
+)
+@click.option(
+    "--withdraw",
+    metavar="POINT",
+    default="",
+    help="Withdraw one of them on all machines: delete what it added, restore what it changed. "
+    "What was edited since stays.",
+)
+@click.option(
     "--accept-deletions",
     is_flag=True,
     help="Delete on all machines what has disappeared here, even if it is most memories.",

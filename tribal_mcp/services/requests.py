@@ -172,7 +172,7 @@ class CopyRequest(Request):
 
 
 class SyncRequest(Request):
-    """Which folder to sync with, and how; a conflict to resolve, if there is one.
+    """Which folder to sync with, and how; a conflict to resolve, or an operation to withdraw.
 
     `version` is the number of the other version to take, or 0 to keep what is visible.
     """
@@ -184,6 +184,9 @@ class SyncRequest(Request):
     conflicts: Switch = False
     resolve: str = ""
     version: Whole = 0
+    operations: Switch = False
+    withdraw: str = ""
+    """The restore point of an operation on any of the machines."""
     accept_deletions: Switch = False
     secrets: Literal["", "report", "refuse"] = ""
     """Whether to search what is published for secrets, and publish nothing if there are any."""

@@ -56,7 +56,8 @@ class Point(BaseModel):
     Attributes:
         id: the name of the restore point: the operation's time in UTC.
         number: rises with each restore point of the folder; 0 in those of versions before 0.2.
-        operation: what changed the memories: import, undo, forget, reembed, copy, remember, repair.
+        operation: what changed the memories: import, undo, forget, reembed, copy, remember, repair,
+            sync, withdraw.
         source: the name of the bundle, or the restore point that was undone.
         sha256: the hash of the bundle's entries.
         how: the arguments, as text.
@@ -99,7 +100,7 @@ class Point(BaseModel):
     @property
     def made_at(self) -> datetime:
         """When it began."""
-        return datetime.strptime(self.id, _NAME).replace(tzinfo=UTC)
+        return time_of(self.id)
 
     def is_of(self, model: EmbeddingMetadata | None) -> bool:
         """Whether the saved vectors are compatible with that model."""
@@ -337,16 +338,20 @@ class RestorePoints:
                 f"newest {counted(self.keep, 'restore point')} are kept (TRIBAL_RESTORE_POINTS)."
             )
         seen: set[str] = set()
-        for data in self._lines(point):
+        for data in self.lines(point):
             if data["id"] not in seen:
                 seen.add(data["id"])
                 yield Saved(data["id"], _held(data["was"]), data["now"])
 
     def ids(self, point: Point) -> Iterator[str]:
         """The ids that an operation changed."""
-        return (data["id"] for data in self._lines(point))
+        return (data["id"] for data in self.lines(point))
 
-    def _lines(self, point: Point) -> Iterator[dict[str, Any]]:
+    def lines(self, point: Point) -> Iterator[dict[str, Any]]:
+        """What is kept of each change: `id`, and `was` and `now` as in `Saved`, if not removed.
+
+        `was` is the JSON form of a memory, the time of a tombstone or None.
+        """
         path = self.changes(point.id)
         with (
             self.explained(),
@@ -380,7 +385,7 @@ class RestorePoints:
         # What a session of remembering saves is only ids.
         saved = [point for point in self.all() if point.operation not in {SESSION, REPAIR}]
         for point in saved[self.keep :]:
-            has_contents = "was" in next(self._lines(point), {})
+            has_contents = "was" in next(self.lines(point), {})
             # A kept collection is removed by the operation that keeps the next one.
             if point.kept or (point.emptied and not has_contents):
                 continue
@@ -415,6 +420,15 @@ def _try_lock(lock: FileLock) -> bool:
         except Timeout:
             return False
     return True
+
+
+def time_of(name: str) -> datetime:
+    """When the operation with this restore point began.
+
+    Raises:
+        ValueError: it is no name of a restore point.
+    """
+    return datetime.strptime(name, _NAME).replace(tzinfo=UTC)
 
 
 def stamp(held: Held) -> int | None:

@@ -10,8 +10,12 @@ from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.memory_json import entry_fields
 from tribal_mcp.portability.replication.reconcile import Known, Maker, reconcile
 from tribal_mcp.portability.replication.records import (
+    Head,
+    Operation,
+    dump_head,
     dump_record,
     entry_of,
+    read_head,
     read_record,
     record_of,
     with_vector_of,
@@ -54,6 +58,11 @@ def test_a_version_is_read_back_whole(entry: MemoryEntry) -> None:
         ("since", [[1]]),
         ("since", [[1, "", "5-x--"], ["a", "", "5-x--"]]),
         ("since", [["a", "", f"{1 << 63}-x--"]]),
+        ("origin", None),
+        ("origin", ["20261126-063450-613619"]),
+        ("origin", [5, ""]),
+        ("origin", ["20261126-063450-613619", "all"]),
+        ("origin", ["an import", ""]),
         ("vector", "not base64"),
         ("vector", 5),
         ("id", ""),
@@ -66,3 +75,16 @@ def test_a_version_whose_parts_do_not_fit_together_is_refused(name: str, value: 
         read_record(orjson.dumps({**data, name: value}), DEFAULT_LIMITS)
     with pytest.raises(EntryError):
         read_record(orjson.dumps([name, value]), DEFAULT_LIMITS)
+
+
+@pytest.mark.parametrize(
+    "operations",
+    [{"20260230-000000-000000": ["import", "", ""]}, {"20260228-000000-000000": ["import"]}, []],
+    ids=["a day that does not exist", "too few parts", "a list"],
+)
+def test_a_head_with_operations_that_are_not_valid_is_refused(operations: object) -> None:
+    known = {"20260228-000000-000000": Operation("import", "a.json", "laptop")}
+    line = dump_head(Head("0123456789abcdef", "laptop", 1, operations=known))
+    assert read_head(line).operations == known
+    with pytest.raises(EntryError):
+        read_head(orjson.dumps({**orjson.loads(line), "operations": operations}))

@@ -77,6 +77,16 @@ def machines(tmp_path: Path, count: int = 2) -> list[Machine]:
     return [Machine(tmp_path / f"machine-{n}", tmp_path / "shared") for n in range(count)]
 
 
+async def in_step(*all_machines: Machine) -> None:
+    """Sync until nothing changes, and check that all hold the same."""
+    for _ in range(3):
+        for machine in all_machines:
+            last = await machine.sync()
+    assert (last.published, last.added, last.changed, last.deleted) == (0, 0, 0, 0)
+    texts = [await machine.texts() for machine in all_machines]
+    assert all(one == texts[0] for one in texts)
+
+
 def carry(source: Machine, target: Machine) -> None:
     """Copy what one machine has of the folder to another, which has its own copy."""
     shutil.copytree(source.shared, target.shared, dirs_exist_ok=True)

@@ -12,9 +12,8 @@ from random import Random
 import anyio
 import pytest
 
-from tests.services.sync.machines import Machine, carry, machines
+from tests.services.sync.machines import Machine, carry, in_step, machines
 from tests.services.sync.test_encryption import give_keys
-from tests.services.sync.test_sync import in_step
 from tests.support.examples import memories, memory
 from tests.support.mcp_client import SERVER, call, connected
 from tribal_mcp.errors import SecretsFound, UsageError

@@ -15,8 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from tests.services.sync.machines import Machine, machines
-from tests.services.sync.test_sync import in_step
+from tests.services.sync.machines import Machine, in_step, machines
 from tribal_mcp.errors import UsageError
 from tribal_mcp.files import age_passphrase, age_proofs
 from tribal_mcp.files.age_keys import keys_in_words

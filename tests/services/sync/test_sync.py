@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import anyio
 import pytest
 
-from tests.services.sync.machines import Machine, machines
+from tests.services.sync.machines import Machine, in_step, machines
 from tests.stores.test_contract import RICH
 from tests.support.examples import memories, memory, vector
 from tribal_mcp.errors import NoSpace, SecretsFound, StoreError, UsageError
@@ -24,16 +24,6 @@ from tribal_mcp.stores.restore_points import RestorePoints
 
 pytestmark = pytest.mark.anyio
 MODEL = EmbeddingMetadata("words-8", 8, "test")
-
-
-async def in_step(*all_machines: Machine) -> None:
-    """Sync until nothing changes, and check that all hold the same."""
-    for _ in range(3):
-        for machine in all_machines:
-            last = await machine.sync()
-    assert (last.published, last.added, last.changed, last.deleted) == (0, 0, 0, 0)
-    texts = [await machine.texts() for machine in all_machines]
-    assert all(one == texts[0] for one in texts)
 
 
 async def test_memories_arrive_whole_in_both_directions(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The results in `services/results/sync.py` as tables."""
 
-from tribal_mcp.cli.tables import Rows, aligned, as_table, secrets
-from tribal_mcp.services.results.sync import SyncResult
+from tribal_mcp.cli.tables import Rows, aligned, as_table, parts, secrets
+from tribal_mcp.services.results.sync import OperationResult, SyncResult, WithdrawnResult
 from tribal_mcp.text import memories
 
 
@@ -28,7 +28,29 @@ def _(result: SyncResult) -> Rows:
             text = "(deleted)" if version.deleted else version.content
             who = f"{version.replica or 'before the first sync'}, {version.at}"
             table.append((f"version {number}", f"{text} ({who})"))
+    for one in result.operations:
+        about = f"{_operation(one)}: {memories(one.memories)}"
+        table += [("operation", one.operation), ("", about)]
     table += secrets(result.secrets)
     if result.restore_point:
         table.append(("restore point", result.restore_point))
+    if result.withdrawn:
+        table += _withdrawn(result.withdrawn)
+    return table
+
+
+def _operation(one: OperationResult | WithdrawnResult) -> str:
+    return f"{one.what} {one.source} on {one.machine}, {one.at[:10]}"
+
+
+def _withdrawn(result: WithdrawnResult) -> Rows:
+    counts = {"deleted": result.deleted, "restored": result.restored}
+    table = [("withdrawn", _operation(result)), ("", parts(counts) or "nothing left of it")]
+    if result.edited:
+        table.append(("", f"{memories(result.edited)} edited since: left as they are"))
+    if result.unknown:
+        what = "not known here as they were before: left as they are"
+        table.append(("", f"{memories(result.unknown)} {what}"))
+    if result.restore_point:
+        table.append(("its restore point", result.restore_point))
     return table

@@ -7,6 +7,7 @@ from tribal_mcp.portability.memory import EPOCH, microseconds, read_date
 from tribal_mcp.portability.replication.versions import (
     Fields,
     Heads,
+    Origin,
     Stamp,
     Version,
     Visible,
@@ -105,6 +106,7 @@ def reconcile(
     maker: Maker,
     *,
     deleted_at_us: int | None = None,
+    origin: Origin | None = None,
 ) -> Outcome:
     """Bring together what a replica knew, what its store holds, and what others made.
 
@@ -117,6 +119,7 @@ def reconcile(
         incoming: versions of other replicas.
         maker: makes a new version.
         deleted_at_us: when the store deleted it, if `here` is None and this is known.
+        origin: the operation that made what the store holds, if that is known.
     """
     heads = join(known.heads, incoming) if incoming else known.heads
     digest = digest_of(here)
@@ -126,6 +129,7 @@ def reconcile(
     elif digest != known.shown and digest != digest_of(visible(heads).fields):
         new = edited(known, here, maker)
     if new is not None:
+        new = replace(new, origin=origin)
         heads = join(heads, [new])
         if not any(head.stamp == new.stamp for head in heads):
             new = None

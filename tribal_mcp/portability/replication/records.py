@@ -4,8 +4,10 @@ The first line of a file is its *head*; each other line is one version of one me
 parts don't fit together is refused, so that a damaged or forged one changes nothing.
 """
 
+import re
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -17,6 +19,7 @@ from tribal_mcp.portability.memory_json import check_id, entry_fields, entry_fro
 from tribal_mcp.portability.replication.compaction import number_of
 from tribal_mcp.portability.replication.versions import (
     Fields,
+    Origin,
     Stamp,
     Version,
     digest_of,
@@ -27,7 +30,26 @@ from tribal_mcp.portability.strict_json import NotJSON, parse_line
 from tribal_mcp.portability.vectors import Vector, vector_from_base64, vector_to_base64
 
 FORMAT = 1
+ORIGIN = b'"origin":["'
+"""What comes before the restore point of the operation that made a version, in its line."""
+OPERATION_BYTES = len("20261126-063450-613619")
 _MOST_US = 1 << 63
+_OPERATION = re.compile(r"\d{8}-\d{6}-\d{6}")
+_WAS = re.compile(r"([0-9a-f]{8})?")
+
+
+class Operation(NamedTuple):
+    """What the replicas are told of an operation that changed many memories.
+
+    Attributes:
+        what: import, restore, undo, ...
+        source: such as the name of the bundle.
+        machine: the name of the replica whose store it changed.
+    """
+
+    what: str
+    source: str
+    machine: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +82,7 @@ class Head:
         model: the model of the vectors.
         swept: as in `Report`.
         removed: as in `Report`.
+        operations: those that made versions in it, by their restore points.
     """
 
     replica: str
@@ -70,6 +93,7 @@ class Head:
     model: EmbeddingMetadata | None = None
     swept: dict[str, str] = field(default_factory=dict)
     removed: dict[str, int] = field(default_factory=dict)
+    operations: dict[str, Operation] = field(default_factory=dict)
 
 
 def dump_head(head: Head) -> bytes:
@@ -85,6 +109,7 @@ def dump_head(head: Head) -> bytes:
             "model": head.model and head.model.to_dict(),
             "swept": head.swept,
             "removed": head.removed,
+            "operations": {point: list(about) for point, about in head.operations.items()},
         }
     )
 
@@ -109,6 +134,10 @@ def read_head(line: bytes) -> Head:
             None if model is None else EmbeddingMetadata.from_dict(model),
             {i: name for i, name in data.get("swept", {}).items() if number_of(name)},
             _numbers(data.get("removed", {})),
+            {
+                _dated(point): Operation(*(str(text)[:200] for text in about))
+                for point, about in data.get("operations", {}).items()
+            },
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise EntryError("has a first line that is not valid") from error
@@ -130,6 +159,8 @@ def dump_record(record: Record) -> bytes:
         data["reversal"] = True
     if version.compact:
         data["compact"] = True
+    if version.origin:
+        data["origin"] = list(version.origin)
     if version.fields is not None:
         data["memory"] = version.fields
     if record.vector is not None:
@@ -159,6 +190,7 @@ def read_record(line: bytes, limits: Limits, *, trusted: bool = False) -> Record
             {(name, member): Stamp.read(stamp) for name, member, stamp in data.get("since", ())},
             data.get("reversal") is True,
             data.get("compact") is True,
+            Origin(*data["origin"]) if "origin" in data else None,
         )
         text = data.get("vector")
         vector = None if text is None else vector_from_base64(text)
@@ -186,6 +218,9 @@ def _check(record: Record, limits: Limits) -> None:
     if any(abs(stamp.wall) >= _MOST_US for stamp in stamps):
         raise EntryError("has a time that is out of range")
     check_id("id", record.id, limits)
+    if version.origin:
+        _checked(_OPERATION, version.origin.operation)
+        _checked(_WAS, version.origin.was)
     fits = (
         version.stamp.digest == digest_of(version.fields)
         and (version.compact or version.stamp.replaced == digest_of_stamps(version.ancestors))
@@ -196,6 +231,23 @@ def _check(record: Record, limits: Limits) -> None:
         fits = version.stamp.digest == digest_of(fields_of(entry_fields(entry)))
     if not fits:
         raise EntryError("is not what its stamp says")
+
+
+def _checked(pattern: re.Pattern[str], text: object) -> str:
+    if type(text) is not str or not pattern.fullmatch(text):
+        raise EntryError("names an operation that is not valid")
+    return text
+
+
+def _dated(point: str) -> str:
+    datetime.strptime(_checked(_OPERATION, point), "%Y%m%d-%H%M%S-%f").replace(tzinfo=UTC)
+    return point
+
+
+def operation_of(line: bytes) -> str:
+    """The restore point that the line of a version names as its origin; empty if there is none."""
+    _, found, rest = line.partition(ORIGIN)
+    return rest[:OPERATION_BYTES].decode(errors="replace") if found else ""
 
 
 def entry_of(memory_id: str, fields: Fields, limits: Limits = NO_LIMITS) -> MemoryEntry:

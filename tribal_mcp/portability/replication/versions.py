@@ -10,7 +10,7 @@ field by field, and says what it could not merge.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -60,6 +60,18 @@ class Stamp(NamedTuple):
         return cls(int(wall), replica, digest, replaced)
 
 
+class Origin(NamedTuple):
+    """The operation that made a version along with many others, such as an import.
+
+    Attributes:
+        operation: its restore point.
+        was: the `short` digest of what it replaced; empty if there was nothing.
+    """
+
+    operation: str
+    was: str
+
+
 @dataclass(frozen=True, slots=True)
 class Version:
     """One version of a memory.
@@ -71,6 +83,7 @@ class Version:
         since: the versions that made those parts of the memory which are older than this version.
         reversal: it restores an earlier version, so it yields to whatever is made meanwhile.
         compact: not all ancestors are named, as all replicas know it and have none of those.
+        origin: the operation that made it, if that is known; no part of what it is.
     """
 
     stamp: Stamp
@@ -79,6 +92,7 @@ class Version:
     since: Mapping[Atom, Stamp] = field(default_factory=dict)
     reversal: bool = False
     compact: bool = False
+    origin: Origin | None = field(default=None, compare=False)
 
     def __hash__(self) -> int:
         return hash(self.stamp)
@@ -156,6 +170,11 @@ def digest_of(fields: Fields | None) -> str:
     return blake2b(data, digest_size=_DIGEST_BYTES).hexdigest()
 
 
+def short(digest: str) -> str:
+    """The beginning of a digest, which tells the few versions of one memory apart."""
+    return digest[:8]
+
+
 def digest_of_stamps(stamps: Iterable[Stamp]) -> str:
     """Names a set of versions; empty for none."""
     names = "\n".join(sorted(map(str, stamps)))
@@ -174,11 +193,16 @@ def atoms_of(fields: Fields) -> dict[Atom, Any]:
 
 
 def join(*groups: Iterable[Version]) -> Heads:
-    """The heads of all versions of a memory in the groups."""
+    """The heads of all versions of a memory in the groups.
+
+    A memory that one machine imported, while another had it anyway, is not of that import.
+    """
     known: dict[Stamp, Version] = {}
     for version in (version for group in groups for version in group):
-        if version.stamp not in known or version.compact:
-            known[version.stamp] = version
+        same = known.setdefault(version.stamp, version)
+        if same is not version:
+            origin = min(same.origin, version.origin, key=lambda one: one or ())
+            known[version.stamp] = replace(version if version.compact else same, origin=origin)
     if len(known) == 1:
         return tuple(known.values())
     heads = [v for v in known.values() if not any(o.replaces(v) for o in known.values())]

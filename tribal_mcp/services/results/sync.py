@@ -33,6 +33,32 @@ class ConflictResult(Part):
     versions: list[ConflictVersion]
 
 
+class _Operation(Part):
+    """An operation that changed several memories on some machine."""
+
+    operation: str = Field(description="its restore point there")
+    what: str = Field(description="import, copy, forget, undo or withdraw")
+    source: str = Field(description="such as the name of the bundle")
+    machine: str = Field(description="the name of the machine")
+    at: str = Field(description="its time, in UTC")
+
+
+class OperationResult(_Operation):
+    """An operation that can be withdrawn."""
+
+    memories: int = Field(description="those that are still as it left them")
+
+
+class WithdrawnResult(_Operation):
+    """What became of the memories that an operation had changed."""
+
+    deleted: int = Field(0, description="it had added them")
+    restored: int = Field(0, description="it had changed or deleted them")
+    edited: int = Field(0, description="edited since, or at the same time: they stay")
+    unknown: int = Field(0, description="what they were before is not kept here: they stay")
+    restore_point: str = Field("", description="identifies the withdrawal for undo")
+
+
 class SyncResult(Result):
     """A sync with a shared folder, or what it would do in a dry run."""
 
@@ -53,6 +79,10 @@ class SyncResult(Result):
     conflicts: int = Field(0, description="memories with another version that is not visible")
     conflict_details: list[ConflictResult] = Field([], description="the first 100, if asked for")
     resolved: int = Field(0, description="conflicts that this call resolved")
+    operations: list[OperationResult] = Field(
+        [], description="what can be withdrawn, if asked for, the newest first"
+    )
+    withdrawn: WithdrawnResult | None = Field(None, description="what was withdrawn, if asked for")
     files_read: int = 0
     files_written: int = 0
     bytes_written: int = 0

@@ -13,9 +13,11 @@ from tribal_mcp.files.replica_folders import Listing, ReplicaFile, SharedFolder
 from tribal_mcp.portability.bundle.compression import compressed, decompressed
 from tribal_mcp.portability.replication.records import (
     Head,
+    Operation,
     Record,
     dump_head,
     dump_record,
+    operation_of,
     read_head,
     read_record,
     record_of,
@@ -261,6 +263,9 @@ class Exchange:
         if known is None or head.number >= known.number:
             with self.state.transaction():
                 self.state.note_replica(head.replica, Replica(head.name, head.number, head.files))
+        if head.operations:
+            with self.state.transaction():
+                self.state.note_operations(head.operations)
         if head.seen.get(self.replica, 0) > int(self.state["number"] or 0):
             self.take_new_id()
 
@@ -352,6 +357,7 @@ class Exchange:
             [path.partition("/")[2] for path in paths],
             {i: replica.number for i, replica in self.state.replicas().items()},
             await store.identity(),
+            operations=self._operations(rows),
         )
         with self.folder.new_file(self.replica) as new:
             if self.state["encrypted"]:
@@ -373,6 +379,11 @@ class Exchange:
         self.result.files_written += 1
         self.result.bytes_written += published.size
         return published.path
+
+    def _operations(self, rows: Sequence[tuple[str, str, bytes]]) -> dict[str, Operation]:
+        """Those that made the versions which are to be published."""
+        made = {operation_of(line) for _, _, line in rows}
+        return {point: about for point, about in self.state.operations().items() if point in made}
 
     async def _fill(
         self, out: BinaryIO, store: MemoryStore, head: Head, rows: Sequence[Row]

@@ -2,7 +2,7 @@
 
 A batch is decided and written in one session of the store. Before the store is changed, what was
 there is in the restore point, and what is intended in the state: a sync that is killed at any point
-is completed by the next.
+is completed by the next. (Over 300 lines: every change goes through the same steps.)
 """
 
 import time
@@ -31,20 +31,30 @@ from tribal_mcp.portability.replication.records import (
 from tribal_mcp.portability.replication.versions import (
     Fields,
     Heads,
+    Origin,
     Stamp,
     digest_of,
     fields_of,
     join,
+    short,
     visible,
 )
 from tribal_mcp.services.importing.vectors import VectorPlan
 from tribal_mcp.services.results.sync import SyncResult
 from tribal_mcp.services.sync.state import Line, Row, SyncState
 from tribal_mcp.stores.base import Change, MemoryStore
-from tribal_mcp.stores.restore_points import Held, OpenPoint
+from tribal_mcp.stores.restore_points import Held, OpenPoint, stamp
 
 Incoming = Mapping[str, Sequence[tuple[Record, str]]]
 """Versions of other replicas by memory, each with the path of its file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The operation that changed a memory last, and when the memory changed then (`stamp`)."""
+
+    now: int | None
+    origin: Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +102,7 @@ class Merging:
         point: the restore point.
         tags: only memories with one of these are shared; all if there are none.
         vectors: what becomes of the vectors of the file that is being read.
+        made: the operations that made what the store holds, as far as they are known.
     """
 
     store: MemoryStore
@@ -100,6 +111,7 @@ class Merging:
     point: OpenPoint | None
     tags: Collection[str]
     vectors: VectorPlan | None = None
+    made: Mapping[str, Made] = field(default_factory=dict)
     _clock: Clock = field(init=False)
     _pretended: dict[str, MemoryEntry | None] = field(default_factory=dict)
     """In a dry run: what the store would hold."""
@@ -113,13 +125,16 @@ class Merging:
             rows = self.state.rows(ids)
             vectors = bool(incoming) or any(row.intended for row in rows.values())
             here = await self._here(ids, vectors=vectors)
-            unknown = [i for i in ids if i not in here and not rows[i].known.heads]
+            unknown = [
+                i for i in ids if i not in here and (not rows[i].known.heads or i in self.made)
+            ]
             deleted = await self.store.forgotten(unknown) if unknown else {}
             moves = [
                 self._move(i, rows[i], here.get(i), deleted.get(i), incoming.get(i, ()))
                 for i in ids
             ]
             await self._carry_out(moves)
+        self._count(moves)
 
     async def replace(self, memory_id: str, fields: Fields | None) -> None:
         """Resolve a conflict: this content replaces all versions of a memory."""
@@ -128,7 +143,42 @@ class Merging:
             here = (await self._here([memory_id])).get(memory_id)
             new = replace(edited(row.known, fields, self._maker), reversal=False)
             outcome = Outcome((new,), new, visible((new,)))
-            await self._carry_out([self._with_lines(memory_id, row, here, outcome, ())])
+            move = self._with_lines(memory_id, row, here, outcome, ())
+            await self._carry_out([move])
+        self._count([move])
+
+    async def revert(
+        self, was: Mapping[str, MemoryEntry | None], operation: str
+    ) -> list[MemoryEntry | None]:
+        """Replace the only version of each memory by what was there before.
+
+        Args:
+            was: what that is; None if there was nothing.
+            operation: the restore point of the withdrawal; empty in a dry run.
+
+        Returns:
+            What is there now, without the memories that were edited meanwhile, which stay.
+        """
+        moves = []
+        async with self.store.session(writing=not self.result.dry_run):
+            rows, here = self.state.rows(was), await self._here(list(was))
+            for memory_id, entry in was.items():
+                row, now = rows[memory_id], here.get(memory_id)
+                digest = row.known.heads[0].stamp.digest
+                if digest_of(self._shared(row, now)) != digest:
+                    continue
+                fields = None if entry is None else fields_of(entry_fields(entry))
+                origin = Origin(operation, short(digest)) if operation else None
+                new = replace(
+                    edited(row.known, fields, self._maker),
+                    reversal=fields is not None,
+                    origin=origin,
+                )
+                outcome = Outcome((new,), new, visible((new,)))
+                move = self._with_lines(memory_id, row, now, outcome, ())
+                moves.append(replace(move, entry=entry) if move.writes else move)
+            await self._carry_out(moves)
+        return [move.entry for move in moves]
 
     async def _here(self, ids: Sequence[str], *, vectors: bool = True) -> dict[str, MemoryEntry]:
         found = await self.store.get_many(ids, vectors=vectors)
@@ -159,7 +209,15 @@ class Merging:
         if not row.known.shown and visible(row.known.heads).fields:  # it was kept private
             row = replace(row, known=replace(row.known, unsure=True))
         versions = join(record.version for record, _ in incoming)
-        outcome = reconcile(row.known, fields, versions, self._maker, deleted_at_us=deleted_at_us)
+        made = self.made.get(memory_id)
+        outcome = reconcile(
+            row.known,
+            fields,
+            versions,
+            self._maker,
+            deleted_at_us=deleted_at_us,
+            origin=made.origin if made and made.now == stamp(here or deleted_at_us) else None,
+        )
         return self._with_lines(memory_id, row, here, outcome, incoming)
 
     def _with_lines(
@@ -174,10 +232,13 @@ class Merging:
         now = replace(row.known, unsure=False)
         lines = dict(row.lines)
         own = f"{self.state['replica']}/"
-        for record, file in incoming:
-            stamp = record.version.stamp
-            if stamp not in lines or not lines[stamp][1].startswith(own):
-                lines[stamp] = dump_record(Record(memory_id, record.version)), file
+        heads = {head.stamp: head for head in outcome.heads}
+        for record, path in incoming:
+            named = record.version.stamp
+            known = lines[named][1] if named in lines else ""
+            version = heads.get(named, record.version)
+            file = known if known.startswith(own) else path
+            lines[named] = dump_record(Record(memory_id, version)), file
         if outcome.new:
             lines[outcome.new.stamp] = dump_record(Record(memory_id, outcome.new)), ""
             now = Known(join(now.heads, [outcome.new]), digest_of(fields))
@@ -241,7 +302,9 @@ class Merging:
             with self.state.transaction():
                 for move in written:
                     self.state.save(move.id, move.after, move.lines)
-        for move in written:
+
+    def _count(self, moves: Sequence[Move]) -> None:
+        for move in (move for move in moves if move.writes):
             self.result.added += move.here is None
             self.result.deleted += move.entry is None
             self.result.changed += move.here is not None and move.entry is not None

@@ -11,6 +11,7 @@ from tribal_mcp.services.results.sync import (
     ConflictVersion,
     ReplicaResult,
     SyncResult,
+    WithdrawnResult,
 )
 from tribal_mcp.services.sync.state import SyncState
 
@@ -76,8 +77,9 @@ def next_steps(result: SyncResult, request: SyncRequest, *, embeds: bool) -> lis
     folder = {"folder": result.folder}
     if result.dry_run:
         given = request.model_dump(exclude_defaults=True) | folder | {"dry_run": False}
-        return [NextStep("Nothing was changed. To sync, run {call}.", "sync", given)]
-    steps = []
+        step = NextStep("Nothing was changed. To sync, run {call}.", "sync", given)
+        return [step, *_unknown(result.withdrawn)]
+    steps = _unknown(result.withdrawn)
     if result.conflicts and not request.conflicts:
         listed = {**folder, "conflicts": True}
         steps.append(NextStep("To see the conflicts, run {call}.", "sync", listed))
@@ -87,6 +89,11 @@ def next_steps(result: SyncResult, request: SyncRequest, *, embeds: bool) -> lis
         steps.append(NextStep("To keep what is visible, run {call}.", "sync", keep))
         take = {**keep, "version": 1}
         steps.append(NextStep("To take version 1 instead, run {call}.", "sync", take))
+    if result.operations:
+        first = result.operations[0].operation
+        taken = {**folder, "withdraw": first, "dry_run": True}
+        text = "To see what withdrawing the newest operation would change, run {call}."
+        steps.append(NextStep(text, "sync", taken))
     if result.without_vector and embeds:
         steps.append(NextStep("To embed what came without a vector, run {call}.", "reembed"))
     if result.restore_point:
@@ -98,4 +105,18 @@ def next_steps(result: SyncResult, request: SyncRequest, *, embeds: bool) -> lis
                 undo,
             )
         )
+    if result.withdrawn and result.withdrawn.restore_point:
+        undo = {"point": result.withdrawn.restore_point}
+        steps.append(NextStep("To undo the withdrawal, run {call}.", "undo", undo))
     return steps
+
+
+def _unknown(withdrawn: WithdrawnResult | None) -> list[NextStep]:
+    if not (withdrawn and withdrawn.unknown):
+        return []
+    return [
+        NextStep(
+            f"To restore the others too, withdraw the operation on {withdrawn.machine!r}, or on "
+            "another machine that knew them before."
+        )
+    ]

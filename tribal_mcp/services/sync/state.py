@@ -2,7 +2,7 @@
 
 For each memory it has the heads, and the digest of what the store held after the last sync; a local
 change is what differs from it. It also has the files that were read and written. Losing it costs
-nothing but time: the next sync is a first contact.
+nothing but time: the next sync is a first contact. (Over 300 lines: one class for one database.)
 """
 
 import secrets
@@ -19,11 +19,16 @@ from tribal_mcp.files.atomic import make_private
 from tribal_mcp.files.replica_folders import ID_BYTES, ReplicaFile
 from tribal_mcp.portability.limits import NO_LIMITS
 from tribal_mcp.portability.replication.reconcile import Known
-from tribal_mcp.portability.replication.records import read_record
+from tribal_mcp.portability.replication.records import (
+    OPERATION_BYTES,
+    ORIGIN,
+    Operation,
+    read_record,
+)
 from tribal_mcp.portability.replication.versions import Heads, Stamp, join
 
 FOLDER = "sync"
-_VERSION = 2
+_VERSION = 3
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS memories (id TEXT PRIMARY KEY, shown TEXT) WITHOUT ROWID;
@@ -36,6 +41,8 @@ CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, replica TEXT, number IN
     modified_ns INT, records INT, missing_since INT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS written (path TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS replicas (id TEXT PRIMARY KEY, name TEXT, number INT, files TEXT)
+    WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS operations (id TEXT PRIMARY KEY, what TEXT, source TEXT, machine TEXT)
     WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS outdated (path TEXT PRIMARY KEY) WITHOUT ROWID;
 """
@@ -284,6 +291,33 @@ class SyncState:
             self._sql.execute("SELECT count(*) FROM heads WHERE file = ?", (path,)).fetchone()[0]
             for path in paths
         )
+
+    # Operations.
+
+    def operations(self) -> dict[str, Operation]:
+        """The operations that made versions, by their restore points, the oldest first."""
+        rows = self._sql.execute("SELECT * FROM operations ORDER BY id")
+        return {point: Operation(*about) for point, *about in rows}
+
+    def note_operations(self, operations: Mapping[str, Operation]) -> None:
+        """Record operations; what is known of one stays."""
+        rows = [(point, *about) for point, about in operations.items()]
+        self._sql.executemany("INSERT OR IGNORE INTO operations VALUES (?, ?, ?, ?)", rows)
+
+    def made_by(self, operation: str) -> list[str]:
+        """The memories of which an operation made a head."""
+        begin = ORIGIN + operation.encode()
+        rows = self._sql.execute("SELECT DISTINCT id FROM heads WHERE instr(line, ?)", (begin,))
+        return [row[0] for row in rows]
+
+    def counts(self) -> dict[str, int]:
+        """How many heads each operation made."""
+        rows = self._sql.execute(
+            "SELECT substr(line, instr(line, :mark) + :skip, :bytes) AS made, count(*) FROM heads "
+            "WHERE instr(line, :mark) GROUP BY made",
+            {"mark": ORIGIN, "skip": len(ORIGIN), "bytes": OPERATION_BYTES},
+        )
+        return {bytes(made).decode(errors="replace"): count for made, count in rows}
 
     # Replicas.
 

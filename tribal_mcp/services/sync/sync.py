@@ -22,6 +22,7 @@ from tribal_mcp.services.sync.encrypted_files import check as check_encryption
 from tribal_mcp.services.sync.exchange import Exchange
 from tribal_mcp.services.sync.merging import Merging
 from tribal_mcp.services.sync.opening import configure, locked, path_of, state_of
+from tribal_mcp.services.sync.operations import listed, made_here, withdraw
 from tribal_mcp.services.sync.report import LIST, describe, next_steps
 from tribal_mcp.services.sync.state import FOLDER, SyncState
 from tribal_mcp.stores.base import STEP, MemoryStore
@@ -81,6 +82,10 @@ async def sync(
                     await running.receive()
                     if point:
                         result.restore_point = point.finish(result.model_dump(include=set(_COUNTS)))
+                    if points and request.withdraw:
+                        result.withdrawn = await withdraw(
+                            merging, points, request.withdraw, running.check
+                        )
                     await running.publish()
                 except TribalError as error:
                     raise running.with_what_came_in(error) from error
@@ -155,6 +160,8 @@ class _Sync:
             self.state["mark"] = self.mark
         self.result.tags = list(self.merging.tags)
         describe(self.result, self.state, conflicts=self.request.conflicts)
+        if self.request.operations:
+            self.result.operations = listed(self.state)
 
     def with_what_came_in(self, error: TribalError) -> TribalError:
         """The error of this sync, with what it had applied before."""
@@ -167,6 +174,10 @@ class _Sync:
 
     def _progress(self, done: float, message: str) -> None:
         self.context.progress(20 + 60 * done, message)
+        self.check()
+
+    def check(self) -> None:
+        """Stop here if this was asked for."""
         if self.context.stop():
             raise Stopped("Stopped. What was done is kept. To continue, repeat the sync.")
 
@@ -188,7 +199,15 @@ class _Sync:
         # Which tags a deleted memory had is not known, so with tags none is published.
         first = self.state.is_new and not self.merging.tags
         deleted = await self.store.forgotten() if first else {}
-        await self._batches([*dict.fromkeys([*changed, *vanished, *interrupted, *deleted])])
+        new = [*dict.fromkeys([*changed, *vanished, *interrupted, *deleted])]
+        if points := RestorePoints.of(self.store):
+            newest = next(iter(points.all()), None)
+            with self.state.transaction():
+                self.merging.made = made_here(points, self.state, new)
+        await self._batches(new)
+        if points and newest:
+            with self.state.transaction():
+                self.state["point"] = str(newest.number)
 
     async def _changed(self, ids: Sequence[str], shown: dict[str, str]) -> list[str]:
         """Those of the memories whose content differs from what the last sync left."""
@@ -251,8 +270,7 @@ class _Sync:
         for record in records:
             incoming.setdefault(record.id, []).append((record, path))
         await self.merging.merge(list(incoming), incoming)
-        if self.context.stop():
-            raise Stopped("Stopped. What was done is kept. To continue, repeat the sync.")
+        self.check()
 
     async def _resolve(self, memory_id: str, number: int) -> None:
         """Keep what is visible (0), or another version, as `_conflicts` numbers them."""
