@@ -15,7 +15,7 @@ import pytest
 from tests.services.sync.machines import Machine, carry, in_step, machines
 from tests.services.sync.test_encryption import give_keys
 from tests.support.examples import memories, memory
-from tests.support.mcp_client import SERVER, call, connected
+from tests.support.mcp_client import SERVER, call, connected, write_bundle, write_many
 from tribal_mcp.errors import SecretsFound, UsageError
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.stores.chroma.store import open_store
@@ -203,17 +203,26 @@ async def test_a_memory_with_a_secret_is_not_published_if_that_is_refused(tmp_pa
     assert (await one.sync(secrets="refuse")).published == 2
 
 
-async def test_two_servers_sync_while_both_write(tmp_path: Path) -> None:
+async def test_two_servers_sync_while_their_clients_remember_edit_and_forget(
+    tmp_path: Path,
+) -> None:
     shared, *homes = (tmp_path / name for name in ("shared", "one", "two"))
-    for folder in (shared, *homes):
+    for number, folder in enumerate((shared, *homes)):
         folder.mkdir()
+        write_many(folder / "start.json", 3)
+        write_bundle(folder / "edit.json", [memory(number, content=f"of {folder.name}")])
 
     async def converse(home: Path) -> None:
         async with connected(home, TRIBAL_SYNC_DIR=str(shared)) as client:
-            for number in range(6):
+            await call(client, "tribal_import", input_path="start.json")
+            await call(client, "tribal_sync")
+            edit = {"input_path": "edit.json", "conflict_resolution": "overwrite"}
+            await call(client, "tribal_import", **edit)
+            for number in range(3):
                 await call(client, "tribal_remember", content=f"{home.name} {number}")
-                if number % 2:
-                    await call(client, "tribal_sync")
+                await call(client, "tribal_sync")
+            if home.name == "one":
+                await call(client, "tribal_forget", ids=["memory-0"])
 
     async with anyio.create_task_group() as tasks:
         for home in homes:
@@ -222,6 +231,8 @@ async def test_two_servers_sync_while_both_write(tmp_path: Path) -> None:
     both = [Machine(home, shared, store) for home, store in zip(homes, stores, strict=True)]
     await in_step(*both)
     said = sorted((await both[0].texts()).values())
-    assert said == sorted(f"{home.name} {n}" for home in homes for n in range(6))
+    remembered = [f"{home.name} {number}" for home in homes for number in range(3)]
+    assert said == sorted(["of one", "of two", *remembered])
+    assert (await both[0].sync()).conflicts == 0
     for store in stores:
         await store.close()
