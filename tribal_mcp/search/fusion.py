@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal, NamedTuple
 
-_MEANING = 0.6
+_MEANING = 0.4
 """Of the score: the share of the cosine; the keywords have the rest."""
 _IN_PERIOD = 0.2
 """Added to a memory from the period that the question mentions."""
-_UNRELATED = 0.1
-"""A memory with a lower score is not in the ranking."""
-_SURE, _SURE_FOR_WORDS = 0.4, 0.3
+_UNRELATED, _UNRELATED_FOR_WORDS = 0.07, 0.03
+"""A memory with a lower score is not in the ranking; the second is for keyword search alone."""
+_SURE, _SURE_FOR_WORDS = 0.3, 0.22
 """A lower score is weak: the memory is probably unrelated."""
 _ENOUGH = 20
 """Cosines from which the usual one is computed; fewer say little."""
@@ -27,8 +27,8 @@ class Ranked(NamedTuple):
 
     Attributes:
         id: it.
-        fit: from 0 to 1: the BM25 score relative to the best one, times the share of the question's
-            keywords that the best match has. Rare keywords count more.
+        fit: from 0 to 1: the BM25 score relative to the best one, times how many of the question's
+            keywords the best match has. Rare keywords count more.
     """
 
     id: str
@@ -82,14 +82,15 @@ def fuse(
     """
     meanings = {i: max(0.0, (c - usual) / (1 - usual)) for i, c in cosines.items()}
     nearest = max(meanings.values(), default=1.0)
+    unrelated, sure = (_UNRELATED, _SURE) if meanings else (_UNRELATED_FOR_WORDS, _SURE_FOR_WORDS)
     ranking: list[Scored] = []
     for memory_id in dict.fromkeys([*words, *meanings]):
         of_words = words.get(memory_id, 0.0)
         meaning = meanings.get(memory_id, of_words * nearest)
         score = _MEANING * meaning + (1 - _MEANING) * of_words
-        is_weak = score < (_SURE if meanings else _SURE_FOR_WORDS)
+        is_weak = score < sure
         bonus = _IN_PERIOD if memory_id in in_period else 0.0
-        if score + bonus < _UNRELATED:
+        if score + bonus < unrelated:
             continue
         by: Literal["meaning", "words"] = "meaning" if memory_id in meanings else "words"
         ranking.append(Scored(memory_id, by, min(1.0, score + bonus), is_weak))
