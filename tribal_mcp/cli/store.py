@@ -123,8 +123,10 @@ def copy_command(*, as_json: bool, **arguments: object) -> None:
     "tags",
     metavar="TAG",
     multiple=True,
-    help="Share only memories with this tag; repeatable. Later syncs remember it.",
+    help="Share only memories with this tag; repeatable. Later syncs remember it. What else this "
+    "machine shared before is deleted on the others, and stays here.",
 )
+@click.option("--all", "all", is_flag=True, help="Share all memories again.")
 @click.option("--encrypt", is_flag=True, help="Encrypt with the age keys. Later syncs remember it.")
 @click.option("--conflicts", is_flag=True, help="List the conflicts.")
 @click.option(

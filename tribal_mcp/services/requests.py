@@ -180,6 +180,8 @@ class SyncRequest(Request):
     folder: str = ""
     name: str = ""
     tags: list[str] = []
+    all: Switch = False
+    """Share all memories again, whatever tags earlier calls named."""
     encrypt: Switch = False
     conflicts: Switch = False
     resolve: str = ""

@@ -354,31 +354,108 @@ async def test_a_memory_that_is_shared_again_replaces_no_edit_made_meanwhile(
     assert texts == {"Memory number 1", "edited"}
 
 
-async def test_more_tags_may_be_shared_later_but_not_fewer(tmp_path: Path) -> None:
+async def test_what_is_no_longer_shared_disappears_elsewhere_and_stays_here(tmp_path: Path) -> None:
     one, two = machines(tmp_path)
-    for number, tag in enumerate(("team", "home", "x\ny", "x")):
-        await one.put(number, tags=[tag])
+    for number, tags in enumerate((["team"], ["home"], ["x\ny"], ["x", "team"], [])):
+        await one.put(number, tags=tags)
+    await two.put(7, tags=["home"])
+    await in_step(one, two)
+    before = one.files
+    planned = await one.sync(tags=["team", "x\ny"], dry_run=True)
+    assert (planned.left_scope, planned.published, planned.deleted) == (2, 2, 0)
+    assert one.files == before
+    assert (await one.sync(tags=["team", "x\ny"])).left_scope == 2
+    shared = ["memory-0", "memory-2", "memory-3", "memory-7"]
+    for _ in range(2):
+        assert ((await two.sync()).left_scope, (await one.sync()).left_scope) == (0, 0)
+        assert sorted(await two.texts()) == shared
+        assert sorted(await one.texts()) == [f"memory-{n}" for n in (0, 1, 2, 3, 4, 7)]
+    assert (await one.sync(tags=["team"])).left_scope == 1
+    await two.put(7, tags=["home"], content="edited")
+    await two.sync()
+    await one.sync()
+    assert sorted(await two.texts()) == ["memory-0", "memory-3", "memory-7"]
+    assert (await one.texts())["memory-7"] == "edited"
+
+
+async def test_all_memories_can_be_shared_again(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    await one.put(1, tags=["team"])
+    await one.put(2)
+    await in_step(one, two)
     await one.sync(tags=["team"])
-    assert (await one.sync(tags=["team", "x\ny"])).published == 1
-    with pytest.raises(UsageError, match=r"shares those tagged 'team' or .* start a new folder"):
-        await one.sync(tags=["home"])
     await two.sync()
-    assert sorted(await two.texts()) == ["memory-0", "memory-2"]
-    await two.put(5)
-    await two.sync()
-    with pytest.raises(UsageError, match="shares all memories in this folder"):
-        await two.sync(tags=["team"])
+    await one.put(2, content="edited meanwhile")
+    assert (await one.sync()).published == 0
+    assert (await one.sync(all=True)).published == 1
+    await in_step(one, two)
+    assert (await two.texts())["memory-2"] == "edited meanwhile"
+    with pytest.raises(UsageError, match="not both"):
+        await one.sync(all=True, tags=["team"])
 
 
-async def test_fewer_tags_may_be_shared_while_nothing_was_published(tmp_path: Path) -> None:
+async def test_what_others_did_before_is_no_conflict_when_a_memory_is_no_longer_shared(
+    tmp_path: Path,
+) -> None:
+    one, two = machines(tmp_path)
+    await one.put(1)
+    await in_step(one, two)
+    await two.put(1, content="edited")
+    await two.sync()
+    result = await one.sync(tags=["team"])
+    assert (result.changed, result.left_scope, result.conflicts) == (1, 1, 0)
+    await two.sync()
+    assert (await one.texts(), await two.texts()) == ({"memory-1": "edited"}, {})
+
+
+async def test_an_edit_made_elsewhere_survives_when_the_memory_is_no_longer_shared(
+    tmp_path: Path,
+) -> None:
+    one, two = machines(tmp_path)
+    await one.put(1)
+    await in_step(one, two)
+    await two.put(1, content="edited")
+    await one.sync(tags=["team"])
+    await two.sync()
+    result = await one.sync()
+    assert result.kept_private == 1
+    assert (await two.texts(), await one.texts()) == (
+        {"memory-1": "edited"},
+        {"memory-1": "Memory number 1"},
+    )
+    await one.sync(all=True)
+    await in_step(one, two)
+    [conflict] = (await one.sync(conflicts=True)).conflict_details
+    assert {conflict.content, *(one.content for one in conflict.versions)} >= {
+        "edited",
+        "Memory number 1",
+    }
+
+
+async def test_a_memory_that_both_machines_had_stays_shared(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    await one.put(1)
+    await two.put(1)
+    await one.sync()
+    await two.sync()
+    assert (await two.sync(tags=["team"])).left_scope == 0
+    await one.sync()
+    assert list(await one.texts()) == ["memory-1"]
+
+
+async def test_what_was_never_published_leaves_no_trace_when_it_is_no_longer_shared(
+    tmp_path: Path,
+) -> None:
     one, two = machines(tmp_path)
     await one.put(1, tags=["team"])
     await one.put(2, content="the password is tiger-4711")
     with pytest.raises(SecretsFound):
         await one.sync(secrets="refuse")
-    assert (await one.sync(tags=["team"], secrets="refuse")).published == 1
+    result = await one.sync(tags=["team"], secrets="refuse")
+    assert (result.published, result.left_scope) == (1, 0)
     await two.sync()
     assert list(await two.texts()) == ["memory-1"]
+    assert await two.store.forgotten() == {}
 
 
 async def test_new_tags_count_even_if_the_sync_that_names_them_fails(tmp_path: Path) -> None:

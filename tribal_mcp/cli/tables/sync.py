@@ -14,10 +14,12 @@ def _(result: SyncResult) -> Rows:
         table.append(("shared", f"only with {', '.join(result.tags)}"))
     counts = {"published": result.published, "added": result.added, "changed": result.changed}
     table += aligned({**counts, "deleted": result.deleted, "conflicts": result.conflicts})
-    if result.without_vector:
-        table.append(("without vector", f"{result.without_vector:,}"))
-    if result.kept_private:
-        table.append(("not shared", f"{memories(result.kept_private)} here, left as they are"))
+    details = {
+        "without vector": (result.without_vector, "of those that came in"),
+        "no longer shared": (result.left_scope, "here, deleted on the others"),
+        "not shared": (result.kept_private, "here, left as they are"),
+    }
+    table += [(w, f"{memories(n)} {what}") for w, (n, what) in details.items() if n]
     for what in ("missing", "damaged", "repaired", "ignored", "outdated"):
         table += [(what, path) for path in getattr(result, what)]
     table += [("problem", problem) for problem in result.problems]

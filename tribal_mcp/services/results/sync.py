@@ -76,6 +76,9 @@ class SyncResult(Result):
     kept_private: int = Field(
         0, description="memories left as they are, because they are not shared by their tags"
     )
+    left_scope: int = Field(
+        0, description="memories that are no longer shared: deleted on the others, kept here"
+    )
     conflicts: int = Field(0, description="memories with another version that is not visible")
     conflict_details: list[ConflictResult] = Field([], description="the first 100, if asked for")
     resolved: int = Field(0, description="conflicts that this call resolved")

@@ -102,6 +102,7 @@ class Merging:
         point: the restore point.
         tags: only memories with one of these are shared; all if there are none.
         vectors: what becomes of the vectors of the file that is being read.
+        narrowing: what this machine shared and has none of the tags is shared no longer.
         made: the operations that made what the store holds, as far as they are known.
     """
 
@@ -111,6 +112,7 @@ class Merging:
     point: OpenPoint | None
     tags: Collection[str]
     vectors: VectorPlan | None = None
+    narrowing: bool = False
     made: Mapping[str, Made] = field(default_factory=dict)
     _clock: Clock = field(init=False)
     _pretended: dict[str, MemoryEntry | None] = field(default_factory=dict)
@@ -133,6 +135,8 @@ class Merging:
                 self._move(i, rows[i], here.get(i), deleted.get(i), incoming.get(i, ()))
                 for i in ids
             ]
+            with self.state.transaction():
+                self.state.note_received(i for i in incoming if not self._has_shared(rows[i]))
             await self._carry_out(moves)
         self._count(moves)
 
@@ -229,6 +233,7 @@ class Merging:
         incoming: Sequence[tuple[Record, str]],
     ) -> Move:
         fields = self._shared(row, here)
+        self.result.left_scope += bool(fields is None and here is not None and row.known.shown)
         now = replace(row.known, unsure=False)
         lines = dict(row.lines)
         own = f"{self.state['replica']}/"
@@ -262,8 +267,15 @@ class Merging:
             return fields
         if row.intended and digest_of(fields) == row.intended.shown:
             return fields  # a sync that was killed has received it
+        if self.narrowing and not row.received:
+            return None
         received = visible(row.known.heads).fields if row.known.shown else None
         return fields if received and self._is_private(received["tags"]) else None
+
+    def _has_shared(self, row: Row) -> bool:
+        """Whether this machine has published the memory."""
+        own = f"{self.state['replica']}/"
+        return any(file.startswith(own) for _, file in row.lines.values())
 
     def _is_private(self, tags: Collection[str]) -> bool:
         return not any(tag in tags for tag in self.tags)

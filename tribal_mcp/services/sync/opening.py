@@ -101,8 +101,8 @@ def configure(
     """Record the arguments.
 
     Raises:
-        UsageError: fewer memories than before are to be shared, or what the others encrypt is to be
-            published without encryption.
+        UsageError: the arguments exclude each other, or what the others encrypt is to be published
+            without encryption.
     """
     if state.is_new and not request.encrypt and any(f.encrypted for f in listing.files.values()):
         raise UsageError(
@@ -113,23 +113,20 @@ def configure(
                 {"folder": str(folder.path), "encrypt": True},
             ),
         )
-    tags = state.tags
-    were_more = not set(tags) <= set(request.tags) if tags else not state.is_new
-    fewer = bool(request.tags) and were_more
-    if fewer and state.has_written():
-        shared = f"those tagged {' or '.join(map(repr, tags)):.200}" if tags else "all memories"
-        raise UsageError(
-            f"This store shares {shared} in this folder, and the other machines have them. "
-            "Nothing was changed. To share fewer, start a new folder with the new tags."
-        )
+    if request.all and request.tags:
+        raise UsageError("Share all memories, or those with some tags: not both.")
+    before = state.tags
+    tags = before if not (request.tags or request.all) else request.tags
+    were_more = not set(before) <= set(tags) if before else not state.is_new
     with state.transaction():
-        if fewer:
+        if tags and were_more:
             state.forget_unpublished()
+            state["narrowed"] = "1"  # until what is no longer shared has been recorded as deleted
         state["path"] = str(folder.path)
         state["collection"] = getattr(store, "name", "")
         state["name"] = request.name or state["name"] or platform.node() or "unnamed"
-        if request.tags and set(request.tags) != set(tags):
-            state.tags = request.tags
+        if set(tags) != set(before):
+            state.tags = tags
             state["mark"] = ""  # other memories are shared, so all are looked at
         if request.encrypt:
             state["encrypted"] = "1"

@@ -28,7 +28,7 @@ from tribal_mcp.portability.replication.records import (
 from tribal_mcp.portability.replication.versions import Heads, Stamp, join
 
 FOLDER = "sync"
-_VERSION = 3
+_VERSION = 4
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS memories (id TEXT PRIMARY KEY, shown TEXT) WITHOUT ROWID;
@@ -44,6 +44,7 @@ CREATE TABLE IF NOT EXISTS replicas (id TEXT PRIMARY KEY, name TEXT, number INT,
     WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS operations (id TEXT PRIMARY KEY, what TEXT, source TEXT, machine TEXT)
     WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS received (id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS outdated (path TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
@@ -53,11 +54,15 @@ Line = tuple[bytes, str]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What is known of a memory, and what a sync that was killed intended; with the lines."""
+    """What is known of a memory, and what a sync that was killed intended; with the lines.
+
+    `received` is whether other machines shared it before this one did.
+    """
 
     known: Known
     intended: Known | None = None
     lines: Mapping[Stamp, Line] = field(default_factory=dict)
+    received: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +160,12 @@ class SyncState:
         self["tags"] = orjson.dumps(tags).decode()
 
     def forget_unpublished(self) -> None:
-        """Forget the memories with a version in no file, and read their other files again."""
-        unpublished = "(SELECT id FROM heads WHERE file = '')"
+        """Forget what was made here of memories that were never published from here.
+
+        The versions of others are read again.
+        """
+        which = "GROUP BY id HAVING max(file) = ''" if self.has_written() else "WHERE file = ''"
+        unpublished = f"(SELECT id FROM heads {which})"  # noqa: S608 - our own
         for what in (
             "files WHERE path IN (SELECT file FROM heads WHERE id IN {})",
             "memories WHERE id IN {}",
@@ -191,10 +200,20 @@ class SyncState:
             versions = [read_record(line, NO_LIMITS, trusted=True).version for line, _ in kept]
             lines[memory_id] |= dict(zip((v.stamp for v in versions), kept, strict=True))
             intended[memory_id] = Known(join(versions), digest)
+        received = dict(self._select("SELECT id, 1 FROM received", wanted))
         return {
-            i: Row(Known(join(heads.get(i, ())), shown.get(i, "")), intended.get(i), lines[i])
+            i: Row(
+                Known(join(heads.get(i, ())), shown.get(i, "")),
+                intended.get(i),
+                lines[i],
+                i in received,
+            )
             for i in ids
         }
+
+    def note_received(self, ids: Iterable[str]) -> None:
+        """Record that other machines shared those memories before this one did."""
+        self._sql.executemany("INSERT OR IGNORE INTO received VALUES (?)", [(i,) for i in ids])
 
     def _select(self, query: str, ids: str) -> Iterable[tuple[Any, ...]]:
         where = f"{query} WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608 - our own queries

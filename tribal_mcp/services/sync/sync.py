@@ -149,6 +149,12 @@ class _Sync:
                     await self._merge(part, file.path)
         with self.state.transaction():
             self.exchange.settle_missing()
+        if self.state["narrowed"]:  # now, as a deletion replaces what others did before
+            self.merging.narrowing = True
+            await self._batches(await self.store.list_ids())
+            self.merging.narrowing = False
+            with self.state.transaction():
+                self.state["narrowed"] = ""
         if self.request.resolve:
             await self._resolve(self.request.resolve, self.request.version)
 
