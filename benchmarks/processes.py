@@ -27,6 +27,7 @@ SHORT = {
 def cpu_seconds(command: list[str], store: Path) -> float:
     """The CPU time of a command and of the processes that it started."""
     environment = {**os.environ, "TRIBAL_DATA_DIR": str(store)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installation has its bytecode
     os.sync()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)  # noqa: S603

@@ -427,6 +427,11 @@ def set_for_processes(given: Mapping[str, str]) -> None:
             os.environ["TRIBAL_CHROMA_URL"] = ""
 
 
+def prepare_for_one_call() -> None:
+    """Set up a process that ends after one call: numpy's threads take time to start."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
 def cache_dir() -> Path:
     """This program's folder for files that can be made again at any time."""
     return user_cache_path("tribal-mcp")

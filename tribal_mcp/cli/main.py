@@ -59,6 +59,7 @@ for _command in (
 
 def main() -> None:
     """Run a command; an expected failure is one message and an exit code."""
+    gc.set_threshold(100_000)  # imports make no garbage, and looking for it takes a tenth of them
     atexit.register(gc.freeze)  # or Python looks for garbage in all that was imported, at its end
     try:
         _run()

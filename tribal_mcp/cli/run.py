@@ -47,10 +47,11 @@ def run(name: str, arguments: dict[str, Any]) -> "Result":
     import anyio  # noqa: PLC0415 - a help page needs none of these
 
     from tribal_mcp.cli.output import Progress, stopping  # noqa: PLC0415
-    from tribal_mcp.config import load  # noqa: PLC0415
+    from tribal_mcp.config import load, prepare_for_one_call  # noqa: PLC0415
     from tribal_mcp.services.context import Context  # noqa: PLC0415
     from tribal_mcp.services.jobs import run as run_job  # noqa: PLC0415
 
+    prepare_for_one_call()
     settings, limits = load(store_options())
     with Progress() as progress, stopping(progress) as stop:
         context = Context(settings, limits, progress, stop, trusted=True)

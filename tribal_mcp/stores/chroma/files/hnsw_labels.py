@@ -6,7 +6,6 @@ in which Chroma 1.x writes them, and the labels are kept as numbers.
 """
 
 import pickle
-import pickletools
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -212,6 +211,8 @@ class _PlainUnpickler(pickle.Unpickler):
 
 def readable_pairs(data: bytes) -> dict[str, int]:
     """The pairs of `id_to_label` before the place where the file is truncated or damaged."""
+    import pickletools  # noqa: PLC0415 - only for a damaged file
+
     labels: dict[str, int] = {}
     inside, last = False, ""
     with suppress(Exception):  # a damaged pickle can raise nearly anything
