@@ -96,7 +96,9 @@ class Outcome:
     @property
     def intended(self) -> Known:
         """What the replica knows once the store holds what is visible."""
-        return Known(self.heads, digest_of(self.visible.fields))
+        fields = self.visible.fields
+        of_head = (head.stamp.digest for head in self.heads if head.fields is fields)
+        return Known(self.heads, next(of_head, None) or digest_of(fields))
 
 
 def reconcile(
@@ -129,7 +131,7 @@ def reconcile(
     elif digest != known.shown and digest != digest_of(visible(heads).fields):
         new = edited(known, here, maker)
     if new is not None:
-        new = replace(new, origin=origin)
+        new = replace(new, origin=origin) if origin else new
         heads = join(heads, [new])
         if not any(head.stamp == new.stamp for head in heads):
             new = None

@@ -26,7 +26,7 @@ from tribal_mcp.portability.replication.versions import (
     digest_of_stamps,
     fields_of,
 )
-from tribal_mcp.portability.strict_json import NotJSON, parse_line
+from tribal_mcp.portability.strict_json import NotJSON, check, parse_line
 from tribal_mcp.portability.vectors import Vector, vector_from_base64, vector_to_base64
 
 FORMAT = 1
@@ -34,6 +34,7 @@ ORIGIN = b'"origin":["'
 """What comes before the restore point of the operation that made a version, in its line."""
 OPERATION_BYTES = len("20261126-063450-613619")
 _MOST_US = 1 << 63
+_SHORT = 1 << 18
 _OPERATION = re.compile(r"\d{8}-\d{6}-\d{6}")
 _WAS = re.compile(r"([0-9a-f]{8})?")
 
@@ -248,6 +249,26 @@ def operation_of(line: bytes) -> str:
     """The restore point that the line of a version names as its origin; empty if there is none."""
     _, found, rest = line.partition(ORIGIN)
     return rest[:OPERATION_BYTES].decode(errors="replace") if found else ""
+
+
+def check_readable(line: bytes, limits: Limits) -> None:
+    """Check that other machines can read a version that was made here.
+
+    Raises:
+        EntryError: it exceeds a limit, or has a value that would not read back the same.
+    """
+    if len(line) >= limits.line_bytes:
+        raise EntryError(
+            f"it is {len(line):,} bytes as JSON; the limit is {limits.line_bytes:,} "
+            "(TRIBAL_LIMIT_LINE_BYTES)"
+        )
+    record = read_record(line, limits, trusted=len(line) < _SHORT)  # it can't have many values
+    check_id("id", record.id, limits)
+    if (fields := record.version.fields) is not None:
+        entry = entry_of(record.id, fields, limits)
+        check([[entry.metadata, entry.extra]], limits.nesting + 1)
+        if digest_of(fields_of(entry_fields(entry))) != record.version.stamp.digest:
+            raise EntryError("a value would not read back the same")
 
 
 def entry_of(memory_id: str, fields: Fields, limits: Limits = NO_LIMITS) -> MemoryEntry:

@@ -15,6 +15,7 @@ from tribal_mcp.portability.replication.records import (
     Head,
     Operation,
     Record,
+    check_readable,
     dump_head,
     dump_record,
     operation_of,
@@ -303,12 +304,7 @@ class Exchange:
         readable = []
         for row in rows:
             try:
-                if len(row[2]) >= limits.line_bytes:
-                    raise EntryError(  # noqa: TRY301
-                        f"it is {len(row[2]):,} bytes as JSON; the limit is {limits.line_bytes:,} "
-                        "(TRIBAL_LIMIT_LINE_BYTES)"
-                    )
-                read_record(row[2], limits)
+                check_readable(row[2], limits)
                 readable.append(row)
             except EntryError as error:
                 self._reject(f"The memory {row[0]!r:.80} can't be published: {error}.")

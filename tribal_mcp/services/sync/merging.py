@@ -7,6 +7,7 @@ is completed by the next. (Over 300 lines: every change goes through the same st
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 
 import anyio.to_thread
@@ -43,6 +44,7 @@ from tribal_mcp.services.importing.vectors import VectorPlan
 from tribal_mcp.services.results.sync import SyncResult
 from tribal_mcp.services.sync.state import Line, Row, SyncState
 from tribal_mcp.stores.base import Change, MemoryStore
+from tribal_mcp.stores.chroma.store import ChromaStore
 from tribal_mcp.stores.restore_points import Held, OpenPoint, stamp
 
 Incoming = Mapping[str, Sequence[tuple[Record, str]]]
@@ -123,7 +125,7 @@ class Merging:
 
     async def merge(self, ids: Sequence[str], incoming: Incoming) -> None:
         """Bring together what the store holds under some ids, and versions of other replicas."""
-        async with self.store.session(writing=not self.result.dry_run):
+        async with self._session():
             rows = self.state.rows(ids)
             vectors = bool(incoming) or any(row.intended for row in rows.values())
             here = await self._here(ids, vectors=vectors)
@@ -140,6 +142,13 @@ class Merging:
             await self._carry_out(moves)
         self._count(moves)
 
+    def _session(self) -> AbstractAsyncContextManager[None]:
+        """A session that may write; Chroma is imported if it does."""
+        writing = not self.result.dry_run
+        if isinstance(self.store, ChromaStore):
+            return self.store.session(writing=writing, unsure=True)
+        return self.store.session(writing=writing)
+
     async def replace(self, memory_id: str, fields: Fields | None) -> None:
         """Resolve a conflict: this content replaces all versions of a memory."""
         async with self.store.session(writing=True):
@@ -147,7 +156,7 @@ class Merging:
             here = (await self._here([memory_id])).get(memory_id)
             new = replace(edited(row.known, fields, self._maker), reversal=False)
             outcome = Outcome((new,), new, visible((new,)))
-            move = self._with_lines(memory_id, row, here, outcome, ())
+            move = self._with_lines(memory_id, row, (here, self._shared(row, here)), outcome, ())
             await self._carry_out([move])
         self._count([move])
 
@@ -169,7 +178,8 @@ class Merging:
             for memory_id, entry in was.items():
                 row, now = rows[memory_id], here.get(memory_id)
                 digest = row.known.heads[0].stamp.digest
-                if digest_of(self._shared(row, now)) != digest:
+                shared = self._shared(row, now)
+                if digest_of(shared) != digest:
                     continue
                 fields = None if entry is None else fields_of(entry_fields(entry))
                 origin = Origin(operation, short(digest)) if operation else None
@@ -179,7 +189,7 @@ class Merging:
                     origin=origin,
                 )
                 outcome = Outcome((new,), new, visible((new,)))
-                move = self._with_lines(memory_id, row, now, outcome, ())
+                move = self._with_lines(memory_id, row, (now, shared), outcome, ())
                 moves.append(replace(move, entry=entry) if move.writes else move)
             await self._carry_out(moves)
         return [move.entry for move in moves]
@@ -210,7 +220,9 @@ class Merging:
         fields = self._shared(row, here)
         if row.intended:
             row = replace(row, known=row.known.after_crash(row.intended, fields))
-        if not row.known.shown and visible(row.known.heads).fields:  # it was kept private
+        if (
+            row.known.heads and not row.known.shown and visible(row.known.heads).fields
+        ):  # it was kept private
             row = replace(row, known=replace(row.known, unsure=True))
         versions = join(record.version for record, _ in incoming)
         made = self.made.get(memory_id)
@@ -222,17 +234,19 @@ class Merging:
             deleted_at_us=deleted_at_us,
             origin=made.origin if made and made.now == stamp(here or deleted_at_us) else None,
         )
-        return self._with_lines(memory_id, row, here, outcome, incoming)
+        return self._with_lines(memory_id, row, (here, fields), outcome, incoming)
 
     def _with_lines(
         self,
         memory_id: str,
         row: Row,
-        here: MemoryEntry | None,
+        held: tuple[MemoryEntry | None, Fields | None],
         outcome: Outcome,
         incoming: Sequence[tuple[Record, str]],
     ) -> Move:
-        fields = self._shared(row, here)
+        """What becomes of a memory, given what the store holds, and what is shared of it."""
+        here, fields = held
+        digest = digest_of(fields)
         self.result.left_scope += bool(fields is None and here is not None and row.known.shown)
         now = replace(row.known, unsure=False)
         lines = dict(row.lines)
@@ -246,9 +260,9 @@ class Merging:
             lines[named] = dump_record(Record(memory_id, version)), file
         if outcome.new:
             lines[outcome.new.stamp] = dump_record(Record(memory_id, outcome.new)), ""
-            now = Known(join(now.heads, [outcome.new]), digest_of(fields))
+            now = Known(join(now.heads, [outcome.new]), digest)
         after = outcome.intended
-        writes = digest_of(fields) != after.shown
+        writes = digest != after.shown
         if writes and fields is None and here is not None:  # of a memory that is not shared
             self.result.kept_private += 1
             after, writes = Known(outcome.heads), False
@@ -304,16 +318,14 @@ class Merging:
         written = [move for move in moves if move.writes]
         with self.state.transaction():
             self.state["wall"] = str(self._clock.wall)
-            for move in moves:
-                if not move.is_nothing:
-                    self.state.save(move.id, move.now if move.writes else move.after, move.lines)
-                if move.writes:
-                    self.state.intend(move.id, move.after, move.lines)
+            changed = [move for move in moves if not move.is_nothing]
+            self.state.save({m.id: (m.now if m.writes else m.after, m.lines) for m in changed})
+            for move in written:
+                self.state.intend(move.id, move.after, move.lines)
         if written:
             await self._write(written)
             with self.state.transaction():
-                for move in written:
-                    self.state.save(move.id, move.after, move.lines)
+                self.state.save({move.id: (move.after, move.lines) for move in written})
 
     def _count(self, moves: Sequence[Move]) -> None:
         for move in (move for move in moves if move.writes):

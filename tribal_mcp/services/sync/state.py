@@ -116,6 +116,7 @@ class SyncState:
                 for statement in filter(str.strip, _SCHEMA.split(";")):
                     self._sql.execute(statement)
                 self._sql.execute(f"PRAGMA user_version = {_VERSION}")
+        self._about = self._read_about()
         self.is_new = not self["replica"]
         if self.is_new:
             self["replica"] = new_id()
@@ -137,17 +138,21 @@ class SyncState:
             yield
         except BaseException:
             self._sql.execute("ROLLBACK")
+            self._about = self._read_about()
             raise
         self._sql.execute("COMMIT")
 
+    def _read_about(self) -> dict[str, str]:
+        return dict(self._sql.execute("SELECT key, value FROM about"))
+
     def __getitem__(self, key: str) -> str:
-        row = self._sql.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
-        return str(row[0]) if row else ""
+        return self._about.get(key, "")
 
     def __setitem__(self, key: str, value: str) -> None:
         if self[key] == value:
             return  # nothing to sync to the disk
         self._sql.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, value))
+        self._about[key] = value
 
     @property
     def tags(self) -> list[str]:
@@ -219,15 +224,21 @@ class SyncState:
         where = f"{query} WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608 - our own queries
         return self._sql.execute(where, (ids,)).fetchall()
 
-    def save(self, memory_id: str, known: Known, lines: Mapping[Stamp, Line]) -> None:
-        """Record what is known of a memory; nothing is intended any more."""
-        self._sql.execute("DELETE FROM heads WHERE id = ?", (memory_id,))
+    def save(self, known: Mapping[str, tuple[Known, Mapping[Stamp, Line]]]) -> None:
+        """Record what is known of memories, with the lines; nothing is intended any more."""
+        ids = [(memory_id,) for memory_id in known]
+        self._sql.executemany("DELETE FROM heads WHERE id = ?", ids)
         self._sql.executemany(
             "INSERT INTO heads VALUES (?, ?, ?, ?)",
-            [(memory_id, str(head.stamp), *lines[head.stamp]) for head in known.heads],
+            [
+                (memory_id, str(head.stamp), *lines[head.stamp])
+                for memory_id, (one, lines) in known.items()
+                for head in one.heads
+            ],
         )
-        self._sql.execute("INSERT OR REPLACE INTO memories VALUES (?, ?)", (memory_id, known.shown))
-        self._sql.execute("DELETE FROM intended WHERE id = ?", (memory_id,))
+        shown = [(memory_id, one.shown) for memory_id, (one, _) in known.items()]
+        self._sql.executemany("INSERT OR REPLACE INTO memories VALUES (?, ?)", shown)
+        self._sql.executemany("DELETE FROM intended WHERE id = ?", ids)
 
     def intend(self, memory_id: str, known: Known, lines: Mapping[Stamp, Line]) -> None:
         """Record what will be known of a memory once the store is changed."""

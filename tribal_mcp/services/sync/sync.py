@@ -217,6 +217,8 @@ class _Sync:
 
     async def _changed(self, ids: Sequence[str], shown: dict[str, str]) -> list[str]:
         """Those of the memories whose content differs from what the last sync left."""
+        if not shown:
+            return list(ids)
         changed = []
         for start in range(0, len(ids), STEP):
             part = ids[start : start + STEP]
