@@ -7,10 +7,8 @@ Plain requests need no provider's package. Transient failures, such as a busy se
 limit, are retried; others end with an error message.
 """
 
-import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, Literal
 
 import anyio
@@ -20,6 +18,7 @@ from tribal_mcp.embedding.base import BATCH, TextRefused, checked
 from tribal_mcp.errors import EmbedderError
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.vectors import Vector
+from tribal_mcp.stores.chroma_server.http import verification_of
 
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 _LONGEST_PAUSE_S = 60.0
@@ -66,12 +65,10 @@ class HttpEmbedder:
         if self.form == "google":
             headers = {"x-goog-api-key": self.key}
         vectors: list[Vector] = []
-        url = httpx.URL(self.url)
+        is_remote = httpx.URL(self.url).host not in _LOCAL  # proxies are for remote servers
+        verify = verification_of(self.url)
         async with httpx.AsyncClient(
-            headers=headers,
-            timeout=_TIMEOUT,
-            trust_env=url.host not in _LOCAL,  # proxies are for remote servers
-            verify=_certificates() if url.scheme == "https" else False,
+            headers=headers, timeout=_TIMEOUT, trust_env=is_remote, verify=verify
         ) as client:
             for start in range(0, len(texts), BATCH):
                 part = list(texts[start : start + BATCH])
@@ -164,12 +161,6 @@ class HttpEmbedder:
             "TRIBAL_EMBEDDING_MODEL and TRIBAL_EMBEDDING_DIMENSIONS; a text may "
             "be too long."
         )
-
-
-@cache
-def _certificates() -> ssl.SSLContext:
-    """The certificates of known authorities; to load them takes 20 ms."""
-    return httpx.create_ssl_context()
 
 
 def _pause(answer: httpx.Response, pause: float) -> float:

@@ -2,7 +2,10 @@
 
 import re
 from functools import cache
+from typing import Literal
 from unicodedata import normalize
+
+Accents = Literal["none", "one", "all"]
 
 _MARKS = re.compile("[\u0300-\u0305\u0307-\u036f]+|(?<!\u0438)\u0306")
 """Accents; that of the Cyrillic short i stays, as it makes another letter."""
@@ -33,7 +36,7 @@ def fold_with_parts(text: str) -> str:
     return f"{fold(text)} {' '.join(parts).lower()}"
 
 
-def pattern_of(folded: str, *, wide: bool) -> str:
+def pattern_of(folded: str, *, wide: bool, accents: Accents = "all") -> str:
     """A regular expression that finds a folded word in texts that are not folded, and some others.
 
     It has to ignore case. An identifier is found in camelCase, too.
@@ -41,9 +44,21 @@ def pattern_of(folded: str, *, wide: bool) -> str:
     Args:
         folded: the word.
         wide: whether to find accents of all European languages, or only those of Latin-1.
+        accents: how many a found word may have more: the fewer, the faster.
     """
     table = _unfolded(0x180 if wide else 0x100)
-    return "".join("_?" if c == "_" else table.get(c, re.escape(c)) for c in folded)
+    plain = ["_?" if c == "_" else re.escape(c) for c in folded]
+    if accents == "none":
+        return "".join(plain)
+    accented = [table.get(c, p) for c, p in zip(folded, plain, strict=True)]
+    if accents == "all":
+        return "".join(accented)
+    one_each = (
+        "".join([*plain[:at], accented[at], *plain[at + 1 :]])
+        for at in range(len(plain))
+        if accented[at] != plain[at]
+    )
+    return "|".join(dict.fromkeys(["".join(plain), *one_each]))
 
 
 @cache

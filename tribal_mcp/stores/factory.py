@@ -58,6 +58,7 @@ def store_of(
         own_folder=settings.data_dir / OWN_FOLDER / "servers" / own,
         patience_s=settings.lock_timeout_s,
         on_wait=on_wait,
+        keep_open=keep_open,
     )
 
 

@@ -165,7 +165,8 @@ async def recall(
     if state.has_vectors:
         vector, why_not = await found.vector(query, query=True)
     async with store.session():
-        state = await store.state()
+        if await store.identity() != state.identity:
+            state = await store.state()
         if found.embedder is not None and vector is not None and not fits(found.embedder, state):
             vector, why_not = None, MODEL_CHANGED
         if vector is not None:

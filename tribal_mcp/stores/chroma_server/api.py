@@ -10,7 +10,7 @@ import base64
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import orjson
@@ -20,6 +20,9 @@ from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.stores.chroma_server.http import Absent, ServerHttp, TooLarge
 from tribal_mcp.stores.raw import RawCollection, RawRecord
 from tribal_mcp.stores.record import AS_JSON, OTHER_MODEL, OTHER_TIMES, STORED, named_models
+
+if TYPE_CHECKING:
+    from tribal_mcp.portability.memory import MemoryEntry
 
 CALL_BYTES = 8 * 1024 * 1024
 """The most bytes in one call; a server accepts five times that, a proxy perhaps less."""
@@ -79,10 +82,16 @@ class NewRecords:
 
 
 class ServerApi:
-    """One database of a server. Its methods block, and are called in a thread."""
+    """One database of a server. Its methods block, and are called in a thread.
+
+    Attributes:
+        http: the connection.
+        samples: some memories by the id of their collection, with how many it had.
+    """
 
     def __init__(self, http: ServerHttp) -> None:
-        self._http = http
+        self.http = http
+        self.samples: dict[str, tuple[int, list[MemoryEntry]]] = {}
         self._limits: CallLimits | None = None
         server = http.server
         self._root = f"/tenants/{server.tenant}/databases/{server.database}"
@@ -95,9 +104,9 @@ class ServerApi:
             StoreError: it does not have the database, or is not a Chroma server.
         """
         if self._limits is None:
-            server = self._http.server
+            server = self.http.server
             try:
-                self._http.request("GET", self._root)
+                self.http.request("GET", self._root)
             except Absent:
                 prefix = "" if server.cloud else "TRIBAL_"
                 raise StoreError(
@@ -106,21 +115,21 @@ class ServerApi:
                     f"{prefix}CHROMA_DATABASE."
                 ) from None
             try:
-                most = int(self._http.request("GET", "/pre-flight-checks")["max_batch_size"])
+                most = int(self.http.request("GET", "/pre-flight-checks")["max_batch_size"])
             except (LookupError, TypeError, ValueError):
-                raise self._http.not_chroma() from None
+                raise self.http.not_chroma() from None
             # Chroma Cloud reports more than its quotas allow.
             self._limits = CallLimits(300, 300, 6) if server.cloud else CallLimits(most)
         return self._limits
 
     def __str__(self) -> str:
-        return str(self._http)
+        return str(self.http)
 
     def collection(self, name: str) -> RawCollection | None:
         """The collection with that name, or None."""
         self.limits  # noqa: B018 - fails if the database is missing
         try:
-            return _raw(self._http.request("GET", f"{self._root}/collections/{name}"))
+            return _raw(self.http.request("GET", f"{self._root}/collections/{name}"))
         except Absent:
             return None
 
@@ -129,7 +138,7 @@ class ServerApi:
         found: list[RawCollection] = []
         while True:
             query = f"limit={_PAGE}&offset={len(found)}"
-            page = self._http.request("GET", f"{self._root}/collections?{query}")
+            page = self.http.request("GET", f"{self._root}/collections?{query}")
             found += map(_raw, page)
             if len(page) < _PAGE:
                 return sorted(found, key=lambda collection: collection.name)
@@ -142,21 +151,21 @@ class ServerApi:
             "metadata": metadata,
             "get_or_create": True,
         }
-        return _raw(self._http.request("POST", f"{self._root}/collections", body))
+        return _raw(self.http.request("POST", f"{self._root}/collections", body))
 
     def drop(self, name: str) -> None:
         """Delete a collection."""
         with suppress(Absent):  # deleted by the same request, whose answer was lost
-            self._http.request("DELETE", f"{self._root}/collections/{name}")
+            self.http.request("DELETE", f"{self._root}/collections/{name}")
 
     def describe(self, collection: RawCollection, metadata: dict[str, Any]) -> None:
         """Replace the metadata of a collection."""
         path = f"{self._root}/collections/{collection.id}"
-        self._http.request("PUT", path, {"new_metadata": metadata})
+        self.http.request("PUT", path, {"new_metadata": metadata})
 
     def _at(self, collection: RawCollection, verb: str, body: Any = None) -> Any:  # noqa: ANN401 - JSON
         path = f"{self._root}/collections/{collection.id}/{verb}"
-        return self._http.request("GET" if body is None else "POST", path, body)
+        return self.http.request("GET" if body is None else "POST", path, body)
 
     def count(self, collection: RawCollection) -> int:
         """The number of its records."""
@@ -221,38 +230,42 @@ class ServerApi:
         found: list[str] = self._at(collection, "query", body)["ids"][0]
         return found
 
-    def containing(
-        self, collection: RawCollection, pattern: str, where: dict[str, Any] | None
-    ) -> list[str]:
-        """The ids of the first records whose text matches a regular expression: one request."""
-        body: dict[str, Any] = {
-            "where": where,
-            "where_document": {"$regex": f"(?i){pattern}"},
-            "limit": self.limits.reads,
-            "include": [],
-        }
-        found: list[str] = self._at(collection, "get", body)["ids"]
-        return found
-
     def texts(
-        self, collection: RawCollection, pattern: str, where: dict[str, Any] | None, most: int
+        self,
+        collection: RawCollection,
+        where: dict[str, Any] | None,
+        most: int,
+        pattern: str = "",
     ) -> dict[str, str]:
         """The first texts that match a regular expression, by id: one request."""
         body: dict[str, Any] = {
             "where": where,
-            "where_document": {"$regex": f"(?i){pattern}"},
+            "where_document": {"$regex": f"(?i){pattern}"} if pattern else None,
             "limit": min(most, self.limits.reads),
             "include": ["documents"],
         }
         found = self._at(collection, "get", body)
         return {i: d or "" for i, d in zip(found["ids"], found["documents"], strict=True)}
 
-    def some(
-        self, collection: RawCollection, count: int, offset: int, where: dict[str, Any] | None
-    ) -> list[str]:
-        """The ids of `count` records in order of insertion: one request."""
-        body: dict[str, Any] = {"where": where, "limit": count, "offset": offset, "include": []}
-        found: list[str] = self._at(collection, "get", body)["ids"]
+    def some(self, collection: RawCollection, count: int, offset: int) -> list[RawRecord]:
+        """`count` records in order of insertion, without their vectors: one request."""
+        body = {"limit": count, "offset": offset, "include": ["documents", "metadatas"]}
+        got = self._at(collection, "get", body)
+        return [
+            RawRecord(i, document, dict(sorted((metadata or {}).items())), None)
+            for i, document, metadata in zip(
+                got["ids"], got["documents"], got["metadatas"], strict=True
+            )
+        ]
+
+    def vectors(self, collection: RawCollection, ids: Sequence[str]) -> dict[str, Vector]:
+        """The vectors of those of the records that exist, by id."""
+        found: dict[str, Vector] = {}
+        most = min(_READ_NUMBERS // (collection.dimension or 1) or 1, self.limits.reads)
+        for part in _parts(ids, most):
+            got = self._at(collection, "get", {"ids": part, "include": ["embeddings"]})
+            rows = (np.array(row, np.float32) for row in got["embeddings"])
+            found |= zip(got["ids"], rows, strict=True)
         return found
 
     def having(

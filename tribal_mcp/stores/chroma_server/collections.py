@@ -40,11 +40,14 @@ class StoreCollections:
             Part.TOMBSTONES: tombstones_name(name),
         }
         self._known: dict[Part, RawCollection] = {}
+        self._counts: dict[Part, int] = {}
 
     def refresh(self, *parts: Part) -> None:
-        """Ask the server again for these collections, or for all, when they are next used."""
+        """Ask the server again for these collections, or for all and their counts."""
         for part in parts or Part:
             self._known.pop(part, None)
+        if not parts:
+            self._counts.clear()
 
     def get(self, part: Part) -> RawCollection | None:
         """The collection, or None if it does not exist."""
@@ -67,9 +70,10 @@ class StoreCollections:
         return dimensions_of(main, self.api.count(main)) if main else 0
 
     def count(self, part: Part) -> int:
-        """How many records a collection has."""
-        collection = self.get(part)
-        return self.api.count(collection) if collection else 0
+        """How many records a collection has, or had when it was first asked."""
+        if part not in self._counts and (collection := self.get(part)):
+            self._counts[part] = self.api.count(collection)
+        return self._counts.get(part, 0)
 
     def holding(self, ids: Iterable[str], parts: Iterable[Part] = MEMORIES) -> set[str]:
         """Those of the ids that are in one of the collections, looked up in that order."""
@@ -109,6 +113,12 @@ class StoreCollections:
                 found = {r.id: r for r in self.api.read(collection, missing, vectors=with_vectors)}
                 yield from found.values()
                 missing = [i for i in missing if i not in found]
+
+    def count_tombstones(self) -> int:
+        """How many memories are deleted: a tombstone may be left of a restored one."""
+        tombstones = self.get(Part.TOMBSTONES)
+        ids = self.api.ids(tombstones) if tombstones else []
+        return len(ids) - len(self.holding(ids, MEMORIES[:2]))
 
     def tombstones(self, ids: Sequence[str] | None) -> dict[str, int]:
         """The tombstones with those ids, or all: times of deletion in microseconds UTC, by id."""

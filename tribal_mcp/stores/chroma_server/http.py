@@ -8,9 +8,11 @@ stored collection names.
 """
 
 import logging
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import httpx
@@ -72,10 +74,21 @@ class TooLarge(StoreError):
     """The server, or its proxy, accepts no request of that size."""
 
 
+def verification_of(url: str) -> ssl.SSLContext | bool:
+    """How to verify the server at a URL: an argument of httpx's clients."""
+    return _authorities() if httpx.URL(url).scheme == "https" else False
+
+
+@cache
+def _authorities() -> ssl.SSLContext:
+    """The certificates of all authorities, which take 20 ms to load."""
+    return httpx.create_ssl_context()
+
+
 class ServerHttp:
     """One Chroma server. Its methods block, and are called in a thread.
 
-    Args:
+    Attributes:
         server: the server.
         patience_s: how long to wait for it while it can't be reached.
         on_wait: called with the reason before each retry; an exception from it ends the waiting.
@@ -83,8 +96,8 @@ class ServerHttp:
 
     def __init__(self, server: ChromaServer, patience_s: float, on_wait: OnWait) -> None:
         self.server = server
-        self._patience_s = patience_s
-        self._on_wait = on_wait
+        self.patience_s = patience_s
+        self.on_wait = on_wait
         self._client: httpx.Client | None = None
         self._answered = False
 
@@ -114,20 +127,21 @@ class ServerHttp:
             try:
                 return self._once(method, path, content)
             except _TransientError as error:
-                patience = self._patience_s
+                patience = self.patience_s
                 if not self._answered:
                     patience = min(patience, FIRST_CONTACT_S)
                 pause = error.pause_s or _PAUSES_S[min(attempt, len(_PAUSES_S) - 1)]
                 if time.monotonic() - begin + pause > patience:
                     raise StoreError(self._unreachable(str(error))) from None
-                self._on_wait(f"Waiting for the Chroma server ({error})")
+                self.on_wait(f"Waiting for the Chroma server ({error})")
             time.sleep(pause)
         raise AssertionError
 
     def _once(self, method: str, path: str, content: bytes | None) -> Any:  # noqa: ANN401 - JSON
         if self._client is None:
             headers = {"content-type": "application/json", **self.server.headers}
-            self._client = httpx.Client(headers=headers, timeout=_TIMEOUT)
+            verify = verification_of(self.server.url)
+            self._client = httpx.Client(headers=headers, timeout=_TIMEOUT, verify=verify)
         try:
             url = f"{self.server.url}/api/v2{path}"
             response = self._client.request(method, url, content=content)

@@ -55,6 +55,8 @@ from tribal_mcp.stores.search import SearchByReading
 
 T = TypeVar("T")
 
+_open: dict[str, ServerApi] = {}
+"""The connections that are kept for the next store of this process."""
 _ATTEMPTS = 10
 _FEW = 1000
 """Tombstones that are compared with the memories to be counted: one may be left of a restored
@@ -70,6 +72,7 @@ class ChromaServerStore(SearchByReading):
         own_folder: the folder for this program's own files about the store, used by no other store.
         patience_s: how long to wait for the server while it can't be reached.
         on_wait: called with the reason, repeatedly, while it waits; an exception ends the waiting.
+        keep_open: whether to leave the connection open for the next store of this process.
     """
 
     def __init__(
@@ -80,19 +83,29 @@ class ChromaServerStore(SearchByReading):
         own_folder: Path,
         patience_s: float = 60.0,
         on_wait: OnWait = lambda _why: None,
+        keep_open: bool = False,
     ) -> None:
         self.own_folder = own_folder
-        self._http = ServerHttp(
-            server, patience_s, lambda why: anyio.from_thread.run_sync(on_wait, why)
+        self._keep_open = keep_open
+
+        def waiting(why: str) -> None:
+            anyio.from_thread.run_sync(on_wait, why)
+
+        self._api = (keep_open and _open.get(repr((server, server.headers)))) or ServerApi(
+            ServerHttp(server, patience_s, waiting)
         )
-        self._api = ServerApi(self._http)
+        if keep_open:
+            _open[repr((server, server.headers))] = self._api
+        self._http = self._api.http
+        self._http.patience_s, self._http.on_wait = patience_s, waiting
         self._collections = StoreCollections(self._api, collection)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.close()
+        if not self._keep_open:
+            await self.close()
 
     async def close(self) -> None:
         """Close the connections; the next use opens them again."""
@@ -122,13 +135,13 @@ class ChromaServerStore(SearchByReading):
     def _state(self) -> StoreState:
         self._collections.refresh()
         main = self._collections.get(Part.MAIN)
-        with_vector = self._api.count(main) if main else 0
+        with_vector = self._collections.count(Part.MAIN)
         without = self._collections.count(Part.PENDING)
         if without <= self._api.limits.reads:  # a memory may be in both collections
             without = len(self._collections.without_vector(EVERYTHING))
         forgotten = self._collections.count(Part.TOMBSTONES)
         if forgotten <= _FEW:
-            forgotten = len(self._collections.tombstones(None))
+            forgotten = self._collections.count_tombstones()
         inexact = (
             f"The collection {main.name!r} uses the distance metric {main.space}, so its vectors "
             "may be read back changed in their last digit."
@@ -282,6 +295,15 @@ class ChromaServerStore(SearchByReading):
     ) -> list[Ranked]:
         """The memories that match the keywords of a query best, among those the server finds."""
         return await self._run(partial(rank_words, self._collections, query, hints, filters, most))
+
+    async def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
+        """The vectors of those of the memories that have one, by id."""
+
+        def work() -> dict[str, Vector]:
+            main = self._collections.get(Part.MAIN)
+            return self._api.vectors(main, ids) if main else {}
+
+        return await self._run(work)
 
     async def sample(self, count: int, filters: ExportFilter = EVERYTHING) -> list[str]:
         """About `count` of the ids that match."""
