@@ -33,6 +33,15 @@ def test_a_part_of_an_identifier_is_found(query: str, fits: list[str], fits_not:
         assert set(best(query, *fits, *fits_not)) == set(fits)
 
 
+@pytest.mark.parametrize("name", ["parseUserConfig", "parse_user_config", "ParseUserConfig"])
+@pytest.mark.parametrize("text", ["it calls parse_user_config", "it calls parseUserConfig"])
+def test_an_identifier_fits_whatever_its_case_style(name: str, text: str) -> None:
+    search = KeywordSearch(f"What calls {name}?")
+    search.add({"it": text, "else": "nothing of the kind"})
+    [found] = search.best(9)
+    assert (found.id, found.fit > 0.8) == ("it", True)
+
+
 @pytest.mark.parametrize(
     ("query", "text"),
     [
@@ -42,6 +51,10 @@ def test_a_part_of_an_identifier_is_found(query: str, fits: list[str], fits_not:
         ("Wann wird das Haus geheizt?", "Die Häuser werden beheizt"),
         ("Wie oft ändert man Passwörter?", "Das Passwort gilt 180 Tage"),
         ("Qui livre à Marseille ?", "Les livraisons à Marseille"),
+        ("Où est le cheval ?", "Les chevaux sont dans le pré"),
+        ("La caution est payée depuis mai", "Qui a payé la facture ?"),
+        ("¿Cómo son las ciudades?", "La ciudad es muy verde"),
+        ("Waar staan de fietsen?", "De fiets staat in de kelder"),
         ("¿Cuándo son las reuniones?", "La reunión es el jueves"),
         ("Когда выходит релиз?", "Релизы выходят по четвергам"),
         ("ключ архива", "Ключи архивов"),

@@ -296,6 +296,32 @@ async def test_a_chain_that_matches_never_crowds_out_other_memories(
         assert sorted(found[2:]) == [f"memory-{n}" for n in range(200, 204)]
 
 
+async def test_an_older_version_never_takes_the_place_of_another_memory(
+    store: SearchableStore,
+) -> None:
+    await fill(
+        store,
+        fact(0, "The budget of Atlas is 10 euros"),
+        fact(1, "Now it has 20", supersedes="memory-0"),
+        fact(2, "Anna plans the budget of Atlas"),
+    )
+    both = await asked(store, "budget of Atlas", no_embedder, count=2)
+    assert sorted(ids(both)) == ["memory-1", "memory-2"]
+    assert both.notes[-1] == "1 other version of these memories is left out."
+
+
+async def test_versions_that_are_shown_are_not_counted_as_left_out(store: SearchableStore) -> None:
+    await fill(
+        store,
+        fact(0, "The port is 1"),
+        fact(1, "The port is 2", supersedes="memory-0"),
+        fact(2, "The port is 3", supersedes="memory-0"),
+    )
+    found = await asked(store, "port", no_embedder)
+    assert sorted(ids(found)) == ["memory-0", "memory-1", "memory-2"]
+    assert not any("left out" in note for note in found.notes)
+
+
 async def test_a_chain_never_crowds_out_weaker_matches(store: SearchableStore) -> None:
     chain = [
         fact(n, f"The budget of Atlas is {n} euros", supersedes=f"memory-{n - 1}" if n else None)

@@ -32,8 +32,13 @@ def fold_with_parts(text: str) -> str:
     """The folded text, followed by its camelCase words in the form camel_case."""
     if not _CAMEL.search(text):
         return fold(text)
-    parts = (_CAMEL_BREAK.sub("_", word) for word in _WORD.findall(text) if _CAMEL.search(word))
-    return f"{fold(text)} {' '.join(parts).lower()}"
+    parts = (snake_case(word) for word in _WORD.findall(text) if _CAMEL.search(word))
+    return f"{fold(text)} {' '.join(parts)}"
+
+
+def snake_case(word: str) -> str:
+    """A camelCase word as camel_case; any other word in lower case."""
+    return _CAMEL_BREAK.sub("_", word).lower()
 
 
 def pattern_of(folded: str, *, wide: bool, accents: Accents = "all") -> str:

@@ -13,7 +13,7 @@ _MEANING = 0.4
 """Of the score: the share of the cosine; the keywords have the rest."""
 _IN_PERIOD = 0.2
 """Added to a memory from the period that the question mentions."""
-_UNRELATED, _UNRELATED_FOR_WORDS = 0.07, 0.03
+_UNRELATED, _UNRELATED_FOR_WORDS = 0.07, 0.01
 """A memory with a lower score is not in the ranking; the second is for keyword search alone."""
 _SURE, _SURE_FOR_WORDS = 0.3, 0.22
 """A lower score is weak: the memory is probably unrelated."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
-from tribal_mcp.search.folding import fold, fold_with_parts
+from tribal_mcp.search.folding import fold, fold_with_parts, snake_case
 from tribal_mcp.search.languages import (
     COMPOUNDING,
     is_korean_ending,
@@ -201,10 +201,11 @@ def keywords_of(question: str, hints: str = "") -> list[Keyword]:
         for part in _parts(word):
             found.setdefault(part, _keyword(part, language, _PART_WEIGHT))
     for word in spoken:
-        if word != (spelled := word.translate(_WITH_UMLAUTS)) and fold(word) in found:
-            known = found[fold(word)]
-            form = _form(fold(spelled), language)
-            found[known.word] = replace(known, forms=(*known.forms, form))
+        for spelled in (fold(word.translate(_WITH_UMLAUTS)), fold(snake_case(word))):
+            known = found.get(fold(word))
+            if known and spelled != known.word:
+                forms = (*known.forms, _form(spelled, language))
+                found[known.word] = replace(known, forms=forms)
     hinted = set(_RUNS.findall(fold(hints)))
     return [replace(k, weight=_HINT_WEIGHT) if k.word in hinted else k for k in found.values()]
 
@@ -258,7 +259,8 @@ def _form(word: str, language: str) -> Form:
         languages = [""]
     stems = [stemmer(one)(word) for one in languages]
     root = min((word[: _common(word, stem)] for stem in stems), key=len)
-    root = root.removesuffix("i")  # happy and happiness
+    if root.endswith("i") or len(root) > _BEGINNING:  # happiness, happy; cheval, chevaux
+        root = root[:-1]
     return Form(word, root if len(root) >= _ROOT else word)
 
 

@@ -41,6 +41,9 @@ _BY_SCRIPT = (
 COMPOUNDING = frozenset({"german", "dutch", "swedish", "danish", "norwegian", "finnish"})
 """Languages that join words: a long keyword may be the end of a word."""
 
+_TWICE = frozenset({"french", "spanish", "portuguese", "dutch"})
+"""Languages in which a stem may have a stem: ciudades, ciudad; and payée, folded, payé."""
+
 _SAMPLE = 60
 """Words of a text that are looked at to choose its language."""
 _SCRIPT_SAMPLE = 400
@@ -176,6 +179,8 @@ def stemmer(language: str) -> Callable[[str], str]:
     known = language in Stemmer.algorithms()
     made: Any = Stemmer.Stemmer(language if known else "english")
     stem: Callable[[str], str] = made.stemWord
+    if language in _TWICE:
+        return lambda word: stem(stem(word))
     return stem
 
 

@@ -92,11 +92,6 @@ class Chain:
     found: str = ""
     left_out: set[str] = field(default_factory=set)
 
-    @property
-    def shown(self) -> list[str]:
-        """The ids to show, the newest first."""
-        return [self.newest, self.found] if self.found else [self.newest]
-
 
 def chains_of(ids: Iterable[str], known: Corrections, filters: ExportFilter) -> list[Chain]:
     """The chains of those memories, in the order of the best match of each."""
@@ -106,5 +101,5 @@ def chains_of(ids: Iterable[str], known: Corrections, filters: ExportFilter) -> 
             continue
         newest, others = known.newest(memory_id, filters)
         chain = chains.setdefault(newest, Chain(newest, memory_id if memory_id != newest else ""))
-        chain.left_out |= {memory_id, *others} - set(chain.shown)
+        chain.left_out |= {memory_id, *others} - {chain.newest, chain.found}
     return list(chains.values())

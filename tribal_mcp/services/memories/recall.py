@@ -175,10 +175,11 @@ async def recall(
         matches, chains, corrections = await _chains(search, count)
     result = RecallResult(searched_by="words" if vector is None else "meaning")
     about_vectors = _describe_search(result, state, found, why_not, len(others))
-    _describe_matches(result, matches, chains, search.period)
+    shown = _shown(chains, count)
+    _describe_matches(result, matches, chains, shown, search.period)
     if not corrections.complete:
         result.notes.append("There are too many corrections of corrections to read them all.")
-    fill(result, _hits(matches, chains, corrections)[:count], filters)
+    fill(result, _hits(shown, matches, corrections), filters)
     result.next_steps += about_vectors
     return result
 
@@ -211,8 +212,27 @@ async def _chains(search: Search, count: int) -> tuple[dict[str, Scored], list[C
     return matches, chains[:count], known
 
 
+def _shown(chains: Sequence[Chain], count: int) -> list[str]:
+    """The memories to show: of each chain the newest, then the one that was found if there is room.
+
+    There are at most `count` chains.
+    """
+    room = count - len(chains)
+    shown: list[str] = []
+    for chain in chains:
+        shown.append(chain.newest)
+        if chain.found and room:
+            shown.append(chain.found)
+            room -= 1
+    return list(dict.fromkeys(shown))
+
+
 def _describe_matches(
-    result: RecallResult, matches: dict[str, Scored], chains: list[Chain], period: Period | None
+    result: RecallResult,
+    matches: dict[str, Scored],
+    chains: Sequence[Chain],
+    shown: Sequence[str],
+    period: Period | None,
 ) -> None:
     """Note how well the matches fit, what is left out of their chains, and the period."""
     result.weak = bool(chains) and all(one.is_weak for one in matches.values())
@@ -224,10 +244,11 @@ def _describe_matches(
         result.notes.append(
             f"The question mentions {period.in_words()}: memories from then come first if they fit."
         )
-    if left_out := sum(len(chain.left_out) for chain in chains):
+    left_out = {i for chain in chains for i in (chain.found, *chain.left_out) if i} - {*shown}
+    if left_out:
         result.notes.append(
             counted(
-                left_out,
+                len(left_out),
                 "other version of these memories is left out.",
                 "other versions of these memories are left out.",
             )
@@ -277,10 +298,9 @@ def _check_count(count: int) -> None:
         raise UsageError(f"The count is {count}. Give a number from 1 to {MOST}.")
 
 
-def _hits(matches: dict[str, Scored], chains: Sequence[Chain], known: Corrections) -> list[Hit]:
-    """The memories to show: of each chain the newest, then the one that was found."""
+def _hits(shown: Sequence[str], matches: dict[str, Scored], known: Corrections) -> list[Hit]:
     hits: list[Hit] = []
-    for memory_id in (i for chain in chains for i in chain.shown):
+    for memory_id in shown:
         one = matches.get(memory_id)
         hits.append(
             hit_of(
