@@ -30,7 +30,7 @@ _COMPARED = 2
 _FEW = 10
 """Texts that suffice. If there are fewer, another regular expression is tried."""
 _ALL, _PLACES = 500, 4
-"""Texts of a collection that are all read. If there are more, this is the size of a sample from a few
+"""Texts of a collection that are all read. If there are more, it is the size of a sample from a few
 places, which tells how rare keywords are."""
 _CHANGED = 1.25
 """Growth of a store after which another sample is taken."""
