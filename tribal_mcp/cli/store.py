@@ -159,6 +159,12 @@ def copy_command(*, as_json: bool, **arguments: object) -> None:
     help="Delete on all machines what has disappeared here, even if it is most memories.",
 )
 @click.option(
+    "--remove-machine",
+    metavar="NAME",
+    default="",
+    help="Wait no longer for this machine, which is no longer used; give its name or id.",
+)
+@click.option(
     "--secrets",
     type=Choice(
         {

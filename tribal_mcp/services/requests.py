@@ -190,6 +190,8 @@ class SyncRequest(Request):
     withdraw: str = ""
     """The restore point of an operation on any of the machines."""
     accept_deletions: Switch = False
+    remove_machine: str = ""
+    """The name or id of another machine that is no longer used."""
     secrets: Literal["", "report", "refuse"] = ""
     """Whether to search what is published for secrets, and publish nothing if there are any."""
     dry_run: Switch = False

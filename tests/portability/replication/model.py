@@ -262,12 +262,20 @@ class World:
 
     def remove(self, machine: Machine) -> None:
         """A user says that a machine is gone; it may come back all the same."""
-        if others := sorted(machine.cut.reports):
+        there = {one.replica for one in self.machines}
+        files = [file for one in self.machines for file in one.folder]
+        others = [
+            replica
+            for replica, report in sorted(machine.cut.reports.items())
+            if replica in there  # what it wrote last is lost if it neither arrives nor comes back
+            or max(f.report.number for f in files if f.replica == replica) == report.number
+        ]
+        if others:
             self.forget_replica(machine, self.random.choice(others))
 
     def forget_replica(self, machine: Machine, replica: str) -> None:
         """Files of a replica count no longer; what they have is published again."""
-        claimed = machine.said.swept.get(replica, "0-")
+        claimed = machine.cut.known(0).get(replica, "0-")
         machine.removed[replica] = number_of(claimed)
         machine.publish_again(*(p for p in machine.applied if p.startswith(f"{replica}/")))
         self.read_again(machine)
@@ -280,7 +288,8 @@ class World:
         """The sync state is lost, the store is not: the next sync is a first contact."""
         if any(not machine.holder[key] for key in machine.heads):
             return
-        if any(one.replica == machine.replica for one in self.machines if one is not machine):
+        others = [one for one in self.machines if one is not machine]
+        if any(machine.replica in (one.replica, *one.removed) for one in others):
             return
         if {file.path for file in machine.own()} - {file.path for file in machine.folder}:
             return
@@ -489,14 +498,15 @@ class World:
                 if left != heads and left:
                     self.unlike.add(memory_id)
                 if left != heads:
-                    changed = True
+                    changed, machine.dropped_us = True, max(machine.dropped_us, self.now_us)
                     machine.known[memory_id] = replace(known, heads=left)
                     after = visible(left).fields
                     self.show(machine, memory_id, after, lambda: False)
                     machine.known[memory_id] = Known(left, digest_of(after))
                 continue
             path = machine.holder[memory_id, heads[0].stamp] if len(heads) == 1 else ""
-            if path and cut.is_settled(path):
+            is_dropped = path and heads[0].spent and not cut.is_listed(path)
+            if path and (cut.is_settled(path) or is_dropped):
                 changed |= self.compact_one(machine, memory_id, heads[0], path)
         return changed
 
@@ -590,22 +600,29 @@ class World:
         """Every file reaches every machine, until nothing changes any more."""
         self.quiet = True
         for _ in range(50):
-            everything: dict[str, File] = {}
-            for machine in self.machines:
-                everything |= {file.path: file for file in machine.folder}
-            for machine in self.machines:  # what its machine has removed
-                for path, file in list(everything.items()):
-                    own = file.replica == machine.replica and path in machine.read
-                    if own and path not in machine.applied:
-                        del everything[path]
+            everything = self.everything()
             self.random.shuffle(self.machines)
             changed = False
             for machine in self.machines:
                 machine.folder = set(everything.values())
                 changed |= self.sync(machine)
+                if self.random.random() < 0.5:  # some see already what it has done
+                    everything = self.everything()
             if not changed:
                 return
         raise AssertionError("the machines do not come to rest")
+
+    def everything(self) -> dict[str, File]:
+        """All files, by path, without those that their machine has removed."""
+        everything: dict[str, File] = {}
+        for machine in self.machines:
+            everything |= {file.path: file for file in machine.folder}
+        for machine in self.machines:
+            for path, file in list(everything.items()):
+                own = file.replica == machine.replica and path in machine.read
+                if own and path not in machine.applied:
+                    del everything[path]
+        return everything
 
     def check(self) -> None:
         """The invariants."""

@@ -56,7 +56,7 @@ class Report:
             return max(self, other, key=lambda one: one.number)
         names = {*self.files, *other.files, self.name, other.name}
         last = max(self.name, other.name)
-        return Report(last, names - {last}, {**self.seen, **other.seen}, {})
+        return Report(last, sorted(names - {last}), {**self.seen, **other.seen}, {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,6 +205,11 @@ def read_record(line: bytes, limits: Limits, *, trusted: bool = False) -> Record
     return record
 
 
+def is_spent(line: bytes) -> bool:
+    """Whether a line that this program wrote is a deletion that has nothing to delete any more."""
+    return b'"compact":true' in line and b'"memory":' not in line
+
+
 def _check(record: Record, limits: Limits) -> None:
     version = record.version
     if type(record.id) is not str:

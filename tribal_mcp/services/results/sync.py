@@ -12,6 +12,7 @@ class ReplicaResult(Part):
     id: str
     name: str = Field(description="what people call it")
     files: int = Field(description="the number of its last file that was read here")
+    removed: bool = Field(False, description="it counts no longer")
 
 
 class ConflictVersion(Part):

@@ -4,13 +4,14 @@
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from tribal_mcp.errors import EntryError, Stopped, TribalError
 from tribal_mcp.files.replica_folders import Listing, ReplicaFile, SharedFolder
 from tribal_mcp.portability.bundle.compression import compressed, decompressed
+from tribal_mcp.portability.replication.compaction import Cut, Report
 from tribal_mcp.portability.replication.records import (
     Head,
     Operation,
@@ -18,6 +19,7 @@ from tribal_mcp.portability.replication.records import (
     check_readable,
     dump_head,
     dump_record,
+    is_spent,
     operation_of,
     read_head,
     read_record,
@@ -27,14 +29,19 @@ from tribal_mcp.services.context import Context
 from tribal_mcp.services.results.sync import SyncResult
 from tribal_mcp.services.secrets import Screen
 from tribal_mcp.services.sync import encrypted_files
-from tribal_mcp.services.sync.state import Applied, Replica, SyncState, new_id
+from tribal_mcp.services.sync.replicas import note_removed, take_new_id
+from tribal_mcp.services.sync.state import Applied, SyncState
 from tribal_mcp.stores.base import STEP, MemoryStore
 
 PER_FILE = 10_000
 """Versions in one file, so that one that is lost or damaged on the way costs little."""
+DAY_S = 86_400
+"""How often to write a file without versions, or own files again of which much is old."""
+MONTH_S = 30 * DAY_S
+"""How often to write own files again of which little is old."""
 _SMALL_FILES = 32
 _SPARE = 100
-PATIENCE_S = 86_400
+PATIENCE_S = DAY_S
 """How long a file of another replica may be missing before its versions are published here."""
 _NAMED = 20
 
@@ -93,9 +100,25 @@ class Exchange:
         new = [file for path, file in self.listing.files.items() if path not in known]
         outdated = self.state.outdated(file.path for file in new)
         for path in outdated:
-            self._report(self.result.outdated, path)
+            if path.partition("/")[0] not in self.state.removed:
+                self._report(self.result.outdated, path)
         new = [file for file in new if file.path not in outdated]
         return sorted(new, key=lambda file: (file.replica, -file.number))
+
+    def counts(self, file: ReplicaFile) -> bool:
+        """Whether a file still counts, by what its replica and the others have said.
+
+        Of those of a removed machine, only what they say about this one is read, once.
+        """
+        if file.replica in self.state.removed:
+            head = next(self.read(file), None)
+            if isinstance(head, Head) and self.replica in head.removed:
+                note_removed(self.state, self.result, self.replica, head.removed[self.replica])
+            with self.state.transaction():
+                self.state.note_outdated([file.path])
+            return False
+        replica = self.state.replicas().get(file.replica)
+        return not replica or file.number >= replica.number or file.name in replica.files
 
     def _is_intact(self, file: ReplicaFile) -> bool:
         try:
@@ -127,27 +150,12 @@ class Exchange:
             if file not in readable:
                 del self.listing.files[file.path]
         if readable:
-            self.take_new_id()
+            take_new_id(self.state, self.result)
             return
         for file in unknown:
             if file not in foreign:
                 self._report(self.result.outdated, file.path)
                 self._drop(file)
-
-    def take_new_id(self) -> None:
-        """Go on as a new replica; what the old id has written stays, as that of another."""
-        old = self.replica
-        with self.state.transaction():
-            name = f"{self.state['name']} (earlier)"
-            names = [p.partition("/")[2] for p in self.state.files() if p.startswith(f"{old}/")]
-            self.state.note_replica(old, Replica(name, int(self.state["number"] or 0), names))
-            self.state["replica"] = new_id()
-            self.state["number"] = ""
-        self.result.notes.append(
-            "The folder has files that another copy of this store wrote with the same id: this "
-            "store was copied, or restored from a backup. It goes on as a new machine. Nothing is "
-            "lost."
-        )
 
     def _repair_own(self, known: dict[str, Applied]) -> None:
         """Have what own files held published again if they are missing or damaged."""
@@ -258,38 +266,37 @@ class Exchange:
         if problem not in self.result.problems and len(self.result.problems) < _NAMED:
             self.result.problems.append(problem)
 
-    def note(self, head: Head) -> None:
-        """Record which replica wrote a file, and what it has seen of this one."""
-        known = self.state.replicas().get(head.replica)
-        if known is None or head.number >= known.number:
-            with self.state.transaction():
-                self.state.note_replica(head.replica, Replica(head.name, head.number, head.files))
-        if head.operations:
-            with self.state.transaction():
-                self.state.note_operations(head.operations)
-        if head.seen.get(self.replica, 0) > int(self.state["number"] or 0):
-            self.take_new_id()
-
     # What is new here.
 
     async def publish(self, store: MemoryStore) -> None:
         """Write what is in no file yet, and merge own files once they hold much that is old."""
         own = {p: a for p, a in self.state.files().items() if a.file.replica == self.replica}
         rows = self._readable(self.state.unpublished())
-        self.result.published = len(rows)
-        obsolete = self._to_rewrite(own) if rows or self._keys_changed(own) else []
+        self.result.published = len([row for row in rows if not is_spent(row[2])])
+        live = {path: self.state.live([path]) for path in own}
+        old = [path for path, applied in own.items() if live[path] < applied.records]
+        obsolete = self._to_rewrite(own, live, old, bool(rows))
         if obsolete:
             with self.state.transaction():
                 self.state.publish_again(obsolete)
             rows = self._readable(self.state.unpublished())
         self._search(rows)
-        if self.result.dry_run or not rows or (self.screen and self.screen.refuses):
+        cut, clean = self.state.cut(), set(old) <= set(obsolete)
+        is_due = bool(obsolete) or self._owes(cut, clean=clean)
+        if self.result.dry_run or not (rows or is_due) or (self.screen and self.screen.refuses):
             return
         kept = {path for path in own if path not in obsolete}
-        for start in range(0, len(rows), PER_FILE):
+        for start in range(0, max(1, len(rows)), PER_FILE):
             last = start + PER_FILE >= len(rows)
             names = kept if last else {*kept, *obsolete}
-            kept.add(await self._write(store, rows[start : start + PER_FILE], sorted(names)))
+            number = int(self.state["number"] or 0) + 1
+            swept = last and clean and not self.state["behind"]
+            claims = cut.known(number) if swept else cut.own.swept
+            part = rows[start : start + PER_FILE]
+            kept.add(await self._write(store, part, number, sorted(names), claims))
+            if swept:
+                with self.state.transaction():
+                    self.state["swept"] = str(int(time.time()))
             if self.context.stop():
                 raise Stopped("Stopped. To continue, repeat the sync.")
         for path in obsolete:
@@ -332,20 +339,42 @@ class Exchange:
             return ""
         return encrypted_files.names_of_keys(self.context.settings)
 
-    def _to_rewrite(self, own: dict[str, Applied]) -> list[str]:
-        """Own files whose versions go into the next file instead."""
+    def _to_rewrite(
+        self, own: dict[str, Applied], live: dict[str, int], old: list[str], news: bool
+    ) -> list[str]:
+        """Own files whose versions go into the next file instead, by how many still count."""
         if self._keys_changed(own):
             return list(own)
+        old_records = sum(own[path].records for path in old)
+        many = 10 * (old_records - sum(live[path] for path in old)) >= old_records
+        is_due = time.time() - int(self.state["swept"] or 0) >= (DAY_S if many else MONTH_S)
+        if old and is_due:
+            return old
+        if not news:
+            return []
         total = sum(applied.records for applied in own.values())
-        if total > 2 * self.state.live(own) + _SPARE:
+        if total > 2 * sum(live.values()) + _SPARE:
             return list(own)
         small = [path for path, applied in own.items() if applied.records < PER_FILE // 5]
-        dead = [path for path in own if not self.state.live([path])]
-        return small if len(small) >= _SMALL_FILES else dead
+        return small if len(small) >= _SMALL_FILES else [path for path in own if not live[path]]
 
-    async def _write(self, store: MemoryStore, rows: Sequence[Row], paths: list[str]) -> str:
+    def _owes(self, cut: Cut, *, clean: bool) -> bool:
+        """Whether the others are to hear what was read here, although nothing is new."""
+        records = [path for path, applied in self.state.files().items() if applied.records]
+        is_due = time.time() - int(self.state["written"] or 0) >= DAY_S
+        return (is_due or cut.own.removed != cut.removed) and cut.owes(
+            records, behind=bool(self.state["behind"]), clean=clean
+        )
+
+    async def _write(
+        self,
+        store: MemoryStore,
+        rows: Sequence[Row],
+        number: int,
+        paths: list[str],
+        swept: Mapping[str, str],
+    ) -> str:
         """Publish one file; its path."""
-        number = int(self.state["number"] or 0) + 1
         head = Head(
             self.replica,
             self.state["name"],
@@ -353,7 +382,9 @@ class Exchange:
             [path.partition("/")[2] for path in paths],
             {i: replica.number for i, replica in self.state.replicas().items()},
             await store.identity(),
-            operations=self._operations(rows),
+            dict(swept),
+            self.state.removed,
+            self._operations(rows),
         )
         with self.folder.new_file(self.replica) as new:
             if self.state["encrypted"]:
@@ -367,7 +398,9 @@ class Exchange:
                 self.state.add_file(file_row, len(rows))
                 self.state.note_written(file_row.path)
                 self.state.assign(((row[0], row[1]) for row in rows), file_row.path)
-                self.state["number"] = str(number)
+                self.state["number"], self.state["written"] = str(number), str(int(time.time()))
+                report = Report(name, head.files, head.seen, head.swept, head.removed)
+                self.state.note_report(self.replica, report)
                 self.state["keys"] = self._keys()
             published = new.publish(name)
         with self.state.transaction():

@@ -6,7 +6,7 @@ is completed by the next. (Over 300 lines: every change goes through the same st
 """
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 
@@ -34,6 +34,7 @@ from tribal_mcp.portability.replication.versions import (
     Heads,
     Origin,
     Stamp,
+    Version,
     digest_of,
     fields_of,
     join,
@@ -106,6 +107,7 @@ class Merging:
         vectors: what becomes of the vectors of the file that is being read.
         narrowing: what this machine shared and has none of the tags is shared no longer.
         made: the operations that made what the store holds, as far as they are known.
+        is_listed: if given, versions in files for which it is false are dropped.
     """
 
     store: MemoryStore
@@ -116,6 +118,7 @@ class Merging:
     vectors: VectorPlan | None = None
     narrowing: bool = False
     made: Mapping[str, Made] = field(default_factory=dict)
+    is_listed: Callable[[str], bool] | None = None
     _clock: Clock = field(init=False)
     _pretended: dict[str, MemoryEntry | None] = field(default_factory=dict)
     """In a dry run: what the store would hold."""
@@ -132,7 +135,7 @@ class Merging:
             unknown = [
                 i for i in ids if i not in here and (not rows[i].known.heads or i in self.made)
             ]
-            deleted = await self.store.forgotten(unknown) if unknown else {}
+            deleted = await self._deleted(unknown) if unknown else {}
             moves = [
                 self._move(i, rows[i], here.get(i), deleted.get(i), incoming.get(i, ()))
                 for i in ids
@@ -148,6 +151,12 @@ class Merging:
         if isinstance(self.store, ChromaStore):
             return self.store.session(writing=writing, unsure=True)
         return self.store.session(writing=writing)
+
+    async def _deleted(self, ids: Sequence[str]) -> dict[str, int]:
+        """When memories that are not known were deleted, if it was after the last drop."""
+        dropped_us = int(self.state["dropped"] or -(1 << 63))
+        deleted = await self.store.forgotten(ids)
+        return {i: at_us for i, at_us in deleted.items() if at_us > dropped_us or i in self.made}
 
     async def replace(self, memory_id: str, fields: Fields | None) -> None:
         """Resolve a conflict: this content replaces all versions of a memory."""
@@ -234,6 +243,10 @@ class Merging:
             deleted_at_us=deleted_at_us,
             origin=made.origin if made and made.now == stamp(here or deleted_at_us) else None,
         )
+        if self.is_listed:
+            files = {named: file for named, (_, file) in row.lines.items()}
+            left = [h for h in outcome.heads if not (f := files.get(h.stamp)) or self.is_listed(f)]
+            outcome = Outcome(tuple(left), outcome.new, visible(tuple(left)))
         return self._with_lines(memory_id, row, (here, fields), outcome, incoming)
 
     def _with_lines(
@@ -250,13 +263,11 @@ class Merging:
         self.result.left_scope += bool(fields is None and here is not None and row.known.shown)
         now = replace(row.known, unsure=False)
         lines = dict(row.lines)
-        own = f"{self.state['replica']}/"
         heads = {head.stamp: head for head in outcome.heads}
         for record, path in incoming:
             named = record.version.stamp
-            known = lines[named][1] if named in lines else ""
+            file = self._file(row, lines.get(named), record.version, path)
             version = heads.get(named, record.version)
-            file = known if known.startswith(own) else path
             lines[named] = dump_record(Record(memory_id, version)), file
         if outcome.new:
             lines[outcome.new.stamp] = dump_record(Record(memory_id, outcome.new)), ""
@@ -268,6 +279,16 @@ class Merging:
             after, writes = Known(outcome.heads), False
         entry = self._entry(memory_id, outcome, here, incoming) if writes else here
         return Move(memory_id, row, here, now, after, lines, entry, writes)
+
+    def _file(self, row: Row, held: Line | None, version: Version, path: str) -> str:
+        """The file that has a version, which has come in with another, from then on."""
+        known = {head.stamp: head.spent for head in row.known.heads}
+        was_spent = known.get(version.stamp, version.spent)
+        if held is None or version.spent > was_spent:
+            return path
+        is_own = held[1].startswith(f"{self.state['replica']}/")
+        written = not held[1] and self.state.has_written(path)  # under an earlier id
+        return held[1] if is_own or written or was_spent > version.spent else path
 
     def _shared(self, row: Row, here: MemoryEntry | None) -> Fields | None:
         """The memory of the store, if it is shared: it has a shared tag, or came from the others.

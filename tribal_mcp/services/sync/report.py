@@ -30,7 +30,8 @@ def describe(result: SyncResult, state: SyncState, *, conflicts: bool) -> None:
     """
     result.replica, result.name = state["replica"], state["name"]
     result.replicas = [
-        ReplicaResult(id=i, name=one.name, files=one.number) for i, one in state.replicas().items()
+        ReplicaResult(id=i, name=one.name, files=one.number, removed=i in state.removed)
+        for i, one in state.replicas().items()
     ]
     found = [c for c in (_conflict(state, i) for i in state.conflicting()) if c.versions]
     result.conflicts = len(found)

@@ -7,6 +7,7 @@ nothing but time: the next sync is a first contact. (Over 300 lines: one class f
 
 import secrets
 import sqlite3
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ import orjson
 from tribal_mcp.files.atomic import make_private
 from tribal_mcp.files.replica_folders import ID_BYTES, ReplicaFile
 from tribal_mcp.portability.limits import NO_LIMITS
+from tribal_mcp.portability.replication.compaction import Cut, Report
 from tribal_mcp.portability.replication.reconcile import Known
 from tribal_mcp.portability.replication.records import (
     OPERATION_BYTES,
@@ -28,7 +30,7 @@ from tribal_mcp.portability.replication.records import (
 from tribal_mcp.portability.replication.versions import Heads, Stamp, join
 
 FOLDER = "sync"
-_VERSION = 4
+_VERSION = 5
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS memories (id TEXT PRIMARY KEY, shown TEXT) WITHOUT ROWID;
@@ -46,6 +48,7 @@ CREATE TABLE IF NOT EXISTS operations (id TEXT PRIMARY KEY, what TEXT, source TE
     WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS received (id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS outdated (path TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS reports (replica TEXT PRIMARY KEY, report TEXT, days INT) WITHOUT ROWID;
 """
 
 Line = tuple[bytes, str]
@@ -119,7 +122,7 @@ class SyncState:
         self._about = self._read_about()
         self.is_new = not self["replica"]
         if self.is_new:
-            self["replica"] = new_id()
+            self["replica"], self["behind"] = new_id(), "1"
 
     def close(self) -> None:
         """Close the file."""
@@ -251,7 +254,62 @@ class SyncState:
         rows = self._sql.execute("SELECT id FROM heads GROUP BY id HAVING count(*) > 1 ORDER BY id")
         return [row[0] for row in rows]
 
+    def in_other_files(self, paths: Iterable[str]) -> list[str]:
+        """The memories with a version that is in a file, but in none of those."""
+        wanted = orjson.dumps(list(paths)).decode()
+        query = (
+            "SELECT DISTINCT id FROM heads WHERE file != '' "
+            "AND file NOT IN (SELECT value FROM json_each(?))"
+        )
+        return [row[0] for row in self._sql.execute(query, (wanted,))]
+
+    def holders(self) -> list[str]:
+        """The files that have a version."""
+        rows = self._sql.execute("SELECT DISTINCT file FROM heads WHERE file != ''")
+        return [row[0] for row in rows]
+
+    def to_compact(self, path: str) -> list[tuple[str, bytes]]:
+        """The only versions of memories, in a file, that are deletions or name ancestors."""
+        rows = self._sql.execute(
+            "SELECT id, line FROM heads WHERE file = ? AND id NOT IN (SELECT id FROM intended) "
+            """AND (instr(line, '"ancestors"') OR NOT instr(line, '"memory"')) """
+            "AND (SELECT count(*) FROM heads AS all_heads WHERE all_heads.id = heads.id) = 1",
+            (path,),
+        )
+        return rows.fetchall()
+
+    def compact(self, memory_id: str, line: bytes, path: str | None) -> None:
+        """Record another form of the only version of a memory, and its file; empty: drop it."""
+        if line:
+            row = (line, path, memory_id)
+            self._sql.execute("UPDATE heads SET line = ?, file = ifnull(?, file) WHERE id = ?", row)
+        else:
+            for table in ("heads", "memories", "received"):
+                self._sql.execute(f"DELETE FROM {table} WHERE id = ?", (memory_id,))  # noqa: S608
+
     # Files.
+
+    def cut(self) -> Cut:
+        """What is known of all files."""
+        own = self["replica"]
+        read = {
+            row[0]
+            for row in self._sql.execute(
+                "SELECT path FROM files UNION SELECT path FROM written "
+                "UNION SELECT path FROM outdated"
+            )
+        }
+        numbers = Counter(path.partition("-")[0] for path in read)
+        reports, removed = self.reports(), self.removed
+        return Cut(
+            own,
+            reports.get(own, Report()),
+            {i: reports.get(i, Report()) for i in self.replicas() if i not in removed},
+            removed,
+            self.files().keys(),
+            read,
+            {path.partition("/")[0] for path, count in numbers.items() if count > 1},
+        )
 
     def files(self) -> dict[str, Applied]:
         """The files that were read or written and still count, by path."""
@@ -355,6 +413,37 @@ class SyncState:
         """The other replicas, by id."""
         rows = self._sql.execute("SELECT * FROM replicas ORDER BY name")
         return {i: Replica(name, number, orjson.loads(files)) for i, name, number, files in rows}
+
+    def reports(self) -> dict[str, Report]:
+        """What the newest file of each replica says, with this one's."""
+        rows = self._sql.execute("SELECT replica, report FROM reports")
+        return {replica: Report(**orjson.loads(report)) for replica, report in rows}
+
+    def note_report(self, replica: str, report: Report) -> None:
+        """Record what the newest file of a replica says."""
+        row = (replica, orjson.dumps(report))
+        self._sql.execute("INSERT OR REPLACE INTO reports VALUES (?, ?, 0)", row)
+
+    def absent(self, today: str, days: int) -> list[str]:
+        """The other replicas without a new file on that many days on which this one synced."""
+        if self["day"] != today:
+            self["day"] = today
+            self._sql.execute("UPDATE reports SET days = days + 1")
+        rows = self._sql.execute("SELECT replica FROM reports WHERE days >= ?", (days,))
+        own = {self["replica"], *self.removed}
+        return [row[0] for row in rows if row[0] not in own]
+
+    @property
+    def removed(self) -> dict[str, int]:
+        """The replicas that count no longer, each with the number of its last file that does."""
+        removed: dict[str, int] = orjson.loads(self["removed"] or "{}")
+        return removed
+
+    def remove(self, replica: str, number: int) -> None:
+        """Record that a replica counts no longer."""
+        self["removed"] = orjson.dumps({**self.removed, replica: number}).decode()
+        if known := self.replicas().get(replica):
+            self.note_replica(replica, Replica(known.name, known.number))
 
     def note_replica(self, replica: str, known: Replica) -> None:
         """Record a replica."""

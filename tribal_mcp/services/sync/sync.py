@@ -18,11 +18,13 @@ from tribal_mcp.services.importing.vectors import plan_vectors
 from tribal_mcp.services.requests import SyncRequest
 from tribal_mcp.services.results.sync import SyncResult
 from tribal_mcp.services.secrets import Screen
+from tribal_mcp.services.sync.compacting import compact
 from tribal_mcp.services.sync.encrypted_files import check as check_encryption
 from tribal_mcp.services.sync.exchange import Exchange
 from tribal_mcp.services.sync.merging import Merging
 from tribal_mcp.services.sync.opening import configure, locked, path_of, state_of
 from tribal_mcp.services.sync.operations import listed, made_here, withdraw
+from tribal_mcp.services.sync.replicas import note, remove
 from tribal_mcp.services.sync.report import LIST, describe, next_steps
 from tribal_mcp.services.sync.state import FOLDER, SyncState
 from tribal_mcp.stores.base import STEP, MemoryStore
@@ -142,8 +144,11 @@ class _Sync:
         await self._local()
         for position, file in enumerate(new):
             self._progress(position / len(new), f"Reading file {position + 1:,} of {len(new):,}")
+            if not self.exchange.counts(file):
+                continue
             for part in self.exchange.read(file):
                 if isinstance(part, Head):
+                    note(self.state, self.result, file, part)
                     await self._begin_file(part)
                 else:
                     await self._merge(part, file.path)
@@ -155,6 +160,8 @@ class _Sync:
             self.merging.narrowing = False
             with self.state.transaction():
                 self.state["narrowed"] = ""
+        remove(self.state, self.result, self.request.remove_machine)
+        await compact(self.merging)
         if self.request.resolve:
             await self._resolve(self.request.resolve, self.request.version)
 
@@ -262,7 +269,6 @@ class _Sync:
                 raise Stopped("Stopped. To continue, repeat the sync.")
 
     async def _begin_file(self, head: Head) -> None:
-        self.exchange.note(head)
         self.result.files_read += 1
         model = head.model
         self.merging.vectors = plan_vectors(

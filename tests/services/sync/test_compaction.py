@@ -1,0 +1,235 @@
+"""What all machines know is not kept for ever; machines that were away come back all the same."""
+
+import os
+import shutil
+import sqlite3
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+
+import orjson
+import pytest
+
+from tests.services.sync.machines import Machine, machines
+from tests.support.examples import memories
+from tribal_mcp.errors import UsageError
+from tribal_mcp.portability.replication.records import Head, dump_head
+from tribal_mcp.services.sync import exchange, replicas
+
+pytestmark = pytest.mark.anyio
+MANY = int(os.environ.get("TRIBAL_SYNC_DELETIONS", "500"))
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write files without versions, and old ones again, at every sync."""
+    monkeypatch.setattr(exchange, "DAY_S", 0)
+    monkeypatch.setattr(exchange, "MONTH_S", 0)
+
+
+async def settle(*all_machines: Machine) -> None:
+    """Sync until nothing is written any more."""
+    for _ in range(12):
+        if not [r for m in all_machines if (r := await m.sync()).files_written or r.files_read]:
+            return
+    raise AssertionError("the machines do not come to rest")
+
+
+def size(machine: Machine) -> int:
+    return sum(path.stat().st_size for path in machine.files)
+
+
+def kept(machine: Machine) -> list[tuple[str, bool]]:
+    """The memories of which the state of a machine knows something, and whether they are there."""
+    [path] = machine.home.rglob("sync/*.db")
+    sql = sqlite3.connect(path)
+    query = "SELECT id, instr(line, '\"memory\"') FROM heads UNION SELECT id, 1 FROM memories"
+    rows = {(row[0], bool(row[1])) for row in sql.execute(query)}
+    sql.close()
+    return sorted(rows)
+
+
+async def test_a_memory_that_was_edited_often_costs_no_more_than_before(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    await one.put(1)
+    await settle(one, two)
+    await one.put(1, content="change")
+    first = (await one.sync()).bytes_written
+    for number in range(40):
+        await one.put(1, content=f"change {number}")
+        last = (await one.sync()).bytes_written
+    await settle(one, two)
+    await one.put(1, content="after")
+    now = (await one.sync()).bytes_written
+    print(f"a change: {first:,} bytes; after 40: {last:,}; when all know them: {now:,}")  # noqa: T201
+    assert last > 2 * first
+    assert now < 2 * first
+    await settle(one, two)
+    assert await two.texts() == {"memory-1": "after"}
+
+
+async def test_deletions_that_all_know_are_kept_nowhere(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    await one.store.upsert(memories(MANY))
+    await two.put(MANY + 1)
+    await settle(one, two)
+    await two.store.delete([f"memory-{number}" for number in range(MANY)])
+    await two.sync()
+    before = size(one)
+    await settle(one, two)
+    print(f"{MANY:,} deletions: {before:,} bytes, then {size(one):,}")  # noqa: T201
+    assert size(one) < 3_000
+    for machine in (one, two):
+        assert list(await machine.texts()) == [f"memory-{MANY + 1}"]
+        assert kept(machine) == [(f"memory-{MANY + 1}", True)]
+    await one.put(0, content="made again")
+    await settle(one, two)
+    assert (await two.texts())["memory-0"] == "made again"
+
+
+async def test_a_deletion_is_kept_while_a_machine_has_not_seen_it(tmp_path: Path) -> None:
+    one, two, three = machines(tmp_path, 3)
+    await one.store.upsert(memories(3))
+    await settle(one, two, three)
+    await one.store.delete(["memory-1"])
+    await settle(one, two)
+    assert ("memory-1", False) in kept(one)
+    await settle(one, two, three)
+    assert not [found for found in kept(one) if found[0] == "memory-1"]
+    assert list(await three.texts()) == ["memory-0", "memory-2"]
+
+
+async def without(tmp_path: Path) -> tuple[Machine, Machine, Machine]:
+    """Three machines, of which the others have removed the last; deletions were dropped since."""
+    one, two, three = machines(tmp_path, 3)
+    await one.store.upsert(memories(6))
+    await three.put(6)
+    await settle(one, two, three)
+    result = await one.sync(remove_machine="machine-2")
+    assert [found.name for found in result.replicas if found.removed] == ["machine-2"]
+    await two.store.delete(["memory-1", "memory-2", "memory-6"])
+    await two.put(3, content="changed by the others")
+    await settle(one, two)
+    assert len(kept(one)) == len(kept(two)) == 4
+    return one, two, three
+
+
+async def test_a_machine_that_was_removed_comes_back_and_revives_nothing(tmp_path: Path) -> None:
+    one, two, three = await without(tmp_path)
+    await three.put(2, content="edited while away")
+    await three.put(4, content="edited, too")
+    await three.put(9, content="new")
+    for _ in range(2):
+        plan = await three.sync(dry_run=True)
+        result = await three.sync()
+        assert (plan.deleted, plan.changed) == (result.deleted, result.changed)
+    await settle(three, one, two)
+    for machine in (one, two, three):
+        texts = await machine.texts()
+        assert set(texts) == {f"memory-{n}" for n in (0, 2, 3, 4, 5, 9)}
+        assert texts["memory-2"] == "edited while away"
+        assert texts["memory-3"] == "changed by the others"
+        assert (texts["memory-4"], texts["memory-9"]) == ("edited, too", "new")
+
+
+async def test_a_backup_that_is_older_than_what_was_dropped_revives_nothing(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    await one.store.upsert(memories(6))
+    await settle(one, two)
+    shutil.copytree(two.home, tmp_path / "backup")
+    old = Machine(tmp_path / "backup", two.shared)
+    await old.store.upsert([found for i in await two.texts() if (found := await two.store.get(i))])
+    await one.store.delete(["memory-1"])
+    await two.put(2, content="changed")
+    await settle(one, two)
+    assert len(kept(one)) == 5
+    await old.put(3, content="edited in the backup")
+    await settle(old, one, two)
+    for machine in (old, one, two):
+        texts = await machine.texts()
+        assert "memory-1" not in texts
+        assert (texts["memory-2"], texts["memory-3"]) == ("changed", "edited in the backup")
+
+
+async def test_old_files_that_come_back_revive_nothing(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    await one.store.upsert(memories(3))
+    await settle(one, two)
+    shutil.copytree(one.shared, tmp_path / "old")
+    await one.store.delete(["memory-1"])
+    await settle(one, two)
+    shutil.copytree(tmp_path / "old", one.shared, dirs_exist_ok=True)
+    three = Machine(tmp_path / "machine-3", one.shared)
+    await settle(three, one, two)
+    for machine in (one, two, three):
+        assert list(await machine.texts()) == ["memory-0", "memory-2"]
+
+
+async def test_a_machine_to_remove_must_be_another_one_of_the_folder(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    await one.put(1)
+    await settle(one, two)
+    for name in ("machine-0", "unknown"):
+        with pytest.raises(UsageError, match="machine-1"):
+            await one.sync(remove_machine=name)
+
+
+async def test_a_machine_that_is_absent_for_long_is_waited_for_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, three = machines(tmp_path, 3)
+    await one.store.upsert(memories(3))
+    await settle(one, two, three)
+    days = count()
+    clock = SimpleNamespace(strftime=lambda *_: str(next(days)), gmtime=lambda: None)
+    monkeypatch.setattr(replicas, "time", clock)
+    monkeypatch.setattr(replicas, "ABSENT_DAYS", 5)
+    await one.store.delete(["memory-1"])
+    notes: list[str] = []
+    for _ in range(12):
+        for number, machine in enumerate((one, two)):
+            await machine.put(number * 2, content=f"change {next(days)}")
+            notes += (await machine.sync()).notes
+    assert {note.partition(" was")[0] for note in notes} == {"The machine 'machine-2'"}
+    await settle(one, two)
+    assert len(kept(one)) == 2
+    await settle(three, one, two)
+    assert await three.texts() == await one.texts()
+
+
+async def test_an_earlier_version_of_this_program_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = machines(tmp_path)
+
+    def old_head(head: Head) -> bytes:
+        data = orjson.loads(dump_head(head))
+        if head.name == "machine-1":
+            del data["swept"], data["removed"]
+        return orjson.dumps(data)
+
+    monkeypatch.setattr(exchange, "dump_head", old_head)
+    await one.store.upsert(memories(3))
+    await two.put(5)
+    await settle(one, two)
+    await one.store.delete(["memory-1"])
+    await settle(one, two)
+    assert ("memory-1", False) in kept(one)
+    assert await one.texts() == await two.texts()
+
+
+async def test_a_state_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    await one.store.upsert(memories(3))
+    await settle(one, two)
+    for machine in (one, two):
+        [path] = machine.home.rglob("sync/*.db")
+        sql = sqlite3.connect(path)
+        sql.executescript(
+            "DROP TABLE reports; DELETE FROM about WHERE key IN ('behind', 'swept', 'settled');"
+            "PRAGMA user_version = 2"
+        )
+        sql.close()
+    await one.store.delete(["memory-1"])
+    await settle(one, two)
+    assert len(kept(one)) == len(kept(two)) == 2

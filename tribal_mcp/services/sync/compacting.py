@@ -1,0 +1,70 @@
+"""Drops what all machines know, and what was dropped while this one was behind."""
+
+import time
+
+import orjson
+
+from tribal_mcp.portability.limits import NO_LIMITS
+from tribal_mcp.portability.replication.compaction import Cut, compacted
+from tribal_mcp.portability.replication.records import Record, dump_record, read_record
+from tribal_mcp.services.sync.merging import Merging
+from tribal_mcp.services.sync.state import SyncState
+from tribal_mcp.stores.base import STEP
+from tribal_mcp.text import memories
+
+
+async def compact(merging: Merging) -> None:
+    """Drop what may be dropped, by what has been read of all replicas."""
+    state = merging.state
+    cut, was_behind = state.cut(), bool(state["behind"])
+    is_behind = cut.is_behind(was=was_behind)
+    if was_behind or is_behind:
+        await _catch_up(merging, cut)
+    elif cut.is_closed:
+        with state.transaction():
+            _drop_known(state, cut)
+    with state.transaction():
+        state["behind"] = "1" * is_behind
+
+
+async def _catch_up(merging: Merging, cut: Cut) -> None:
+    """Drop the versions that no file has any more: others have deleted or replaced them."""
+    state = merging.state
+    ids = state.in_other_files(filter(cut.is_listed, cut.applied))
+    if ids and not cut.is_closed:
+        merging.result.notes.append(
+            f"{memories(len(ids))} may have been deleted or changed on other machines, which have "
+            "not heard of this one. That is settled once all their files have arrived."
+        )
+    if not ids or not cut.is_closed:
+        return
+    merging.is_listed = cut.is_listed
+    for start in range(0, len(ids), STEP):
+        await merging.merge(ids[start : start + STEP], {})
+    merging.is_listed = None
+    with state.transaction():
+        state["settled"], state["dropped"] = "", str(time.time_ns() // 1000)
+
+
+def _drop_known(state: SyncState, cut: Cut) -> None:
+    """Compact the versions in the files that all have swept past, each file once.
+
+    If whoever marked a deletion has dropped the mark, all have swept past it.
+    """
+    settled = {path for path in cut.applied if cut.is_settled(path)}
+    dropped = {path for path in state.holders() if not cut.is_listed(path)}
+    for path in dropped | (settled - set(orjson.loads(state["settled"] or "[]"))):
+        for memory_id, line in state.to_compact(path):
+            version = read_record(line, NO_LIMITS, trusted=True).version
+            now = compacted(version)
+            if now is None:
+                last = int(state["dropped"] or version.stamp.wall)
+                state["dropped"] = str(max(last, version.stamp.wall))
+                state.compact(memory_id, b"", None)
+            elif path in dropped:
+                continue
+            elif not now.spent:
+                state.compact(memory_id, dump_record(Record(memory_id, now)), None)
+            elif path.startswith(f"{cut.replica}/"):  # whoever published a deletion marks it
+                state.compact(memory_id, dump_record(Record(memory_id, now)), "")
+    state["settled"] = orjson.dumps(sorted(settled)).decode()

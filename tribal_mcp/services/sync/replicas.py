@@ -1,0 +1,126 @@
+"""Which replicas there are: what their files say, and which of them count no longer."""
+
+import time
+
+from tribal_mcp.errors import UsageError
+from tribal_mcp.files.replica_folders import ReplicaFile
+from tribal_mcp.portability.replication.compaction import Report, number_of
+from tribal_mcp.portability.replication.records import Head
+from tribal_mcp.services.results.sync import SyncResult
+from tribal_mcp.services.sync.state import Replica, SyncState, new_id
+
+ABSENT_DAYS = 180
+"""Days with a sync here and no news of a machine, after which that counts no longer."""
+_COPIED = (
+    "The folder has files that another copy of this store wrote with the same id: this store was "
+    "copied, or restored from a backup. It goes on as a new machine. Nothing is lost."
+)
+_REMOVED = (
+    "This machine was removed while it was away. It goes on as a new machine: what was changed "
+    "here is published, and what the others have deleted is deleted here, too."
+)
+
+
+def note(state: SyncState, result: SyncResult, file: ReplicaFile, head: Head) -> None:
+    """Record which replica wrote a file, and what that has seen of this one and others."""
+    known = state.replicas().get(head.replica)
+    before = state.reports().get(head.replica, Report())
+    said = Report(file.name, head.files, head.seen, head.swept, head.removed)
+    with state.transaction():
+        if known is None or head.number >= known.number:
+            state.note_replica(head.replica, Replica(head.name, head.number, head.files))
+        if head.operations:
+            state.note_operations(head.operations)
+        if (now := before.updated(said)) != before:
+            state.note_report(head.replica, now)
+    if head.number >= before.number:
+        for replica, number in head.removed.items():
+            note_removed(state, result, replica, number)
+    if head.seen.get(state["replica"], 0) > int(state["number"] or 0):
+        take_new_id(state, result)
+
+
+def note_removed(state: SyncState, result: SyncResult, replica: str, number: int) -> None:
+    """Take over that a replica counts no longer.
+
+    What it wrote after the last file that counts is published from here, if it was read here.
+    """
+    if number <= state.removed.get(replica, -1):
+        return
+    with state.transaction():
+        state.remove(replica, number)
+    if replica == state["replica"]:
+        take_new_id(state, result)
+        return
+    with state.transaction():
+        _publish_again(state, replica, number)
+        state.forget_files(state.files())
+
+
+def take_new_id(state: SyncState, result: SyncResult) -> None:
+    """Go on as a new replica; what the old id has written stays, as that of another.
+
+    Own versions that no other replica is known to have are published again.
+    """
+    old, read, removed = state["replica"], state.cut().read, state.removed
+    said = [report.swept.get(old, "") for report in state.reports().values()]
+    known = max((number_of(name) for name in said if f"{old}/{name}" in read), default=0)
+    files = [one.file for one in state.files().values() if one.file.replica == old]
+    names = [file.name for file in sorted(files)]
+    with state.transaction():
+        _publish_again(state, old, removed.get(old, known))
+        name = f"{state['name']} (earlier)"
+        listed = [] if old in removed else names
+        state.note_replica(old, Replica(name, int(state["number"] or 0), listed))
+        if names:
+            state.note_report(old, Report(names[-1], names[:-1]))
+        state.forget_files(state.files())
+        state["replica"], state["number"], state["written"] = new_id(), "", ""
+        state["behind"] = "1"
+    result.notes.append(_REMOVED if old in removed else _COPIED)
+
+
+def remove(state: SyncState, result: SyncResult, wanted: str) -> None:
+    """Remove a machine, and those that have been absent for long.
+
+    Args:
+        state: what is known of the shared folder.
+        result: of the sync.
+        wanted: the name or the id of a machine; empty for none.
+
+    Raises:
+        UsageError: it is not that of one other machine.
+    """
+    counting = {i: one.name for i, one in state.replicas().items() if i not in state.removed}
+    found = [i for i, name in counting.items() if wanted in (i, name)]
+    if wanted and len(found) != 1:
+        listed = ", ".join(f"{counting[i]!r:.60} ({i})" for i in found or counting)
+        raise UsageError(
+            f"Several machines are called {wanted!r:.80}. Give the id of one: {listed}."
+            if found
+            else f"No other machine of this folder is called {wanted!r:.80}. "
+            f"There {'are' if len(counting) > 1 else 'is'} {listed or 'none'}."
+        )
+    with state.transaction():
+        absent = state.absent(time.strftime("%Y-%m-%d", time.gmtime()), ABSENT_DAYS)
+    for replica in dict.fromkeys((*(found if wanted else ()), *absent)):
+        number = number_of(state.cut().known(0).get(replica, "0-"))
+        with state.transaction():
+            _publish_again(state, replica, -1)
+            state.remove(replica, number)
+            state.forget_files(
+                p for p, one in state.files().items() if one.file.replica != state["replica"]
+            )
+        name = counting.get(replica, replica)
+        result.notes.append(
+            f"The machine {name!r:.80} was removed: its subfolder {replica} can be deleted. If it "
+            "syncs again, it goes on as a new machine."
+            + " Remove its key from TRIBAL_AGE_RECIPIENTS, too."
+            * bool(state["encrypted"])
+        )
+
+
+def _publish_again(state: SyncState, replica: str, number: int) -> None:
+    """Have what a replica wrote after that file published from here."""
+    files = [one.file for one in state.files().values() if one.file.replica == replica]
+    state.publish_again(file.path for file in files if file.number > number)
