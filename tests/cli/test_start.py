@@ -16,8 +16,8 @@ from tribal_mcp.cli.main import app
 from tribal_mcp.services import requests, results
 
 SLOW_TO_IMPORT = {
-    "chromadb", "httpx", "ijson", "markdown_it", "mcp", "numpy", "onnxruntime", "pydantic_settings",
-    "rich", "starlette", "tokenizers", "yaml",
+    "chromadb", "grpc", "httpx", "ijson", "markdown_it", "mcp", "numpy", "onnxruntime",
+    "pydantic_settings", "rich", "starlette", "tokenizers", "yaml",
 }  # fmt: skip
 RESULTS = [f"{results.__name__}.{found.name}" for found in iter_modules(results.__path__)]
 PROGRAM = """
@@ -83,6 +83,12 @@ def test_the_validators_of_requests_and_results_are_built_when_they_are_used() -
 def test_a_command_imports_only_the_results_that_it_may_return(store: Path) -> None:
     found = imported(store, "list") & {*RESULTS}
     assert [name.rpartition(".")[2] for name in found] == ["memories"]
+
+
+def test_a_write_imports_chroma_without_grpc(store: Path) -> None:
+    found = imported(store, "remember", "a text")
+    assert "chromadb.api.rust" in found
+    assert "grpc" not in found
 
 
 def test_a_help_page_does_not_import_the_use_cases(store: Path) -> None:
