@@ -35,6 +35,13 @@ ORIGIN = b'"origin":["'
 OPERATION_BYTES = len("20261126-063450-613619")
 _MOST_US = 1 << 63
 _SHORT = 1 << 18
+_PLAIN = frozenset(
+    {
+        "content", "source_instance", "source_type", "created_at", "updated_at", "tags", "context",
+        "confidence", "supersedes", "related_to",
+    }
+)  # fmt: skip
+"""The fields that every memory has."""
 _OPERATION = re.compile(r"\d{8}-\d{6}-\d{6}")
 _WAS = re.compile(r"([0-9a-f]{8})?")
 
@@ -269,11 +276,23 @@ def check_readable(line: bytes, limits: Limits) -> None:
         )
     record = read_record(line, limits, trusted=len(line) < _SHORT)  # it can't have many values
     check_id("id", record.id, limits)
-    if (fields := record.version.fields) is not None:
+    fields = record.version.fields
+    if fields is not None and not _is_plain(fields, len(line), limits):
         entry = entry_of(record.id, fields, limits)
         check([[entry.metadata, entry.extra]], limits.nesting + 1)
         if digest_of(fields_of(entry_fields(entry))) != record.version.stamp.digest:
             raise EntryError("a value would not read back the same")
+
+
+def _is_plain(fields: Fields, size: int, limits: Limits) -> bool:
+    """Whether a memory of this machine is so short and simple that other machines can read it."""
+    lowest = min(limits.label_bytes, limits.id_bytes, limits.content_bytes, limits.tags)
+    return (
+        size <= lowest
+        and fields.keys() <= _PLAIN
+        and type(fields["confidence"]) is float
+        and 0 < fields["confidence"] <= 1
+    )
 
 
 def entry_of(memory_id: str, fields: Fields, limits: Limits = NO_LIMITS) -> MemoryEntry:
