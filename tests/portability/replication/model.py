@@ -21,13 +21,23 @@ from typing import Any
 
 from tribal_mcp.portability.replication import compaction
 from tribal_mcp.portability.replication.compaction import Cut, Report, compacted, number_of
-from tribal_mcp.portability.replication.reconcile import Clock, Known, Maker, reconcile
+from tribal_mcp.portability.replication.reconcile import (
+    Clock,
+    Known,
+    Maker,
+    Outcome,
+    left_of,
+    reconcile,
+    withdrawn,
+)
 from tribal_mcp.portability.replication.versions import (
     Heads,
+    Origin,
     Stamp,
     Version,
     digest_of,
     join,
+    short,
     visible,
 )
 
@@ -80,6 +90,10 @@ class Machine:
     behind: bool = True
     dropped_us: int = -YEAR_US * 1000
     """The time of the latest deletion that was dropped."""
+    made: dict[str, tuple[str, Origin]] = field(default_factory=dict)
+    """By memory, the digest of what the latest import wrote, unless it was changed since."""
+    kept: dict[tuple[str, str], Fields | None] = field(default_factory=dict)
+    """What restore points have: earlier memories by their short digests."""
     gone: dict[str, frozenset[Stamp]] = field(default_factory=dict)
     """For the check only: by memory, what was dropped, and what that replaced."""
 
@@ -176,6 +190,8 @@ class World:
         """A user changes a memory, having seen what is there and which conflicts are listed."""
         was = machine.store.get(memory_id)
         machine.before.append((memory_id, was))
+        machine.kept[memory_id, short(digest_of(was))] = was
+        machine.made.pop(memory_id, None)
         left = _tokens(fields)
         self.wanted[memory_id] -= _tokens(was) - left
         heads = machine.known_of(memory_id).heads
@@ -226,8 +242,34 @@ class World:
 
     def load(self, machine: Machine) -> None:
         """An import that overwrites."""
-        for memory_id, fields in self.bundle.items():
+        operation = self.token()
+        bundle = self.bundle
+        if self.random.random() < 0.7:  # of another system
+            ids = self.random.sample(IDS, 2)
+            bundle = {i: {"content": self.token(), "tags": [], "updated_at": ""} for i in ids}
+        for memory_id, fields in bundle.items():
+            origin = Origin(operation, short(digest_of(machine.store.get(memory_id))))
             self.put(machine, memory_id, fields)
+            machine.made[memory_id] = digest_of(fields), origin
+
+    def withdraw(self, machine: Machine) -> None:
+        """What an import on some machine did, and nobody has edited since, is withdrawn."""
+        heads = [head for known in machine.known.values() for head in known.heads]
+        operations = sorted({head.origin.operation for head in heads if head.origin})
+        if not operations:
+            return
+        operation = self.random.choice(operations)
+        for memory_id, known in list(machine.known.items()):
+            here = machine.store.get(memory_id)
+            origin = left_of(operation, known.heads)
+            if origin is None or digest_of(here) != known.heads[0].stamp.digest:
+                continue
+            if memory_id in machine.intended or (memory_id, origin.was) not in machine.kept:
+                continue
+            was = machine.kept[memory_id, origin.was]
+            self.wanted[memory_id] -= _tokens(here) - _tokens(was)
+            out = withdrawn(known, was, self.maker(machine), None)
+            self.carry_out(machine, memory_id, known, out, lambda: False)
 
     # What happens to machines and files.
 
@@ -417,9 +459,15 @@ class World:
         deleted = machine.deleted.get(memory_id)
         if deleted is not None and deleted <= machine.dropped_us:
             deleted = None
-        clock = machine.clock
-        maker = Maker(clock.replica, lambda: clock.next(self.time_of(machine)))
-        out = reconcile(known, here, incoming, maker, deleted_at_us=deleted)
+        digest, origin = machine.made.get(memory_id, ("", None))
+        out = reconcile(
+            known,
+            here,
+            incoming,
+            self.maker(machine),
+            deleted_at_us=deleted,
+            origin=origin if digest == digest_of(here) else None,
+        )
         for version in incoming:
             key = memory_id, version.stamp
             was = [head.spent for head in known.heads if head.stamp == version.stamp]
@@ -429,9 +477,26 @@ class World:
             )
             if not was or version.spent > was[0] or (version.spent == was[0] and not own):
                 machine.holder[key] = path
+        return self.carry_out(machine, memory_id, known, out, dies)
+
+    def maker(self, machine: Machine) -> Maker:
+        """Makes versions on a machine."""
+        clock = machine.clock
+        return Maker(clock.replica, lambda: clock.next(self.time_of(machine)))
+
+    def carry_out(
+        self,
+        machine: Machine,
+        memory_id: str,
+        known: Known,
+        out: Outcome,
+        dies: Callable[[], bool],
+    ) -> bool:
+        """Record and show what becomes of a memory; whether the machine died."""
         if out.new:
             self.note_made(memory_id, known, out.new)
-            known = Known(join(known.heads, [out.new]), digest_of(here))
+            here = digest_of(machine.store.get(memory_id))
+            known = Known(join(known.heads, [out.new]), here)
             machine.holder[memory_id, out.new.stamp] = ""
         machine.known[memory_id] = replace(known, unsure=False)
         machine.intended[memory_id] = out.intended
@@ -448,6 +513,8 @@ class World:
         dies: Callable[[], bool],
     ) -> bool:
         """Have the store hold what is visible; whether the machine died."""
+        was = machine.store.get(memory_id)
+        machine.kept[memory_id, short(digest_of(was))] = was
         if fields is not None:
             machine.store[memory_id] = dict(fields)
             machine.deleted.pop(memory_id, None)
@@ -576,7 +643,7 @@ class World:
         operations = (
             [self.edit] * 6
             + [self.forget] * 2
-            + [self.undo, self.export, self.load]
+            + [self.undo, self.export, self.load, self.load, self.withdraw]
             + [self.sync] * 6
             + [self.carry] * 5
         )

@@ -14,8 +14,9 @@ from tribal_mcp.services.context import Context
 from tribal_mcp.services.requests import SyncRequest
 from tribal_mcp.services.results.sync import ConflictVersion, SyncResult
 from tribal_mcp.services.sync.sync import sync
-from tribal_mcp.stores.base import MemoryStore
+from tribal_mcp.stores.base import Change, MemoryStore
 from tribal_mcp.stores.in_memory import InMemoryStore
+from tribal_mcp.stores.restore_points import RestorePoints
 
 
 @dataclass
@@ -85,6 +86,20 @@ async def in_step(*all_machines: Machine) -> None:
     assert (last.published, last.added, last.changed, last.deleted) == (0, 0, 0, 0)
     texts = [await machine.texts() for machine in all_machines]
     assert all(one == texts[0] for one in texts)
+
+
+async def imported(
+    machine: Machine, entries: list[MemoryEntry], *, gone: tuple[str, ...] = ()
+) -> str:
+    """What an import does to a store, with its restore point."""
+    points = RestorePoints.of(machine.store)
+    assert points is not None
+    point = points.begin("import", "bad.json")
+    change = Change(entries, dict.fromkeys(gone, 1_900_000_000_000_000))
+    before = await machine.store.get_many(change.ids)
+    point.save({i: before.get(i) for i in change.ids}, change)
+    await machine.store.apply(change)
+    return point.finish({"imported": len(entries)})
 
 
 def carry(source: Machine, target: Machine) -> None:

@@ -4,31 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.services.sync.machines import Machine, carry, in_step, machines
+from tests.services.sync.machines import Machine, carry, imported, in_step, machines
 from tests.support.examples import memories, memory
 from tribal_mcp.errors import UsageError
-from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.services.maintenance.undo import undo
 from tribal_mcp.services.results.sync import OperationResult
 from tribal_mcp.services.sync import exchange
-from tribal_mcp.stores.base import Change
-from tribal_mcp.stores.restore_points import RestorePoints
 
 pytestmark = pytest.mark.anyio
-
-
-async def imported(
-    machine: Machine, entries: list[MemoryEntry], *, gone: tuple[str, ...] = ()
-) -> str:
-    """What an import does to a store, with its restore point."""
-    points = RestorePoints.of(machine.store)
-    assert points is not None
-    point = points.begin("import", "bad.json")
-    change = Change(entries, dict.fromkeys(gone, 1_900_000_000_000_000))
-    before = await machine.store.get_many(change.ids)
-    point.save({i: before.get(i) for i in change.ids}, change)
-    await machine.store.apply(change)
-    return point.finish({"imported": len(entries)})
 
 
 async def operations(machine: Machine) -> list[OperationResult]:
@@ -63,11 +46,14 @@ async def test_any_machine_withdraws_what_an_import_on_another_one_did(tmp_path:
     assert (await one.texts())["memory-7"] == "bad 7"
 
 
-async def overwritten(tmp_path: Path, count: int) -> tuple[list[Machine], str]:
+async def overwritten(
+    tmp_path: Path, count: int, *, synced: bool = True
+) -> tuple[list[Machine], str]:
     """Machines that hold two memories which an import on the first one overwrote."""
     all_machines = machines(tmp_path, count)
     await all_machines[0].store.upsert(memories(2))
-    await in_step(*all_machines)
+    if synced:
+        await in_step(*all_machines)
     later = memory(1).updated_at.replace(year=2027)
     bad = [memory(n, content=f"bad {n}", updated_at=later) for n in (0, 1)]
     point = await imported(all_machines[0], bad)
@@ -86,10 +72,13 @@ async def test_a_withdrawal_leaves_what_was_edited_since(tmp_path: Path) -> None
     assert await one.texts() == {"memory-0": "Memory number 0", "memory-1": "edited"}
 
 
+@pytest.mark.parametrize("synced", [True, False], ids=["synced before", "never synced before"])
 async def test_a_withdrawal_revives_nothing_and_yields_to_edits_made_meanwhile(
-    tmp_path: Path,
+    synced: bool, tmp_path: Path
 ) -> None:
-    (one, two), point = await overwritten(tmp_path, 2)
+    (one, two), point = await overwritten(tmp_path, 2, synced=synced)
+    if not synced:
+        one, two = two, one
     two.shared = tmp_path / "carried"
     carry(one, two)
     await one.store.delete(["memory-0"])

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.services.sync.machines import Machine, machines
+from tests.services.sync.machines import Machine, imported, machines
 from tests.support.examples import memory
 from tribal_mcp.files.replica_folders import NewFile
 from tribal_mcp.services.maintenance.undo import undo
@@ -83,6 +83,7 @@ class History:
         self.machines: list[Machine] = []
         self.tokens = 0
         self.wanted: dict[str, set[str]] = {}
+        self.withdrawn = self.left_scope = 0
         for _ in range(random.randint(2, 3)):
             self.join()
 
@@ -153,6 +154,46 @@ class History:
                 )
             machine.point = ""
 
+    async def load(self, machine: Machine) -> None:
+        """An import that overwrites some memories."""
+        entries = [
+            memory(number, content=self.token(), tags=[self.token()])
+            for number in sorted(self.random.sample(range(5), 3))
+        ]
+        for entry in entries:
+            await self.removes(machine, entry.id, set())
+            self.wanted[entry.id].update({entry.content, *entry.tags})
+        await imported(machine, entries)
+
+    async def withdraw(self, machine: Machine) -> None:
+        """What some machine imported is withdrawn, by one that has seen it."""
+        operations = (await machine.sync(operations=True)).operations
+        await machine.sync_and_note()
+        if operations:
+            point = self.random.choice(operations).operation
+            before = await self.listed(machine)
+            result = await machine.sync(withdraw=point)
+            assert result.withdrawn is not None
+            self.withdrawn += result.withdrawn.deleted + result.withdrawn.restored
+            after = await self.listed(machine)
+            for memory_id, seen in before.items():
+                self.wanted[memory_id] -= seen - after.get(memory_id, set())
+            await machine.sync_and_note()
+
+    async def narrow(self, machine: Machine) -> None:
+        """Only memories with some tag are shared from now on."""
+        await machine.sync_and_note()
+        for memory_id in machine.listed:  # what is listed is removed with what is visible
+            was = await machine.store.get(memory_id)
+            await self.removes(machine, memory_id, {was.content, *was.tags} if was else set())
+        tags = {tag for seen in (await self.listed(machine)).values() for tag in seen}
+        result = await machine.sync(tags=[self.random.choice(sorted(tags or {"none"}))])
+        self.left_scope += result.left_scope
+
+    async def widen(self, machine: Machine) -> None:
+        """All memories are shared again."""
+        await machine.sync(all=True)
+
     async def sync(self, machine: Machine) -> None:
         await machine.sync_and_note()
 
@@ -184,10 +225,13 @@ class History:
 
     async def run(self, steps: int) -> None:
         often = [self.edit] * 6 + [self.forget] * 2 + [self.sync] * 5 + [self.carry] * 5
-        rare = [self.die, self.undo_sync, self.copy_machine]
+        often += [self.load]
+        rare = [self.die, self.undo_sync, self.copy_machine, self.withdraw, self.narrow, self.widen]
         for _ in range(steps):
             chosen = rare if self.random.random() < 0.2 else often
             await self.random.choice(chosen)(self.random.choice(self.machines))
+        for machine in self.machines:
+            await self.widen(machine)
         await self.settle()
         await self.check()
 

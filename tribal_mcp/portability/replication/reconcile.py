@@ -159,6 +159,28 @@ def edited(known: Known, here: Fields | None, maker: Maker) -> Version:
     return Version(stamp, here, ancestors, since, reversal)
 
 
+def left_of(operation: str, heads: Heads) -> Origin | None:
+    """The origin of the only version of a memory, if that operation made it."""
+    origin = heads[0].origin if len(heads) == 1 else None
+    return origin if origin and origin.operation == operation else None
+
+
+def withdrawn(known: Known, was: Fields | None, maker: Maker, origin: Origin | None) -> Outcome:
+    """Put what was there before in the place of the only version of a memory.
+
+    As with a reversal, what others do meanwhile wins.
+
+    Args:
+        known: as of the last sync.
+        was: what was there; None if there was nothing.
+        maker: makes the new version.
+        origin: the withdrawal.
+    """
+    new = edited(known, was, maker)
+    new = replace(new, reversal=was is not None, origin=origin)
+    return Outcome((new,), new, visible((new,)))
+
+
 def _initial(here: Fields | None, digest: str, deleted_at_us: int | None) -> Version | None:
     """The first version of a memory: the same on every machine that holds the same content."""
     if here is not None:

@@ -22,6 +22,7 @@ from tribal_mcp.portability.replication.reconcile import (
     Outcome,
     edited,
     reconcile,
+    withdrawn,
 )
 from tribal_mcp.portability.replication.records import (
     Record,
@@ -192,12 +193,7 @@ class Merging:
                     continue
                 fields = None if entry is None else fields_of(entry_fields(entry))
                 origin = Origin(operation, short(digest)) if operation else None
-                new = replace(
-                    edited(row.known, fields, self._maker),
-                    reversal=fields is not None,
-                    origin=origin,
-                )
-                outcome = Outcome((new,), new, visible((new,)))
+                outcome = withdrawn(row.known, fields, self._maker, origin)
                 move = self._with_lines(memory_id, row, (now, shared), outcome, ())
                 moves.append(replace(move, entry=entry) if move.writes else move)
             await self._carry_out(moves)

@@ -17,6 +17,7 @@ from tribal_mcp.portability.limits import NO_LIMITS
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry, with_vector
 from tribal_mcp.portability.memory_json import entry_from_dict
+from tribal_mcp.portability.replication.reconcile import left_of
 from tribal_mcp.portability.replication.records import Operation
 from tribal_mcp.portability.replication.versions import Origin, digest_of, fields_of, short
 from tribal_mcp.services.results.sync import OperationResult, WithdrawnResult
@@ -163,9 +164,8 @@ class _Withdrawal:
         ids = iter(self.merging.state.made_by(operation))
         while batch := list(islice(ids, STEP)):
             for memory_id, row in self.merging.state.rows(batch).items():
-                origins = [head.origin for head in row.known.heads]
-                if len(origins) == 1 and origins[0]:
-                    left[memory_id] = origins[0].was
+                if origin := left_of(operation, row.known.heads):
+                    left[memory_id] = origin.was
                 else:
                     self.result.edited += 1
         return left
