@@ -368,6 +368,8 @@ async def test_memories_from_the_period_that_a_question_mentions_come_first(
         assert ids(result)[0] == f"memory-{first}", query
     result = await recall(store, no_embedder, "retrospective in May 2026", 5, EVERYTHING, now=now)
     assert result.notes[-1].startswith("The question mentions 2026-05-01 to 2026-05-31")
+    only = await recall(store, no_embedder, "What happened in May?", 5, EVERYTHING, now=now)
+    assert (ids(only), only.weak) == (["memory-5"], True)
 
 
 async def test_the_metadata_of_a_foreign_collection_is_no_correction(tmp_path: Path) -> None:

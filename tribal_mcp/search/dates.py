@@ -20,7 +20,13 @@ _MONTH_NAMES = (
     "november novembre noviembre novembro ноябрь ноября ноябре",
     "december dezember decembre diciembre dezembro dicembre декабрь декабря декабре",
 )
+_SHORT = (
+    "jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct", "okt", "nov", "dec",
+    "dez",
+)  # fmt: skip
+"""Months that are also names or words of other languages: only with a day or a year."""
 _MONTHS = {name: number for number, names in enumerate(_MONTH_NAMES, 1) for name in names.split()}
+_MONTHS |= {short: _MONTHS[name] for short in _SHORT for name in _MONTHS if name.startswith(short)}
 _NAME = "|".join(sorted(_MONTHS, key=len, reverse=True))
 _AMBIGUOUS = {"may", "march", "mars", "mei", "mai"}
 """Months that are also words: only as names, or after a word such as "in"."""
@@ -34,9 +40,10 @@ _LAST_BEFORE = re.compile(
 _LAST_AFTER = re.compile(r"^\s+(dernier|pasado|passado|scorso)\b", re.IGNORECASE)
 
 _ISO = re.compile(r"\b(\d{4})-(\d\d)(?:-(\d\d))?\b")
+_DOTTED = re.compile(r"\b(\d{1,2})\.\s?(\d{1,2})\.\s?(\d{4})\b")
 _ASIAN = re.compile(r"(?:(\d{4})\s*[年년]\s*)?(\d{1,2})\s*[月월](?:\s*(\d{1,2})\s*[日号號일])?")
 _NAMED = re.compile(
-    rf"(?:\b(\d{{1,2}})(?:st|nd|rd|th|\.|er)?\s+(?:of\s+|de\s+)?)?\b({_NAME})\b"
+    rf"(?:\b(\d{{1,2}})(?:st|nd|rd|th|\.|er)?\s+(?:of\s+|de\s+)?)?\b({_NAME})\b\.?"
     rf"(?:\s+(\d{{1,2}})(?:st|nd|rd|th)?\b(?!\s*[:\d]))?(?:,?\s+(?:de\s+|of\s+)?(\d{{4}})\b)?"
 )
 _YEAR = re.compile(
@@ -107,8 +114,8 @@ def mentioned_period(question: str, now: datetime) -> Period | None:
     today, folded = now.astimezone(UTC).date(), fold(question)
     try:
         found = (
-            _iso(folded) or _named(question, folded, today) or _asian(folded, today)
-            or _relative(folded, today) or _year(folded)
+            _iso(folded) or _dotted(folded) or _named(question, folded, today)
+            or _asian(folded, today) or _relative(folded, today) or _year(folded)
         )  # fmt: skip
     except ValueError:  # no such day, as 31 June
         return None
@@ -123,9 +130,19 @@ def _iso(folded: str) -> Period | None:
     return _month_or_day(year, month, day, found[0])
 
 
+def _dotted(folded: str) -> Period | None:
+    found = _DOTTED.search(folded)
+    if not found:
+        return None
+    day, month, year = map(int, found.groups())
+    return _month_or_day(year, month, day, found[0])
+
+
 def _named(question: str, folded: str, today: date) -> Period | None:
     for found in _NAMED.finditer(folded):
         day, name, day_after, year = found.groups()
+        if name in _SHORT and not (day or day_after or year):
+            continue
         before, after = folded[: found.start(2)], folded[found.end(2) :]
         is_name = len(question) == len(folded) and question[found.start(2)].isupper()
         if name in _AMBIGUOUS and not (day or day_after or year or _BEFORE_MONTH.search(before)

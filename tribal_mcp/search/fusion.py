@@ -84,7 +84,7 @@ def fuse(
     nearest = max(meanings.values(), default=1.0)
     unrelated, sure = (_UNRELATED, _SURE) if meanings else (_UNRELATED_FOR_WORDS, _SURE_FOR_WORDS)
     ranking: list[Scored] = []
-    for memory_id in dict.fromkeys([*words, *meanings]):
+    for memory_id in dict.fromkeys([*words, *meanings, *in_period]):
         of_words = words.get(memory_id, 0.0)
         meaning = meanings.get(memory_id, of_words * nearest)
         score = _MEANING * meaning + (1 - _MEANING) * of_words

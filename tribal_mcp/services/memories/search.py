@@ -60,7 +60,8 @@ class Search:
         best = [one for one in self._words if one.id not in without]
         matches = {one.id: one.fit for one in best[:_CANDIDATES]}
         near, usual = await self._near(list(matches), without)
-        return fuse(near, usual, matches, await self._in_period([*matches, *near]))
+        then = [] if matches or near else await self._newest_then(without)
+        return fuse(near, usual, matches, await self._in_period([*matches, *near, *then]))
 
     async def _near(
         self, matches: Sequence[str], without: Collection[str]
@@ -98,6 +99,13 @@ class Search:
             date_from=datetime.combine(self.period.first, time(), UTC),
             date_to=datetime.combine(self.period.last + timedelta(days=1), time(), UTC),
         )
+
+    async def _newest_then(self, without: Collection[str]) -> list[str]:
+        """The newest memories from the period, for "what happened in August?"."""
+        if (within := self._within_period()) is None:
+            return []
+        ids, _ = await self.store.newest(within, count=_CANDIDATES)
+        return [i for i in ids if i not in without]
 
     async def _in_period(self, ids: Sequence[str]) -> set[str]:
         if (period := self.period) is None:
