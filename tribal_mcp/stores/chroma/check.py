@@ -7,7 +7,7 @@ from pathlib import Path
 from uuid import UUID
 
 from tribal_mcp.errors import StoreDamaged
-from tribal_mcp.stores.chroma.checksums import matches
+from tribal_mcp.stores.chroma.checksums import matches, replaced_by_others
 from tribal_mcp.stores.chroma.files.hnsw import FILES
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
 from tribal_mcp.stores.chroma.files.tables import NotRolledBack
@@ -216,6 +216,7 @@ def _wrong_vectors(files: ChromaFiles, raw: RawCollection) -> tuple[list[str], l
     """The ids whose vectors have another size, and those whose vectors are damaged or swapped."""
     wrong_size: list[str] = []
     wrong: list[str] = []
+    replaced = replaced_by_others(files.sql, raw)
     for batch in files.read(raw):
         for record in batch:
             if record.vector is None:
@@ -223,7 +224,7 @@ def _wrong_vectors(files: ChromaFiles, raw: RawCollection) -> tuple[list[str], l
             expected = record.metadata.get(CHECKSUM)
             if record.vector.size != raw.dimension:
                 wrong_size.append(record.id)
-            elif type(expected) is int:
+            elif type(expected) is int and record.id not in replaced:
                 if not matches(record.vector, expected, raw.space):
                     wrong.append(record.id)
             elif not files.is_written(raw, record.id):

@@ -419,7 +419,10 @@ class ChromaFolder:
         With an empty log SQLite would assign its numbers again, and Chroma would ignore the
         entries that get them.
         """
+        from tribal_mcp.stores.chroma.checksums import accept_replaced  # noqa: PLC0415 - to write
+
         with self.connection() as sql:
+            accept_replaced(sql, raw)
             sql.execute(_TRUNCATE, (f"%/{raw.id}", raw.id))
 
     def close_client(self) -> None:

@@ -4,7 +4,7 @@ After a power cut or damage, an index may hold vectors that are half written, or
 the vectors. Nothing is paired by order, count or guess. A vector counts if
 
 - it matches the checksum in the record of its id, or
-- Chroma's log says that it was the last one written for the id, or
+- Chroma's log says that it was the last one written for the id, also by another program, or
 - a rebuild of the index that was interrupted had proven and saved it, or
 - the record has no checksum, its labels are known, the sectors of the disk that hold it have been
   written, and the index was synced after the record was written, or no power cut is suspected.
@@ -24,7 +24,7 @@ import orjson
 
 from tribal_mcp.errors import StoreDamaged
 from tribal_mcp.portability.vectors import Vector
-from tribal_mcp.stores.chroma.checksums import checksum, matches
+from tribal_mcp.stores.chroma.checksums import checksum, matches, replaced_by_others
 from tribal_mcp.stores.chroma.files.hnsw import HnswFiles
 from tribal_mcp.stores.chroma.files.hnsw_labels import LABELS, Labels, readable_pairs
 from tribal_mcp.stores.chroma.files.index_backup import IndexBackup
@@ -102,12 +102,14 @@ class ProvenVectors:
         )
         self._in_log: dict[str, int] = {}
         self._adds: dict[str, int] = {}
+        self._replaced: dict[str, Vector] = {}
         self._saved: SavedVectors | None = None
         self._sources: list[_Candidates] = []
         self._by_checksum: dict[int, Vector] | None = None
         if not self._constant:
             try:
                 self._read_log()
+                self._replaced = replaced_by_others(files.sql, collection)
             except sqlite3.DatabaseError as error:  # if damaged, what was read until then counts
                 if not is_damage(error, files.folder):
                     raise
@@ -169,7 +171,7 @@ class ProvenVectors:
         if self._constant:
             return dict.fromkeys(ids, np.ones(1, np.float32))
         rows = self._rows(ids)
-        found = self._logged(rows)
+        found = self._logged(rows) | {i: v for i, v in self._replaced.items() if i in rows}
         if self._saved is not None:
             here = [i for i in rows if i not in found and i in self._saved.places]
             pairs = zip(here, self._saved.read(here), strict=True)
