@@ -23,6 +23,7 @@ from tribal_mcp.stores.chroma import folder, word_index
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
 from tribal_mcp.stores.chroma.files.tables import Row
 from tribal_mcp.stores.chroma.store import ChromaStore
+from tribal_mcp.stores.chroma.word_index import WordIndex
 from tribal_mcp.stores.search import SearchByReading
 
 pytestmark = pytest.mark.anyio
@@ -307,3 +308,43 @@ async def test_a_stopped_index_is_continued_and_lets_others_write(
         await store.prepare_search(stop_at(-1))
         await check(store, QUESTIONS[::5])
     assert len(read) == 4
+
+
+async def test_a_program_that_writes_between_all_steps_does_not_keep_the_index_from_being_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(word_index, "_FEW", 50)
+    place, steps = tmp_path / "chroma", list[int]()
+    async with ChromaStore(place) as store:
+        await store.upsert(some(range(300)))
+        with closing(sqlite3.connect(place / "chroma.sqlite3")) as other:
+
+            def on_step(done: int, _total: int) -> None:
+                other.execute("UPDATE embedding_metadata SET int_value = int_value")
+                other.commit()
+                steps.append(done)
+                assert len(steps) < 10
+
+            await store.prepare_search(on_step)
+        assert steps == [0, 120, 240]
+        await check(store, QUESTIONS[::5])
+
+
+async def test_two_processes_that_make_the_index_at_the_same_time_share_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(word_index, "_FEW", 50)
+    place = tmp_path / "chroma"
+    async with ChromaStore(place) as store:
+        await store.upsert(some(range(300)))
+        with ChromaFiles(place) as files:
+            kinds = [c for c in files.collections() if files.count(c)]
+            working = [WordIndex(tmp_path / "words"), WordIndex(tmp_path / "words")]
+            steps = 0
+            while working:
+                one = working.pop(0)
+                steps += 1
+                if not one.update(files, kinds, make=True, in_steps=True):
+                    working.append(one)
+            assert steps == 2 + 3 + 1  # none has two, three of 120, and the other one reads them
+            assert WordIndex(tmp_path / "words").update(files, kinds, make=False)

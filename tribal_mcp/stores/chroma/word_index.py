@@ -123,6 +123,8 @@ class WordIndex:
     _complete: bool = True
     _loaded: bool = False
     _counted: bool = False
+    _announced: bool = False
+    _saved: tuple[int, int] | None = None
 
     @property
     def waits(self) -> bool:
@@ -165,7 +167,8 @@ class WordIndex:
         applied = [files.applied(segment) or 0 for segment in segments]
         if any(files.unapplied(c) for c in kinds) or any(map(files.is_beyond_log, applied)):
             return False
-        if not self._loaded:
+        if not self._loaded or self._saved != self._on_disk():  # another process has saved more
+            self._start_over()
             self._load(files)
         then = self._applied
         if self._segments != segments[: len(then)] or any(map(int.__lt__, applied, then)):
@@ -202,7 +205,8 @@ class WordIndex:
             if len(new) > _FEW and not make:
                 self._start_over()
                 return False
-            if in_steps and len(new) > _FEW:  # so that the first step takes no time
+            if in_steps and len(new) > _FEW and not self._announced:
+                self._announced = True  # the first step takes no time; each later one adds some
                 self._put_off(files, kinds, new)
                 return False
         while len(new) > _SEGMENT:
@@ -213,7 +217,7 @@ class WordIndex:
             if in_steps:
                 return False
         self._add(files, new)
-        self._rest, self._complete, self._applied = [], True, applied
+        self._rest, self._complete, self._applied, self._announced = [], True, applied, False
         self._segments = [files.segment(c) for c in kinds]
         if whole or len(new) >= _SAVED:
             self._save(files)
@@ -393,10 +397,21 @@ class WordIndex:
             for path in self.place.glob("*.words"):
                 if path.name not in {part.name for part in self._parts}:
                     path.unlink()
+        self._saved = self._on_disk()
+
+    def _on_disk(self) -> tuple[int, int] | None:
+        """What tells whether another process has saved the index; None if there is none."""
+        if self.place is None:
+            return None
+        try:
+            found = (self.place / _STATE).stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
 
     def _load(self, files: ChromaFiles) -> None:
         """Read the index from the disk, if it is there, whole, and of the history of the rows."""
-        self._loaded = True
+        self._loaded, self._saved = True, self._on_disk()
         if self.place is None:
             return
         try:
