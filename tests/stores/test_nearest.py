@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import anyio
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 
 from tests.support.chroma_folders import chroma
-from tests.support.examples import memory
+from tests.support.examples import BEGIN, memory
+from tests.support.minilm import place_model
+from tribal_mcp.embedding.onnx import load
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.vectors import Vector
@@ -22,6 +25,11 @@ FILTERS = {
     "everything": ExportFilter(),
     "half": ExportFilter(tags=["half"]),
     "few": ExportFilter(tags=["few"]),
+    "half of some days": ExportFilter(
+        tags=["half"],
+        date_from=BEGIN + timedelta(hours=150),
+        date_to=BEGIN + timedelta(hours=700),
+    ),
 }
 
 
@@ -115,3 +123,21 @@ async def test_a_store_that_stays_open_sees_the_changes_of_others(
         await store.upsert([new := memory(5000, id="new", embedding=vector(1))])
         await check(store, {**entries, "new": new})
         await store.close()
+
+
+async def test_the_nearest_are_exact_for_vectors_of_a_real_model(tmp_path: Path) -> None:
+    place = Path(__file__).parents[1] / "data" / "recall" / "memories.tsv"
+    texts = [line.split("\t")[3] for line in place.read_text("utf-8").splitlines()]
+    embed = load(place_model(tmp_path / "model"))
+    vectors = embed([*texts[:40], *texts[:5], "where do we deploy?"])  # some are equal
+    entries = {
+        f"m{n}": memory(n, id=f"m{n}", tags=["half"] * (n % 2), embedding=None if n == 7 else one)
+        for n, one in enumerate(vectors[:-1])
+    }
+    async with ChromaStore(tmp_path / "chroma") as store:
+        await store.upsert(list(entries.values()))
+        for which in (FILTERS["everything"], FILTERS["half"]):
+            best = expected(entries, vectors[-1], which, {"m3"})
+            found = await store.nearest(vectors[-1], 50, which, without={"m3"})
+            assert [i for i, _ in found] == list(best)
+            assert [c for _, c in found] == pytest.approx(list(best.values()), abs=1e-9)
