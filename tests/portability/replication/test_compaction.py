@@ -20,6 +20,7 @@ from tribal_mcp.portability.replication.records import (
 )
 from tribal_mcp.portability.replication.versions import Version, join, visible
 
+LATER_US = 3_000_000_000_000_000
 OWN, FIRST, LAST = "00000004-a", "00000007-b", "00000009-c"
 THEIRS = Report(LAST, [FIRST], {"me": 4}, {"me": OWN, "they": "00000009-"})
 CUT = Cut(
@@ -35,7 +36,7 @@ CUT = Cut(
 def edited_often(times: int) -> Version:
     known = START
     for number in range(times):
-        known = change(known, fields(f"text {number}", "old"), "a", number + 1).intended
+        known = change(known, fields(f"text {number}", "old"), "a", LATER_US + number).intended
     [version] = known.heads
     return version
 
@@ -111,10 +112,14 @@ def test_an_edit_after_that_merges_as_before() -> None:
     results = []
     for head in (version, short):
         known = Known((head,), START.shown)
-        one = reconcile(known, fields("other", "old"), (), Maker("b", lambda: 99)).heads
-        two = change(Known((version,), ""), fields("text 29", "old", "new"), "c", 98).heads
+        one = reconcile(known, fields("text 29"), (), Maker("b", lambda: LATER_US + 99)).heads
+        two = change(
+            Known((version,), ""), fields("text 29", "old", "new"), "c", LATER_US + 98
+        ).heads
         results.append(visible(join(one, two)).fields)
     assert results[0] == results[1]
+    assert results[1]
+    assert results[1]["tags"] == ["new"]  # the tag that is older than all edits was removed
 
 
 def test_a_deletion_becomes_a_mark_that_yields_to_anything_and_then_nothing() -> None:

@@ -172,6 +172,8 @@ async def test_a_machine_to_remove_must_be_another_one_of_the_folder(tmp_path: P
     for name in ("machine-0", "unknown"):
         with pytest.raises(UsageError, match="machine-1"):
             await one.sync(remove_machine=name)
+    for _ in range(2):  # the second time, it is removed already
+        assert (await one.sync(remove_machine="machine-1")).replicas[0].removed
 
 
 async def test_a_machine_that_is_absent_for_long_is_waited_for_no_longer(

@@ -274,7 +274,8 @@ async def _entries(machine: Machine) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "PATIENCE_S", 0)
+    for name in ("PATIENCE_S", "DAY_S", "MONTH_S"):
+        monkeypatch.setattr(exchange, name, 0)
 
 
 @pytest.mark.parametrize("kind", ["in memory", "chroma"])

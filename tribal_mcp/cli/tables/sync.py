@@ -8,8 +8,10 @@ from tribal_mcp.text import memories
 @as_table.register
 def _(result: SyncResult) -> Rows:
     table = [("machine", result.name)]
-    others = ", ".join(sorted(one.name for one in result.replicas))
+    others = ", ".join(sorted(one.name for one in result.replicas if not one.removed))
     table.append(("others", others or "none yet"))
+    if removed := ", ".join(sorted(one.name for one in result.replicas if one.removed)):
+        table.append(("removed", removed))
     if result.tags:
         table.append(("shared", f"only with {', '.join(result.tags)}"))
     counts = {"published": result.published, "added": result.added, "changed": result.changed}

@@ -89,17 +89,18 @@ def remove(state: SyncState, result: SyncResult, wanted: str) -> None:
         wanted: the name or the id of a machine; empty for none.
 
     Raises:
-        UsageError: it is not that of one other machine.
+        UsageError: no other machine has it, or several have.
     """
-    counting = {i: one.name for i, one in state.replicas().items() if i not in state.removed}
-    found = [i for i, name in counting.items() if wanted in (i, name)]
-    if wanted and len(found) != 1:
-        listed = ", ".join(f"{counting[i]!r:.60} ({i})" for i in found or counting)
+    names = {i: one.name for i, one in state.replicas().items()}
+    called = [i for i, name in names.items() if wanted in (i, name)]
+    found = [i for i in called if i not in state.removed]
+    if wanted and (not called or len(found) > 1):
+        listed = ", ".join(f"{names[i]!r:.60} ({i})" for i in found or names)
         raise UsageError(
             f"Several machines are called {wanted!r:.80}. Give the id of one: {listed}."
             if found
             else f"No other machine of this folder is called {wanted!r:.80}. "
-            f"There {'are' if len(counting) > 1 else 'is'} {listed or 'none'}."
+            f"There {'are' if len(names) > 1 else 'is'} {listed or 'none'}."
         )
     with state.transaction():
         absent = state.absent(time.strftime("%Y-%m-%d", time.gmtime()), ABSENT_DAYS)
@@ -111,7 +112,7 @@ def remove(state: SyncState, result: SyncResult, wanted: str) -> None:
             state.forget_files(
                 p for p, one in state.files().items() if one.file.replica != state["replica"]
             )
-        name = counting.get(replica, replica)
+        name = names.get(replica, replica)
         result.notes.append(
             f"The machine {name!r:.80} was removed: its subfolder {replica} can be deleted. If it "
             "syncs again, it goes on as a new machine."
