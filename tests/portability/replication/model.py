@@ -358,9 +358,10 @@ class World:
         if old in machine.removed:
             delivered = machine.removed[old]
         machine.publish_again(*(f.path for f in own if f.report.number > delivered))
-        if own:
-            names = {file.report.name for file in own}
-            machine.reports[old] = Report(own[-1].report.name, names - {own[-1].report.name})
+        names = [f.report.name for f in own if f.report.number <= delivered]
+        machine.reports.pop(old, None)
+        if names:
+            machine.reports[old] = Report(names[-1], names[:-1])
         self.names += 1
         machine.clock = Clock(f"r{self.names}", machine.clock.wall)
         machine.said, machine.behind, machine.written = NOTHING, True, 0

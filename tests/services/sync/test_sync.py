@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import anyio
 import pytest
 
-from tests.services.sync.machines import Machine, in_step, machines
+from tests.services.sync.machines import Machine, carry, in_step, machines
 from tests.stores.test_contract import RICH
 from tests.support.examples import memories, memory, vector
 from tribal_mcp.errors import NoSpace, SecretsFound, StoreError, UsageError
@@ -219,6 +219,28 @@ async def test_a_copied_machine_goes_on_under_a_new_id(tmp_path: Path) -> None:
     assert result.replica != (await one.sync()).replica
     await in_step(one, two, copied)
     assert len(await one.texts()) == 3
+
+
+async def test_a_copy_that_published_more_than_the_original_reads_what_that_wrote(
+    tmp_path: Path,
+) -> None:
+    one, two = machines(tmp_path)
+    await one.put(1)
+    await in_step(one, two)
+    copied = Machine(tmp_path / "copy", tmp_path / "elsewhere")
+    shutil.copytree(one.home, copied.home, dirs_exist_ok=True)
+    carry(one, copied)
+    await copied.store.upsert([await one.get(1)])
+    for number in (2, 3):
+        await copied.put(number)
+        await copied.sync()
+    await one.put(4)
+    await one.sync()
+    await two.sync()
+    copied.shared = one.shared  # nobody has seen the files of the copy
+    await copied.sync()
+    await in_step(two, copied)
+    assert len(await two.texts()) == 4
 
 
 async def test_lost_files_are_published_again(tmp_path: Path) -> None:

@@ -65,15 +65,18 @@ def take_new_id(state: SyncState, result: SyncResult) -> None:
     old, read, removed = state["replica"], state.cut().read, state.removed
     said = [report.swept.get(old, "") for report in state.reports().values()]
     known = max((number_of(name) for name in said if f"{old}/{name}" in read), default=0)
-    files = [one.file for one in state.files().values() if one.file.replica == old]
-    names = [file.name for file in sorted(files)]
+    known = removed.get(old, known)
+    files = sorted(one.file for one in state.files().values() if one.file.replica == old)
+    # Two machines may have used the id. So the files that nobody has read say nothing about those
+    # of the other machine, which may have lower numbers.
+    names = [file.name for file in files if file.number <= known]
     with state.transaction():
-        _publish_again(state, old, removed.get(old, known))
-        name = f"{state['name']} (earlier)"
-        listed = [] if old in removed else names
-        state.note_replica(old, Replica(name, int(state["number"] or 0), listed))
+        _publish_again(state, old, known)
+        state.note_report(old, Report(names[-1], names[:-1]) if names else Report())
         if names:
-            state.note_report(old, Report(names[-1], names[:-1]))
+            listed = [] if old in removed else names
+            name = f"{state['name']} (earlier)"
+            state.note_replica(old, Replica(name, number_of(names[-1]), listed))
         state.forget_files(state.files())
         state["replica"], state["number"], state["written"] = new_id(), "", ""
         state["behind"] = "1"
