@@ -275,6 +275,8 @@ async def test_questions_are_embedded_as_questions_where_the_provider_distinguis
     [
         ("intfloat/multilingual-e5-large", "passage: tea", "query: tea"),
         ("nomic-embed-text", "search_document: tea", "search_query: tea"),
+        ("embeddinggemma:300m", "title: none | text: tea", "task: search result | query: tea"),
+        ("snowflake-arctic-embed2", "tea", "query: tea"),
         ("BAAI/bge-m3", "tea", "tea"),
         ("all-MiniLM-L6-v2", "tea", "tea"),
     ],

@@ -118,7 +118,9 @@ _PREFIXES = (
     (re.compile(r"\be5-(?!mistral)"), "passage: ", "query: "),
     (re.compile("nomic-embed-text"), "search_document: ", "search_query: "),
     (re.compile("mxbai-embed-large|bge-(small|base|large)-en"), "", _QUESTION),
-    (re.compile("arctic-embed-(xs|s|m|l)$"), "", _QUESTION),
+    (re.compile("embeddinggemma"), "title: none | text: ", "task: search result | query: "),
+    (re.compile(r"arctic-embed2|arctic-embed-[lm]-v2"), "", "query: "),
+    (re.compile("arctic-embed"), "", _QUESTION),
 )
 """By name of the model: what its authors say to put before a document, and before a question."""
 
