@@ -217,8 +217,9 @@ def _on_this_machine(model: str, dimensions: int, settings: Settings) -> Embedde
         )
     if files is not None and is_default and has_small_weights(files):
         raise EmbedderError(
-            f"The model in {files} is not {DEFAULT}, which has 90 MB. Name it in "
-            f"TRIBAL_EMBEDDING_MODEL, such as {SMALL}: its vectors differ."
+            f"The model in {files} is not {DEFAULT}, which has 90 MB: its vectors differ. Set "
+            "TRIBAL_EMBEDDING_PROVIDER=default, and TRIBAL_EMBEDDING_MODEL to its name, such as "
+            f"{SMALL}."
         )
     folder = files or folder_of(SMALL if is_small else DEFAULT)
     if files is None and is_small and not is_installed(folder):
