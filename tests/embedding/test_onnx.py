@@ -103,7 +103,7 @@ def test_smaller_files_are_not_taken_for_the_default_model(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRIBAL_EMBEDDING_FILES", str(model))
-    with pytest.raises(EmbedderError, match=r"is not all-MiniLM-L6-v2.*TRIBAL_EMBEDDING_MODEL to its name"):
+    with pytest.raises(EmbedderError, match=r"is not all-MiniLM-L6-v2.*MODEL to its name"):
         embedder_of(load_settings()[0], StoreState())
 
 
