@@ -170,9 +170,13 @@ async def test_two_populated_stores_are_merged_by_id_and_a_dry_run_shows_it(
         (two.home / "own" / "sync").glob("*.db")
     )
     done = await two.sync()
-    for name in ("added", "changed", "deleted", "published", "conflicts"):
+    for name in ("same", "added", "changed", "deleted", "published", "conflicts"):
         assert getattr(plan, name) == getattr(done, name), name
-    assert done.added == 1
+    assert (done.same, done.added) == (1, 1)
+    [note] = plan.notes
+    assert note.startswith(f"{plan.conflicts} memories differ between this store and the folder.")
+    see = plan.next_steps[1]
+    assert (see.arguments["conflicts"], see.arguments["dry_run"]) == (True, True)
     await in_step(one, two)
     assert await one.texts() == {
         "memory-0": "Memory number 0",

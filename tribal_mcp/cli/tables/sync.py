@@ -7,14 +7,16 @@ from tribal_mcp.text import memories
 
 @as_table.register
 def _(result: SyncResult) -> Rows:
-    table = [("machine", result.name)]
+    first = " (first sync with this folder)" if result.first_contact else ""
+    table = [("machine", result.name + first)]
     others = ", ".join(sorted(one.name for one in result.replicas if not one.removed))
     table.append(("others", others or "none yet"))
     if removed := ", ".join(sorted(one.name for one in result.replicas if one.removed)):
         table.append(("removed", removed))
     if result.tags:
         table.append(("shared", f"only with {', '.join(result.tags)}"))
-    counts = {"published": result.published, "added": result.added, "changed": result.changed}
+    counts = {"the same": result.same} if result.same else {}
+    counts |= {"published": result.published, "added": result.added, "changed": result.changed}
     table += aligned({**counts, "deleted": result.deleted, "conflicts": result.conflicts})
     details = {
         "without vector": (result.without_vector, "of those that came in"),

@@ -69,6 +69,7 @@ class SyncResult(Result):
     tags: list[str] = Field([], description="only memories with one are shared; empty: all")
     replicas: list[ReplicaResult] = Field([], description="the other machines")
     first_contact: bool = Field(False, description="the first sync of this store with it")
+    same: int = Field(0, description="at the first contact: memories that are the same in both")
     added: int = Field(0, description="memories that came in")
     changed: int = Field(0, description="memories that others had changed")
     deleted: int = Field(0, description="memories that others had deleted")

@@ -14,6 +14,7 @@ from tribal_mcp.services.results.sync import (
     WithdrawnResult,
 )
 from tribal_mcp.services.sync.state import SyncState
+from tribal_mcp.text import counted
 
 _CONFLICTS = 100
 
@@ -35,6 +36,12 @@ def describe(result: SyncResult, state: SyncState, *, conflicts: bool) -> None:
     ]
     found = [c for c in (_conflict(state, i) for i in state.conflicting()) if c.versions]
     result.conflicts = len(found)
+    if result.first_contact and found:
+        differ = counted(len(found), "memory differs", "memories differ")
+        result.notes.append(
+            f"{differ} between this store and the folder. The later version is visible, and the "
+            "other is kept as a conflict."
+        )
     if conflicts:
         result.conflict_details = found[:_CONFLICTS]
 
@@ -78,8 +85,11 @@ def next_steps(result: SyncResult, request: SyncRequest, *, embeds: bool) -> lis
     folder = {"folder": result.folder}
     if result.dry_run:
         given = request.model_dump(exclude_defaults=True) | folder | {"dry_run": False}
-        step = NextStep("Nothing was changed. To sync, run {call}.", "sync", given)
-        return [step, *_unknown(result.withdrawn)]
+        steps = [NextStep("Nothing was changed. To sync, run {call}.", "sync", given)]
+        if result.conflicts and not request.conflicts:
+            see = {**given, "conflicts": True, "dry_run": True}
+            steps.append(NextStep("To see the conflicts first, run {call}.", "sync", see))
+        return [*steps, *_unknown(result.withdrawn)]
     steps = _unknown(result.withdrawn)
     if result.conflicts and not request.conflicts:
         listed = {**folder, "conflicts": True}

@@ -366,6 +366,10 @@ class SyncState:
         rows = self._sql.execute("SELECT id, stamp, line FROM heads WHERE file = '' ORDER BY id")
         return rows.fetchall()
 
+    def unpublished_ids(self) -> set[str]:
+        """The memories with a head that is in no file."""
+        return {row[0] for row in self._sql.execute("SELECT id FROM heads WHERE file = ''")}
+
     def assign(self, heads: Iterable[tuple[str, str]], path: str) -> None:
         """Record that a file has those heads, each given as an id and a stamp."""
         self._sql.executemany(

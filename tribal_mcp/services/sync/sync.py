@@ -142,6 +142,7 @@ class _Sync:
         """Record what changed here, then apply what the others changed."""
         new = self.exchange.look()
         await self._local()
+        before = self.state.shown() if self.state.is_new else {}
         for position, file in enumerate(new):
             self._progress(position / len(new), f"Reading file {position + 1:,} of {len(new):,}")
             if not self.exchange.counts(file):
@@ -152,6 +153,10 @@ class _Sync:
                     await self._begin_file(part)
                 else:
                     await self._merge(part, file.path)
+        if before:
+            after, here_only = self.state.shown(), self.state.unpublished_ids()
+            is_same = (after.get(i) == what and i not in here_only for i, what in before.items())
+            self.result.same = sum(is_same)
         with self.state.transaction():
             self.exchange.settle_missing()
         if self.state["narrowed"]:  # now, as a deletion replaces what others did before
