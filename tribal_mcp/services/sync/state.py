@@ -31,6 +31,8 @@ from tribal_mcp.portability.replication.versions import Heads, Stamp, join
 
 FOLDER = "sync"
 _VERSION = 5
+_CACHE_KIB = 32 * 1024
+"""Memory for the pages of the database, which are in no order when files are assigned."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS memories (id TEXT PRIMARY KEY, shown TEXT) WITHOUT ROWID;
@@ -112,6 +114,7 @@ class SyncState:
         )
         self._dry_run = dry_run
         self._sql.execute("PRAGMA synchronous = FULL")
+        self._sql.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         if dry_run:
             self._sql.execute("BEGIN")
         with self.transaction():
