@@ -112,7 +112,7 @@ def _tree(pid: int) -> list[int]:
     return [pid, *(one for child in children for one in _tree(int(child)))]
 
 
-def _cpu_ms(pid: int) -> float:
+def cpu_ms(pid: int) -> float:
     """The CPU time of a process and its children, in milliseconds."""
     clocks = ((~one << 3) | 2 for one in _tree(pid))  # Linux's clock of another process
     return sum(time.clock_gettime_ns(clock) for clock in clocks) / 1e6
@@ -165,9 +165,9 @@ class Server:
 
     async def call(self, tool: str, arguments: dict[str, Any]) -> tuple[float, dict[str, Any]]:
         """Call a tool: the CPU time in ms, and its structured result."""
-        before = _cpu_ms(self._process.pid)
+        before = cpu_ms(self._process.pid)
         answer = await self._ask("tools/call", {"name": tool, "arguments": arguments})
-        spent = _cpu_ms(self._process.pid) - before
+        spent = cpu_ms(self._process.pid) - before
         assert "result" in answer, answer
         assert not answer["result"].get("isError"), answer
         return spent, answer["result"]["structuredContent"]

@@ -28,6 +28,12 @@ class RealServer:
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> Self:
         """Start the server and wait until it responds."""
         self._folder.mkdir(parents=True, exist_ok=True)
