@@ -132,6 +132,38 @@ async def test_a_machine_that_was_removed_comes_back_and_revives_nothing(tmp_pat
         assert (texts["memory-4"], texts["memory-9"]) == ("edited, too", "new")
 
 
+async def test_the_memories_of_a_machine_stay_in_the_folder_when_another_removes_a_third(
+    tmp_path: Path,
+) -> None:
+    one, two, three = machines(tmp_path, 3)
+    for number, machine in enumerate((one, two, three)):
+        await machine.put(number)
+    await settle(one, two, three)
+    await one.sync(remove_machine="machine-2")
+    await settle(two, one)
+    four = Machine(tmp_path / "machine-3", one.shared)
+    await settle(four, two, one)
+    for machine in (one, two, four):
+        assert list(await machine.texts()) == ["memory-0", "memory-1", "memory-2"]
+
+
+async def test_a_change_costs_one_small_file_while_a_machine_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, three = machines(tmp_path, 3)
+    await one.put(200)
+    await three.put(201)
+    await settle(one, three)
+    await two.store.upsert(memories(200))
+    await settle(one, two)  # the third has not heard of the second
+    monkeypatch.setattr(exchange, "DAY_S", 86_400)
+    monkeypatch.setattr(exchange, "MONTH_S", 86_400)
+    before = size(two)
+    for number in range(3):
+        await two.put(number, content="edited")
+        assert (await two.sync()).bytes_written < before / 3
+
+
 async def test_a_backup_that_is_older_than_what_was_dropped_revives_nothing(tmp_path: Path) -> None:
     one, two = machines(tmp_path)
     await one.store.upsert(memories(6))
@@ -176,12 +208,27 @@ async def test_a_machine_to_remove_must_be_another_one_of_the_folder(tmp_path: P
         assert (await one.sync(remove_machine="machine-1")).replicas[0].removed
 
 
+def as_of_an_earlier_version(machine: Machine) -> None:
+    """Take from the state of a machine what it had not before compaction."""
+    [path] = machine.home.rglob("sync/*.db")
+    sql = sqlite3.connect(path)
+    sql.executescript(
+        "DROP TABLE reports; DELETE FROM about WHERE key IN ('behind', 'swept', 'settled');"
+        "PRAGMA user_version = 2"
+    )
+    sql.close()
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["now", "earlier version"])
 async def test_a_machine_that_is_absent_for_long_is_waited_for_no_longer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, earlier: bool
 ) -> None:
     one, two, three = machines(tmp_path, 3)
     await one.store.upsert(memories(3))
     await settle(one, two, three)
+    if earlier:
+        as_of_an_earlier_version(one)
+        as_of_an_earlier_version(two)
     days = count()
     clock = SimpleNamespace(strftime=lambda *_: str(next(days)), gmtime=lambda: None)
     monkeypatch.setattr(replicas, "time", clock)
@@ -224,14 +271,8 @@ async def test_a_state_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
     one, two = machines(tmp_path)
     await one.store.upsert(memories(3))
     await settle(one, two)
-    for machine in (one, two):
-        [path] = machine.home.rglob("sync/*.db")
-        sql = sqlite3.connect(path)
-        sql.executescript(
-            "DROP TABLE reports; DELETE FROM about WHERE key IN ('behind', 'swept', 'settled');"
-            "PRAGMA user_version = 2"
-        )
-        sql.close()
+    as_of_an_earlier_version(one)
+    as_of_an_earlier_version(two)
     await one.store.delete(["memory-1"])
     await settle(one, two)
     assert len(kept(one)) == len(kept(two)) == 2

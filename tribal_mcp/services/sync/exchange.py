@@ -290,8 +290,8 @@ class Exchange:
             last = start + PER_FILE >= len(rows)
             names = kept if last else {*kept, *obsolete}
             number = int(self.state["number"] or 0) + 1
-            swept = last and clean and not self.state["behind"]
-            claims = cut.known(number) if swept else cut.own.swept
+            swept = last and clean
+            claims = cut.known(number) if swept and not self.state["behind"] else cut.own.swept
             part = rows[start : start + PER_FILE]
             kept.add(await self._write(store, part, number, sorted(names), claims))
             if swept:

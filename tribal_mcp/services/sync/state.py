@@ -51,6 +51,8 @@ CREATE TABLE IF NOT EXISTS operations (id TEXT PRIMARY KEY, what TEXT, source TE
 CREATE TABLE IF NOT EXISTS received (id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS outdated (path TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS reports (replica TEXT PRIMARY KEY, report TEXT, days INT) WITHOUT ROWID;
+INSERT OR IGNORE INTO reports SELECT id, '{}', 0 FROM replicas;
+DELETE FROM files WHERE (replica, number) IN (SELECT id, number FROM replicas);
 """
 
 Line = tuple[bytes, str]
@@ -119,6 +121,7 @@ class SyncState:
             self._sql.execute("BEGIN")
         with self.transaction():
             if self._sql.execute("PRAGMA user_version").fetchone()[0] < _VERSION:
+                # The newest file of each replica is read again: an earlier version kept no report.
                 for statement in filter(str.strip, _SCHEMA.split(";")):
                     self._sql.execute(statement)
                 self._sql.execute(f"PRAGMA user_version = {_VERSION}")
