@@ -1,4 +1,7 @@
-"""The use case: keep a store and the other replicas of a shared folder the same."""
+"""The use case: keep a store and the other replicas of a shared folder the same.
+
+(Over 300 lines: the steps of a sync, in their order.)
+"""
 
 import time
 from collections.abc import Sequence
