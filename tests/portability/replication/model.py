@@ -715,6 +715,19 @@ class World:
                 expected = visible(join(made)).fields
                 assert digest_of(expected) == digest_of(merged.fields), (memory_id, "not as made")
         self.check_compact()
+        self.check_joining()
+
+    def check_joining(self) -> None:
+        """A further machine gets the same from the files as they are."""
+        first = self.machines[0]
+        self.join_in()
+        joined = self.machines.pop()
+        joined.folder = set(self.everything().values())
+        self.sync(joined)
+        for memory_id in IDS:
+            heads = _there(first.known_of(memory_id).heads)
+            own = {head.stamp for head in _there(joined.known_of(memory_id).heads)}
+            assert own == {head.stamp for head in heads}, (memory_id, "is not in the files")
 
     def check_compact(self) -> None:
         """If no machine is waited for, nothing is kept that everybody knows."""

@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import orjson
@@ -31,8 +32,17 @@ async def settle(*all_machines: Machine) -> None:
     """Sync until nothing is written any more."""
     for _ in range(12):
         if not [r for m in all_machines if (r := await m.sync()).files_written or r.files_read]:
-            return
-    raise AssertionError("the machines do not come to rest")
+            break
+    else:
+        raise AssertionError("the machines do not come to rest")
+    # A further machine that only reads gets all from the folder as it is.
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / "shared"
+        shutil.copytree(all_machines[0].shared, copy)
+        reader = Machine(Path(folder) / "reader", copy)
+        assert (await reader.sync()).missing == []
+        await reader.sync()
+        assert await reader.texts() == await all_machines[0].texts()
 
 
 def size(machine: Machine) -> int:
@@ -181,6 +191,25 @@ async def test_a_backup_that_is_older_than_what_was_dropped_revives_nothing(tmp_
         texts = await machine.texts()
         assert "memory-1" not in texts
         assert (texts["memory-2"], texts["memory-3"]) == ("changed", "edited in the backup")
+
+
+async def test_the_id_that_a_restored_machine_had_before_can_be_removed(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    await one.store.upsert(memories(3))
+    await settle(one, two)
+    shutil.copytree(two.home, tmp_path / "backup" / two.home.name)
+    await two.put(2, content="after the backup")
+    await settle(two, one)
+    restored = Machine(tmp_path / "backup" / two.home.name, two.shared)
+    await restored.store.upsert(memories(3))
+    await settle(restored, one)
+    await one.store.delete(["memory-1"])
+    await settle(one, restored)
+    assert ("memory-1", False) in kept(one)
+    await restored.sync(remove_machine=two.home.name)
+    await settle(one, restored)
+    assert len(kept(one)) == len(kept(restored)) == 2
+    assert await one.texts() == await restored.texts()
 
 
 async def test_old_files_that_come_back_revive_nothing(tmp_path: Path) -> None:
