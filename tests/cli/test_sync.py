@@ -73,3 +73,25 @@ def test_watching_goes_on_and_prints_what_was_done(
     ran = tribal("sync", "shared", "--watch")
     assert ran.code == 130
     assert re.findall("published +([0-9]+)", ran.out) == ["2", "1"]  # the second "later" is known
+
+
+def test_watching_resolves_a_conflict_only_once(
+    tribal: Tribal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shared").mkdir()
+    there = ("--data-dir", "other")
+    for text, where in (("blue", there), ("green", ())):
+        (tmp_path / "some.json").write_text(json.dumps([{"id": "colour", "memory": text}]))
+        tribal("import", "some.json", *where)
+        tribal("sync", "shared", *where)
+    waits = iter((0, 1))
+
+    def wait(_seconds: float) -> None:
+        if next(waits):
+            raise KeyboardInterrupt
+        subprocess.run([SERVER, "remember", "later"], check=True, capture_output=True)
+
+    monkeypatch.setattr("tribal_mcp.cli.store.time.sleep", wait)
+    ran = tribal("sync", "shared", "--watch", "--resolve", "colour")
+    assert "no conflict" not in ran.err
+    assert len(re.findall("published +1", ran.out)) == 2

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 
 _WATCH_S = 30
+_ONCE = {"resolve", "version", "withdraw", "accept_deletions", "remove_machine"}
+"""Options of which the first sync of --watch takes care."""
 
 
 @click.command("undo", cls=Command, short_help="Undo an import or another change.")
@@ -186,6 +188,7 @@ def sync_command(*, as_json: bool, watch: bool, **arguments: object) -> int:
     changed here, apply what changed elsewhere. No server is needed; run it on each machine."""  # noqa: D205, D209 - as above
     result = cast("SyncResult", run("sync", arguments))
     _show_sync(result, as_json=as_json)
+    arguments = {name: given for name, given in arguments.items() if name not in _ONCE}
     while watch:
         time.sleep(_WATCH_S)
         try:
