@@ -150,6 +150,11 @@ def test_stats_show_counts_size_and_last_export(tribal: Tribal) -> None:
     assert found["last export"].endswith(f"memories tagged 'work' (2), {path}")
 
 
+def test_recall_without_words_lists_the_newest(tribal: Tribal) -> None:
+    tribal("remember", "We deploy from the branch called release")
+    assert "1 memory (no query, so the newest)" in tribal("recall", " ").out
+
+
 def test_recall_escapes_hidden_characters(tribal: Tribal) -> None:
     tribal("remember", "Likes\x1b[2J tea\u202e now")
     out = tribal("recall", "tea").out

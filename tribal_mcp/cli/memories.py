@@ -73,11 +73,10 @@ def recall_command(*, as_json: bool, query: tuple[str, ...], **arguments: object
     """Find memories that answer a question, the best match first: by semantic and keyword
     search, or keyword search alone if the embedding model is not available."""  # noqa: D205, D209 - the text of the help page
     result = cast("RecallResult", run("recall", {"query": " ".join(query), **arguments}))
-    search = {"meaning": "semantic and keyword search", "words": "keyword search"}[
-        result.searched_by
-    ]
+    search = {"meaning": "semantic and keyword search", "words": "keyword search"}
     found = memories(len(result.hits))
-    show(result, f"{found} ({search})", as_json=as_json)
+    how = search.get(result.searched_by, "no query, so the newest")
+    show(result, f"{found} ({how})", as_json=as_json)
 
 
 @click.command("list", cls=Command, short_help="List memories, the newest first.")
