@@ -1,5 +1,6 @@
 """What a command imports before its work: most of the time that a short command takes."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -12,7 +13,9 @@ from pydantic import BaseModel
 
 from tests.support.examples import memories
 from tests.support.mcp_client import write_bundle
-from tribal_mcp.cli.main import app
+from tribal_mcp.cli.main import app, main
+from tribal_mcp.http_api import server
+from tribal_mcp.mcp_server import stdio
 from tribal_mcp.services import requests, results
 
 SLOW_TO_IMPORT = {
@@ -96,3 +99,18 @@ def test_a_help_page_does_not_import_the_use_cases(store: Path) -> None:
         found = imported(store, *command.split())
         assert not [name for name in found if name.startswith("tribal_mcp.services")]
         assert "pydantic" not in found
+
+
+def test_servers_look_for_garbage_as_often_as_python_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, seen = gc.get_threshold(), list[int]()
+    monkeypatch.setattr(stdio, "serve_stdio", lambda: seen.append(gc.get_threshold()[0]))
+    monkeypatch.setattr(server, "serve_http", lambda *_: seen.append(gc.get_threshold()[0]))
+    try:
+        for arguments in ([], ["serve"]):
+            monkeypatch.setattr(sys, "argv", ["tribal-mcp", *arguments])
+            with pytest.raises(SystemExit):
+                main()
+    finally:
+        gc.set_threshold(*before)
+    assert len(seen) == 2
+    assert max(seen) < 10_000

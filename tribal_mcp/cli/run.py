@@ -1,6 +1,7 @@
 """What the commands share: options, and a job that is carried out and shown."""
 
 import errno
+import gc
 import json
 import os
 import sys
@@ -17,6 +18,8 @@ from tribal_mcp.errors import NoSpace, TribalError, UsageError
 
 if TYPE_CHECKING:
     from tribal_mcp.services.results import Result
+
+_USUAL = gc.get_threshold()
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 tags = click.option(
@@ -36,6 +39,11 @@ date_to = click.option(
     default="",
     help="Only memories created before this time; a date without a time includes that day.",
 )
+
+
+def stay() -> None:
+    """Look for garbage as often as Python does, in a process that lives long: it may be large."""
+    gc.set_threshold(*_USUAL)
 
 
 def run(name: str, arguments: dict[str, Any]) -> "Result":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from tribal_mcp.cli.run import as_json, fail, run, show
+from tribal_mcp.cli.run import as_json, fail, run, show, stay
 from tribal_mcp.cli.usage import Argument, Choice, Command, Number, store_options
 from tribal_mcp.errors import PartialImport, Stopped, StoreDamaged, TribalError
 from tribal_mcp.text import counted, memories
@@ -190,6 +190,7 @@ def sync_command(*, as_json: bool, watch: bool, **arguments: object) -> int:
     _show_sync(result, as_json=as_json)
     arguments = {name: given for name, given in arguments.items() if name not in _ONCE}
     while watch:
+        stay()
         time.sleep(_WATCH_S)
         try:
             result = cast("SyncResult", run("sync", arguments))
@@ -326,6 +327,7 @@ def serve_command(*, host: str, port: int) -> None:
     from tribal_mcp.http_api.server import serve_http  # noqa: PLC0415
 
     set_for_processes(store_options())
+    stay()
     serve_http(host, port)
 
 
