@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import orjson
 import pytest
 
-from tests.services.sync.machines import Machine, machines
+from tests.services.sync.machines import Machine, carry, machines
 from tests.support.examples import memories
 from tribal_mcp.errors import UsageError
 from tribal_mcp.portability.replication.records import Head, dump_head
@@ -210,6 +210,27 @@ async def test_the_id_that_a_restored_machine_had_before_can_be_removed(tmp_path
     await settle(one, restored)
     assert len(kept(one)) == len(kept(restored)) == 2
     assert await one.texts() == await restored.texts()
+
+
+async def test_a_new_machine_keeps_what_two_machines_wrote_with_one_id(tmp_path: Path) -> None:
+    one, two, three = (Machine(tmp_path / name, tmp_path / f"{name}-shared") for name in "abc")
+    await one.put(1)
+    await one.sync()
+    shutil.copytree(one.home, three.home, dirs_exist_ok=True)
+    carry(one, three)
+    three = Machine(three.home, three.shared)
+    await three.put(1)
+    for machine in (one, three):
+        await machine.put(5)
+        await machine.sync()
+        carry(machine, two)
+        await two.sync()
+    await one.put(6)
+    await one.sync()
+    carry(one, two)
+    for _ in range(3):
+        await two.sync()
+    assert await two.texts() == await one.texts()
 
 
 async def test_old_files_that_come_back_revive_nothing(tmp_path: Path) -> None:

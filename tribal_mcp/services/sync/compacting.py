@@ -8,6 +8,7 @@ from tribal_mcp.portability.limits import NO_LIMITS
 from tribal_mcp.portability.replication.compaction import Cut, compacted
 from tribal_mcp.portability.replication.records import Record, dump_record, read_record
 from tribal_mcp.services.sync.merging import Merging
+from tribal_mcp.services.sync.replicas import read_again
 from tribal_mcp.services.sync.state import SyncState
 from tribal_mcp.stores.base import STEP
 from tribal_mcp.text import memories
@@ -19,7 +20,7 @@ async def compact(merging: Merging) -> None:
     cut, was_behind = state.cut(), bool(state["behind"])
     is_behind = cut.is_behind(was=was_behind)
     if was_behind or is_behind:
-        await _catch_up(merging, cut)
+        is_behind |= await _catch_up(merging, cut)
     elif cut.is_closed:
         with state.transaction():
             _drop_known(state, cut)
@@ -27,8 +28,15 @@ async def compact(merging: Merging) -> None:
         state["behind"] = "1" * is_behind
 
 
-async def _catch_up(merging: Merging, cut: Cut) -> None:
-    """Drop the versions that no file has any more: others have deleted or replaced them."""
+async def _catch_up(merging: Merging, cut: Cut) -> bool:
+    """Drop the versions that no file has any more: others have deleted or replaced them.
+
+    If two machines used one id, a file that only one of them lists may have the same version as
+    another file. So all are read again first.
+
+    Returns:
+        Whether the next sync is to do it, when the files have been read again.
+    """
     state = merging.state
     ids = state.in_other_files(filter(cut.is_listed, cut.applied))
     if ids and not cut.is_closed:
@@ -37,13 +45,20 @@ async def _catch_up(merging: Merging, cut: Cut) -> None:
             "not heard of this one. That is settled once all their files have arrived."
         )
     if not ids or not cut.is_closed:
-        return
+        return False
+    if cut.forked and not state["read_again"]:
+        with state.transaction():
+            read_again(state)
+            state["read_again"] = "1"
+        return True
     merging.is_listed = cut.is_listed
     for start in range(0, len(ids), STEP):
         await merging.merge(ids[start : start + STEP], {})
     merging.is_listed = None
     with state.transaction():
         state["settled"], state["dropped"] = "", str(time.time_ns() // 1000)
+        state["read_again"] = ""
+    return False
 
 
 def _drop_known(state: SyncState, cut: Cut) -> None:

@@ -54,7 +54,7 @@ def note_removed(state: SyncState, result: SyncResult, replica: str, number: int
         return
     with state.transaction():
         _publish_again(state, replica, number)
-        _read_again(state)
+        read_again(state)
 
 
 def take_new_id(state: SyncState, result: SyncResult) -> None:
@@ -112,7 +112,7 @@ def remove(state: SyncState, result: SyncResult, wanted: str) -> None:
         with state.transaction():
             _publish_again(state, replica, -1)
             state.remove(replica, number)
-            _read_again(state)
+            read_again(state)
         name = names.get(replica, replica)
         result.notes.append(
             f"The machine {name!r:.80} was removed: its subfolder {replica} can be deleted. If it "
@@ -128,7 +128,7 @@ def _publish_again(state: SyncState, replica: str, number: int) -> None:
     state.publish_again(file.path for file in files if file.number > number)
 
 
-def _read_again(state: SyncState) -> None:
+def read_again(state: SyncState) -> None:
     """Have the files of the others read again."""
     own = state["replica"]
     state.forget_files(p for p, one in state.files().items() if one.file.replica != own)
