@@ -8,7 +8,7 @@ from math import log, prod
 from tribal_mcp.search.folding import Accents, pattern_of
 from tribal_mcp.search.keywords import Keyword
 
-TEXTS = 600
+TEXTS = 2_000
 """The most texts that one of them should find."""
 _KEYWORDS, _GROUPS, _TOGETHER = 8, 12, 3
 """The most keywords in one; the most groups of keywords, and the most keywords in a group."""
