@@ -1,5 +1,6 @@
 """Versions of a memory that were made on several machines."""
 
+from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
@@ -191,3 +192,14 @@ def test_a_change_after_a_kill_replaces_nothing_that_the_user_may_not_have_seen(
 def test_a_stamp_is_read_back() -> None:
     for stamp in (Stamp(-5, "", "abc"), Stamp(1 << 60, "r1", "", "0f")):
         assert Stamp.read(str(stamp)) == stamp
+
+
+def test_two_copies_of_a_machine_that_make_the_same_version_agree_whether_it_is_a_reversal() -> (
+    None
+):
+    edit = made(fields("new"), "a", 1)
+    reversal = replace(edit, reversal=True)
+    assert [head.reversal for head in (*join([edit], [reversal]), *join([reversal], [edit]))] == [
+        False,
+        False,
+    ]

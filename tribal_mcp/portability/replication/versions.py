@@ -195,14 +195,17 @@ def atoms_of(fields: Fields) -> dict[Atom, Any]:
 def join(*groups: Iterable[Version]) -> Heads:
     """The heads of all versions of a memory in the groups.
 
-    A memory that one machine imported, while another had it anyway, is not of that import.
+    A memory that one machine imported, while another had it anyway, is not of that import; nor is
+    it a reversal if a copy of the machine made the same version as an edit.
     """
     known: dict[Stamp, Version] = {}
     for version in (version for group in groups for version in group):
         same = known.setdefault(version.stamp, version)
         if same is not version:
             origin = min(same.origin, version.origin, key=lambda one: one or ())
-            known[version.stamp] = replace(version if version.compact else same, origin=origin)
+            reversal = same.reversal and version.reversal
+            kept = version if version.compact else same
+            known[version.stamp] = replace(kept, origin=origin, reversal=reversal)
     if len(known) == 1:
         return tuple(known.values())
     heads = [v for v in known.values() if not any(o.replaces(v) for o in known.values())]
