@@ -251,6 +251,9 @@ def test_the_small_model_is_installed_from_a_folder_with_the_expected_files(
     refused = tribal("setup", "--small", "--files", str(wrong))
     assert refused.code == EmbedderError.exit_code
     assert "tokenizer.json is not the expected file" in refused.err
+    (wrong / "tokenizer.json").unlink()
+    missing = tribal("setup", "--small", "--files", str(wrong))
+    assert f"There is no file {wrong / 'tokenizer.json'}." in missing.err
     assert "Only the small model" in tribal("setup", "--files", str(model)).err
     assert "For the small one" in tribal("setup", "--small", "--archive", str(model)).err
 

