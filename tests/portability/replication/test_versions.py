@@ -194,9 +194,7 @@ def test_a_stamp_is_read_back() -> None:
         assert Stamp.read(str(stamp)) == stamp
 
 
-def test_two_copies_of_a_machine_that_make_one_version_agree_whether_it_is_a_reversal() -> (
-    None
-):
+def test_two_copies_of_a_machine_that_make_one_version_agree_whether_it_is_a_reversal() -> None:
     edit = made(fields("new"), "a", 1)
     reversal = replace(edit, reversal=True)
     assert [head.reversal for head in (*join([edit], [reversal]), *join([reversal], [edit]))] == [
