@@ -431,7 +431,8 @@ class World:
             self.take_new_id(machine)
             return
         later = [p for p in machine.applied if p.startswith(f"{replica}/")]
-        machine.publish_again(*(p for p in later if number_of(p.partition("/")[2]) > number))
+        if not machine.behind:  # else it may be what the others have dropped
+            machine.publish_again(*(p for p in later if number_of(p.partition("/")[2]) > number))
         self.read_again(machine)
 
     def receive(self, machine: Machine, file: File, dies: Callable[[], bool]) -> bool:

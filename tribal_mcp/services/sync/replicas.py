@@ -53,7 +53,8 @@ def note_removed(state: SyncState, result: SyncResult, replica: str, number: int
         take_new_id(state, result)
         return
     with state.transaction():
-        _publish_again(state, replica, number)
+        if not state["behind"]:  # else it may be what the others have dropped
+            _publish_again(state, replica, number)
         read_again(state)
 
 
