@@ -44,6 +44,8 @@ async def _catch_up(merging: Merging, cut: Cut) -> bool:
             f"{memories(len(ids))} may have been deleted or changed on other machines, which have "
             "not heard of this one. That is settled once all their files have arrived."
         )
+    if not ids:
+        state["read_again"] = ""
     if not ids or not cut.is_closed:
         return False
     if cut.forked and not state["read_again"]:
