@@ -153,6 +153,19 @@ async def test_it_notices_what_others_did(tmp_path: Path, change: str) -> None:
         await check(store, QUESTIONS[::4])
 
 
+async def test_memories_without_vectors_are_indexed_like_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder, "WORTH_INDEXING", 200)
+    entries = some(range(200))
+    async with ChromaStore(tmp_path) as store:
+        await store.upsert([replace(entry, embedding=None) for entry in entries])
+        await check(store, QUESTIONS[::4])
+        assert [*tmp_path.rglob("*.words")]  # noqa: ASYNC240
+        await store.upsert(entries[:100])  # with vectors
+        await check(store, QUESTIONS[::4])
+
+
 async def test_a_folder_of_another_program_gets_no_index(tmp_path: Path) -> None:
     with chroma(tmp_path) as client:
         collection = client.create_collection("memories", embedding_function=None)

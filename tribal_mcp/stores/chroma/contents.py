@@ -43,7 +43,7 @@ class Contents:
     Args:
         files: the files of its folder; None if the folder does not exist.
         name: the name of its collection.
-        index_of: gives the word index of a store by its main collection, or None; only with the
+        index_of: gives the word index of a store by its collections, or None; only with the
             folder's lock.
         stays_open: whether the index is worth reading from the disk to count memories.
     """
@@ -52,7 +52,7 @@ class Contents:
         self,
         files: Files | None,
         name: str,
-        index_of: Callable[[RawCollection], "WordIndex | None"] = lambda _: None,
+        index_of: Callable[[Sequence[RawCollection]], "WordIndex | None"] = lambda _: None,
         *,
         stays_open: bool = False,
     ) -> None:
@@ -106,7 +106,7 @@ class Contents:
 
     def _counts(self) -> tuple[int, int]:
         """How many memories have a vector, and how many have none."""
-        if self._stays_open and (found := self._index(make=False)):
+        if self._stays_open and self.main and (found := self._index(make=False)):
             return found[0].counts()
         main, pending = (
             self._files.count(c) if self._files and c else 0 for c in (self.main, self._pending)
@@ -287,9 +287,9 @@ class Contents:
         self, *, make: bool, in_steps: bool = False
     ) -> "tuple[WordIndex, ChromaFiles] | None":
         """The word index, up to date, if there is one or it may be made."""
-        if not isinstance(self._files, ChromaFiles) or self.main is None:
+        if not isinstance(self._files, ChromaFiles) or not self._collections:
             return None
-        index = self._index_of(self.main)
+        index = self._index_of(self._collections)
         if index is None:
             return None
         try:

@@ -11,7 +11,7 @@ import os
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -260,27 +260,29 @@ class ChromaFolder:
                 self.note(f"{error} It is read from a temporary copy, which is slower.")
         return self._files
 
-    def word_index(self, collection: RawCollection) -> "WordIndex | None":
-        """The word index of a store, by its main collection; None for too few memories.
+    def word_index(self, collections: Sequence[RawCollection]) -> "WordIndex | None":
+        """The word index of a store, by its collections, the main one first; None if it is small.
 
         A folder that this program has never written to stays as it is.
         """
+        collection = collections[0]
         if OURS not in collection.metadata or not os.access(self.own, os.W_OK):
             return None
         if collection.id not in self._words:
             place = self.own / WORDS
             is_made = (place / collection.id).exists()
-            if not is_made and self.chroma_files().count(collection) < WORTH_INDEXING:
+            if not is_made and sum(map(self.chroma_files().count, collections)) < WORTH_INDEXING:
                 return None
             from tribal_mcp.stores.chroma.word_index import WordIndex  # noqa: PLC0415 - imports numpy
 
-            self._remove_other_indexes(place)
+            self._remove_other_indexes(place, collections[1:])
             self._words[collection.id] = WordIndex(place / collection.id)
         return self._words[collection.id]
 
-    def _remove_other_indexes(self, place: Path) -> None:
-        """Remove the word indexes of deleted collections."""
+    def _remove_other_indexes(self, place: Path, others: Sequence[RawCollection]) -> None:
+        """Remove the word indexes of deleted collections, and that of a store without a main one."""
         there = {collection.id for collection in self.chroma_files().collections()}
+        there -= {collection.id for collection in others}
         with suppress(OSError):
             for path in place.iterdir():
                 if path.name not in there:
