@@ -280,7 +280,7 @@ class ChromaFolder:
         return self._words[collection.id]
 
     def _remove_other_indexes(self, place: Path, others: Sequence[RawCollection]) -> None:
-        """Remove the word indexes of deleted collections, and that of a store without a main one."""
+        """Remove word indexes of deleted collections, and that of a store without a main one."""
         there = {collection.id for collection in self.chroma_files().collections()}
         there -= {collection.id for collection in others}
         with suppress(OSError):
