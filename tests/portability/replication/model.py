@@ -138,6 +138,11 @@ class Machine:
             setattr(twin, name, copy(getattr(self, name)))
         return twin
 
+    def held_in(self, replica: str, *, after: int) -> list[str]:
+        """The files of a replica after that number that have its versions, read whole or not."""
+        paths = {path for path in self.holder.values() if path.startswith(f"{replica}/")}
+        return [path for path in paths if number_of(path.partition("/")[2]) > after]
+
     def publish_again(self, *paths: str) -> None:
         """What those files have is to be in another one."""
         for key, path in self.holder.items():
@@ -319,7 +324,7 @@ class World:
         """Files of a replica count no longer; what they have is published again."""
         claimed = machine.cut.known(0).get(replica, "0-")
         machine.removed[replica] = number_of(claimed)
-        machine.publish_again(*(p for p in machine.applied if p.startswith(f"{replica}/")))
+        machine.publish_again(*machine.held_in(replica, after=-1))
         self.read_again(machine)
 
     def read_again(self, machine: Machine) -> None:
@@ -357,7 +362,7 @@ class World:
         )
         if old in machine.removed:
             delivered = machine.removed[old]
-        machine.publish_again(*(f.path for f in own if f.report.number > delivered))
+        machine.publish_again(*machine.held_in(old, after=delivered))
         names = [f.report.name for f in own if f.report.number <= delivered]
         machine.reports.pop(old, None)
         if names:
@@ -381,7 +386,11 @@ class World:
                 return True
             changed |= machine.known_of(memory_id).heads != before
         new = [file for file in machine.folder if file.path not in machine.applied]
-        for file in sorted(new, key=lambda f: (f.replica, -f.report.number, f.report.name)):
+        new.sort(key=lambda f: (f.replica, -f.report.number, f.report.name))
+        if machine.behind:  # hear first which replicas were removed
+            for file in {file.replica: file for file in reversed(new)}.values():
+                self.note(machine, file)
+        for file in new:
             if self.note(machine, file) and not machine.cut.is_obsolete(file.path):
                 changed = True
                 if self.receive(machine, file, dies):
@@ -430,9 +439,7 @@ class World:
         if replica == machine.replica:
             self.take_new_id(machine)
             return
-        later = [p for p in machine.applied if p.startswith(f"{replica}/")]
-        if not machine.behind:  # else it may be what the others have dropped
-            machine.publish_again(*(p for p in later if number_of(p.partition("/")[2]) > number))
+        machine.publish_again(*machine.held_in(replica, after=number))
         self.read_again(machine)
 
     def receive(self, machine: Machine, file: File, dies: Callable[[], bool]) -> bool:
@@ -724,7 +731,8 @@ class World:
         self.join_in()
         joined = self.machines.pop()
         joined.folder = set(self.everything().values())
-        self.sync(joined)
+        for _ in range(3):  # a later one drops what a removed machine had
+            self.sync(joined)
         for memory_id in IDS:
             heads = _there(first.known_of(memory_id).heads)
             own = {head.stamp for head in _there(joined.known_of(memory_id).heads)}

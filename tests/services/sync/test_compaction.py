@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import orjson
 import pytest
 
-from tests.services.sync.machines import Machine, carry, machines
+from tests.services.sync.machines import Machine, carry, in_step, machines
 from tests.support.examples import memories
 from tribal_mcp.errors import UsageError
 from tribal_mcp.portability.replication.records import Head, dump_head
@@ -326,3 +326,23 @@ async def test_a_state_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
     await one.store.delete(["memory-1"])
     await settle(one, two)
     assert len(kept(one)) == len(kept(two)) == 2
+
+
+async def test_a_new_machine_keeps_what_a_removed_one_had_published_too(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    await one.put(1)
+    await in_step(one, two)
+    two.shared = tmp_path / "seen by two"
+    carry(one, two)
+    await one.put(2)
+    await one.sync()
+    await two.sync(remove_machine="machine-0")
+    new = Machine(tmp_path / "machine-2", tmp_path / "seen by the new one")
+    carry(one, new)
+    await new.put(2)
+    await new.sync()
+    carry(two, new)
+    await new.sync()
+    carry(new, two)
+    await two.sync()
+    assert set(await new.texts()) == set(await two.texts()) == {"memory-1", "memory-2"}

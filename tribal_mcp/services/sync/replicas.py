@@ -53,8 +53,7 @@ def note_removed(state: SyncState, result: SyncResult, replica: str, number: int
         take_new_id(state, result)
         return
     with state.transaction():
-        if not state["behind"]:  # else it may be what the others have dropped
-            _publish_again(state, replica, number)
+        _publish_again(state, replica, number)
         read_again(state)
 
 
@@ -124,9 +123,9 @@ def remove(state: SyncState, result: SyncResult, wanted: str) -> None:
 
 
 def _publish_again(state: SyncState, replica: str, number: int) -> None:
-    """Have what a replica wrote after that file published from here."""
-    files = [one.file for one in state.files().values() if one.file.replica == replica]
-    state.publish_again(file.path for file in files if file.number > number)
+    """Have what a replica wrote after that file published from here, read whole or not."""
+    paths = (path for path in state.holders() if path.startswith(f"{replica}/"))
+    state.publish_again(p for p in paths if number_of(p.partition("/")[2]) > number)
 
 
 def read_again(state: SyncState) -> None:

@@ -9,7 +9,7 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass
 
 from tribal_mcp.errors import SecretsFound, Stopped, TribalError, UsageError
-from tribal_mcp.files.replica_folders import SharedFolder
+from tribal_mcp.files.replica_folders import ReplicaFile, SharedFolder
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.choices import ReembeddingStrategy
 from tribal_mcp.portability.memory_json import entry_fields
@@ -146,6 +146,8 @@ class _Sync:
         new = self.exchange.look()
         await self._local()
         before = self.state.shown() if self.state.is_new else {}
+        if self.state["behind"]:
+            self._hear_of_removals(new)
         for position, file in enumerate(new):
             self._progress(position / len(new), f"Reading file {position + 1:,} of {len(new):,}")
             if not self.exchange.counts(file):
@@ -275,6 +277,18 @@ class _Sync:
             )
             if self.context.stop():
                 raise Stopped("Stopped. To continue, repeat the sync.")
+
+    def _hear_of_removals(self, new: Sequence[ReplicaFile]) -> None:
+        """Read first what the newest files say, so that no file of a removed machine is used.
+
+        The others may have dropped what it holds, and a memory that is here as well would count as
+        published.
+        """
+        for file in {file.replica: file for file in reversed(new)}.values():
+            if self.exchange.counts(file):
+                head = next(self.exchange.read(file), None)
+                if isinstance(head, Head):
+                    note(self.state, self.result, file, head)
 
     async def _begin_file(self, head: Head) -> None:
         self.result.files_read += 1
