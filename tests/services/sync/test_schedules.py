@@ -141,7 +141,7 @@ class History:
             await machine.store.delete([memory_id])
 
     async def undo_sync(self, machine: Machine) -> None:
-        """What came in last is undone, and withdrawn everywhere."""
+        """What came in last, also as a conflict, is undone, and withdrawn everywhere."""
         points = RestorePoints.of(machine.store)
         assert points is not None
         if machine.point and any(p.id == machine.point for p in points.all()):
@@ -149,8 +149,9 @@ class History:
             await undo(machine.store, machine.point, points)
             after = await self.listed(machine)
             for memory_id, seen in before.items():
+                listed = {version.content for version in machine.listed.get(memory_id, ())}
                 self.wanted.setdefault(memory_id, set()).difference_update(
-                    seen - after.get(memory_id, set())
+                    (seen | listed) - after.get(memory_id, set())
                 )
             machine.point = ""
 
@@ -193,6 +194,7 @@ class History:
     async def widen(self, machine: Machine) -> None:
         """All memories are shared again."""
         await machine.sync(all=True)
+        await machine.sync_and_note()
 
     async def sync(self, machine: Machine) -> None:
         await machine.sync_and_note()
