@@ -9,7 +9,7 @@ import click
 from tribal_mcp import __version__
 from tribal_mcp.cli import backups, bundles, memories, store
 from tribal_mcp.cli.next_steps import in_commands
-from tribal_mcp.cli.run import stay
+from tribal_mcp.cli.run import collect_garbage_as_usual
 from tribal_mcp.cli.usage import Group, in_our_words
 from tribal_mcp.errors import Stopped, TribalError, UsageError
 
@@ -28,7 +28,7 @@ def app(context: click.Context) -> None:
     if context.invoked_subcommand is None:
         from tribal_mcp.mcp_server.stdio import serve_stdio  # noqa: PLC0415 - only the server needs it
 
-        stay()
+        collect_garbage_as_usual()
         serve_stdio()
 
 

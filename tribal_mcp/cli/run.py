@@ -41,8 +41,8 @@ date_to = click.option(
 )
 
 
-def stay() -> None:
-    """Look for garbage as often as Python does, in a process that lives long: it may be large."""
+def collect_garbage_as_usual() -> None:
+    """Collect garbage as often as Python does by default, in a process that runs for long."""
     gc.set_threshold(*_USUAL)
 
 

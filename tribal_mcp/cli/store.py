@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from tribal_mcp.cli.run import as_json, fail, run, show, stay
+from tribal_mcp.cli.run import as_json, collect_garbage_as_usual, fail, run, show
 from tribal_mcp.cli.usage import Argument, Choice, Command, Number, store_options
 from tribal_mcp.errors import PartialImport, Stopped, StoreDamaged, TribalError
 from tribal_mcp.text import counted, memories
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _WATCH_S = 30
 _ONCE = {"resolve", "version", "withdraw", "accept_deletions", "remove_machine"}
-"""Options of which the first sync of --watch takes care."""
+"""Options that only the first sync of --watch carries out."""
 
 
 @click.command("undo", cls=Command, short_help="Undo an import or another change.")
@@ -189,8 +189,9 @@ def sync_command(*, as_json: bool, watch: bool, **arguments: object) -> int:
     result = cast("SyncResult", run("sync", arguments))
     _show_sync(result, as_json=as_json)
     arguments = {name: given for name, given in arguments.items() if name not in _ONCE}
+    if watch:
+        collect_garbage_as_usual()
     while watch:
-        stay()
         time.sleep(_WATCH_S)
         try:
             result = cast("SyncResult", run("sync", arguments))
@@ -327,7 +328,7 @@ def serve_command(*, host: str, port: int) -> None:
     from tribal_mcp.http_api.server import serve_http  # noqa: PLC0415
 
     set_for_processes(store_options())
-    stay()
+    collect_garbage_as_usual()
     serve_http(host, port)
 
 

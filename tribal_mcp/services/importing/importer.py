@@ -34,7 +34,7 @@ from tribal_mcp.services.results.bundles import ChangeResult, ImportSummary
 from tribal_mcp.services.results.maintenance import ReembedResult
 from tribal_mcp.services.secrets import Screen
 from tribal_mcp.stores.base import STEP, MemoryStore, StoreState
-from tribal_mcp.stores.chroma.store import ChromaStore
+from tribal_mcp.stores.chroma.store import session_that_may_write
 from tribal_mcp.stores.restore_points import OpenPoint
 from tribal_mcp.text import counted
 
@@ -288,9 +288,10 @@ class _Import:
                 await self._write(step)
 
     def _session(self) -> AbstractAsyncContextManager[None]:
-        if self.unsure and isinstance(self.store, ChromaStore):
-            return self.store.session(writing=not self.summary.dry_run, unsure=True)
-        return self.store.session(writing=not self.summary.dry_run)
+        writing = not self.summary.dry_run
+        if self.unsure:
+            return session_that_may_write(self.store, writing=writing)
+        return self.store.session(writing=writing)
 
     async def _write(self, step: Step) -> None:
         if self._adopt is not None:

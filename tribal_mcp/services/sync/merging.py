@@ -7,7 +7,6 @@ is completed by the next. (Over 300 lines: every change goes through the same st
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 
 import anyio.to_thread
@@ -46,7 +45,7 @@ from tribal_mcp.services.importing.vectors import VectorPlan
 from tribal_mcp.services.results.sync import SyncResult
 from tribal_mcp.services.sync.state import Line, Row, SyncState
 from tribal_mcp.stores.base import Change, MemoryStore
-from tribal_mcp.stores.chroma.store import ChromaStore
+from tribal_mcp.stores.chroma.store import session_that_may_write
 from tribal_mcp.stores.restore_points import Held, OpenPoint, stamp
 
 Incoming = Mapping[str, Sequence[tuple[Record, str]]]
@@ -129,7 +128,7 @@ class Merging:
 
     async def merge(self, ids: Sequence[str], incoming: Incoming) -> None:
         """Bring together what the store holds under some ids, and versions of other replicas."""
-        async with self._session():
+        async with session_that_may_write(self.store, writing=not self.result.dry_run):
             rows = self.state.rows(ids)
             vectors = bool(incoming) or any(row.intended for row in rows.values())
             here = await self._here(ids, vectors=vectors)
@@ -145,13 +144,6 @@ class Merging:
                 self.state.note_received(i for i in incoming if not self._has_shared(rows[i]))
             await self._carry_out(moves)
         self._count(moves)
-
-    def _session(self) -> AbstractAsyncContextManager[None]:
-        """A session that may write; Chroma is imported if it does."""
-        writing = not self.result.dry_run
-        if isinstance(self.store, ChromaStore):
-            return self.store.session(writing=writing, unsure=True)
-        return self.store.session(writing=writing)
 
     async def _deleted(self, ids: Sequence[str]) -> dict[str, int]:
         """When memories that are not known were deleted, if it was after the last drop."""

@@ -9,7 +9,7 @@ and works with any filter, while Chroma's own index is approximate and has to be
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -26,6 +26,7 @@ from tribal_mcp.stores.base import (
     EVERYTHING,
     Change,
     Lines,
+    MemoryStore,
     Stored,
     StoreState,
     check_change,
@@ -480,3 +481,17 @@ def open_store(path: str | Path, collection: str = "memories") -> ChromaStore:
     except (TypeError, ValueError) as error:
         why = error if type(error) is ValueError else "it must be text"
         raise UsageError(f"The collection name is {collection!r:.80}, but {why}.") from None
+
+
+def session_that_may_write(
+    store: MemoryStore, *, writing: bool
+) -> AbstractAsyncContextManager[None]:
+    """A session of a store that may turn out not to write; a folder then imports no Chroma.
+
+    Args:
+        store: any store.
+        writing: whether the session may write at all.
+    """
+    if isinstance(store, ChromaStore):
+        return store.session(writing=writing, unsure=True)
+    return store.session(writing=writing)
