@@ -13,14 +13,20 @@ A user removes what the store shows, and what is listed as a conflict.
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from copy import copy
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
 from tribal_mcp.portability.replication import compaction
-from tribal_mcp.portability.replication.compaction import Cut, Report, compacted, number_of
+from tribal_mcp.portability.replication.compaction import (
+    Cut,
+    Report,
+    compacted,
+    number_of,
+    united,
+)
 from tribal_mcp.portability.replication.reconcile import (
     Clock,
     Known,
@@ -127,6 +133,14 @@ class Machine:
         self.numbers.add(number)
         self.read.add(path)
 
+    def foreign(self) -> list[File]:
+        """The files that another machine has written with the same id."""
+        return [
+            file
+            for file in self.folder
+            if file.replica == self.replica and file.path not in self.wrote
+        ]
+
     def own(self) -> list[File]:
         """Its files that count."""
         return [file for file in self.applied.values() if file.replica == self.replica]
@@ -166,6 +180,10 @@ class World:
         """Every version ever made, with all that it replaced."""
         self.unlike: set[str] = set()
         """Memories of which a machine made a version after it had missed what was dropped."""
+        self.again: set[Key] = set()
+        """What a copy has published again, not knowing whether its original had published it."""
+        self.forgotten: set[Key] = set()
+        """What versions have replaced and no longer name."""
         self.bundle: dict[str, Fields] = {}
         self.backup: Machine | None = None
         self.files = 0
@@ -349,7 +367,7 @@ class World:
         machine.dropped_us = -YEAR_US * 1000
 
     def take_new_id(self, machine: Machine) -> None:
-        """Go on as a new replica; what nobody is known to have is published again."""
+        """Go on as a new replica; what neither the others nor the original have is published."""
         old = machine.replica
         own = sorted(machine.own(), key=_order)
         delivered = max(
@@ -360,9 +378,14 @@ class World:
             ),
             default=0,
         )
+        listed = {name for file in machine.foreign() for name in file.report.files}
+        written = [number_of(name) for name in listed if f"{old}/{name}" in machine.wrote]
+        delivered = max(delivered, *written, 0)
         if old in machine.removed:
             delivered = machine.removed[old]
-        machine.publish_again(*machine.held_in(old, after=delivered))
+        again = machine.held_in(old, after=delivered)
+        self.again |= {key for key, path in machine.holder.items() if path in again}
+        machine.publish_again(*again)
         names = [f.report.name for f in own if f.report.number <= delivered]
         machine.reports.pop(old, None)
         if names:
@@ -403,11 +426,11 @@ class World:
 
     def look(self, machine: Machine) -> bool:
         """Notice copies of this machine, and own files that are missing."""
-        for file in sorted(machine.folder, key=_order):
+        if machine.foreign():
+            self.take_new_id(machine)
+            return True
+        for file in list(machine.folder):
             if file.replica == machine.replica and file.path not in machine.applied:
-                if file.path not in machine.read:
-                    self.take_new_id(machine)
-                    return True
                 machine.folder.remove(file)
         lost = [file.path for file in machine.own() if file not in machine.folder]
         machine.publish_again(*lost)
@@ -580,21 +603,34 @@ class World:
                     self.show(machine, memory_id, after, lambda: False)
                     machine.known[memory_id] = Known(left, digest_of(after))
                 continue
+            one = united(heads)
+            if one and machine.holder[memory_id, heads[0].stamp].startswith(f"{cut.replica}/"):
+                self.note_made(memory_id, known, one)
+                machine.known[memory_id] = replace(known, heads=(one,))
+                machine.holder[memory_id, one.stamp], changed = "", True
+                continue
             path = machine.holder[memory_id, heads[0].stamp] if len(heads) == 1 else ""
             is_dropped = path and heads[0].spent and not cut.is_listed(path)
             if path and (cut.is_settled(path) or is_dropped):
                 changed |= self.compact_one(machine, memory_id, heads[0], path)
         return changed
 
+    def note_forgotten(self, memory_id: str, head: Version, named: Collection[Stamp] = ()) -> None:
+        """Keep what a version has replaced and no longer names."""
+        replaced = self.truth[memory_id, head.stamp].ancestors
+        self.forgotten |= {(memory_id, stamp) for stamp in replaced if stamp not in named}
+
     def compact_one(self, machine: Machine, memory_id: str, head: Version, path: str) -> bool:
         """Forget what a head has replaced, or the head."""
         now = compacted(head)
         if now is head:
             return False
+        self.note_forgotten(memory_id, head, now.ancestors if now else ())
         known = machine.known[memory_id]
         machine.known[memory_id] = replace(known, heads=(now,) if now else ())
         if now is None:
-            machine.dropped_us = max(machine.dropped_us, head.stamp.wall)
+            deleted = machine.deleted.get(memory_id, machine.dropped_us)
+            machine.dropped_us = max(machine.dropped_us, deleted)
             was = self.truth[memory_id, head.stamp]
             machine.gone[memory_id] = was.ancestors | {head.stamp}
             return True
@@ -718,7 +754,7 @@ class World:
                     there |= _tokens(head.fields)
             lost = self.wanted[memory_id] - there
             assert not lost, (memory_id, lost, heads)
-            if memory_id not in self.unlike:
+            if memory_id not in self.unlike | {i for i, _ in self.again & self.forgotten}:
                 made = [v for (i, _), v in self.truth.items() if i == memory_id]
                 expected = visible(join(made)).fields
                 assert digest_of(expected) == digest_of(merged.fields), (memory_id, "not as made")
@@ -747,6 +783,8 @@ class World:
                 return
         for machine in self.machines:
             for known in machine.known.values():
+                deletions = [head for head in known.heads if head.fields is None]
+                assert len(deletions) < max(2, len(known.heads)), (machine.replica, "deletions")
                 if len(known.heads) == 1:
                     [head] = known.heads
                     assert head.fields is not None, (machine.replica, "a deletion is left")

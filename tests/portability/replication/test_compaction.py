@@ -8,7 +8,7 @@ import pytest
 from tests.portability.replication.test_versions import START, change, fields
 from tribal_mcp.errors import EntryError
 from tribal_mcp.portability.limits import DEFAULT_LIMITS
-from tribal_mcp.portability.replication.compaction import Cut, Report, compacted
+from tribal_mcp.portability.replication.compaction import Cut, Report, compacted, united
 from tribal_mcp.portability.replication.reconcile import Known, Maker, reconcile
 from tribal_mcp.portability.replication.records import (
     Head,
@@ -131,6 +131,27 @@ def test_a_deletion_becomes_a_mark_that_yields_to_anything_and_then_nothing() ->
         assert join(group) == (mark,)
     assert join([mark], START.heads) == join(START.heads, [mark]) == START.heads
     assert compacted(mark) is None
+
+
+def test_a_mark_does_not_replace_a_deletion_from_before_a_memory_was_shared() -> None:
+    """Neither may replace the other, or the memory would be unknown and both would be gone."""
+    [deletion] = change(START, None, "a", 5).heads
+    mark = compacted(deletion)
+    assert mark
+    first = reconcile(Known(), None, (), Maker("a", lambda: 1), deleted_at_us=9).heads
+    assert join([mark], first) == join(first, [mark]) == first
+
+
+def test_several_deletions_become_one_that_replaces_what_each_of_them_does() -> None:
+    one, two = (change(START, None, replica, 5).heads for replica in "ab")
+    heads = join(one, two)
+    both = united(heads)
+    assert both == united(join(two, one))
+    assert both
+    assert join(heads, [both]) == join(START.heads, [both], two) == (both,)
+    assert read_record(dump_record(Record("a", both)), DEFAULT_LIMITS).version == both
+    assert united(one) is None
+    assert united(join(one, change(START, fields("edited"), "b", 6).heads)) is None
 
 
 def test_the_head_of_a_file_of_an_earlier_version_says_nothing_about_it() -> None:

@@ -16,6 +16,7 @@ from tests.support.examples import memories
 from tribal_mcp.errors import UsageError
 from tribal_mcp.portability.replication.records import Head, dump_head
 from tribal_mcp.services.sync import exchange, replicas
+from tribal_mcp.stores.base import Change
 
 pytestmark = pytest.mark.anyio
 MANY = int(os.environ.get("TRIBAL_SYNC_DELETIONS", "500"))
@@ -95,6 +96,33 @@ async def test_deletions_that_all_know_are_kept_nowhere(tmp_path: Path) -> None:
     await one.put(0, content="made again")
     await settle(one, two)
     assert (await two.texts())["memory-0"] == "made again"
+
+
+async def test_deletions_of_a_memory_on_two_machines_at_once_are_kept_nowhere(
+    tmp_path: Path,
+) -> None:
+    one, two = machines(tmp_path)
+    await one.store.upsert(memories(3))
+    await settle(one, two)
+    for machine in (one, two):
+        await machine.store.delete(["memory-1"])
+    await settle(one, two)
+    for machine in (one, two):
+        assert kept(machine) == [("memory-0", True), ("memory-2", True)]
+
+
+async def test_what_is_made_again_stays_where_a_tombstone_is_later_than_the_deletion(
+    tmp_path: Path,
+) -> None:
+    one, two = machines(tmp_path)
+    await one.store.upsert(memories(2))
+    await settle(one, two)
+    await two.store.apply(Change([], {"memory-1": 3_000_000_000_000_000}))  # its clock was wrong
+    await settle(one, two)
+    assert kept(two) == [("memory-0", True)]
+    await one.put(1, content="made again")
+    await settle(one, two)
+    assert (await two.texts())["memory-1"] == "made again"
 
 
 async def test_a_deletion_is_kept_while_a_machine_has_not_seen_it(tmp_path: Path) -> None:
@@ -191,6 +219,26 @@ async def test_a_backup_that_is_older_than_what_was_dropped_revives_nothing(tmp_
         texts = await machine.texts()
         assert "memory-1" not in texts
         assert (texts["memory-2"], texts["memory-3"]) == ("changed", "edited in the backup")
+
+
+async def test_a_copy_does_not_publish_again_what_its_original_has_published(
+    tmp_path: Path,
+) -> None:
+    one, two = machines(tmp_path)
+    await one.sync()
+    for number in range(2):
+        await two.put(number)
+        await two.sync()
+    shutil.copytree(two.home, tmp_path / "copy")  # nobody has confirmed these files yet
+    await settle(one, two)
+    await one.store.delete(["memory-0"])
+    await settle(one, two)
+    assert kept(one) == [("memory-1", True)]
+    copy = Machine(tmp_path / "copy", two.shared)
+    await copy.store.upsert(memories(2))
+    await settle(copy, one, two)
+    for machine in (one, two, copy):
+        assert list(await machine.texts()) == ["memory-1"]
 
 
 async def test_the_id_that_a_restored_machine_had_before_can_be_removed(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ has read, and no file has any more, was replaced.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-from tribal_mcp.portability.replication.versions import Version
+from tribal_mcp.portability.replication.versions import Heads, Version, digest_of_stamps
 
 _KEPT = 8
 """The latest ancestors are kept, by which an undo is recognised."""
@@ -162,6 +162,18 @@ class Cut:
             for replica, _, name in paths
             if replica in self.reports and self.is_complete(replica)
         )
+
+
+def united(heads: Heads) -> Version | None:
+    """The deletion that replaces all heads of a memory, if there are several and all are deletions.
+
+    It is the same wherever it is made. Whoever has published the latest of them publishes it.
+    """
+    if len(heads) < 2 or any(head.fields is not None for head in heads):  # noqa: PLR2004
+        return None
+    stamps = (head.stamp for head in heads)
+    ancestors = frozenset().union(*(head.ancestors for head in heads), stamps)
+    return Version(heads[0].stamp._replace(replaced=digest_of_stamps(ancestors)), None, ancestors)
 
 
 def compacted(version: Version) -> Version | None:

@@ -125,7 +125,7 @@ class Version:
             return True
         if other.spent:
             return not self.spent or self.stamp > other.stamp
-        if not other.initial or other.stamp == self.stamp:
+        if self.spent or not other.initial or other.stamp == self.stamp:
             return False
         digest = other.stamp.digest
         if digest == self.stamp.digest:

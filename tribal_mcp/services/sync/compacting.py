@@ -1,11 +1,12 @@
 """Drops what all machines know, and what was dropped while this one was behind."""
 
 import time
+from dataclasses import replace
 
 import orjson
 
 from tribal_mcp.portability.limits import NO_LIMITS
-from tribal_mcp.portability.replication.compaction import Cut, compacted
+from tribal_mcp.portability.replication.compaction import Cut, compacted, united
 from tribal_mcp.portability.replication.records import Record, dump_record, read_record
 from tribal_mcp.services.sync.merging import Merging
 from tribal_mcp.services.sync.replicas import read_again
@@ -22,8 +23,9 @@ async def compact(merging: Merging) -> None:
     if was_behind or is_behind:
         is_behind |= await _catch_up(merging, cut)
     elif cut.is_closed:
+        await _drop_known(merging, cut)
         with state.transaction():
-            _drop_known(state, cut)
+            _unite_deletions(state, cut)
     with state.transaction():
         state["behind"] = "1" * is_behind
 
@@ -63,25 +65,44 @@ async def _catch_up(merging: Merging, cut: Cut) -> bool:
     return False
 
 
-def _drop_known(state: SyncState, cut: Cut) -> None:
+async def _drop_known(merging: Merging, cut: Cut) -> None:
     """Compact the versions in the files that all have swept past, each file once.
 
-    If whoever marked a deletion has dropped the mark, all have swept past it.
+    If whoever marked a deletion has dropped the mark, all have swept past it. From then on the
+    tombstones of the store that are no later say nothing: what they stand for was shared.
     """
+    state = merging.state
     settled = {path for path in cut.applied if cut.is_settled(path)}
     dropped = {path for path in state.holders() if not cut.is_listed(path)}
+    gone: list[str] = []
+    compact: list[tuple[str, bytes, str | None]] = []
     for path in dropped | (settled - set(orjson.loads(state["settled"] or "[]"))):
         for memory_id, line in state.to_compact(path):
-            version = read_record(line, NO_LIMITS, trusted=True).version
-            now = compacted(version)
+            now = compacted(read_record(line, NO_LIMITS, trusted=True).version)
             if now is None:
-                last = int(state["dropped"] or version.stamp.wall)
-                state["dropped"] = str(max(last, version.stamp.wall))
-                state.compact(memory_id, b"", None)
+                gone.append(memory_id)
             elif path in dropped:
                 continue
             elif not now.spent:
-                state.compact(memory_id, dump_record(Record(memory_id, now)), None)
+                compact.append((memory_id, dump_record(Record(memory_id, now)), None))
             elif path.startswith(f"{cut.replica}/"):  # whoever published a deletion marks it
-                state.compact(memory_id, dump_record(Record(memory_id, now)), "")
-    state["settled"] = orjson.dumps(sorted(settled)).decode()
+                compact.append((memory_id, dump_record(Record(memory_id, now)), ""))
+    deleted = await merging.store.forgotten(gone) if gone else {}
+    with state.transaction():
+        state.drop(gone)
+        for row in compact:
+            state.compact(*row)
+        last = max(deleted.values(), default=None)
+        if last is not None and (not state["dropped"] or last > int(state["dropped"])):
+            state["dropped"] = str(last)
+        state["settled"] = orjson.dumps(sorted(settled)).decode()
+
+
+def _unite_deletions(state: SyncState, cut: Cut) -> None:
+    """Replace the deletions of a memory by one, if the latest was published here."""
+    for memory_id, row in state.rows(state.deleted_often()).items():
+        heads = row.known.heads
+        one = united(heads)
+        if one and row.lines[heads[0].stamp][1].startswith(f"{cut.replica}/"):
+            line = dump_record(Record(memory_id, one))
+            state.save({memory_id: (replace(row.known, heads=(one,)), {one.stamp: (line, "")})})

@@ -145,12 +145,13 @@ class Exchange:
             if file.replica == self.replica and path not in known
         ]
         foreign = [file for file in unknown if not self.state.has_written(file.path)]
-        readable = [file for file in foreign if next(self.read(file), None)]
-        for file in foreign:
-            if file not in readable:
+        heads = [(file, next(self.read(file), None)) for file in foreign]
+        readable = [head for _, head in heads if isinstance(head, Head)]
+        for file, head in heads:
+            if head is None:
                 del self.listing.files[file.path]
         if readable:
-            take_new_id(self.state, self.result)
+            take_new_id(self.state, self.result, {name for head in readable for name in head.files})
             return
         for file in unknown:
             if file not in foreign:

@@ -1,6 +1,7 @@
 """Which replicas there are: what their files say, and which of them count no longer."""
 
 import time
+from collections.abc import Iterable
 
 from tribal_mcp.errors import UsageError
 from tribal_mcp.files.replica_folders import ReplicaFile
@@ -57,14 +58,22 @@ def note_removed(state: SyncState, result: SyncResult, replica: str, number: int
         read_again(state)
 
 
-def take_new_id(state: SyncState, result: SyncResult) -> None:
+def take_new_id(state: SyncState, result: SyncResult, listed: Iterable[str] = ()) -> None:
     """Go on as a new replica; what the old id has written stays, as that of another.
 
-    Own versions that no other replica is known to have are published again.
+    Own versions that no other machine is known to have are published again.
+
+    Args:
+        state: what is known of the shared folder.
+        result: of the sync.
+        listed: the files that another machine with this id lists as its own. It has what was
+            written here up to the last of them that is from here, too.
     """
     old, read, removed = state["replica"], state.cut().read, state.removed
     said = [report.swept.get(old, "") for report in state.reports().values()]
-    known = max((number_of(name) for name in said if f"{old}/{name}" in read), default=0)
+    names = [name for name in said if f"{old}/{name}" in read]
+    names += [name for name in listed if state.has_written(f"{old}/{name}")]
+    known = max(map(number_of, names), default=0)
     known = removed.get(old, known)
     files = sorted(one.file for one in state.files().values() if one.file.replica == old)
     # Two machines may have used the id. So the files that nobody has read say nothing about those
@@ -74,9 +83,9 @@ def take_new_id(state: SyncState, result: SyncResult) -> None:
         _publish_again(state, old, known)
         state.note_report(old, Report(names[-1], names[:-1]) if names else Report())
         if names:
-            listed = [] if old in removed else names
             name = f"{state['name']} (earlier)"
-            state.note_replica(old, Replica(name, number_of(names[-1]), listed))
+            counted = [] if old in removed else names
+            state.note_replica(old, Replica(name, number_of(names[-1]), counted))
         state.forget_files(state.files())
         state["replica"], state["number"], state["written"] = new_id(), "", ""
         state["behind"] = "1"

@@ -285,13 +285,24 @@ class SyncState:
         return rows.fetchall()
 
     def compact(self, memory_id: str, line: bytes, path: str | None) -> None:
-        """Record another form of the only version of a memory, and its file; empty: drop it."""
-        if line:
-            row = (line, path, memory_id)
-            self._sql.execute("UPDATE heads SET line = ?, file = ifnull(?, file) WHERE id = ?", row)
-        else:
-            for table in ("heads", "memories", "received"):
-                self._sql.execute(f"DELETE FROM {table} WHERE id = ?", (memory_id,))  # noqa: S608
+        """Record another form of the only version of a memory, and its file, unless that stays."""
+        row = (line, path, memory_id)
+        self._sql.execute("UPDATE heads SET line = ?, file = ifnull(?, file) WHERE id = ?", row)
+
+    def drop(self, ids: Iterable[str]) -> None:
+        """Forget memories whose deletion is known everywhere."""
+        rows = [(memory_id,) for memory_id in ids]
+        for table in ("heads", "memories", "received"):
+            self._sql.executemany(f"DELETE FROM {table} WHERE id = ?", rows)  # noqa: S608
+
+    def deleted_often(self) -> list[str]:
+        """The memories with several heads, all of which are deletions."""
+        rows = self._sql.execute(
+            "SELECT id FROM heads WHERE id NOT IN (SELECT id FROM intended) AND id IN "
+            "(SELECT id FROM heads GROUP BY id HAVING count(*) > 1) "
+            """GROUP BY id HAVING NOT max(instr(line, '"memory"'))"""
+        )
+        return [row[0] for row in rows]
 
     # Files.
 
