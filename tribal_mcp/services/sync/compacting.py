@@ -74,22 +74,22 @@ async def _drop_known(merging: Merging, cut: Cut) -> None:
     state = merging.state
     settled = {path for path in cut.applied if cut.is_settled(path)}
     dropped = {path for path in state.holders() if not cut.is_listed(path)}
-    gone: list[str] = []
+    spent: list[str] = []
     compact: list[tuple[str, bytes, str | None]] = []
     for path in dropped | (settled - set(orjson.loads(state["settled"] or "[]"))):
         for memory_id, line in state.to_compact(path):
             now = compacted(read_record(line, NO_LIMITS, trusted=True).version)
             if now is None:
-                gone.append(memory_id)
+                spent.append(memory_id)
             elif path in dropped:
                 continue
             elif not now.spent:
                 compact.append((memory_id, dump_record(Record(memory_id, now)), None))
             elif path.startswith(f"{cut.replica}/"):  # whoever published a deletion marks it
                 compact.append((memory_id, dump_record(Record(memory_id, now)), ""))
-    deleted = await merging.store.forgotten(gone) if gone else {}
+    deleted = await merging.store.forgotten(spent) if spent else {}
     with state.transaction():
-        state.drop(gone)
+        state.drop(spent)
         for row in compact:
             state.compact(*row)
         last = max(deleted.values(), default=None)
