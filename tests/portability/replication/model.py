@@ -84,6 +84,8 @@ class Machine:
     intended: dict[str, Known] = field(default_factory=dict)
     holder: dict[Key, str] = field(default_factory=dict)
     """The path of the file that has a version; empty if none has it yet."""
+    first: dict[Key, str] = field(default_factory=dict)
+    """The file that had it first, if it was written again."""
     written: int = 0
     applied: dict[str, File] = field(default_factory=dict)
     read: set[str] = field(default_factory=set)
@@ -360,7 +362,7 @@ class World:
             return
         self.names += 1
         machine.clock = Clock(f"r{self.names}")
-        machine.known, machine.intended, machine.holder = {}, {}, {}
+        machine.known, machine.intended, machine.holder, machine.first = {}, {}, {}, {}
         machine.applied, machine.written, machine.read = {}, 0, set()
         machine.wrote, machine.numbers, machine.forked = set(), set(), set()
         machine.reports, machine.removed, machine.said, machine.behind = {}, {}, NOTHING, True
@@ -383,6 +385,11 @@ class World:
         delivered = max(delivered, *written, 0)
         if old in machine.removed:
             delivered = machine.removed[old]
+        for key, path in machine.first.items():
+            is_own = machine.holder.get(key, "") == "" or machine.holder[key].startswith(f"{old}/")
+            if is_own and number_of(path.partition("/")[2]) <= delivered:
+                machine.holder[key] = path
+        machine.first = {}
         again = machine.held_in(old, after=delivered)
         self.again |= {key for key, path in machine.holder.items() if path in again}
         machine.publish_again(*again)
@@ -672,6 +679,10 @@ class World:
         seen = {i: one.number for i, one in machine.reports.items()}
         machine.said = report = Report(name, names, seen, swept, dict(machine.removed))
         file = File(machine.replica, report, lines)
+        for memory_id, version in lines:
+            key = memory_id, version.stamp
+            if path := machine.holder[key]:
+                machine.first.setdefault(key, path)
         for gone in again:
             machine.folder.discard(gone)
             del machine.applied[gone.path]

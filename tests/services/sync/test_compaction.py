@@ -170,6 +170,32 @@ async def test_a_machine_that_was_removed_comes_back_and_revives_nothing(tmp_pat
         assert (texts["memory-4"], texts["memory-9"]) == ("edited, too", "new")
 
 
+async def test_a_removed_machine_that_wrote_its_files_again_meanwhile_revives_nothing(
+    tmp_path: Path,
+) -> None:
+    one, two, three = machines(tmp_path, 3)
+    await one.put(0)
+    for number in (1, 2, 3):
+        await three.put(number)
+    await settle(one, two, three)
+    carry(three, three := Machine(three.home, tmp_path / "away", three.store))
+    for number in (3, 4):  # one is in a file that is written again with what is new
+        await three.put(number, content="changed while away")
+        await three.sync()
+    await one.sync(remove_machine="machine-2")
+    await two.store.delete(["memory-1"])
+    await settle(one, two)
+    assert len(kept(one)) == 3
+    carry(one, three)
+    carry(three, one)
+    three = Machine(three.home, one.shared, three.store)
+    await settle(three, one, two)
+    for machine in (one, two, three):
+        texts = await machine.texts()
+        assert list(texts) == ["memory-0", "memory-2", "memory-3", "memory-4"]
+        assert texts["memory-3"] == "changed while away"
+
+
 async def test_the_memories_of_a_machine_stay_in_the_folder_when_another_removes_a_third(
     tmp_path: Path,
 ) -> None:

@@ -279,7 +279,7 @@ class Exchange:
         obsolete = self._to_rewrite(own, live, old, bool(rows))
         if obsolete:
             with self.state.transaction():
-                self.state.publish_again(obsolete)
+                self.state.write_again(obsolete)
             rows = self._readable(self.state.unpublished())
         self._search(rows)
         cut, clean = self.state.cut(), set(old) <= set(obsolete)

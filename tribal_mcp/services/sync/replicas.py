@@ -80,6 +80,7 @@ def take_new_id(state: SyncState, result: SyncResult, listed: Iterable[str] = ()
     # of the other machine, which may have lower numbers.
     names = [file.name for file in files if file.number <= known]
     with state.transaction():
+        state.back_to_first_files(old, known)
         _publish_again(state, old, known)
         state.note_report(old, Report(names[-1], names[:-1]) if names else Report())
         if names:

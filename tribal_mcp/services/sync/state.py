@@ -19,7 +19,7 @@ import orjson
 from tribal_mcp.files.atomic import make_private
 from tribal_mcp.files.replica_folders import ID_BYTES, ReplicaFile
 from tribal_mcp.portability.limits import NO_LIMITS
-from tribal_mcp.portability.replication.compaction import Cut, Report
+from tribal_mcp.portability.replication.compaction import Cut, Report, number_of
 from tribal_mcp.portability.replication.reconcile import Known
 from tribal_mcp.portability.replication.records import (
     OPERATION_BYTES,
@@ -30,7 +30,7 @@ from tribal_mcp.portability.replication.records import (
 from tribal_mcp.portability.replication.versions import Heads, Stamp, join
 
 FOLDER = "sync"
-_VERSION = 5
+_VERSION = 6
 _CACHE_KIB = 32 * 1024
 """Memory for the pages of the database, which are in no order when files are assigned."""
 _SCHEMA = """
@@ -44,6 +44,8 @@ CREATE TABLE IF NOT EXISTS intended (id TEXT PRIMARY KEY, shown TEXT, heads BLOB
 CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, replica TEXT, number INT, size INT,
     modified_ns INT, records INT, missing_since INT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS written (path TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rewritten (id TEXT, stamp TEXT, path TEXT, PRIMARY KEY (id, stamp))
+    WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS replicas (id TEXT PRIMARY KEY, name TEXT, number INT, files TEXT)
     WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS operations (id TEXT PRIMARY KEY, what TEXT, source TEXT, machine TEXT)
@@ -377,6 +379,32 @@ class SyncState:
             self._sql.execute("UPDATE heads SET file = '' WHERE file = ?", (path,)).rowcount
             for path in paths
         )
+
+    def write_again(self, paths: Iterable[str]) -> None:
+        """The heads that those own files have go into others; which had them first is kept."""
+        paths = list(paths)
+        self._sql.execute(
+            "DELETE FROM rewritten WHERE (id, stamp) NOT IN (SELECT id, stamp FROM heads)"
+        )
+        self._sql.execute(
+            "INSERT OR IGNORE INTO rewritten SELECT id, stamp, file FROM heads "
+            "WHERE file IN (SELECT value FROM json_each(?))",
+            (orjson.dumps(paths).decode(),),
+        )
+        self.publish_again(paths)
+
+    def back_to_first_files(self, replica: str, number: int) -> None:
+        """The heads that this replica published first in a file up to that one are in that file."""
+        rows = self._sql.execute("SELECT path, id, stamp FROM rewritten").fetchall()
+        self._sql.executemany(
+            "UPDATE heads SET file = ? WHERE id = ? AND stamp = ? AND (file = '' OR file GLOB ?)",
+            [
+                (*row, f"{replica}/*")
+                for row in rows
+                if number_of(row[0].partition("/")[2]) <= number
+            ],
+        )
+        self._sql.execute("DELETE FROM rewritten")
 
     def unpublished(self) -> list[tuple[str, str, bytes]]:
         """The id, the stamp and the line of each head that is in no file."""
