@@ -321,6 +321,24 @@ async def test_old_files_that_come_back_revive_nothing(tmp_path: Path) -> None:
         assert list(await machine.texts()) == ["memory-0", "memory-2"]
 
 
+async def test_a_machine_whose_state_was_lost_is_told_how_to_remove_the_earlier_one(
+    tmp_path: Path,
+) -> None:
+    one, two = machines(tmp_path)
+    await one.put(1)
+    await settle(one, two)
+    replica = (await two.sync()).replica
+    [state] = two.home.rglob("sync/*.db")
+    state.unlink()
+    [step] = [s for s in (await two.sync()).next_steps if "remove_machine" in s.arguments]
+    assert step.arguments["remove_machine"] == replica
+    await two.sync(**step.arguments)
+    assert not [s for s in (await two.sync()).next_steps if "remove_machine" in s.arguments]
+    await one.store.delete(["memory-1"])
+    await settle(one, two)
+    assert kept(one) == kept(two) == []
+
+
 async def test_a_machine_to_remove_must_be_another_one_of_the_folder(tmp_path: Path) -> None:
     one, two = machines(tmp_path)
     await one.put(1)

@@ -1,6 +1,6 @@
 """What the result of a sync says: the machines, the conflicts, and what to do next."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.memory import from_microseconds
@@ -14,6 +14,7 @@ from tribal_mcp.services.results.sync import (
     WithdrawnResult,
 )
 from tribal_mcp.services.sync.state import SyncState
+from tribal_mcp.stores.base import STEP
 from tribal_mcp.text import counted
 
 _CONFLICTS = 100
@@ -34,7 +35,7 @@ def describe(result: SyncResult, state: SyncState, *, conflicts: bool) -> None:
         ReplicaResult(id=i, name=one.name, files=one.number, removed=i in state.removed)
         for i, one in state.replicas().items()
     ]
-    found = [c for c in (_conflict(state, i) for i in state.conflicting()) if c.versions]
+    found = [conflict for conflict in _conflicts(state) if conflict.versions]
     result.conflicts = len(found)
     if result.first_contact and found:
         differ = counted(len(found), "memory differs", "memories differ")
@@ -46,21 +47,23 @@ def describe(result: SyncResult, state: SyncState, *, conflicts: bool) -> None:
         result.conflict_details = found[:_CONFLICTS]
 
 
-def _conflict(state: SyncState, memory_id: str) -> ConflictResult:
-    heads = state.rows([memory_id])[memory_id].known.heads
-    seen = visible(heads)
+def _conflicts(state: SyncState) -> Iterator[ConflictResult]:
     names = {i: one.name for i, one in state.replicas().items()}
     names[state["replica"]] = state["name"]
-    return ConflictResult(
-        memory_id=memory_id,
-        content=seen.fields["content"] if seen.fields else "",
-        deleted=seen.fields is None,
-        versions=[
-            _version(head, names, seen.others[head.stamp])
-            for head in heads
-            if head.stamp in seen.others
-        ],
-    )
+    ids = state.conflicting()
+    for start in range(0, len(ids), STEP):
+        for memory_id, row in state.rows(ids[start : start + STEP]).items():
+            seen = visible(row.known.heads)
+            yield ConflictResult(
+                memory_id=memory_id,
+                content=seen.fields["content"] if seen.fields else "",
+                deleted=seen.fields is None,
+                versions=[
+                    _version(head, names, seen.others[head.stamp])
+                    for head in row.known.heads
+                    if head.stamp in seen.others
+                ],
+            )
 
 
 def _version(head: Version, names: dict[str, str], fields: Sequence[str]) -> ConflictVersion:
@@ -91,6 +94,16 @@ def next_steps(result: SyncResult, request: SyncRequest, *, embeds: bool) -> lis
             steps.append(NextStep("To see the conflicts first, run {call}.", "sync", see))
         return [*steps, *_unknown(result.withdrawn)]
     steps = _unknown(result.withdrawn)
+    same = [one.id for one in result.replicas if one.name == result.name and not one.removed]
+    if result.first_contact and same:
+        steps.append(
+            NextStep(
+                f"Another machine is called {result.name!r:.60}, too. If it is this one, whose "
+                "sync state was lost, run {call}; otherwise give one of them another name.",
+                "sync",
+                {**folder, "remove_machine": same[0] if len(same) == 1 else result.name},
+            )
+        )
     if result.conflicts and not request.conflicts:
         listed = {**folder, "conflicts": True}
         steps.append(NextStep("To see the conflicts, run {call}.", "sync", listed))
