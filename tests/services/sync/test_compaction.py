@@ -321,7 +321,7 @@ async def test_old_files_that_come_back_revive_nothing(tmp_path: Path) -> None:
         assert list(await machine.texts()) == ["memory-0", "memory-2"]
 
 
-async def test_a_machine_whose_state_was_lost_is_told_how_to_remove_the_earlier_one(
+async def test_the_result_names_the_earlier_replica_of_a_machine_whose_state_was_lost(
     tmp_path: Path,
 ) -> None:
     one, two = machines(tmp_path)
