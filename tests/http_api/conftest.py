@@ -20,7 +20,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[HttpServer]:
     write_many(folder / "many.json", COUNT)
-    with serving(folder) as running:
+    (folder / "shared").mkdir()
+    with serving(folder, TRIBAL_SYNC_DIR=str(folder / "shared")) as running:
         first = running.ask("POST", "/v1/import", (folder / "many.json").read_bytes())
         assert first.status == 200, first.body
         yield running

@@ -21,6 +21,8 @@ REFUSED: dict[str, tuple[str, object]] = {
     "a dry run both ways": ("/v1/import?dry_run=true", {"bundle": SAMPLE, "dry_run": False}),
     "a manifest that is null": ("/v1/import", SAMPLE | {"manifest": None}),
     "a dry run in the query of an undo": ("/v1/undo?dry_run=true", {}),
+    "a dry run in the query of a sync": ("/v1/sync?dry_run=true", {}),
+    "a folder of the client": ("/v1/sync", {"folder": "shared"}),
     "a dry run in the query of reembed": ("/v1/reembed?dry_run=true", {}),
     "a dry run twice in a body": ("/v1/undo", '{"dry_run": true, "dry_run": false}'),
     "a date twice in the query": ("/v1/export?date_to=2026-01-01&date_to=2027-01-01", {}),

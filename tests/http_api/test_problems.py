@@ -113,6 +113,7 @@ def test_a_problem_names_the_invalid_field_and_its_values(
             '`POST /v1/export {"since": "2026-01-31"}`',
         ),
         ("reembed", {}, "`POST /v1/reembed`"),
+        ("sync", {"folder": "/s", "operations": True}, '`POST /v1/sync {"operations": true}`'),
         ("stats", {}, "`GET /v1/stats`"),
         ("check", {"repair": True}, "`tribal-mcp check --repair` on the command line"),
     ],

@@ -27,7 +27,7 @@ async def test_descriptions_are_short_enough_for_hosts_to_show() -> None:
     assert max(len(text.encode()) for text in texts) <= 2048
 
 
-async def test_every_argument_has_a_description_and_is_required_or_has_a_default() -> None:
+async def test_every_argument_has_a_description_and_a_default_if_that_is_not_empty() -> None:
     required = {"tribal_remember": ["content"], "tribal_forget": ["ids"]}
     for tool in (await described())["tools"]:
         needed = tool["inputSchema"].get("required", [])
@@ -35,8 +35,8 @@ async def test_every_argument_has_a_description_and_is_required_or_has_a_default
         assert needed == required.get(tool["name"], [])
         for name, schema in tool["inputSchema"]["properties"].items():
             assert schema["description"].endswith("."), name
-            by_source = name == "conflict_resolution"  # its default depends on what is imported
-            assert ("default" in schema) is (name not in needed and not by_source), name
+            assert schema.get("default", True), name  # what is not given is false or empty
+            assert not (name in needed and "default" in schema), name
 
 
 def tokens_of(value: object) -> float:
@@ -48,7 +48,7 @@ async def test_the_tools_cost_a_model_few_tokens() -> None:
     tools = (await described())["tools"]
     read = [(tool["name"], tool["description"], tool["inputSchema"]) for tool in tools]
     assert tokens_of(read) <= 2_000
-    assert tokens_of(tools) <= 4_500
+    assert tokens_of(tools) <= 5_200  # with what hosts keep to themselves
 
 
 def schemas_in(schema: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - any JSON value
@@ -153,6 +153,12 @@ async def test_next_steps_name_tools_that_exist() -> None:
         ),
         ("remember", {"tags": ["é"]}, 'tribal_remember(tags=["é"])'),
         ("stats", {}, "tribal_stats()"),
+        ("sync", {"folder": "/s", "withdraw": "1"}, 'tribal_sync(withdraw="1")'),
+        (
+            "sync",
+            {"folder": "/s", "accept_deletions": True},
+            "`tribal-mcp sync /s --accept-deletions` on the command line",
+        ),
         ("check", {"repair": True}, "`tribal-mcp check --repair` on the command line"),
         ("rescue", {"output_path": ...}, "`tribal-mcp rescue FILE` on the command line"),
         (
@@ -191,6 +197,12 @@ async def test_annotations_say_which_tools_change_data() -> None:
         "tribal_undo": {
             "readOnlyHint": False,
             "destructiveHint": True,
+            "openWorldHint": False,
+        },
+        "tribal_sync": {
+            "readOnlyHint": False,
+            "destructiveHint": True,
+            "idempotentHint": True,
             "openWorldHint": False,
         },
         "tribal_remember": {

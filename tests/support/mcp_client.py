@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import anyio
 import pytest
@@ -193,10 +194,12 @@ def watched(pid: int) -> Iterator[Any]:
 
 
 async def described() -> dict[str, Any]:
-    """Return the server's description of itself and its tools."""
+    """Return the server's description of itself and its tools, with those that a setting offers."""
     from tribal_mcp.mcp_server.server import build_server  # noqa: PLC0415 - slow, and rarely needed
 
-    async with Client(build_server()) as client:
+    with patch.dict(os.environ, TRIBAL_SYNC_DIR="shared"):
+        server = build_server()
+    async with Client(server) as client:
         tools = await client.list_tools()
         return {
             "instructions": client.instructions,

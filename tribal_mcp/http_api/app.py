@@ -58,7 +58,9 @@ def build_app(
         # The access control checks Host and Origin, for all routes.
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
-    app = _documented(_app(processes, mcp, Calls(processes, spool)), needs_token=bool(http.token))
+    syncs = settings.sync_dir is not None
+    app = _app(processes, mcp, Calls(processes, spool), syncs=syncs)
+    app = _documented(app, needs_token=bool(http.token))
     app.router.routes.append(Route("/mcp", endpoint=McpRoute(mcp_app)))
     if http.allowed_origins:
         app.add_middleware(
@@ -76,7 +78,7 @@ def build_app(
     return AccessControl(app, Rules(http, address, body_bytes))
 
 
-def _app(processes: StoreProcesses, mcp: Server, calls: Calls) -> FastAPI:
+def _app(processes: StoreProcesses, mcp: Server, calls: Calls, *, syncs: bool) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with processes, mcp.session_manager.run():
@@ -95,7 +97,7 @@ def _app(processes: StoreProcesses, mcp: Server, calls: Calls) -> FastAPI:
     )
     app.state.calls = calls
     answer_in_problems(app)
-    add_routes(app)
+    add_routes(app, syncs=syncs)
     return app
 
 
@@ -112,7 +114,7 @@ def _documented(app: FastAPI, *, needs_token: bool) -> FastAPI:
     schemas["ProblemResult"] = ProblemResult.model_json_schema()
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    for name in ("ExportBody", "ReembedFields", "UndoFields"):
+    for name in schemas.keys() & {"ExportBody", "ReembedFields", "SyncFields", "UndoFields"}:
         for field in schemas[name]["properties"].values():  # null means not given
             field["type"] = [field["type"], "null"]
     if needs_token:

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from tribal_mcp.next_steps import as_command
+from tribal_mcp.services.requests import SyncRequest
 
 _BODY = {
     "export": (
@@ -20,6 +21,7 @@ _BODY = {
     ),
     "undo": ("point", "dry_run"),
     "reembed": ("all", "dry_run"),
+    "sync": tuple(name for name in SyncRequest.model_fields if name != "folder"),
 }
 _QUERY = (
     "conflict_resolution", "embedding_strategy", "dry_run", "strict", "restore_deleted",

@@ -24,17 +24,20 @@ from tribal_mcp.http_api.schemas import (
     IMPORT_BODY,
     IMPORT_CURL,
     IMPORTED,
+    WITH_EVENTS,
     ExportBody,
     ExportFields,
     Health,
     ImportOptions,
     ReembedFields,
+    SyncFields,
     UndoFields,
 )
 from tribal_mcp.portability.duplicate_names import given_twice
 from tribal_mcp.services.results.bundles import ImportResult
 from tribal_mcp.services.results.maintenance import ReembedResult
 from tribal_mcp.services.results.store import StatsResult, UndoResult
+from tribal_mcp.services.results.sync import SyncResult
 from tribal_mcp.worker.pool import Progress
 
 
@@ -159,14 +162,28 @@ JOBS = (
         "Compute vectors for the memories that have none, or for every memory.",
     ),
 )
+SYNC = Job(
+    "sync",
+    SyncFields,
+    SyncResult,
+    "Sync with other machines",
+    "Share memories with other machines through the folder that the setting TRIBAL_SYNC_DIR names: "
+    "publish what changed here, and apply what changed there. If the client disconnects, it stops; "
+    "the same request completes it.",
+)
+"""Offered only if a setting names the folder."""
 
 
 def _handler(job: Job) -> Callable[..., Awaitable[Response]]:
     async def handle(request: Request, body: Any = None) -> Response:  # noqa: ANN401 - set below
         calls: Calls = request.app.state.calls
         arguments = body.model_dump(exclude_unset=True) if body else {}
-        with calls.slot(request):
-            return JSONResponse(await calls.call(request, job.name, arguments))
+
+        async def run(on_progress: Progress | None = None) -> dict[str, Any]:
+            with calls.slot(request):
+                return await calls.call(request, job.name, arguments, on_progress)
+
+        return Events(run) if wants_events(request) else JSONResponse(await run())
 
     handle.__annotations__["body"] = Annotated[job.fields | None, Body()]
     return handle
@@ -209,8 +226,13 @@ async def _json_only(request: Request) -> None:
         )
 
 
-def add_routes(app: FastAPI) -> None:
-    """Add all routes to the app, whose `state.calls` they use."""
+def add_routes(app: FastAPI, *, syncs: bool) -> None:
+    """Add all routes to the app, whose `state.calls` they use.
+
+    Args:
+        app: the app.
+        syncs: whether a setting names a folder to sync with.
+    """
     each_once, no_query = Depends(_each_once), Depends(_no_query)
     json_only = Depends(_json_only)
     app.post(
@@ -231,7 +253,7 @@ def add_routes(app: FastAPI) -> None:
         responses={200: IMPORTED, **problems(409, 415, 423, 507)},
         openapi_extra={"x-curl": IMPORT_CURL, **IMPORT_BODY},
     )(import_)
-    for job in JOBS:
+    for job in (*JOBS, SYNC) if syncs else JOBS:
         app.post(
             f"/v1/{job.name}",
             tags=["store"],
@@ -239,7 +261,7 @@ def add_routes(app: FastAPI) -> None:
             description=job.description,
             response_model=job.result,
             dependencies=[no_query, json_only],
-            responses=problems(404, 409, 415, 423, 507),
+            responses={200: WITH_EVENTS, **problems(404, 409, 415, 423, 507)},
         )(_handler(job))
     app.get(
         "/v1/stats",

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from tribal_mcp.http_api.content import BODY_TYPES, EVENTS
 from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
-from tribal_mcp.services.requests import Embeddings, OnConflict, Request, Switch
+from tribal_mcp.services.requests import Embeddings, OnConflict, Request, Switch, Whole
 
 
 def _as_bool(value: object) -> object:
@@ -147,6 +147,49 @@ class UndoFields(Request):
     )
 
 
+class SyncFields(Request):
+    """How to sync. The folder is that of the server's setting."""
+
+    name: str = Field("", description="the name of this machine; later syncs remember it")
+    tags: list[str] = Field(
+        [],
+        description="share only memories with any of these tags; later syncs remember them. What "
+        "else was shared before is deleted on the other machines, and stays here",
+    )
+    all: Switch = Field(False, description="share all memories again")
+    encrypt: Switch = Field(
+        False, description="encrypt with the age keys of the settings; later syncs remember it"
+    )
+    conflicts: Switch = Field(False, description="also list the conflicts")
+    resolve: str = Field(
+        "", description="the id of a memory in conflict, to resolve it: keep what is visible"
+    )
+    version: Whole = Field(
+        0, description="with resolve: take this version of the listed ones instead"
+    )
+    operations: Switch = Field(
+        False, description="also list the imports and other operations of all machines"
+    )
+    withdraw: str = Field(
+        "",
+        description="one of them, to withdraw on all machines: delete what it added, restore what "
+        "it changed. What was edited since stays",
+    )
+    accept_deletions: Switch = Field(
+        False,
+        description="delete on all machines what has disappeared here, even if it is most memories",
+    )
+    remove_machine: str = Field(
+        "", description="the name or id of a machine that is no longer used: don't wait for it"
+    )
+    secrets: Literal["report", "refuse"] = Field(
+        "",  # type: ignore[arg-type]  # not given
+        description="search what is published for secrets: report which memories contain them, or "
+        "publish nothing then",
+    )
+    dry_run: Switch = Field(False, description="only show what would happen; change nothing")
+
+
 class Health(BaseModel):
     """Whether the server works."""
 
@@ -220,11 +263,15 @@ EXPORTED: dict[str, Any] = {
     },
 }
 
+_EVENTS = (
+    "As text/event-stream: `progress` events, then `result` with the same content, or `error` with "
+    "a problem."
+)
 IMPORTED: dict[str, Any] = {
-    "description": "What happened to the entries. As text/event-stream: `progress` events, then "
-    "`result` with the same content, or `error` with a problem.",
+    "description": f"What happened to the entries. {_EVENTS}",
     "content": {EVENTS: {"schema": {"type": "string"}}},
 }
+WITH_EVENTS: dict[str, Any] = {**IMPORTED, "description": f"What was done. {_EVENTS}"}
 
 IMPORT_BODY: dict[str, Any] = {
     "requestBody": {

@@ -25,7 +25,7 @@ Tags = Annotated[
 ]
 DateFrom = Annotated[
     str,
-    Field(description="Created at or after this time: ISO 8601; UTC by default."),
+    Field(description="Created at or after this ISO 8601 time; UTC by default."),
 ]
 DateTo = Annotated[
     str,
@@ -33,18 +33,13 @@ DateTo = Annotated[
 ]
 Since = Annotated[
     str,
-    Field(
-        description="Only what was added, changed or deleted here since then: an ISO 8601 time, or "
-        "an earlier bundle."
-    ),
+    Field(description="Only what was added, changed or deleted since a time (ISO 8601) or bundle."),
 ]
 IncludeRelated = Annotated[
     StrictBool,
     Field(description="Also what they refer to, and so on."),
 ]
-Reproducible = Annotated[
-    StrictBool, Field(description="The same memories give the same bytes, without the time.")
-]
+Reproducible = Annotated[StrictBool, Field(description="The same memories give the same bytes.")]
 
 # Bundles
 
@@ -57,16 +52,14 @@ OutputPath = Annotated[
 ]
 InputPath = Annotated[
     str,
-    Field(
-        description="The bundle, or another system's file, folder or archive, which is recognised."
-    ),
+    Field(description="A bundle, or another system's file, folder or archive."),
 ]
 # Annotated as text, so that the SDK does not parse it first and lose what a strict reader refuses.
 BundleJson = Annotated[
     str,
     BeforeValidator(_as_text),
     WithJsonSchema({"type": "string"}),
-    Field(description="Instead of input_path: the bundle as JSON text, if it is small."),
+    Field(description="Instead of input_path: a small bundle as JSON text."),
 ]
 # Strict: "false" in quotes is text, and text is never interpreted as a boolean.
 Overwrite = Annotated[StrictBool, Field(description="Replace what is at output_path.")]
@@ -146,21 +139,35 @@ SourceType = Annotated[
 Confidence = Annotated[float, Field(description="How certain it is.", ge=0, le=1, strict=True)]
 Supersedes = Annotated[str, Field(description="The id of the memory that it corrects.")]
 RelatedTo = Annotated[list[str], Field(description="Ids of others.")]
-Query = Annotated[str, Field(description="A question or keywords. Empty: list the newest.")]
+Query = Annotated[str, Field(description="A question or keywords.")]
 Count = Annotated[int, Field(description="How many at most.", ge=1, le=20, strict=True)]
 Page = Annotated[int, Field(description="Without a query: the page.", ge=1, strict=True)]
 Ids = Annotated[list[str], Field(description="From tribal_recall; up to 100.")]
 
 # Changes
 
-DryRun = Annotated[StrictBool, Field(description="Only show what would happen; change nothing.")]
+DryRun = Annotated[StrictBool, Field(description="Only show what would happen.")]
 Conflicts = Annotated[
     StrictBool, Field(description="List what was changed on two machines at once.")
 ]
-All = Annotated[StrictBool, Field(description="Every memory, not only those without a vector.")]
+Resolve = Annotated[str, Field(description="The memory_id of a conflict: keep what is visible.")]
+Version = Annotated[
+    int, Field(description="With resolve: the listed version to take instead.", ge=0, strict=True)
+]
+Operations = Annotated[
+    StrictBool, Field(description="List the imports and deletions of all machines.")
+]
+Withdraw = Annotated[
+    str,
+    Field(
+        description="One of them, to withdraw on all machines: delete what it added, restore what "
+        "it changed. Use dry_run=true first and show the counts."
+    ),
+]
+All = Annotated[StrictBool, Field(description="For every memory.")]
 Point = Annotated[
     str,
-    Field(description="The restore_point of a change. Empty: the newest that is not undone."),
+    Field(description="The restore_point of a change. Empty: the newest not undone."),
 ]
 Discard = Annotated[
     StrictBool, Field(description="Also revert memories edited after the change; else they stay.")

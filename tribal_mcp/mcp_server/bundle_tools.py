@@ -24,15 +24,19 @@ from tribal_mcp.mcp_server.arguments import (
     MirrorDeletions,
     OnConflict,
     OnSecrets,
+    Operations,
     OutputPath,
     Overwrite,
     Point,
     Reproducible,
+    Resolve,
     RestoreDeleted,
     Since,
     SkipSameText,
     Strict,
     Tags,
+    Version,
+    Withdraw,
     WritePlan,
 )
 from tribal_mcp.mcp_server.tool import Ctx, PlainTool, answer, ask
@@ -71,8 +75,8 @@ async def tribal_export(
     dry_run: DryRun = False,
     secrets: OnSecrets = "",
 ) -> Annotated[CallToolResult, ExportResult]:
-    """Write memories to a portable bundle, for a backup or to import elsewhere. Filters apply
-    together; without any, all memories are exported."""  # noqa: D205, D209 - the description that a model reads
+    """Write memories to a portable bundle, for a backup or to import elsewhere: all, or those that
+    match every filter."""  # noqa: D205, D209 - the description that a model reads
     arguments = {
         "tags": tags,
         "date_from": date_from,
@@ -119,8 +123,8 @@ async def tribal_import(
     mirror_deletions: MirrorDeletions = False,
 ) -> Annotated[CallToolResult, ImportResult]:
     """Import memories from a bundle or from another system (ChatGPT, Claude Code, mem0, CSV …).
-    Run it with dry_run=true first and show the counts and the first changes. If it is interrupted,
-    the same call completes it; tribal_undo undoes it."""  # noqa: D205, D209 - the description that a model reads
+    Run it with dry_run=true first and show the counts and the first changes. If interrupted, repeat
+    the call; tribal_undo undoes it."""  # noqa: D205, D209 - the description that a model reads
     arguments = {
         "input_path": input_path,
         "bundle_json": bundle_json,
@@ -168,11 +172,26 @@ async def tribal_undo(
 
 
 async def tribal_sync(
-    ctx: Ctx, *, conflicts: Conflicts = False, dry_run: DryRun = False
-) -> SyncResult:
-    """Share memories with the user's other machines: publish what changed here, and apply what
-    changed there."""  # noqa: D205, D209 - as above
-    return SyncResult(**await ask(ctx, "sync", {"conflicts": conflicts, "dry_run": dry_run}))
+    ctx: Ctx,
+    *,
+    conflicts: Conflicts = False,
+    resolve: Resolve = "",
+    version: Version = 0,
+    operations: Operations = False,
+    withdraw: Withdraw = "",
+    dry_run: DryRun = False,
+) -> Annotated[CallToolResult, SyncResult]:
+    """Share memories with the user's other machines: publish changes made here, apply those made
+    there."""  # noqa: D205, D209 - as above
+    arguments = {
+        "conflicts": conflicts,
+        "resolve": resolve,
+        "version": version,
+        "operations": operations,
+        "withdraw": withdraw,
+        "dry_run": dry_run,
+    }
+    return answer(SyncResult(**await ask(ctx, "sync", arguments)))
 
 
 _CHANGES = {"read_only_hint": False, "destructive_hint": True}

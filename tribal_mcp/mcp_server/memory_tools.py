@@ -45,9 +45,9 @@ async def tribal_remember(
     supersedes: Supersedes = "",
     related_to: RelatedTo = [],  # noqa: B006 - the schema's default
 ) -> RememberResult:
-    """Store one memory for later conversations. Check with tribal_recall first: to correct a
-    memory, give its id in supersedes. A text that is stored already is not stored again. No
-    passwords or keys: memories are stored and exported as plain text."""  # noqa: D205, D209 - the description that a model reads
+    """Store one memory for later conversations. Check with tribal_recall first, and correct a
+    memory with supersedes. A text that is there already is not stored again. No passwords or keys:
+    memories are stored and exported as plain text."""  # noqa: D205, D209 - the description that a model reads
     arguments = {
         "content": content,
         "tags": tags,
@@ -96,8 +96,8 @@ async def tribal_forget(
 
 
 async def tribal_stats(ctx: Ctx) -> StatsResult:
-    """Count the memories: in total, without a vector, by tag, source and month; also the
-    embedding model, the size of the store and the latest export."""  # noqa: D205, D209 - as above
+    """Count memories: in total, without a vector, by tag, source and month; also embedding model,
+    size of the store, latest export."""  # noqa: D205, D209 - as above
     return StatsResult(**await ask(ctx, "stats", {}))
 
 

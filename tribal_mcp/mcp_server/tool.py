@@ -122,7 +122,7 @@ def _brief(schema: Mapping[str, Any], without: Sequence[str]) -> dict[str, Any]:
             brief[keyword] = {name: _brief(one, without) for name, one in value.items()}
         elif keyword in ("items", "additionalProperties") and isinstance(value, dict):
             brief[keyword] = _brief(value, without)
-        elif keyword not in without and (keyword, value) != ("default", None):
+        elif keyword not in without and (keyword != "default" or value):  # else nothing is given
             brief[keyword] = value
     return brief
 

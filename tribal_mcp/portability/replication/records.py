@@ -34,6 +34,8 @@ FORMAT = 1
 ORIGIN = b'"origin":["'
 """What comes before the restore point of the operation that made a version, in its line."""
 OPERATION_BYTES = len("20261126-063450-613619")
+NAME_CHARACTERS = 200
+"""The most that are used of the name of a replica."""
 _MOST_US = 1 << 63
 _SHORT = 1 << 18
 _PLAIN = frozenset(
@@ -136,7 +138,7 @@ def read_head(line: bytes) -> Head:
         model = data["model"]
         return Head(
             str(data["replica"]),
-            str(data["name"])[:200],
+            str(data["name"])[:NAME_CHARACTERS],
             int(data["number"]),
             [str(name) for name in data["files"]],
             _numbers(data["seen"]),

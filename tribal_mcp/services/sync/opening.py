@@ -13,6 +13,8 @@ from tribal_mcp.errors import StoreLocked, UsageError
 from tribal_mcp.files.atomic import make_private
 from tribal_mcp.files.replica_folders import Listing, SharedFolder
 from tribal_mcp.next_steps import NextStep
+from tribal_mcp.portability.filters import read_filter
+from tribal_mcp.portability.replication.records import NAME_CHARACTERS
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.requests import SyncRequest
 from tribal_mcp.services.sync.state import SyncState
@@ -42,6 +44,19 @@ def path_of(context: Context, request: SyncRequest) -> Path:
             "Nothing was changed. Name a folder elsewhere."
         )
     return given
+
+
+def check(request: SyncRequest) -> None:
+    """Refuse arguments that are not valid.
+
+    Raises:
+        UsageError: one is not, or they exclude each other.
+    """
+    read_filter(request.tags, "", "")
+    if request.all and request.tags:
+        raise UsageError("Share all memories, or those with some tags: not both.")
+    if len(request.name) > NAME_CHARACTERS:
+        raise UsageError(f"The name of a machine has at most {NAME_CHARACTERS} characters.")
 
 
 @asynccontextmanager
@@ -101,8 +116,7 @@ def configure(
     """Record the arguments.
 
     Raises:
-        UsageError: the arguments exclude each other, or what the others encrypt is to be published
-            without encryption.
+        UsageError: what the others encrypt is to be published without encryption.
     """
     if state.is_new and not request.encrypt and any(f.encrypted for f in listing.files.values()):
         raise UsageError(
@@ -113,8 +127,6 @@ def configure(
                 {"folder": str(folder.path), "encrypt": True},
             ),
         )
-    if request.all and request.tags:
-        raise UsageError("Share all memories, or those with some tags: not both.")
     before = state.tags
     tags = before if not (request.tags or request.all) else request.tags
     were_more = not set(before) <= set(tags) if before else not state.is_new

@@ -25,7 +25,7 @@ from tribal_mcp.services.sync.compacting import compact
 from tribal_mcp.services.sync.encrypted_files import check as check_encryption
 from tribal_mcp.services.sync.exchange import Exchange
 from tribal_mcp.services.sync.merging import Merging
-from tribal_mcp.services.sync.opening import configure, locked, path_of, state_of
+from tribal_mcp.services.sync.opening import check, configure, locked, path_of, state_of
 from tribal_mcp.services.sync.operations import listed, made_here, withdraw
 from tribal_mcp.services.sync.replicas import note, remove
 from tribal_mcp.services.sync.report import LIST, describe, next_steps
@@ -58,6 +58,7 @@ async def sync(
         Stopped: `context` stopped it; repeating it continues.
     """
     begin = time.monotonic()
+    check(request)
     if store.own_folder is None:
         raise UsageError("This store has no folder for what a sync has to keep.")
     own = store.own_folder / FOLDER
