@@ -6,7 +6,6 @@ to the other machines. What else is in the folder is left alone.
 
 import hashlib
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,10 +15,9 @@ from typing import BinaryIO
 from tribal_mcp.errors import UsageError
 from tribal_mcp.files.atomic import fsync_directory, fsync_file, naming, open_own, remove_durably
 from tribal_mcp.files.failures import failure
+from tribal_mcp.portability.replication.records import FILE, REPLICA
 
 ID_BYTES = 8
-_REPLICA = re.compile(r"[0-9a-f]{16}")
-_FILE = re.compile(r"([0-9]{8,15})-([0-9a-f]{16})\.jsonl\.zst(\.age)?")
 _PART = ".new.part"
 _BLOCK_BYTES = 1 << 20
 
@@ -99,14 +97,14 @@ class SharedFolder:
         found = Listing()
         with self.explained():
             for folder in sorted(os.scandir(self.path), key=lambda one: one.name):
-                if not _REPLICA.fullmatch(folder.name) or not folder.is_dir(follow_symlinks=False):
+                if not REPLICA.fullmatch(folder.name) or not folder.is_dir(follow_symlinks=False):
                     continue
                 for entry in sorted(os.scandir(folder.path), key=lambda one: one.name):
                     self._add(found, folder.name, entry)
         return found
 
     def _add(self, found: Listing, replica: str, entry: os.DirEntry[str]) -> None:
-        match = _FILE.fullmatch(entry.name)
+        match = FILE.fullmatch(entry.name)
         if match and entry.is_file(follow_symlinks=False):
             status = entry.stat(follow_symlinks=False)
             number = int(match[1])
@@ -120,7 +118,7 @@ class SharedFolder:
         with naming(self.path / file.path):
             opened = open_own(self.path / file.path, "rb")
             digest = _digest(opened)
-        if _FILE.fullmatch(file.name)[2] != digest:  # type: ignore[index] # it is one of ours
+        if FILE.fullmatch(file.name)[2] != digest:  # type: ignore[index] # it is one of ours
             opened.close()
             return None
         opened.seek(0)

@@ -155,10 +155,11 @@ def test_several_deletions_become_one_that_replaces_what_each_of_them_does() -> 
 
 
 def test_the_head_of_a_file_of_an_earlier_version_says_nothing_about_it() -> None:
-    head = Head("r", "name", 3, [FIRST], {"me": 4}, None, {"me": OWN}, {"gone": 2})
+    one, two, name = "1" * 16, "2" * 16, f"00000007-{'a' * 16}.jsonl.zst"
+    head = Head(one, "name", 3, [name], {two: 4}, None, {one: "00000004-", two: name}, {two: 2})
     assert read_head(dump_head(head)) == head
     data = orjson.loads(dump_head(head))
     del data["swept"], data["removed"]
     assert read_head(orjson.dumps(data)).swept == {}
     with pytest.raises(EntryError):
-        read_head(orjson.dumps({**data, "swept": {"me": "x"}}))
+        read_head(orjson.dumps({**data, "swept": {two: "x"}}))

@@ -78,13 +78,28 @@ def test_a_version_whose_parts_do_not_fit_together_is_refused(name: str, value: 
 
 
 @pytest.mark.parametrize(
-    "operations",
-    [{"20260230-000000-000000": ["import", "", ""]}, {"20260228-000000-000000": ["import"]}, []],
-    ids=["a day that does not exist", "too few parts", "a list"],
-)
-def test_a_head_with_operations_that_are_not_valid_is_refused(operations: object) -> None:
+    ("name", "value"),
+    [
+        ("operations", {"20260230-000000-000000": ["import", "", ""]}),
+        ("operations", {"20260228-000000-000000": ["import"]}),
+        ("operations", []),
+        ("seen", {"1" * 16: 1e300}),
+        ("seen", {"1" * 16: -1}),
+        ("removed", {"../../etc": 1}),
+        ("removed", {f"{number:016x}": 1 for number in range(10_001)}),
+        ("swept", {"1" * 16: f"{'9' * 20}-"}),
+        ("files", ["../00000001-0123456789abcdef.jsonl.zst"]),
+        ("model", {"model_name": "m", "dimensions": -1}),
+    ],
+    ids=[
+        "a day that does not exist", "too few parts", "a list", "a huge number",
+        "a negative number", "a path as a machine", "too many machines", "too many digits",
+        "a path as a file", "a model that is not valid",
+    ],
+)  # fmt: skip
+def test_a_head_with_a_value_that_is_not_valid_is_refused(name: str, value: object) -> None:
     known = {"20260228-000000-000000": Operation("import", "a.json", "laptop")}
     line = dump_head(Head("0123456789abcdef", "laptop", 1, operations=known))
     assert read_head(line).operations == known
-    with pytest.raises(EntryError):
-        read_head(orjson.dumps({**orjson.loads(line), "operations": operations}))
+    with pytest.raises(EntryError, match=r"^has a first line that is not valid"):
+        read_head(orjson.dumps({**orjson.loads(line), name: value}))

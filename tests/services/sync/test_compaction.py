@@ -125,6 +125,24 @@ async def test_what_is_made_again_stays_where_a_tombstone_is_later_than_the_dele
     assert (await two.texts())["memory-1"] == "made again"
 
 
+async def test_a_clock_that_was_years_ahead_does_not_hold_up_what_is_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = machines(tmp_path)
+    clock = 2_000_000_000
+    monkeypatch.setattr(exchange, "time", SimpleNamespace(time=lambda: clock))
+    for name in ("DAY_S", "MONTH_S"):
+        monkeypatch.setattr(exchange, name, 86_400)
+    await one.store.upsert(memories(3))
+    await in_step(one, two)
+    clock -= 10 * 365 * 86_400
+    await one.store.delete(["memory-1"])
+    for _ in range(8):
+        clock += 86_400
+        await in_step(one, two)
+    assert [memory_id for memory_id, _ in kept(two)] == ["memory-0", "memory-2"]
+
+
 async def test_a_deletion_is_kept_while_a_machine_has_not_seen_it(tmp_path: Path) -> None:
     one, two, three = machines(tmp_path, 3)
     await one.store.upsert(memories(3))

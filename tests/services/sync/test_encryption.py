@@ -228,6 +228,24 @@ async def test_nothing_is_published_in_plain_text_where_the_others_encrypt(tmp_p
     assert one.files == before
 
 
+async def test_a_machine_that_does_not_encrypt_yet_is_refused_once_another_one_does(
+    tmp_path: Path,
+) -> None:
+    one, two = machines(tmp_path)
+    give_keys([one, two])
+    await one.put(1)
+    await in_step(one, two)
+    await one.put(2, content="secret")
+    await one.sync(encrypt=True)
+    await two.put(1, content="edited")
+    with pytest.raises(UsageError, match="encrypt their files"):
+        await two.sync()
+    await two.sync(encrypt=True)
+    assert {path.suffix for path in one.files} == {".age"}
+    await in_step(one, two)
+    assert await one.texts() == {"memory-1": "edited", "memory-2": "secret"}
+
+
 def test_only_the_two_machines_can_make_a_proof(tmp_path: Path) -> None:
     group: list[Any] = machines(tmp_path, 3)
     give_keys(group)

@@ -72,6 +72,29 @@ async def test_a_withdrawal_leaves_what_was_edited_since(tmp_path: Path) -> None
     assert await one.texts() == {"memory-0": "Memory number 0", "memory-1": "edited"}
 
 
+async def test_a_withdrawal_shares_nothing_that_was_private_before(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    for number in (1, 2):
+        await one.put(number, content="private", tags=[])
+    await one.put(3, content="shared", tags=["team"])
+    await two.put(4, content="of two", tags=[])
+    await one.sync(tags=["team"])
+    await in_step(two, Machine(tmp_path / "three", two.shared))
+    await one.sync()
+    new = [memory(number, content="imported", tags=["team"]) for number in (1, 2, 3, 4)]
+    point = await imported(one, new)
+    await one.sync()
+    await two.sync()
+    done = (await one.sync(withdraw=point)).withdrawn
+    assert done is not None
+    assert done.restored == 4
+    for machine in (two, one, two):
+        await machine.sync()
+    assert await two.texts() == {"memory-3": "shared", "memory-4": "of two"}
+    private = {"memory-1": "private", "memory-2": "private"}
+    assert await one.texts() == {**await two.texts(), **private}
+
+
 @pytest.mark.parametrize("synced", [True, False], ids=["synced before", "never synced before"])
 async def test_a_withdrawal_revives_nothing_and_yields_to_edits_made_meanwhile(
     synced: bool, tmp_path: Path

@@ -345,6 +345,17 @@ async def test_only_memories_with_a_shared_tag_are_published(tmp_path: Path) -> 
     assert list(await one.texts()) == ["memory-1", "memory-2", "memory-3"]
 
 
+async def test_the_tags_stay_if_the_folder_is_named_in_another_way(tmp_path: Path) -> None:
+    [one] = machines(tmp_path, 1)
+    await one.put(1, content="private")
+    await one.sync(tags=["team"])
+    assert one.files == []
+    (tmp_path / "link").symlink_to(one.shared)
+    one.shared = tmp_path / "machine-0" / ".." / "link"
+    assert (await one.sync()).tags == ["team"]
+    assert one.files == []
+
+
 @pytest.mark.parametrize("edit", ["", "edited"], ids=["unchanged", "edited"])
 async def test_a_private_memory_stays_private_if_another_machine_has_its_id(
     edit: str, tmp_path: Path

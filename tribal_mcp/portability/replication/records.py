@@ -6,18 +6,19 @@ lines: what writes the format and what reads it belong together.)
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
-from tribal_mcp.errors import EntryError
-from tribal_mcp.portability.limits import NO_LIMITS, Limits
+from tribal_mcp.errors import BundleError, EntryError
+from tribal_mcp.portability.limits import DEFAULT_LIMITS, NO_LIMITS, Limits
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MADE_BY, MemoryEntry, own_model, with_vector
 from tribal_mcp.portability.memory_json import check_id, entry_fields, entry_from_dict
-from tribal_mcp.portability.replication.compaction import number_of
 from tribal_mcp.portability.replication.versions import (
     Fields,
     Origin,
@@ -29,6 +30,8 @@ from tribal_mcp.portability.replication.versions import (
 )
 from tribal_mcp.portability.strict_json import NotJSON, check, parse_line
 from tribal_mcp.portability.vectors import Vector, vector_from_base64, vector_to_base64
+
+T = TypeVar("T")
 
 FORMAT = 1
 ORIGIN = b'"origin":["'
@@ -45,6 +48,13 @@ _PLAIN = frozenset(
     }
 )  # fmt: skip
 """The fields that every memory has."""
+REPLICA = re.compile(r"[0-9a-f]{16}")
+"""The id of a replica, which is the name of its subfolder, too."""
+FILE = re.compile(r"([0-9]{8,15})-([0-9a-f]{16})\.jsonl\.zst(\.age)?")
+"""The name of a file: its number among those of its replica, and the digest of its content."""
+_SWEPT = re.compile(rf"{FILE.pattern}|[0-9]{{8,15}}-")
+_MOST_REPLICAS = 10_000
+_MOST_FILES = 10**15
 _OPERATION = re.compile(r"\d{8}-\d{6}-\d{6}")
 _WAS = re.compile(r"([0-9a-f]{8})?")
 
@@ -131,31 +141,49 @@ def read_head(line: bytes) -> Head:
     Raises:
         EntryError: it is not one, or of a later version of this format.
     """
-    data = _object(line, NO_LIMITS)
-    if data.get("tribal_sync") != FORMAT:
-        raise EntryError("is of another version of this format: update this program")
     try:
-        model = data["model"]
-        return Head(
-            str(data["replica"]),
-            str(data["name"])[:NAME_CHARACTERS],
-            int(data["number"]),
-            [str(name) for name in data["files"]],
-            _numbers(data["seen"]),
-            None if model is None else EmbeddingMetadata.from_dict(model),
-            {i: name for i, name in data.get("swept", {}).items() if number_of(name)},
-            _numbers(data.get("removed", {})),
-            {
-                _dated(point): Operation(*(str(text)[:200] for text in about))
-                for point, about in data.get("operations", {}).items()
-            },
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        data = _object(line, DEFAULT_LIMITS)
+        if data.get("tribal_sync") == FORMAT:
+            return _head(data)
+    except EntryError as error:
+        raise EntryError(f"has a first line that is not valid: {error}") from error
+    except (BundleError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise EntryError("has a first line that is not valid") from error
+    raise EntryError("is of another version of this format: update this program")
 
 
-def _numbers(data: dict[str, Any]) -> dict[str, int]:
-    return {replica: int(number) for replica, number in data.items()}
+def _head(data: dict[str, Any]) -> Head:
+    model = data["model"]
+    operations = data.get("operations", {}).items()
+    return Head(
+        _matching(REPLICA, data["replica"]),
+        str(data["name"])[:NAME_CHARACTERS],
+        _number(data["number"]),
+        [_matching(FILE, name) for name in data["files"]],
+        _by_replica(data["seen"], _number),
+        None if model is None else EmbeddingMetadata.from_dict(model),
+        _by_replica(data.get("swept", {}), partial(_matching, _SWEPT)),
+        _by_replica(data.get("removed", {}), _number),
+        {_dated(at): Operation(*(str(text)[:200] for text in about)) for at, about in operations},
+    )
+
+
+def _by_replica(data: dict[str, Any], read: Callable[[object], T]) -> dict[str, T]:
+    if len(data) > _MOST_REPLICAS:
+        raise EntryError(f"it names more than {_MOST_REPLICAS:,} machines")
+    return {_matching(REPLICA, replica): read(value) for replica, value in data.items()}
+
+
+def _matching(pattern: re.Pattern[str], text: object) -> str:
+    if type(text) is not str or not pattern.fullmatch(text):
+        raise EntryError(f"{text!r:.80} is not the name of a machine or a file")
+    return text
+
+
+def _number(value: object) -> int:
+    if type(value) is not int or not 0 <= value < _MOST_FILES:
+        raise EntryError(f"{value!r:.80} is not the number of a file")
+    return value
 
 
 def dump_record(record: Record) -> bytes:

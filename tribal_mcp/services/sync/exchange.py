@@ -50,6 +50,11 @@ Row = tuple[str, str, bytes]
 """A version to publish: the id of its memory, its stamp and its line."""
 
 
+def _is_past(since_s: int, wait_s: int) -> bool:
+    """Whether it is that long since then, or the clock has been set back by as much."""
+    return abs(time.time() - since_s) >= wait_s
+
+
 @dataclass(slots=True)
 class Exchange:
     """A shared folder, and what is known of it.
@@ -113,7 +118,7 @@ class Exchange:
         if file.replica in self.state.removed:
             head = next(self.read(file), None)
             if isinstance(head, Head) and self.replica in head.removed:
-                note_removed(self.state, self.result, self.replica, head.removed[self.replica])
+                note_removed(self.state, self.result, {self.replica: head.removed[self.replica]})
             with self.state.transaction():
                 self.state.note_outdated([file.path])
             return False
@@ -189,7 +194,7 @@ class Exchange:
             elif applied.missing_since is None:
                 self.state.note_missing(path, int(time.time()))
                 self._report(self.result.missing, path)
-            elif time.time() - applied.missing_since < PATIENCE_S:
+            elif not _is_past(applied.missing_since, PATIENCE_S):
                 self._report(self.result.missing, path)
             else:
                 self._report(self.result.repaired, path)
@@ -232,8 +237,10 @@ class Exchange:
                     raise EntryError("names another replica or number in its first line")  # noqa: TRY301
                 yield head
                 yield from self._batches(lines, file, shown)
-        except (EntryError, TribalError) as error:
-            text = str(error) if file.path in str(error) else f"{shown} {error}"
+        except EntryError as error:
+            self._reject(f"{shown} {error}. Not used.")
+        except TribalError as error:
+            text = str(error) if file.path in str(error) else f"{shown}: {error}"
             self._reject(f"{text.rstrip('.')}. Not used.")
         except OSError as error:
             self._reject(f"{shown} can't be read: {error.strerror or error}. Not used.")
@@ -348,7 +355,7 @@ class Exchange:
             return list(own)
         old_records = sum(own[path].records for path in old)
         many = 10 * (old_records - sum(live[path] for path in old)) >= old_records
-        is_due = time.time() - int(self.state["swept"] or 0) >= (DAY_S if many else MONTH_S)
+        is_due = _is_past(int(self.state["swept"] or 0), DAY_S if many else MONTH_S)
         if old and is_due:
             return old
         if not news:
@@ -362,7 +369,7 @@ class Exchange:
     def _owes(self, cut: Cut, *, clean: bool) -> bool:
         """Whether the others are to hear what was read here, although nothing is new."""
         records = [path for path, applied in self.state.files().items() if applied.records]
-        is_due = time.time() - int(self.state["written"] or 0) >= DAY_S
+        is_due = _is_past(int(self.state["written"] or 0), DAY_S)
         return (is_due or cut.own.removed != cut.removed) and cut.owes(
             records, behind=bool(self.state["behind"]), clean=clean
         )

@@ -183,7 +183,7 @@ class Merging:
                 shared = self._shared(row, now)
                 if digest_of(shared) != digest:
                     continue
-                fields = None if entry is None else fields_of(entry_fields(entry))
+                fields = self._shared_again(row.known, entry)
                 origin = Origin(operation, short(digest)) if operation else None
                 outcome = withdrawn(row.known, fields, self._maker, origin)
                 move = self._with_lines(memory_id, row, (now, shared), outcome, ())
@@ -294,6 +294,19 @@ class Merging:
             return None
         received = visible(row.known.heads).fields if row.known.shown else None
         return fields if received and self._is_private(received["tags"]) else None
+
+    def _shared_again(self, known: Known, was: MemoryEntry | None) -> Fields | None:
+        """What the others get in the place of the only version of a memory: what it replaced.
+
+        That is nothing if this machine had kept it private.
+        """
+        if was is None:
+            return None
+        fields = fields_of(entry_fields(was))
+        replaced = max(known.heads[0].ancestors, default=None)
+        if not self.tags or not self._is_private(was.tags):
+            return fields
+        return fields if replaced and replaced.digest == digest_of(fields) else None
 
     def _has_shared(self, row: Row) -> bool:
         """Whether this machine has published the memory."""

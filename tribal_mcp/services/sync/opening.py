@@ -100,7 +100,8 @@ def state_of(
             knows = state["replica"] in replicas or not state.files().keys().isdisjoint(
                 listing.files
             )
-            score = 2 * knows + (state["path"] == str(folder))
+            is_here = bool(state["path"]) and Path(state["path"]).resolve() == folder.resolve()
+            score = 2 * knows + is_here
             if score > best:
                 best, found = score, path
     return SyncState(found, dry_run=dry_run)
@@ -118,7 +119,8 @@ def configure(
     Raises:
         UsageError: what the others encrypt is to be published without encryption.
     """
-    if state.is_new and not request.encrypt and any(f.encrypted for f in listing.files.values()):
+    encrypts = request.encrypt or state["encrypted"]
+    if not encrypts and any(file.encrypted for file in listing.files.values()):
         raise UsageError(
             "The machines that share this folder encrypt their files. Nothing was changed.",
             NextStep(

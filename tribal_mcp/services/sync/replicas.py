@@ -1,7 +1,7 @@
 """Which replicas there are: what their files say, and which of them count no longer."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from tribal_mcp.errors import UsageError
 from tribal_mcp.files.replica_folders import ReplicaFile
@@ -35,27 +35,26 @@ def note(state: SyncState, result: SyncResult, file: ReplicaFile, head: Head) ->
         if (now := before.updated(said)) != before:
             state.note_report(head.replica, now)
     if head.number >= before.number:
-        for replica, number in head.removed.items():
-            note_removed(state, result, replica, number)
+        note_removed(state, result, head.removed)
     if head.seen.get(state["replica"], 0) > int(state["number"] or 0):
         take_new_id(state, result)
 
 
-def note_removed(state: SyncState, result: SyncResult, replica: str, number: int) -> None:
-    """Take over that a replica counts no longer.
+def note_removed(state: SyncState, result: SyncResult, said: Mapping[str, int]) -> None:
+    """Take over that replicas count no longer.
 
-    What it wrote after the last file that counts is published from here, if it was read here.
+    What one wrote after the last file that counts is published from here, if it was read here.
     """
-    if number <= state.removed.get(replica, -1):
+    before = state.removed
+    new = {replica: number for replica, number in said.items() if number > before.get(replica, -1)}
+    if not new:
         return
     with state.transaction():
-        state.remove(replica, number)
-    if replica == state["replica"]:
-        take_new_id(state, result)
-        return
-    with state.transaction():
-        _publish_again(state, replica, number)
+        state.remove(new)
+        _publish_again(state, {i: number for i, number in new.items() if i != state["replica"]})
         read_again(state)
+    if state["replica"] in new:
+        take_new_id(state, result)
 
 
 def take_new_id(state: SyncState, result: SyncResult, listed: Iterable[str] = ()) -> None:
@@ -81,7 +80,7 @@ def take_new_id(state: SyncState, result: SyncResult, listed: Iterable[str] = ()
     names = [file.name for file in files if file.number <= known]
     with state.transaction():
         state.back_to_first_files(old, known)
-        _publish_again(state, old, known)
+        _publish_again(state, {old: known})
         state.note_report(old, Report(names[-1], names[:-1]) if names else Report())
         if names:
             name = f"{state['name']} (earlier)"
@@ -120,8 +119,8 @@ def remove(state: SyncState, result: SyncResult, wanted: str) -> None:
     for replica in dict.fromkeys((*(found if wanted else ()), *absent)):
         number = number_of(state.cut().known(0).get(replica, "0-"))
         with state.transaction():
-            _publish_again(state, replica, -1)
-            state.remove(replica, number)
+            _publish_again(state, {replica: -1})
+            state.remove({replica: number})
             read_again(state)
         name = names.get(replica, replica)
         result.notes.append(
@@ -132,10 +131,12 @@ def remove(state: SyncState, result: SyncResult, wanted: str) -> None:
         )
 
 
-def _publish_again(state: SyncState, replica: str, number: int) -> None:
-    """Have what a replica wrote after that file published from here, read whole or not."""
-    paths = (path for path in state.holders() if path.startswith(f"{replica}/"))
-    state.publish_again(p for p in paths if number_of(p.partition("/")[2]) > number)
+def _publish_again(state: SyncState, last: Mapping[str, int]) -> None:
+    """Have what replicas wrote after those files published from here, read whole or not."""
+    for path in state.holders():
+        replica, _, name = path.partition("/")
+        if number_of(name) > last.get(replica, number_of(name)):
+            state.publish_again([path])
 
 
 def read_again(state: SyncState) -> None:

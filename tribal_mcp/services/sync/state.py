@@ -488,11 +488,12 @@ class SyncState:
         removed: dict[str, int] = orjson.loads(self["removed"] or "{}")
         return removed
 
-    def remove(self, replica: str, number: int) -> None:
-        """Record that a replica counts no longer."""
-        self["removed"] = orjson.dumps({**self.removed, replica: number}).decode()
-        if known := self.replicas().get(replica):
-            self.note_replica(replica, Replica(known.name, known.number))
+    def remove(self, last: Mapping[str, int]) -> None:
+        """Record that replicas count no longer, each with the number of its last file that does."""
+        self["removed"] = orjson.dumps({**self.removed, **last}).decode()
+        for replica, known in self.replicas().items():
+            if replica in last:
+                self.note_replica(replica, Replica(known.name, known.number))
 
     def note_replica(self, replica: str, known: Replica) -> None:
         """Record a replica."""
