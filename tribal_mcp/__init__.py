@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         export_memories,
         export_memories_streaming,
         import_memories,
+        sync,
         undo,
     )
     from tribal_mcp.stores.chroma.store import open_store
@@ -41,6 +42,7 @@ __all__ = [
     "export_memories_streaming",
     "import_memories",
     "open_store",
+    "sync",
     "undo",
 ]
 

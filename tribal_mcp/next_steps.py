@@ -69,9 +69,9 @@ def as_command(action: str, arguments: Mapping[str, Any]) -> str:
     for name, value in arguments.items():
         if name in {"input_path", "output_path"}:
             words.append("FILE" if value is ... else shlex.quote(str(value)))
-        elif action == "sync" and name in {"folder", "resolve", "version"}:
-            option = {"folder": [], "resolve": ["--resolve"], "version": ["--take"]}[name]
-            words += [*option, "FOLDER" if value is ... else shlex.quote(str(value))]
+        elif action == "sync" and name in {"folder", "remove_machine"}:
+            words += ["--remove-machine"] * (name == "remove_machine")
+            words.append("FOLDER" if value is ... else shlex.quote(str(value)))
         elif value is True:
             words.append(f"--{name.replace('_', '-')}")
     return f"`{' '.join(words)}` on the command line"

@@ -22,6 +22,8 @@ REFUSED: dict[str, tuple[str, object]] = {
     "a manifest that is null": ("/v1/import", SAMPLE | {"manifest": None}),
     "a dry run in the query of an undo": ("/v1/undo?dry_run=true", {}),
     "a dry run in the query of a sync": ("/v1/sync?dry_run=true", {}),
+    "a version below zero": ("/v1/sync", {"resolve": "memory-1", "version": -1}),
+    "a version of no conflict": ("/v1/sync", {"version": 1}),
     "a folder of the client": ("/v1/sync", {"folder": "shared"}),
     "a dry run in the query of reembed": ("/v1/reembed?dry_run=true", {}),
     "a dry run twice in a body": ("/v1/undo", '{"dry_run": true, "dry_run": false}'),

@@ -156,8 +156,8 @@ async def test_next_steps_name_tools_that_exist() -> None:
         ("sync", {"folder": "/s", "withdraw": "1"}, 'tribal_sync(withdraw="1")'),
         (
             "sync",
-            {"folder": "/s", "accept_deletions": True},
-            "`tribal-mcp sync /s --accept-deletions` on the command line",
+            {"folder": "/s", "accept_deletions": True, "remove_machine": "a b"},
+            "`tribal-mcp sync /s --accept-deletions --remove-machine 'a b'` on the command line",
         ),
         ("check", {"repair": True}, "`tribal-mcp check --repair` on the command line"),
         ("rescue", {"output_path": ...}, "`tribal-mcp rescue FILE` on the command line"),

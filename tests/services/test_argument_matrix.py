@@ -73,6 +73,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "export_memories_streaming": {"store": None},
     "import_memories": {"bundle": BUNDLE, "store": None, "dry_run": True},
     "undo": {"store": None, "dry_run": True},
+    "sync": {"store": None, "folder": "shared", "dry_run": True},
     "create_embedding_metadata": {"model_name": "m", "dimensions": 3},
     "open_store": {"path": "store"},
     "ExportFilter": {},

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from tribal_mcp.http_api.content import BODY_TYPES, EVENTS
 from tribal_mcp.portability.choices import ConflictResolution, ReembeddingStrategy
-from tribal_mcp.services.requests import Embeddings, OnConflict, Request, Switch, Whole
+from tribal_mcp.services.requests import Count, Embeddings, OnConflict, Request, Switch
 
 
 def _as_bool(value: object) -> object:
@@ -164,7 +164,7 @@ class SyncFields(Request):
     resolve: str = Field(
         "", description="the id of a memory in conflict, to resolve it: keep what is visible"
     )
-    version: Whole = Field(
+    version: Count = Field(
         0, description="with resolve: take this version of the listed ones instead"
     )
     operations: Switch = Field(

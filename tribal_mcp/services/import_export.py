@@ -1,4 +1,4 @@
-"""Export and import between a store and a bundle in memory: the documented Python API.
+"""The documented Python API: export and import with a bundle in memory, undo and sync.
 
 The work is done in `exporting` and `importing`, which also handle files of any size.
 """
@@ -34,6 +34,7 @@ from tribal_mcp.services.importing.sources import EntrySource
 from tribal_mcp.services.maintenance.undo import undo
 from tribal_mcp.services.results.bundles import ImportSummary, Lost
 from tribal_mcp.services.secrets import Screen
+from tribal_mcp.services.sync.python_api import sync
 from tribal_mcp.stores.base import BATCH, EVERYTHING, MemoryStore
 from tribal_mcp.stores.restore_points import RestorePoints
 
@@ -50,6 +51,7 @@ __all__ = [
     "export_memories_streaming",
     "import_memories",
     "in_format",
+    "sync",
     "undo",
 ]
 

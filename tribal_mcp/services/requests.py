@@ -185,7 +185,7 @@ class SyncRequest(Request):
     encrypt: Switch = False
     conflicts: Switch = False
     resolve: str = ""
-    version: Whole = 0
+    version: Count = 0
     operations: Switch = False
     withdraw: str = ""
     """The restore point of an operation on any of the machines."""

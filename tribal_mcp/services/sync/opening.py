@@ -31,6 +31,8 @@ def path_of(context: Context, request: SyncRequest) -> Path:
         given = Path(request.folder).expanduser().absolute() if request.folder else setting
     except RuntimeError:
         raise UsageError(f"{request.folder!r:.200}: that user has no home folder.") from None
+    if "\0" in request.folder or "\ud800" <= max(request.folder, default="") <= "\udc7f":
+        raise UsageError(f"{request.folder!r:.200} can't be the path of a folder.")
     if given is None:
         raise UsageError(
             "No folder is given. Name the folder that the machines share, or set TRIBAL_SYNC_DIR."
@@ -55,6 +57,8 @@ def check(request: SyncRequest) -> None:
     read_filter(request.tags, "", "")
     if request.all and request.tags:
         raise UsageError("Share all memories, or those with some tags: not both.")
+    if request.version and not request.resolve:
+        raise UsageError("Which conflict to resolve is not given. Give the id of the memory, too.")
     if len(request.name) > NAME_CHARACTERS:
         raise UsageError(f"The name of a machine has at most {NAME_CHARACTERS} characters.")
 
