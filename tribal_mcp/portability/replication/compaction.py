@@ -50,6 +50,10 @@ class Report:
         """The number of the file."""
         return number_of(self.name) if self.name else 0
 
+    def has_replaced(self, name: str) -> bool:
+        """Whether a file of the replica no longer counts."""
+        return number_of(name) < self.number and name not in self.files
+
     def updated(self, other: "Report") -> "Report":
         """The later of two; what both list if they are of two machines that used one id."""
         if other.number != self.number or other.name == self.name:
@@ -86,9 +90,7 @@ class Cut:
         """Whether a file of another replica no longer counts."""
         replica, _, name = path.partition("/")
         report = self.reports.get(replica)
-        if replica in self.removed:
-            return True
-        return report is not None and number_of(name) < report.number and name not in report.files
+        return replica in self.removed or (report is not None and report.has_replaced(name))
 
     def is_listed(self, path: str) -> bool:
         """Whether a file counts, according to the newest file of its replica."""

@@ -122,8 +122,8 @@ class Exchange:
             with self.state.transaction():
                 self.state.note_outdated([file.path])
             return False
-        replica = self.state.replicas().get(file.replica)
-        return not replica or file.number >= replica.number or file.name in replica.files
+        report = self.state.reports().get(file.replica)
+        return not (report and report.has_replaced(file.name))
 
     def _is_intact(self, file: ReplicaFile) -> bool:
         try:
@@ -179,17 +179,15 @@ class Exchange:
 
     def settle_missing(self) -> None:
         """Report the files of others that are missing, and replace those missing for long."""
-        known, replicas = self.state.files(), self.state.replicas()
+        known, cut = self.state.files(), self.state.cut()
         obsolete: list[str] = []
         replaced: list[str] = []
         for path, applied in known.items():
-            file = applied.file
-            replica = replicas.get(file.replica)
-            if path in self.listing.files or file.replica == self.replica or replica is None:
+            if path in self.listing.files or applied.file.replica == self.replica:
                 if applied.missing_since is not None:
                     self.state.note_missing(path, None)
                 continue
-            if file.number < replica.number and file.name not in replica.files:
+            if cut.is_obsolete(path):
                 replaced.append(path)
             elif applied.missing_since is None:
                 self.state.note_missing(path, int(time.time()))
@@ -200,9 +198,9 @@ class Exchange:
                 self._report(self.result.repaired, path)
                 self.state.publish_again([path])
                 obsolete.append(path)
-        for replica_id, replica in replicas.items():
-            for name in replica.files:
-                path = f"{replica_id}/{name}"
+        for replica, report in cut.reports.items():
+            for name in report.files:
+                path = f"{replica}/{name}"
                 if path not in known and path not in self.listing.files:
                     self._report(self.result.missing, path)
         self.state.note_outdated(replaced)
@@ -383,12 +381,13 @@ class Exchange:
         swept: Mapping[str, str],
     ) -> str:
         """Publish one file; its path."""
+        reports = self.state.reports()
         head = Head(
             self.replica,
             self.state["name"],
             number,
             [path.partition("/")[2] for path in paths],
-            {i: replica.number for i, replica in self.state.replicas().items()},
+            {i: report.number for i, report in reports.items() if i != self.replica},
             await store.identity(),
             dict(swept),
             self.state.removed,

@@ -8,7 +8,7 @@ from tribal_mcp.files.replica_folders import ReplicaFile
 from tribal_mcp.portability.replication.compaction import Report, number_of
 from tribal_mcp.portability.replication.records import Head
 from tribal_mcp.services.results.sync import SyncResult
-from tribal_mcp.services.sync.state import Replica, SyncState, new_id
+from tribal_mcp.services.sync.state import SyncState, new_id
 
 ABSENT_DAYS = 180
 """Days with a sync here and no news of a machine, after which that counts no longer."""
@@ -24,12 +24,11 @@ _REMOVED = (
 
 def note(state: SyncState, result: SyncResult, file: ReplicaFile, head: Head) -> None:
     """Record which replica wrote a file, and what that has seen of this one and others."""
-    known = state.replicas().get(head.replica)
     before = state.reports().get(head.replica, Report())
     said = Report(file.name, head.files, head.seen, head.swept, head.removed)
     with state.transaction():
-        if known is None or head.number >= known.number:
-            state.note_replica(head.replica, Replica(head.name, head.number, head.files))
+        if head.number >= before.number:
+            state.note_name(head.replica, head.name)
         if head.operations:
             state.note_operations(head.operations)
         if (now := before.updated(said)) != before:
@@ -83,9 +82,7 @@ def take_new_id(state: SyncState, result: SyncResult, listed: Iterable[str] = ()
         _publish_again(state, {old: known})
         state.note_report(old, Report(names[-1], names[:-1]) if names else Report())
         if names:
-            name = f"{state['name']} (earlier)"
-            counted = [] if old in removed else names
-            state.note_replica(old, Replica(name, number_of(names[-1]), counted))
+            state.note_name(old, f"{state['name']} (earlier)")
         state.forget_files(state.files())
         state["replica"], state["number"], state["written"] = new_id(), "", ""
         state["behind"] = "1"
@@ -103,7 +100,7 @@ def remove(state: SyncState, result: SyncResult, wanted: str) -> None:
     Raises:
         UsageError: no other machine has it, or several have.
     """
-    names = {i: one.name for i, one in state.replicas().items()}
+    names = state.names()
     called = [i for i, name in names.items() if wanted in (i, name)]
     found = [i for i in called if i not in state.removed]
     if wanted and (not called or len(found) > 1):

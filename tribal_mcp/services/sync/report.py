@@ -31,9 +31,10 @@ def describe(result: SyncResult, state: SyncState, *, conflicts: bool) -> None:
         conflicts: list the conflicts, too.
     """
     result.replica, result.name = state["replica"], state["name"]
+    numbers = {i: report.number for i, report in state.reports().items()}
     result.replicas = [
-        ReplicaResult(id=i, name=one.name, files=one.number, removed=i in state.removed)
-        for i, one in state.replicas().items()
+        ReplicaResult(id=i, name=name, files=numbers.get(i, 0), removed=i in state.removed)
+        for i, name in state.names().items()
     ]
     found = [conflict for conflict in _conflicts(state) if conflict.versions]
     result.conflicts = len(found)
@@ -48,8 +49,7 @@ def describe(result: SyncResult, state: SyncState, *, conflicts: bool) -> None:
 
 
 def _conflicts(state: SyncState) -> Iterator[ConflictResult]:
-    names = {i: one.name for i, one in state.replicas().items()}
-    names[state["replica"]] = state["name"]
+    names = {**state.names(), state["replica"]: state["name"]}
     ids = state.conflicting()
     for start in range(0, len(ids), STEP):
         for memory_id, row in state.rows(ids[start : start + STEP]).items():

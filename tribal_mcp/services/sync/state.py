@@ -83,21 +83,6 @@ class Applied:
     missing_since: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Replica:
-    """Another replica.
-
-    Attributes:
-        name: what people call it.
-        number: of its last file that was read here.
-        files: the names of its files that still counted then.
-    """
-
-    name: str
-    number: int = 0
-    files: list[str] = field(default_factory=list)
-
-
 class SyncState:
     """The state of one store for one shared folder.
 
@@ -323,7 +308,7 @@ class SyncState:
         return Cut(
             own,
             reports.get(own, Report()),
-            {i: reports.get(i, Report()) for i in self.replicas() if i not in removed},
+            {i: reports.get(i, Report()) for i in self.names() if i not in removed},
             removed,
             self.files().keys(),
             read,
@@ -458,10 +443,9 @@ class SyncState:
 
     # Replicas.
 
-    def replicas(self) -> dict[str, Replica]:
-        """The other replicas, by id."""
-        rows = self._sql.execute("SELECT * FROM replicas ORDER BY name")
-        return {i: Replica(name, number, orjson.loads(files)) for i, name, number, files in rows}
+    def names(self) -> dict[str, str]:
+        """What people call the other replicas, by id."""
+        return dict(self._sql.execute("SELECT id, name FROM replicas ORDER BY name"))
 
     def reports(self) -> dict[str, Report]:
         """What the newest file of each replica says, with this one's."""
@@ -491,14 +475,11 @@ class SyncState:
     def remove(self, last: Mapping[str, int]) -> None:
         """Record that replicas count no longer, each with the number of its last file that does."""
         self["removed"] = orjson.dumps({**self.removed, **last}).decode()
-        for replica, known in self.replicas().items():
-            if replica in last:
-                self.note_replica(replica, Replica(known.name, known.number))
 
-    def note_replica(self, replica: str, known: Replica) -> None:
-        """Record a replica."""
-        row = (replica, known.name, known.number, orjson.dumps(known.files))
-        self._sql.execute("INSERT OR REPLACE INTO replicas VALUES (?, ?, ?, ?)", row)
+    def note_name(self, replica: str, name: str) -> None:
+        """Record what people call a replica."""
+        row = (replica, name)
+        self._sql.execute("INSERT OR REPLACE INTO replicas (id, name) VALUES (?, ?)", row)
 
 
 def new_id() -> str:
