@@ -5,7 +5,7 @@ Only ids are kept in memory; of a bundle, only a hash of each id and of each lin
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import anyio.to_thread
 
 from tribal_mcp.portability.bundle.entries import Item
 from tribal_mcp.portability.memory import MemoryEntry
-from tribal_mcp.stores.base import BATCH, MemoryStore
+from tribal_mcp.stores.base import MemoryStore, in_parts
 
 
 async def with_related(store: MemoryStore, ids: Sequence[str]) -> list[str]:
@@ -22,7 +22,7 @@ async def with_related(store: MemoryStore, ids: Sequence[str]) -> list[str]:
     new = list(ids)
     while new:
         named: set[str] = set()
-        for part in _parts(new):
+        for part in in_parts(new):
             named.update(await store.links(part))
         new = list(await _existing(store, named - taken))
         taken.update(new)
@@ -110,10 +110,6 @@ def _named_by(entry: MemoryEntry) -> list[str]:
 
 async def _existing(store: MemoryStore, ids: Iterable[str]) -> set[str]:
     found: set[str] = set()
-    for part in _parts(list(ids)):
+    for part in in_parts(list(ids)):
         found |= await store.existing(part)
     return found
-
-
-def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (ids[start : start + BATCH] for start in range(0, len(ids), BATCH))

@@ -12,17 +12,20 @@ The contract, which one test suite checks for every store:
   `count` may see the store between two batches of another session. A server has no isolation.
 """
 
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 from tribal_mcp.errors import EntryError, UsageError
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.memory_json import check_entry, dump_fields
+
+T = TypeVar("T")
 
 BATCH = 1000
 """The most ids that change atomically; a longer change is made in parts."""
@@ -94,15 +97,12 @@ class Change:
     def parts(self) -> Iterator["Change"]:
         """The same change in parts of at most `BATCH` ids; deletions come first."""
         deletions = [*self.erase, *self.forget]
-        for start in range(0, len(deletions), BATCH):
-            part = deletions[start : start + BATCH]
+        for part in in_parts(deletions):
             yield Change(
                 forget={i: self.forget[i] for i in part if i in self.forget},
                 erase=[i for i in part if i not in self.forget],
             )
-        entries = list(self.entries)
-        for start in range(0, len(entries), BATCH):
-            yield Change(entries[start : start + BATCH])
+        yield from map(Change, in_parts(list(self.entries)))
 
 
 @dataclass(slots=True)
@@ -266,6 +266,42 @@ class MemoryStore(Protocol):
             UsageError: the store's vectors have other dimensions.
         """
         ...
+
+
+class StoreBase:
+    """What of a `MemoryStore` follows from the rest, for stores to inherit."""
+
+    async def __aenter__(self) -> Self:
+        """Use the store until the end of the block."""
+        return self
+
+    async def get(self: MemoryStore, memory_id: str) -> MemoryEntry | None:
+        """The memory with that id, or None."""
+        return (await self.get_many([memory_id])).get(memory_id)
+
+    async def read(
+        self: MemoryStore, ids: Sequence[str], batch_size: int = BATCH
+    ) -> AsyncIterator[list[MemoryEntry]]:
+        """The memories with those ids in that order, in batches; missing ids are left out."""
+        for part in in_parts(ids, batch_size):
+            found = await self.get_many(part)
+            if found:
+                yield [found[i] for i in part if i in found]
+
+    async def upsert(self: MemoryStore, entries: Collection[MemoryEntry]) -> None:
+        """Insert the entries, or replace those with their ids."""
+        await self.apply(Change(entries))
+
+    async def delete(self: MemoryStore, ids: Collection[str]) -> int:
+        """Delete the memories with those ids, leaving tombstones; returns how many there were."""
+        here = sorted(await self.existing(list(ids)))
+        await self.apply(Change(forget=dict.fromkeys(here, time.time_ns() // 1000)))
+        return len(here)
+
+
+def in_parts(values: Sequence[T], most: int = BATCH) -> Iterator[list[T]]:
+    """The values in parts of at most this size."""
+    return (list(values[start : start + most]) for start in range(0, len(values), most))
 
 
 def check_change(change: Change, dimensions: int) -> None:

@@ -1,12 +1,11 @@
 """A store in the memory of this process: for tests, examples and small jobs."""
 
 import time
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
 
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.manifest import EmbeddingMetadata
@@ -17,6 +16,7 @@ from tribal_mcp.stores.base import (
     EVERYTHING,
     Change,
     Lines,
+    StoreBase,
     Stored,
     StoreState,
     check_change,
@@ -26,7 +26,7 @@ from tribal_mcp.stores.base import (
 from tribal_mcp.stores.search import SearchByReading
 
 
-class InMemoryStore(SearchByReading):
+class InMemoryStore(StoreBase, SearchByReading):
     """A `SearchableStore` that ends with its process. Entries are copied when written and read.
 
     Args:
@@ -39,9 +39,6 @@ class InMemoryStore(SearchByReading):
         self._tombstones: dict[str, int] = {}
         self._stored: dict[str, int] = {}
         self._identity: EmbeddingMetadata | None = None
-
-    async def __aenter__(self) -> Self:
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
@@ -74,10 +71,6 @@ class InMemoryStore(SearchByReading):
         """The number of memories."""
         return len(self._entries)
 
-    async def get(self, memory_id: str) -> MemoryEntry | None:
-        """The memory with that id, or None."""
-        return (await self.get_many([memory_id])).get(memory_id)
-
     async def get_many(self, ids: Sequence[str], *, vectors: bool = True) -> dict[str, MemoryEntry]:
         """The memories with those ids, by id; with `vectors=False` without their vectors."""
         found = {i: _copy(self._entries[i]) for i in ids if i in self._entries}
@@ -90,15 +83,6 @@ class InMemoryStore(SearchByReading):
         """The ids of the memories that match, in order of insertion, without a vector last."""
         taken = [entry for entry in self._entries.values() if filters.matches(entry)]
         return [entry.id for entry in sorted(taken, key=lambda entry: entry.embedding is None)]
-
-    async def read(
-        self, ids: Sequence[str], batch_size: int = BATCH
-    ) -> AsyncIterator[list[MemoryEntry]]:
-        """The memories with those ids in that order, in batches; missing ids are left out."""
-        for start in range(0, len(ids), batch_size):
-            found = await self.get_many(ids[start : start + batch_size])
-            if found:
-                yield list(found.values())
 
     async def read_lines(self, ids: Sequence[str], batch_size: int = BATCH) -> AsyncIterator[Lines]:
         """The same memories as `read`, as lines of a bundle."""
@@ -149,16 +133,6 @@ class InMemoryStore(SearchByReading):
         self._stored.update(dict.fromkeys(written, time.time_ns() // 1000))
         self._tombstones.update(change.forget)
         self._entries.update((entry.id, _copy(entry)) for entry in change.entries)
-
-    async def upsert(self, entries: Collection[MemoryEntry]) -> None:
-        """Insert the entries, or replace those with their ids."""
-        await self.apply(Change(entries))
-
-    async def delete(self, ids: Collection[str]) -> int:
-        """Delete the memories with those ids, leaving tombstones; returns how many there were."""
-        here = self._entries.keys() & set(ids)
-        await self.apply(Change(forget=dict.fromkeys(here, time.time_ns() // 1000)))
-        return len(here)
 
     async def set_identity(self, identity: EmbeddingMetadata | None) -> None:
         """Record the model of this store's vectors; None if it is unknown."""

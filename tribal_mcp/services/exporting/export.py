@@ -27,7 +27,7 @@ from tribal_mcp.services.left_out import describe_undated
 from tribal_mcp.services.links import with_related
 from tribal_mcp.services.other_models import describe_other_models
 from tribal_mcp.services.secrets import Screen
-from tribal_mcp.stores.base import BATCH, EVERYTHING, MemoryStore, StoreState
+from tribal_mcp.stores.base import BATCH, EVERYTHING, MemoryStore, StoreState, in_parts
 from tribal_mcp.text import counted, memories
 
 DEFAULT_LIMIT = 100_000
@@ -226,8 +226,8 @@ class Export:
 async def _newest(store: MemoryStore, ids: Sequence[str], deleted: Mapping[str, int]) -> str:
     """The time of the newest change of these memories and tombstones; 1970 if there is none."""
     newest = max(deleted.values(), default=0)
-    for start in range(0, len(ids), BATCH):
-        found = await store.get_many(ids[start : start + BATCH], vectors=False)
+    for part in in_parts(ids, BATCH):
+        found = await store.get_many(part, vectors=False)
         updated = (microseconds(entry.updated_at) for entry in found.values())
         newest = max(newest, max(updated, default=newest))
     latest = microseconds(datetime.max.replace(tzinfo=UTC))  # a date with an offset may be later

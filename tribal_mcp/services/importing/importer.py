@@ -33,7 +33,7 @@ from tribal_mcp.services.links import LINKS_BATCH, Links
 from tribal_mcp.services.results.bundles import ChangeResult, ImportSummary
 from tribal_mcp.services.results.maintenance import ReembedResult
 from tribal_mcp.services.secrets import Screen
-from tribal_mcp.stores.base import STEP, MemoryStore, StoreState
+from tribal_mcp.stores.base import STEP, MemoryStore, StoreState, in_parts
 from tribal_mcp.stores.chroma.store import session_that_may_write
 from tribal_mcp.stores.restore_points import OpenPoint
 from tribal_mcp.text import counted
@@ -258,10 +258,10 @@ class _Import:
             and summary.imported + summary.errors == summary.total
         ):
             return  # not a newer state of a source, but another source of the same kind
-        for start in range(0, len(others), STEP):
-            batch = others[start : start + STEP]
+        for part in in_parts(others, STEP):
+            batch = part
             if is_from_source:
-                here = await self.store.get_many(batch, vectors=False)
+                here = await self.store.get_many(part, vectors=False)
                 batch = [memory_id for memory_id, entry in here.items() if is_from_source(entry)]
                 self.summary.missing += len(batch)
                 if not self.options.mirror_deletions:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self, TypeVar
+from typing import Self
 
 from tribal_mcp.errors import UsageError
 from tribal_mcp.next_steps import NextStep
@@ -13,10 +13,8 @@ from tribal_mcp.portability.bundle.tombstones import Tombstone
 from tribal_mcp.portability.bundle.verification import Verified
 from tribal_mcp.portability.manifest import SELECTION, SINCE, EmbeddingManifest
 from tribal_mcp.portability.memory import MemoryEntry
-from tribal_mcp.stores.base import EDITED_SINCE
+from tribal_mcp.stores.base import EDITED_SINCE, in_parts
 from tribal_mcp.text import counted
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +80,8 @@ class EntrySource:
             deletions=len(bundle.deleted),
             dimensions=next((vector.size for vector in vectors), 0),
             notes=bundle.notes,
-            batches=lambda size: _parts(entries, size),
-            tombstones=lambda size: map(_times, _parts(bundle.deleted, size)),
+            batches=lambda size: in_parts(entries, size),
+            tombstones=lambda size: map(_times, in_parts(bundle.deleted, size)),
         )
 
     @classmethod
@@ -125,10 +123,6 @@ def _noted(entry: MemoryEntry, edited: dict[str, str] | None) -> MemoryEntry:
     edited[entry.id] = str(entry.extra[EDITED_SINCE])
     extra = {key: value for key, value in entry.extra.items() if key != EDITED_SINCE}
     return replace(entry, extra=extra)
-
-
-def _parts(items: list[_T], size: int) -> Iterator[list[_T]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _times(tombstones: Iterable[Tombstone]) -> dict[str, int]:

@@ -21,7 +21,7 @@ from tribal_mcp.portability.memory import MemoryEntry, own_model, with_vector
 from tribal_mcp.services.embedders import Work
 from tribal_mcp.services.maintenance.missing_vectors import embed_missing
 from tribal_mcp.services.results.store import UndoResult
-from tribal_mcp.stores.base import Change, MemoryStore
+from tribal_mcp.stores.base import Change, MemoryStore, in_parts
 from tribal_mcp.stores.chroma.store import ChromaStore
 from tribal_mcp.stores.restore_points import OpenPoint, Point, RestorePoints
 from tribal_mcp.stores.search import SearchableStore
@@ -97,9 +97,7 @@ async def _outdated(store: ChromaStore, second: ChromaStore, work: Work) -> list
     """The memories whose copies are missing or outdated."""
     ids = await store.list_ids()
     return [
-        entry.id
-        for start in range(0, len(ids), BATCH)
-        for entry, _ in await _to_copy(ids[start : start + BATCH], store, second, work)
+        entry.id for part in in_parts(ids) for entry, _ in await _to_copy(part, store, second, work)
     ]
 
 
@@ -208,8 +206,7 @@ async def swap_back(
             about.kept_count = None  # an undo that is stopped from here on can be repeated
             points.save(about)
         ids, before = await store.list_ids(), set(await old.list_ids())
-        for start in range(0, len(ids), BATCH):
-            part = ids[start : start + BATCH]
+        for part in in_parts(ids):
             now, then = await store.get_many(part), await old.get_many(part)
             newer = [
                 with_vector_of_text(entry, then.get(entry.id))

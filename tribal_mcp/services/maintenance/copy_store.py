@@ -21,7 +21,7 @@ from tribal_mcp.services.embedders import UNRECORDED
 from tribal_mcp.services.left_out import refuse_missing
 from tribal_mcp.services.requests import CopyRequest
 from tribal_mcp.services.results.maintenance import CopyResult
-from tribal_mcp.stores.base import STEP, Change, MemoryStore, StoreState
+from tribal_mcp.stores.base import STEP, Change, MemoryStore, StoreState, in_parts
 from tribal_mcp.stores.factory import location_of, settings_at, store_of
 from tribal_mcp.stores.restore_points import Held, OpenPoint, RestorePoints
 from tribal_mcp.text import counted, memories
@@ -160,8 +160,7 @@ async def _compare(
     common = [i for i in there if i in wanted]
     result.others = len([i for i in others if i not in tombstones])
     differing: list[str] = []
-    for start in range(0, len(common), STEP):
-        part = common[start : start + STEP]
+    for part in in_parts(common, STEP):
         ours, theirs = await source.get_many(part), await target.get_many(part)
         differing += [i for i in part if i not in ours or not _same(ours[i], theirs.get(i))]
     result.replaced = len(differing)
@@ -204,8 +203,7 @@ async def _forget(
 ) -> None:
     """Copy the tombstones that the target does not have, or has from an earlier time."""
     ids = list(tombstones)
-    for start in range(0, len(ids), STEP):
-        part = ids[start : start + STEP]
+    for part in in_parts(ids, STEP):
         known = await target.forgotten(part)
         newer = {i: tombstones[i] for i in part if known.get(i, 0) < tombstones[i]}
         before: dict[str, Held] = {i: known.get(i) for i in newer}

@@ -16,7 +16,7 @@ from tribal_mcp.portability.memory import EPOCH, MemoryEntry
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.requests import Request
 from tribal_mcp.services.results.maintenance import DiscoverResult, FoundSource
-from tribal_mcp.stores.base import STEP
+from tribal_mcp.stores.base import STEP, in_parts
 
 
 @dataclass(slots=True)
@@ -42,8 +42,8 @@ async def run_discover(context: Context, request: Request) -> DiscoverResult:  #
     async with context.store() as store:
         for one in found:
             here: set[str] = set()
-            for start in range(0, len(one.ids), STEP):
-                here |= await store.existing(one.ids[start : start + STEP])
+            for part in in_parts(one.ids, STEP):
+                here |= await store.existing(part)
             one.source.imported = len(here)
     result = DiscoverResult(sources=[one.source for one in found])
     if not found:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tribal_mcp.portability.vectors import Vector
+from tribal_mcp.stores.base import in_parts
 from tribal_mcp.stores.chroma.files.tables import DOCUMENT
 from tribal_mcp.stores.raw import RawCollection, RawRecord
 from tribal_mcp.stores.record import (
@@ -199,8 +200,7 @@ class ApiFiles:
 
         wanted = self.ids(collection) if ids is None else ids
         include: Any = ["documents", "metadatas", *(["embeddings"] if vectors else [])]
-        for start in range(0, len(wanted), batch_size):
-            part = wanted[start : start + batch_size]
+        for part in in_parts(wanted, batch_size):
             got = self._at(collection).get(ids=list(part), include=include)
             if not got["ids"]:
                 continue

@@ -14,7 +14,7 @@ from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry, microseconds
 from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.search.fusion import Ranked
-from tribal_mcp.stores.base import BATCH, EVERYTHING, Lines, Stored, StoreState, links_of
+from tribal_mcp.stores.base import EVERYTHING, Lines, Stored, StoreState, in_parts, links_of
 from tribal_mcp.stores.chroma.api_reader import ApiFiles
 from tribal_mcp.stores.chroma.files.nearest import LostVector, Which, nearest
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
@@ -274,8 +274,8 @@ class Contents:
         found = Nearest(vector)
         ids = self._files.matching_ids(self.main, *which)
         ids = [i for i in ids if i not in without]
-        for start in range(0, len(ids), BATCH):
-            found.look(self.vectors(ids[start : start + BATCH]))
+        for part in in_parts(ids):
+            found.look(self.vectors(part))
         return found.best(count)
 
     def texts(self, ids: Sequence[str]) -> dict[str, str]:
@@ -318,8 +318,8 @@ class Contents:
             except LookupError:  # it has a memory that is not there
                 index.remove(files)
         ids = self.list_ids(filters)
-        for start in range(0, len(ids), BATCH):
-            search.add(self.texts(ids[start : start + BATCH]))
+        for part in in_parts(ids):
+            search.add(self.texts(part))
         return search.best(most)
 
     def sample(self, count: int, filters: ExportFilter) -> list[str]:

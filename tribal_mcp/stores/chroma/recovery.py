@@ -23,7 +23,7 @@ from tribal_mcp.files.atomic import (
     write_atomically,
 )
 from tribal_mcp.next_steps import NextStep
-from tribal_mcp.stores.base import BATCH, Change, OnWait
+from tribal_mcp.stores.base import BATCH, Change, OnWait, in_parts
 from tribal_mcp.stores.chroma.collection_swap import finish_swap
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles, log_only
 from tribal_mcp.stores.chroma.folder import REBUILD, ChromaFolder
@@ -240,10 +240,10 @@ def _save_vectors(
 
     def vectors() -> Iterator[bytes]:
         with closing(ProvenVectors(files, raw, power_cut=power_cut)) as proven:
-            for start in range(0, len(ids), BATCH):
-                part = proven.read(ids[start : start + BATCH])
-                found.extend(part)
-                yield from (vector.tobytes() for vector in part.values())
+            for part in in_parts(ids):
+                read = proven.read(part)
+                found.extend(read)
+                yield from (vector.tobytes() for vector in read.values())
 
     write_atomically(place / "vectors.f32", vectors())
     write_atomically(place / "ids.json", orjson.dumps(found))  # now the copy is complete
@@ -273,8 +273,7 @@ def _compare(files: ChromaFiles, raw: RawCollection, saved: SavedVectors) -> Non
 
     exact = raw.space != "cosine"  # Chroma stores those divided by their norms
     ids = [i for i in files.ids(raw) if i in saved.places]
-    for start in range(0, len(ids), BATCH):
-        part = ids[start : start + BATCH]
+    for part in in_parts(ids):
         found = files.vectors(raw, part)
         for memory_id, before in zip(part, saved.read(part), strict=True):
             now = found.get(memory_id)

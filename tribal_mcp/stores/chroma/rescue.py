@@ -11,7 +11,7 @@ from typing import Any, Self
 from tribal_mcp.errors import StoreDamaged
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory_json import entry_fields
-from tribal_mcp.stores.base import BATCH, Lines
+from tribal_mcp.stores.base import BATCH, Lines, in_parts
 from tribal_mcp.stores.chroma.journal import Batch
 from tribal_mcp.stores.chroma.salvage import SalvagedFiles
 from tribal_mcp.stores.raw import RawCollection, RawRecord
@@ -155,8 +155,7 @@ class Rescue:
         """The memories, as the lines of a bundle."""
         in_batch = {e.id: e for e in self._batch.change.entries} if self._batch else {}
         wanted = [i for i in self.ids if i not in in_batch]
-        for start in range(0, len(wanted), BATCH):
-            part = wanted[start : start + BATCH]
+        for part in in_parts(wanted):
             found, bare = self._merged(part)
             self.lost_vectors += sum(
                 record.vector is None for i, record in found.items() if i not in bare

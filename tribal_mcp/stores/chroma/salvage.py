@@ -12,6 +12,7 @@ from typing import Self, TypeVar
 
 from tribal_mcp.errors import StoreDamaged
 from tribal_mcp.portability.vectors import Vector
+from tribal_mcp.stores.base import in_parts
 from tribal_mcp.stores.chroma.files.hnsw import HnswFiles
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles, log_only
 from tribal_mcp.stores.chroma.proof import ProvenVectors
@@ -124,8 +125,7 @@ class SalvagedFiles:
         """The records that can be read, in batches; lost vectors are None."""
         readable = self._readable_rows(collection)
         wanted = [i for i in (readable if ids is None else ids) if i in readable]
-        for start in range(0, len(wanted), batch_size):
-            part = wanted[start : start + batch_size]
+        for part in in_parts(wanted, batch_size):
             found = self.vectors(collection, part) if vectors else {}
             records = self._files.records({i: readable[i] for i in part}, found)
             yield [records[i] for i in part]

@@ -7,7 +7,6 @@ and works with any filter, while Chroma's own index is approximate and has to be
 """
 
 import re
-import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from functools import partial
@@ -27,10 +26,12 @@ from tribal_mcp.stores.base import (
     Change,
     Lines,
     MemoryStore,
+    StoreBase,
     Stored,
     StoreState,
     check_change,
     check_identity,
+    in_parts,
 )
 from tribal_mcp.stores.chroma.contents import Contents
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
@@ -52,7 +53,7 @@ _ATTEMPTS = 3
 """To read while another program writes without the lock."""
 
 
-class ChromaStore:
+class ChromaStore(StoreBase):
     """A `SearchableStore` on one collection of a Chroma folder.
 
     Args:
@@ -95,9 +96,6 @@ class ChromaStore:
     def name(self) -> str:
         """The collection."""
         return self._name
-
-    async def __aenter__(self) -> Self:
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         if not self._keep_open or self._folder.is_copied:
@@ -199,10 +197,6 @@ class ChromaStore:
             raise StoreDamaged(problem.message, CHECK)
         return None
 
-    async def get(self, memory_id: str) -> MemoryEntry | None:
-        """The memory of that id, or None."""
-        return (await self.get_many([memory_id])).get(memory_id)
-
     async def get_many(self, ids: Sequence[str], *, vectors: bool = True) -> dict[str, MemoryEntry]:
         """The memories of those ids, by id; `vectors=False` leaves their vectors out."""
         return await self._read(lambda contents: contents.get_many(ids, vectors=vectors))
@@ -211,20 +205,9 @@ class ChromaStore:
         """The ids that the filter selects, oldest insertion first, those without vector last."""
         return await self._read(lambda contents: contents.list_ids(filters))
 
-    async def read(
-        self, ids: Sequence[str], batch_size: int = BATCH
-    ) -> AsyncIterator[list[MemoryEntry]]:
-        """The memories of those ids in that order, in batches; missing ones are left out."""
-        for start in range(0, len(ids), batch_size):
-            wanted = ids[start : start + batch_size]
-            found = await self.get_many(wanted)
-            if found:
-                yield [found[i] for i in wanted if i in found]
-
     async def read_lines(self, ids: Sequence[str], batch_size: int = BATCH) -> AsyncIterator[Lines]:
         """The same as `read`, as the lines of a bundle."""
-        for start in range(0, len(ids), batch_size):
-            part = ids[start : start + batch_size]
+        for part in in_parts(ids, batch_size):
             batch = await self._read(partial(Contents.lines, ids=part))
             if batch.lines:
                 yield batch
@@ -233,8 +216,7 @@ class ChromaStore:
         self, ids: Sequence[str], batch_size: int = BATCH
     ) -> AsyncIterator[dict[str, str]]:
         """The contents of those ids in that order, in batches; missing ones are left out."""
-        for start in range(0, len(ids), batch_size):
-            part = ids[start : start + batch_size]
+        for part in in_parts(ids, batch_size):
             batch = await self._read(partial(Contents.texts, ids=part))
             if batch:
                 yield batch
@@ -349,18 +331,12 @@ class ChromaStore:
             for part in change.parts():
                 await self._write(partial(apply_batch, self._folder, Batch(self._name, part)))
 
-    async def upsert(self, entries: Collection[MemoryEntry]) -> None:
-        """Insert the entries; an entry replaces the whole memory of its id."""
-        await self.apply(Change(entries))
-
     async def delete(self, ids: Collection[str]) -> int:
         """Delete the memories of those ids and leave a tombstone of each; how many there were."""
         if not self._folder.exists:
             return 0
         async with self.session(writing=True):
-            here = sorted(await self.existing(list(ids)))
-            await self.apply(Change(forget=dict.fromkeys(here, time.time_ns() // 1000)))
-        return len(here)
+            return await super().delete(ids)
 
     async def set_identity(self, identity: EmbeddingMetadata | None) -> None:
         """Record which model made this store's vectors, or that it is unknown."""

@@ -26,6 +26,7 @@ from tribal_mcp.search.bm25 import DIGITS, Bm25
 from tribal_mcp.search.fusion import Ranked
 from tribal_mcp.search.keywords import Keyword
 from tribal_mcp.search.segments import UNDATED, Bools, Floats, Ints, Segment, Text
+from tribal_mcp.stores.base import in_parts
 from tribal_mcp.stores.chroma.files.nearest import Which
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
 from tribal_mcp.stores.chroma.files.tables import Row
@@ -356,8 +357,8 @@ class WordIndex:
                 zip(segment.rows[alive].tolist(), segment.kinds[alive].tolist(), strict=True)
             )
             new = [*((kinds[row.row], row) for row in files.numbered_rows(list(kinds))), *new]
-        for start in range(0, len(new), _SEGMENT):
-            segment, data = Segment.build(list(_texts(files, new[start : start + _SEGMENT])))
+        for rows in in_parts(new, _SEGMENT):
+            segment, data = Segment.build(list(_texts(files, rows)))
             part = _Part(segment, np.ones(len(segment.rows), np.bool_), data=data)
             self._parts.append(part)
             if part.size >= _SAVED:
@@ -475,8 +476,7 @@ def _crc32(state: object) -> int:
 
 
 def _texts(files: ChromaFiles, rows: Sequence[tuple[int, Row]]) -> Iterator[Text]:
-    for start in range(0, len(rows), _AT_ONCE):
-        part = rows[start : start + _AT_ONCE]
+    for part in in_parts(rows, _AT_ONCE):
         found = files.searchable([row.row for _, row in part])
         for kind, row in part:
             one = found[row.row]

@@ -17,6 +17,7 @@ import orjson
 
 from tribal_mcp.errors import StoreError
 from tribal_mcp.portability.vectors import Vector
+from tribal_mcp.stores.base import in_parts
 from tribal_mcp.stores.chroma_server.http import Absent, ServerHttp, TooLarge
 from tribal_mcp.stores.raw import RawCollection, RawRecord
 from tribal_mcp.stores.record import AS_JSON, OTHER_MODEL, OTHER_TIMES, STORED, named_models
@@ -262,7 +263,7 @@ class ServerApi:
         """The vectors of those of the records that exist, by id."""
         found: dict[str, Vector] = {}
         most = min(_READ_NUMBERS // (collection.dimension or 1) or 1, self.limits.reads)
-        for part in _parts(ids, most):
+        for part in in_parts(ids, most):
             got = self._at(collection, "get", {"ids": part, "include": ["embeddings"]})
             rows = (np.array(row, np.float32) for row in got["embeddings"])
             found |= zip(got["ids"], rows, strict=True)
@@ -274,7 +275,7 @@ class ServerApi:
         """The value and the id of each record that has one of the values under a key."""
         return [
             (metadata[key], i)
-            for part in _parts(values, self.limits.terms)
+            for part in in_parts(values, self.limits.terms)
             for got in [
                 self._at(
                     collection, "get", {"where": {key: {"$in": part}}, "include": ["metadatas"]}
@@ -310,14 +311,14 @@ class ServerApi:
         """Those of the ids that exist."""
         return [
             i
-            for part in _parts(ids, self.limits.reads)
+            for part in in_parts(ids, self.limits.reads)
             for i in self._at(collection, "get", {"ids": part, "include": []})["ids"]
         ]
 
     def keys(self, collection: RawCollection, ids: Sequence[str]) -> dict[str, set[str]]:
         """The metadata keys of those records that exist, by id."""
         found: dict[str, set[str]] = {}
-        for part in _parts(ids, self.limits.reads):
+        for part in in_parts(ids, self.limits.reads):
             body = {"ids": part, "include": ["metadatas"]}
             got = self._at(collection, "get", body)
             found |= {i: set(m or ()) for i, m in zip(got["ids"], got["metadatas"], strict=True)}
@@ -329,7 +330,7 @@ class ServerApi:
         """Those of the records that exist."""
         include = ["documents", "metadatas", *(["embeddings"] if vectors else [])]
         most = max(1, _READ_NUMBERS // (collection.dimension or 1)) if vectors else 1000
-        for part in _parts(ids, min(most, 1000, self.limits.reads)):
+        for part in in_parts(ids, min(most, 1000, self.limits.reads)):
             got = self._at(collection, "get", {"ids": part, "include": include})
             rows = got["embeddings"] if vectors else [None] * len(got["ids"])
             for memory_id, document, metadata, row in zip(
@@ -363,7 +364,7 @@ class ServerApi:
 
     def delete(self, collection: RawCollection, ids: Sequence[str]) -> None:
         """Delete the records with those ids."""
-        for part in _parts(ids, self.limits.writes):
+        for part in in_parts(ids, self.limits.writes):
             self._at(collection, "delete", {"ids": part})
 
 
@@ -378,10 +379,6 @@ def where_of(tags: Sequence[str], from_us: int | None, to_us: int | None) -> dic
     if terms:
         both.append({"$or": terms} if len(terms) > 1 else terms[0])
     return {"$and": both} if len(both) > 1 else both[0] if both else None
-
-
-def _parts(ids: Sequence[str], most: int) -> Iterator[list[str]]:
-    return (list(ids[start : start + most]) for start in range(0, len(ids), most))
 
 
 def _raw(model: dict[str, Any]) -> RawCollection:

@@ -5,12 +5,11 @@ The layout is that of `stores.chroma`: the collections `<name>`, `<name>.pending
 lines: the store protocols have 30 methods.)
 """
 
-import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import anyio.from_thread
 import anyio.to_thread
@@ -26,10 +25,12 @@ from tribal_mcp.stores.base import (
     Change,
     Lines,
     OnWait,
+    StoreBase,
     Stored,
     StoreState,
     check_change,
     check_identity,
+    in_parts,
     links_of,
 )
 from tribal_mcp.stores.chroma_server.api import ServerApi
@@ -63,7 +64,7 @@ _FEW = 1000
 memory."""
 
 
-class ChromaServerStore(SearchByReading):
+class ChromaServerStore(StoreBase, SearchByReading):
     """A `MemoryStore` in one collection of a Chroma server.
 
     Args:
@@ -99,9 +100,6 @@ class ChromaServerStore(SearchByReading):
         self._http = self._api.http
         self._http.patience_s, self._http.on_wait = patience_s, waiting
         self._collections = StoreCollections(self._api, collection)
-
-    async def __aenter__(self) -> Self:
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         if not self._keep_open:
@@ -192,10 +190,6 @@ class ChromaServerStore(SearchByReading):
 
         return await self._run(work)
 
-    async def get(self, memory_id: str) -> MemoryEntry | None:
-        """The memory with that id, or None."""
-        return (await self.get_many([memory_id])).get(memory_id)
-
     async def get_many(self, ids: Sequence[str], *, vectors: bool = True) -> dict[str, MemoryEntry]:
         """The memories with those ids, by id; with `vectors=False` without their vectors."""
         return await self._run(
@@ -204,16 +198,6 @@ class ChromaServerStore(SearchByReading):
                 for r in self._collections.records(ids, vectors=vectors)
             }
         )
-
-    async def read(
-        self, ids: Sequence[str], batch_size: int = BATCH
-    ) -> AsyncIterator[list[MemoryEntry]]:
-        """The memories with those ids in that order, in batches; missing ids are left out."""
-        for start in range(0, len(ids), batch_size):
-            wanted = ids[start : start + batch_size]
-            found = await self.get_many(wanted)
-            if found:
-                yield [found[i] for i in wanted if i in found]
 
     async def read_lines(self, ids: Sequence[str], batch_size: int = BATCH) -> AsyncIterator[Lines]:
         """The same memories as `read`, as lines of a bundle."""
@@ -225,8 +209,8 @@ class ChromaServerStore(SearchByReading):
                 batch.add(to_fields(r.id, r.document, r.metadata, r.vector))
             return batch
 
-        for start in range(0, len(ids), batch_size):
-            batch = await self._run(partial(lines, ids[start : start + batch_size]))
+        for part in in_parts(ids, batch_size):
+            batch = await self._run(partial(lines, part))
             if batch.lines:
                 yield batch
 
@@ -330,16 +314,6 @@ class ChromaServerStore(SearchByReading):
         check_change(change, await self._run(self._collections.dimensions))
         for part in change.parts():
             await self._run(partial(write_change, self._collections, part))
-
-    async def upsert(self, entries: Collection[MemoryEntry]) -> None:
-        """Insert the entries, or replace those with their ids."""
-        await self.apply(Change(entries))
-
-    async def delete(self, ids: Collection[str]) -> int:
-        """Delete the memories with those ids, leaving tombstones; returns how many there were."""
-        found = sorted(await self.existing(list(ids)))
-        await self.apply(Change(forget=dict.fromkeys(found, time.time_ns() // 1000)))
-        return len(found)
 
     async def set_identity(self, identity: EmbeddingMetadata | None) -> None:
         """Record the model of this store's vectors; None if it is unknown."""

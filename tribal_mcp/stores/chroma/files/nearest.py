@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from tribal_mcp.portability.vectors import Vector, cosines
+from tribal_mcp.stores.base import in_parts
 from tribal_mcp.stores.chroma.files.reader import ChromaFiles
 from tribal_mcp.stores.raw import RawCollection
 from tribal_mcp.stores.search import Nearest
@@ -143,8 +144,8 @@ def _rows(
     files: ChromaFiles, collection: RawCollection, ids: Sequence[str], which: Which
 ) -> dict[str, int]:
     rows: dict[str, int] = {}
-    for start in range(0, len(ids), _AT_ONCE):
-        rows |= files.rows(collection, ids[start : start + _AT_ONCE], *which)
+    for part in in_parts(ids, _AT_ONCE):
+        rows |= files.rows(collection, part, *which)
     return rows
 
 
@@ -153,8 +154,8 @@ def _ranked(
 ) -> list[tuple[str, float]]:
     found = Nearest(vector)
     ids = sorted(rows, key=rows.__getitem__)
-    for start in range(0, len(ids), _AT_ONCE):
-        vectors = files.vectors(collection, part := ids[start : start + _AT_ONCE])
+    for part in in_parts(ids, _AT_ONCE):
+        vectors = files.vectors(collection, part)
         found.look({i: vectors[i] for i in part})
     return found.best(count)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tribal_mcp.errors import StoreDamaged
 from tribal_mcp.portability.vectors import Vector
+from tribal_mcp.stores.base import in_parts
 from tribal_mcp.stores.chroma.checksums import matches
 from tribal_mcp.stores.chroma.files.hnsw import HnswFiles, stored_vectors
 from tribal_mcp.stores.chroma.files.hnsw_labels import LABELS, Labels
@@ -104,8 +105,7 @@ class ChromaFiles(ChromaTables):
     ) -> Iterator[list[RawRecord]]:
         """The records of those ids in that order, or all, in batches; missing ones are left out."""
         wanted = self.ids(collection) if ids is None else ids
-        for start in range(0, len(wanted), batch_size):
-            part = wanted[start : start + batch_size]
+        for part in in_parts(wanted, batch_size):
             if rows := self.rows(collection, part):
                 found = self.vectors(collection, list(rows)) if vectors else {}
                 records = self.records(rows, found)
@@ -146,8 +146,8 @@ class ChromaFiles(ChromaTables):
             return index.logged
         ids = [i for i, seq in index.in_log.items() if seq is not None]
         found: dict[str, Vector] = {}
-        for start in range(0, len(ids), _BATCH):
-            found |= self.vectors(collection, ids[start : start + _BATCH])
+        for part in in_parts(ids, _BATCH):
+            found |= self.vectors(collection, part)
         vectors = np.stack(list(found.values())) if found else np.empty((0, 0), np.float32)
         if len(found) <= _KEPT:
             index.logged = list(found), vectors
@@ -195,8 +195,8 @@ class ChromaFiles(ChromaTables):
         )
         due = [i for i, one in logged.items() if i not in index.in_log and one.exists is not False]
         found: list[str] = []
-        for start in range(0, len(due), _BATCH):
-            rows = self._checksums(collection, due[start : start + _BATCH])
+        for part in in_parts(due, _BATCH):
+            rows = self._checksums(collection, part)
             in_log = self._logged([seq_id for i in rows for seq_id in logged[i].entries])
             in_files = index.files.read(list(rows))
             for record_id, expected in rows.items():

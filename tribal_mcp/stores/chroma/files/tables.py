@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from tribal_mcp.errors import StoreDamaged, StoreLocked
+from tribal_mcp.stores.base import in_parts
 from tribal_mcp.stores.chroma.files.log import replay_rows
 from tribal_mcp.stores.chroma.files.schema import NO_NUMBER, adapt_layout, read_collections
 from tribal_mcp.stores.errors import CHECK, RESCUE, is_damage
@@ -413,8 +414,7 @@ class ChromaTables:
                 self.sql.execute(query.replace(" WHERE", " NOT INDEXED WHERE"), (segment,))
             )
         found = list[Row]()
-        for start in range(0, len(ids), _AT_ONCE):
-            part = ids[start : start + _AT_ONCE]
+        for part in in_parts(ids, _AT_ONCE):
             one_of = f"{query} AND embedding_id IN ({placeholders(part)})"
             found += _rows(self.sql.execute(one_of, (segment, *part)))
         return found
@@ -422,8 +422,7 @@ class ChromaTables:
     def numbered_rows(self, rows: Sequence[int]) -> list[Row]:
         """Those of the rows that there are."""
         found = list[Row]()
-        for start in range(0, len(rows), _AT_ONCE):
-            part = rows[start : start + _AT_ONCE]
+        for part in in_parts(rows, _AT_ONCE):
             query = "SELECT id, log_number(seq_id), embedding_id FROM embeddings"
             one_of = f"{query} WHERE id IN ({placeholders(part)})"
             found += _rows(self.sql.execute(one_of, part))
@@ -456,8 +455,7 @@ class ChromaTables:
             KeyError: a row does not exist.
         """
         known: dict[int, str] = {}
-        for start in range(0, len(rows), _AT_ONCE):
-            part = rows[start : start + _AT_ONCE]
+        for part in in_parts(rows, _AT_ONCE):
             one_of = f"SELECT id, embedding_id FROM embeddings WHERE id IN ({placeholders(part)})"  # noqa: S608
             known |= dict(self.sql.execute(one_of, part).fetchall())
         return [known[row] for row in rows]
