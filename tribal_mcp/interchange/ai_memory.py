@@ -14,10 +14,12 @@ from tribal_mcp.interchange.base import (
     memory,
     only_file,
 )
-from tribal_mcp.interchange.reading import items, read_time, texts
+from tribal_mcp.interchange.reading import items, texts
 from tribal_mcp.interchange.records import (
     Record,
     confidence_in,
+    dates_in,
+    ids_at,
     ids_in,
     instance_of,
     read_records,
@@ -70,11 +72,7 @@ class AiMemory(Format):
             if isinstance(link, dict) and isinstance(link.get("source_id"), str):
                 kept = {key: value for key, value in link.items() if key != "source_id"}
                 links.setdefault(link["source_id"], []).append(kept)
-        ids = {
-            record["id"]
-            for record in items(source.origin, path, "memories.item")
-            if isinstance(record, dict) and isinstance(record.get("id"), str)
-        }
+        ids = ids_at(source, path, "memories.item")
         make = partial(_memory, links=links, ids=ids)
         yield from read_records(source, path, "memories.item", make)
 
@@ -91,8 +89,7 @@ def _memory(
     return memory(
         identity,
         text,
-        created=read_time(record.get("created_at")),
-        updated=read_time(record.get("updated_at")),
+        **dates_in(record),
         tags=texts(record.get("tags")),
         context=text_in(record, "title") or None,
         confidence=confidence_in(record),

@@ -1,7 +1,7 @@
 """Notes of basic-memory: a folder, or a single note."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, ClassVar
 
@@ -9,9 +9,7 @@ from tribal_mcp.interchange import own_block
 from tribal_mcp.interchange.base import (
     LIKELY,
     Evidence,
-    Format,
     Item,
-    LeftOut,
     Memories,
     Options,
     derived_id,
@@ -29,13 +27,13 @@ from tribal_mcp.interchange.markdown import (
     head,
     heads,
     names_of,
+    not_markdown,
     note_items,
     notes,
     stem,
     take_tags,
     take_text,
     take_time,
-    visible,
 )
 from tribal_mcp.interchange.own_notes import (
     is_theirs,
@@ -53,7 +51,7 @@ _KEYS = {"title", "type", "permalink"}
 _OBSERVATION = re.compile(r"^\[[^\[\]\n]+\] ", re.MULTILINE)
 
 
-class BasicMemory(Format):
+class BasicMemory(own_block.WithBlock):
     """One note a memory, with its headings, observations and relations as they are."""
 
     name: ClassVar = "basic-memory"
@@ -71,7 +69,6 @@ class BasicMemory(Format):
     leaves_out: ClassVar = (NO_TEXT, NOT_MARKDOWN)
     writes: ClassVar = "folder"
     written: ClassVar = "a note for each memory"
-    loses: ClassVar = (own_block.NO_TEXT, own_block.VECTOR)
 
     def recognise(self, source: Source) -> Evidence | None:
         """Half of the notes, or more, have the three values."""
@@ -89,14 +86,7 @@ class BasicMemory(Format):
             seen = beginning(source, path)
             _add(links, path, seen, seen.own_id or _id(path, seen.values.get("permalink")))
         yield from note_items(source, found, partial(_memory, links=links))
-        known = set(found)
-        for path in filter(visible, source.paths()):
-            if path not in known:
-                yield LeftOut(path, NOT_MARKDOWN)
-
-    def lost(self, entry: MemoryEntry) -> Iterable[str]:
-        """The vector."""
-        return own_block.lost_with_block(entry)
+        yield from not_markdown(source, set(found))
 
     def write_folder(self, memories: Memories) -> Iterator[tuple[str, bytes]]:
         """One note for each memory."""

@@ -2,16 +2,17 @@
 
 import re
 from collections.abc import Iterator
-from typing import ClassVar
+from functools import partial
+from typing import Any, ClassVar
 
-from tribal_mcp.errors import BundleError, EntryError
+from tribal_mcp.errors import BundleError
 from tribal_mcp.interchange.base import CERTAIN, Evidence, Format, Item, Options, only_file
 from tribal_mcp.interchange.conventions import FIELDS, LEFT_OUT, Record, item_of
-from tribal_mcp.interchange.reading import json_lines, object_of
+from tribal_mcp.interchange.reading import json_lines
+from tribal_mcp.interchange.records import record_item
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.interchange.vectors import Vectors
 from tribal_mcp.next_steps import NextStep
-from tribal_mcp.portability.bundle.entries import RejectedEntry
 
 _LITERAL = re.compile(r"""b['"]\{"id": ?""")
 
@@ -51,14 +52,13 @@ class Cdp(Format):
         if "_node_content" in source.peek(path).text:  # the only convention with links
             rows = (v for _, v in json_lines(source.origin, path) if isinstance(v, dict))
             known = {row["id"] for row in rows if isinstance(row.get("id"), str)}
+        make = partial(_item, vectors=vectors, known=known)
         for number, value in json_lines(source.origin, path):
-            where = f"line {number:,}"
-            try:
-                row = object_of(value, "the record")
-            except EntryError as error:
-                yield RejectedEntry(where, str(error))
-                continue
-            text, metadata, vector = map(row.get, ("text_chunk", "metadata", "embedding"))
-            vector = vectors.read(vector)
-            yield item_of(where, Record(row.get("id"), text, metadata, vector, "chroma", "", known))
+            yield record_item(f"line {number:,}", value, make)
         vectors.finish()
+
+
+def _item(where: str, row: dict[str, Any], vectors: Vectors, known: set[str]) -> Item:
+    text, metadata, vector = map(row.get, ("text_chunk", "metadata", "embedding"))
+    vector = vectors.read(vector)
+    return item_of(where, Record(row.get("id"), text, metadata, vector, "chroma", "", known))

@@ -1,7 +1,7 @@
 """Claude Code's memory folders, of one project or of all."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from heapq import nlargest
@@ -13,7 +13,6 @@ from tribal_mcp.interchange.base import (
     LIKELY,
     POSSIBLE,
     Evidence,
-    Format,
     Found,
     Item,
     LeftOut,
@@ -66,7 +65,7 @@ _SHARE = 3
 """One of three notes, or more, must look like that."""
 
 
-class ClaudeCode(Format):
+class ClaudeCode(own_block.WithBlock):
     """One file a memory, with three generations of frontmatter."""
 
     name: ClassVar = "claude-code"
@@ -92,7 +91,6 @@ class ClaudeCode(Format):
         f"a file for each memory, and the index MEMORY.md with the {_INDEXED} newest, because "
         "Claude Code loads only its beginning"
     )
-    loses: ClassVar = (own_block.NO_TEXT, own_block.VECTOR)
 
     def recognise(self, source: Source) -> Evidence | None:
         """Folders of projects, or the values that only Claude Code writes."""
@@ -133,10 +131,6 @@ class ClaudeCode(Format):
                 yield item
         for path in sorted(places.keys() - set(memories)):
             yield LeftOut(path, NOT_MARKDOWN)
-
-    def lost(self, entry: MemoryEntry) -> Iterable[str]:
-        """The vector."""
-        return own_block.lost_with_block(entry)
 
     def write_folder(self, memories: Memories) -> Iterator[tuple[str, bytes]]:
         """One file for each memory, then the index."""

@@ -1,6 +1,7 @@
 """claude-mem: observations and session summaries, from its database or its JSON exports."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from tribal_mcp.errors import EntryError
@@ -12,16 +13,15 @@ from tribal_mcp.interchange.base import (
     Item,
     LeftOut,
     Options,
-    attempt,
     derived_id,
     memory,
     only_file,
     unlike,
 )
-from tribal_mcp.interchange.reading import items, object_of, parsed, read_time
+from tribal_mcp.interchange.reading import items, parsed, read_time
+from tribal_mcp.interchange.records import record_item
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.interchange.vectors import without
-from tribal_mcp.portability.bundle.entries import RejectedEntry
 from tribal_mcp.portability.choices import MemorySource
 from tribal_mcp.portability.memory import MemoryEntry
 
@@ -106,15 +106,15 @@ def _session_column(tables: Mapping[str, list[str]]) -> str:
     return found if {*columns} >= _OBSERVATION else ""
 
 
-def _item(name: str, where: str, record: Any) -> Item:  # noqa: ANN401 - any JSON value
+def _item(name: str, where: str, record: object) -> Item:
     if name in {"sessions", "prompts"}:
         return LeftOut(where, _SESSION if name == "sessions" else _PROMPT)
-    content_of = _observation if name == "observations" else _summary
-    try:
-        content = content_of(object_of(record, "the record"))
-    except EntryError as error:
-        return RejectedEntry(where, str(error))
-    return attempt(where, _memory, name, record, content) if content else LeftOut(where, _EMPTY)
+    return record_item(where, record, partial(_made, name))
+
+
+def _made(name: str, where: str, row: Row) -> Item | MemoryEntry:
+    content = _observation(row) if name == "observations" else _summary(row)
+    return _memory(name, row, content) if content else LeftOut(where, _EMPTY)
 
 
 def _observation(row: Row) -> str:

@@ -13,10 +13,11 @@ from tribal_mcp.interchange.base import (
     Options,
     memory,
 )
-from tribal_mcp.interchange.reading import json_lines, read_time, texts
+from tribal_mcp.interchange.reading import json_lines, texts
 from tribal_mcp.interchange.records import (
     Record,
     confidence_in,
+    dates_in,
     instance_of,
     object_in,
     read_lines,
@@ -109,8 +110,7 @@ def _record(where: str, record: Record, ids: set[str], names: dict[str, str]) ->
     return memory(
         text_in(record, "external_id"),
         text,
-        created=read_time(record.get("created_at")),
-        updated=read_time(record.get("updated_at")),
+        **dates_in(record),
         tags=texts(record.get("categories")),
         context=text_in(record, "label") or text_in(record, "title") or None,
         confidence=confidence_in(record),

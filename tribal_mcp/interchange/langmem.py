@@ -16,9 +16,9 @@ from tribal_mcp.interchange.base import (
     memory,
     only_file,
 )
-from tribal_mcp.interchange.reading import read_time
 from tribal_mcp.interchange.records import (
     Record,
+    dates_in,
     ids_in,
     instance_of,
     read_lines,
@@ -89,8 +89,7 @@ def _item(where: str, record: Record) -> Item | MemoryEntry:
     return memory(
         text_in(record, "id") or derived_id(_NAME, *namespace, key),
         text,
-        created=read_time(record.get("created_at")),
-        updated=read_time(record.get("updated_at")),
+        **dates_in(record),
         metadata={**more, "key": key, **rest_of(record, *_KNOWN)},
         source_instance=instance_of(_NAME, *namespace),
     )

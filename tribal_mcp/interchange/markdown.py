@@ -6,7 +6,7 @@
 import posixpath
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -109,6 +109,13 @@ def notes(source: Source) -> list[str]:
     if not found and source.file and source.peek(source.file).kind == "text":
         return [source.file]
     return found
+
+
+def not_markdown(source: Source, known: Collection[str]) -> Iterator[Item]:
+    """The files of a source that are not hidden, but not among these notes either."""
+    for path in filter(visible, source.paths()):
+        if path not in known:
+            yield LeftOut(path, NOT_MARKDOWN)
 
 
 def is_reserved(path: str) -> bool:

@@ -112,14 +112,10 @@ def _item_text(lines: list[str]) -> str:
     return "\n".join([lines[0][width:], *rest]).strip()
 
 
-def _no_reason(_: Piece) -> str | None:
-    return None
-
-
 def piece_items(
     note: Note,
     key: Sequence[str],
-    leave: Callable[[Piece], str | None] = _no_reason,
+    leave: Callable[[Piece], str | None],
     **fields: Any,  # noqa: ANN401 - see `memory`
 ) -> Iterator[Item]:
     """Each piece of a note as a memory; what this program wrote is left out.

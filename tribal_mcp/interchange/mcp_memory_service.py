@@ -6,9 +6,8 @@
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
-from functools import partial
 from typing import Any, ClassVar
 
 from tribal_mcp.errors import EntryError
@@ -17,27 +16,24 @@ from tribal_mcp.interchange.base import (
     CERTAIN,
     LIKELY,
     Evidence,
-    Format,
     Item,
     Memories,
     Options,
-    attempt,
     memory,
     only_file,
     unlike,
 )
 from tribal_mcp.interchange.own_block import (
-    NO_TEXT,
     OWN_BLOCK,
-    VECTOR,
+    WithBlock,
     indented,
     json_list,
-    lost_with_block,
     own_block,
     own_id,
     restored,
 )
-from tribal_mcp.interchange.reading import items, object_of, parsed, read_time, texts
+from tribal_mcp.interchange.reading import items, parsed, read_time, texts
+from tribal_mcp.interchange.records import record_item
 from tribal_mcp.interchange.source import Peek, Source
 from tribal_mcp.interchange.vec0 import Vec0
 from tribal_mcp.interchange.vectors import Vectors, without
@@ -68,7 +64,7 @@ _FALLBACK_MODEL = "__hash_fallback__"
 Row = Mapping[str, Any]
 
 
-class McpMemoryService(Format):
+class McpMemoryService(WithBlock):
     """One memory for each row or record."""
 
     name: ClassVar = "mcp-memory-service"
@@ -101,7 +97,6 @@ class McpMemoryService(Format):
         "an export as its own importer reads it; the id is the hash of the text, so of equal texts "
         "it imports one"
     )
-    loses: ClassVar = (NO_TEXT, VECTOR)
 
     def recognise(self, source: Source) -> Evidence | None:
         """Its table, or a list of records with a content hash and a memory type."""
@@ -126,10 +121,6 @@ class McpMemoryService(Format):
         else:
             yield from _records(source, path, vectors)
         vectors.finish()
-
-    def lost(self, entry: MemoryEntry) -> Iterable[str]:
-        """The vector."""
-        return lost_with_block(entry)
 
     def write(self, memories: Memories) -> Iterator[bytes]:
         """An export in JSON."""
@@ -221,21 +212,17 @@ def _rows(db: Database, vectors: Vectors) -> Iterator[Item]:
                 older[newer].append(alive[row["content_hash"]])
     edges = _edges(db)
     vec0 = Vec0(db, "memory_embeddings")
-    for row in db.rows(_TABLE, "id"):
-        where = f"row {row['id']}"
-        if row.get("deleted_at"):
-            yield _deletion(where, row)
-            continue
+
+    def made(_where: str, row: Row) -> MemoryEntry:
         linked = edges.get(row["content_hash"], [])
         links = [alive[e["target_hash"]] for e in linked if e["target_hash"] in alive]
-        try:
-            values = _metadata(row)
-        except EntryError as error:
-            yield RejectedEntry(where, str(error))
-            continue
-        extra = {"memory_graph": [without(edge, "source_hash") for edge in linked]}
-        make = partial(_memory, older=older, alive=alive, links=links)
-        yield attempt(where, make, row, {**values, **extra}, vectors.read(vec0.get(row["id"])))
+        graph = {"memory_graph": [without(edge, "source_hash") for edge in linked]}
+        values, vector = {**_metadata(row), **graph}, vectors.read(vec0.get(row["id"]))
+        return _memory(row, values, vector, older=older, alive=alive, links=links)
+
+    for row in db.rows(_TABLE, "id"):
+        where = f"row {row['id']}"
+        yield _deletion(where, row) if row.get("deleted_at") else record_item(where, row, made)
 
 
 def _edges(db: Database) -> dict[str, list[dict[str, Any]]]:
@@ -264,15 +251,13 @@ def _records(source: Source, path: str, vectors: Vectors) -> Iterator[Item]:
             alive.add(identity)
             if newer := _superseded_by(record, record.get("metadata")):
                 older[newer].append(own_id(_block(record)) or identity)
-    make = partial(_memory, older=older, alive=alive, links=())
+
+    def made(_where: str, record: Row) -> MemoryEntry:
+        values, vector = _metadata(record), vectors.read(record.get("embedding"))
+        return _memory(record, values, vector, older=older, alive=alive, links=())
+
     for number, record in enumerate(items(source.origin, path, "memories.item"), 1):
-        where = f"memories, item {number:,}"
-        try:
-            values = _metadata(object_of(record, "the record"))
-        except EntryError as error:
-            yield RejectedEntry(where, str(error))
-            continue
-        yield attempt(where, make, record, values, vectors.read(record.get("embedding")))
+        yield record_item(f"memories, item {number:,}", record, made)
 
 
 def _block(record: Row) -> object:

@@ -8,7 +8,7 @@ and memories.jsonl.gz with names in the place of ids.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import repeat
 from typing import ClassVar
 
@@ -18,7 +18,6 @@ from tribal_mcp.interchange.base import (
     CERTAIN,
     LIKELY,
     Evidence,
-    Format,
     Item,
     LeftOut,
     Memories,
@@ -28,17 +27,17 @@ from tribal_mcp.interchange.base import (
     memory,
 )
 from tribal_mcp.interchange.own_block import (
-    NO_TEXT,
     OWN_BLOCK,
-    VECTOR,
+    WithBlock,
     json_list,
-    lost_with_block,
     own_block,
     restored,
+    without_block,
 )
 from tribal_mcp.interchange.reading import items, lines, read_time, texts
 from tribal_mcp.interchange.records import (
     Record,
+    dates_in,
     instance_of,
     left_out,
     list_in,
@@ -74,7 +73,7 @@ _EMPTY = "a memory without text"
 _BEFORE = "a text before the first memory"
 
 
-class Mem0(Format):
+class Mem0(WithBlock):
     """Lists in JSON, Markdown of the plugin, and OpenMemory archives."""
 
     name: ClassVar = _NAME
@@ -99,7 +98,6 @@ class Mem0(Format):
     writes: ClassVar = "file"
     suffixes: ClassVar = (".json",)
     written: ClassVar = "the result of get_all"
-    loses: ClassVar = (NO_TEXT, VECTOR)
 
     def recognise(self, source: Source) -> Evidence | None:
         """A list of memories, the tables of OpenMemory, or blocks of Markdown."""
@@ -138,10 +136,6 @@ class Mem0(Format):
                 yield from left_out(source, path, "relations.item", _RELATION)
             else:
                 yield from _read_blocks(source, path)
-
-    def lost(self, entry: MemoryEntry) -> Iterable[str]:
-        """The vector."""
-        return lost_with_block(entry)
 
     def write(self, memories: Memories) -> Iterator[bytes]:
         """The result of get_all."""
@@ -191,12 +185,9 @@ def _written(entry: MemoryEntry) -> Record:
 
 def _record(where: str, record: Record) -> Item | MemoryEntry:
     """The memory in a record, with what is in our block."""
-    values = record.get("metadata")
-    if not isinstance(values, dict) or OWN_BLOCK not in values:
-        return _plain(where, record)
-    rest = {k: v for k, v in values.items() if k != OWN_BLOCK}
-    made = _plain(where, {**record, "metadata": rest or None})
-    return restored(made, values[OWN_BLOCK], _NAME) if isinstance(made, MemoryEntry) else made
+    record, block = without_block(record)
+    made = _plain(where, record)
+    return restored(made, block, _NAME) if isinstance(made, MemoryEntry) else made
 
 
 def _plain(where: str, record: Record) -> Item | MemoryEntry:
@@ -253,8 +244,7 @@ def _exported(where: str, record: Record) -> Item | MemoryEntry:
     return memory(
         identity,
         text,
-        created=read_time(record.get("created_at")),
-        updated=read_time(record.get("updated_at")),
+        **dates_in(record),
         tags=texts(record.get("categories")),
         metadata=rest_of(record, *_KNOWN),
         source_instance=instance_of(_NAME, *owners),

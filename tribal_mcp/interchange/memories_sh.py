@@ -14,8 +14,15 @@ from tribal_mcp.interchange.base import (
     memory,
     only_file,
 )
-from tribal_mcp.interchange.reading import read_time, texts
-from tribal_mcp.interchange.records import Record, instance_of, read_records, rest_of, text_in
+from tribal_mcp.interchange.reading import texts
+from tribal_mcp.interchange.records import (
+    Record,
+    dates_in,
+    instance_of,
+    read_records,
+    rest_of,
+    text_in,
+)
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.portability.memory import MemoryEntry
 
@@ -66,8 +73,7 @@ def _memory(where: str, record: Record) -> Item | MemoryEntry:
     return memory(
         text_in(record, "id") or derived_id(_NAME, *scope, text),
         text,
-        created=read_time(record.get("created_at")),
-        updated=read_time(record.get("updated_at")),
+        **dates_in(record),
         tags=texts(record.get("tags")),
         metadata=rest_of(record, *_KNOWN),
         source_instance=instance_of(_NAME, *scope),

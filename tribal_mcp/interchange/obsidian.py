@@ -13,7 +13,6 @@ from tribal_mcp.interchange.base import (
     Evidence,
     Format,
     Item,
-    LeftOut,
     Options,
     derived_id,
     memory,
@@ -29,6 +28,7 @@ from tribal_mcp.interchange.markdown import (
     hashtags,
     is_single,
     names_of,
+    not_markdown,
     note_items,
     notes,
     take_tags,
@@ -94,10 +94,7 @@ class Obsidian(Format):
                 names = names_of(seen, "aliases", "alias")
                 links.add(path, derived_id(self.name, vault, path), names)
         yield from note_items(source, found, partial(_memory, vault=vault, links=links))
-        known = set(found)
-        for path in filter(visible, source.paths()):
-            if path not in known:
-                yield LeftOut(path, NOT_MARKDOWN)
+        yield from not_markdown(source, set(found))
 
 
 def _is_attachment(path: str) -> bool:

@@ -8,13 +8,14 @@ If not, what was changed there wins.
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 
 from tribal_mcp.errors import EntryError
+from tribal_mcp.interchange.base import Format
 from tribal_mcp.interchange.reading import object_of
-from tribal_mcp.interchange.records import object_in
+from tribal_mcp.interchange.records import Record, object_in
 from tribal_mcp.interchange.vectors import without
 from tribal_mcp.portability.limits import NO_LIMITS
 from tribal_mcp.portability.memory import MemoryEntry
@@ -58,12 +59,25 @@ _AROUND_CHARS = 100
 _NOTHING: tuple[Any, ...] = (None, "", [], {}, 1.0)
 
 
-def lost_with_block(entry: MemoryEntry) -> Iterator[str]:
-    """What a format that has a place for the block can't hold of a memory."""
-    if not entry.content.strip():
-        yield NO_TEXT
-    elif entry.embedding is not None:
-        yield VECTOR
+class WithBlock(Format):
+    """A format that has a place for the block, which can't hold only two things of a memory."""
+
+    loses: ClassVar = (NO_TEXT, VECTOR)
+
+    def lost(self, entry: MemoryEntry) -> Iterator[str]:
+        """Its vector; without a text, the memory."""
+        if not entry.content.strip():
+            yield NO_TEXT
+        elif entry.embedding is not None:
+            yield VECTOR
+
+
+def without_block(record: Record) -> tuple[Record, object]:
+    """A record without the block in its metadata, and the block; None if it has none."""
+    values = record.get("metadata")
+    if not isinstance(values, dict) or OWN_BLOCK not in values:
+        return record, None
+    return {**record, "metadata": without(values, OWN_BLOCK)}, values[OWN_BLOCK]
 
 
 def own_id(block: object) -> str | None:

@@ -6,7 +6,7 @@
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -14,7 +14,6 @@ from tribal_mcp.errors import EntryError
 from tribal_mcp.interchange.base import (
     CERTAIN,
     Evidence,
-    Format,
     Item,
     LeftOut,
     Memories,
@@ -24,14 +23,13 @@ from tribal_mcp.interchange.base import (
     unlike,
 )
 from tribal_mcp.interchange.own_block import (
-    NO_TEXT,
     OWN_BLOCK,
-    VECTOR,
+    WithBlock,
     indented,
     json_list,
-    lost_with_block,
     own_block,
     restored,
+    without_block,
 )
 from tribal_mcp.interchange.reading import items, read_time, texts
 from tribal_mcp.interchange.records import (
@@ -74,7 +72,7 @@ _CONVERSATION = "an entry of the index of conversations"
 _EMPTY = "a memory without text"
 
 
-class Pam(Format):
+class Pam(WithBlock):
     """`memory-store.json`, alone or in a folder or an archive with its embeddings."""
 
     name: ClassVar = _NAME
@@ -99,7 +97,6 @@ class Pam(Format):
     writes: ClassVar = "file"
     suffixes: ClassVar = (".json",)
     written: ClassVar = "a memory store that its validator accepts"
-    loses: ClassVar = (NO_TEXT, VECTOR)
 
     def recognise(self, source: Source) -> Evidence | None:
         """A file with the schema."""
@@ -129,10 +126,6 @@ class Pam(Format):
         made.leave_out_superseded()
         yield from read_records(source, path, "memories.item", made.item)
         yield from left_out(source, path, "conversations_index.item", _CONVERSATION)
-
-    def lost(self, entry: MemoryEntry) -> Iterable[str]:
-        """The vector."""
-        return lost_with_block(entry)
 
     def write(self, memories: Memories) -> Iterator[bytes]:
         """A memory store: the memories, then the relations."""
@@ -236,10 +229,7 @@ class _Reader:
         self._ids -= self._superseded.difference(*known)
 
     def item(self, where: str, record: Record) -> Item | MemoryEntry:
-        values = record.get("metadata")
-        block = values.get(OWN_BLOCK) if isinstance(values, dict) else None
-        if block is not None:
-            record = {**record, "metadata": without(object_in(record, "metadata"), OWN_BLOCK)}
+        record, block = without_block(record)
         temporal = object_in(record, "temporal")
         if record.get("status") == "retracted":
             return LeftOut(where, _RETRACTED)

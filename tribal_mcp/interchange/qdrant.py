@@ -1,16 +1,15 @@
 """Points of Qdrant, as its scroll request answers them."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, ClassVar
 
-from tribal_mcp.errors import EntryError
 from tribal_mcp.interchange.base import LIKELY, Evidence, Format, Item, Options, only_file
 from tribal_mcp.interchange.conventions import FIELDS, LEFT_OUT, Record, item_of
 from tribal_mcp.interchange.reading import items, json_lines, object_of
-from tribal_mcp.interchange.records import rest_of
+from tribal_mcp.interchange.records import record_item, rest_of
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.interchange.vectors import Vectors, without
-from tribal_mcp.portability.bundle.entries import RejectedEntry
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 
 _TEXTS = ("document", "page_content", "text", "content", "memory")
@@ -48,12 +47,9 @@ class Qdrant(Format):
         """Each point."""
         path = only_file(source, self)
         vectors = Vectors(source.notes)
+        make = partial(_item, vectors=vectors)
         for number, value in _points(source, path):
-            where = f"point {number:,}"
-            try:
-                yield _item(where, object_of(value, "the record"), vectors)
-            except EntryError as error:
-                yield RejectedEntry(where, str(error))
+            yield record_item(f"point {number:,}", value, make)
         vectors.finish()
 
     def model(self, source: Source) -> EmbeddingMetadata | None:

@@ -1,11 +1,12 @@
 """What the formats of JSON exports share: their records, and the fields of one."""
 
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 from tribal_mcp.errors import EntryError
 from tribal_mcp.interchange.base import Found, Item, LeftOut
-from tribal_mcp.interchange.reading import items, json_lines, object_of
+from tribal_mcp.interchange.reading import items, json_lines, object_of, read_time
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.portability.bundle.entries import RejectedEntry
 from tribal_mcp.portability.memory import MemoryEntry
@@ -122,6 +123,24 @@ def instance_of(system: str, *owners: object) -> str:
     """The source instance: the system and its owners, as far as they are given."""
     known = [owner for owner in owners if isinstance(owner, str) and owner]
     return f"{system}:{'/'.join(known)}" if known else system
+
+
+def dates_in(record: Mapping[str, Any]) -> dict[str, datetime | None]:
+    """When a record was created and updated, as `memory` takes it.
+
+    Raises:
+        EntryError: one of them is not a date.
+    """
+    return {
+        "created": read_time(record.get("created_at")),
+        "updated": read_time(record.get("updated_at")),
+    }
+
+
+def ids_at(source: Source, path: str, place: str) -> set[str]:
+    """The ids of the objects at a place of a JSON file."""
+    found = items(source.origin, path, place)
+    return {value["id"] for value in found if isinstance(value, dict) and ids_in([value.get("id")])}
 
 
 def ids_in(value: object) -> list[str]:

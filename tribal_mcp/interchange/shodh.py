@@ -15,9 +15,11 @@ from tribal_mcp.interchange.base import (
     memory,
     only_file,
 )
-from tribal_mcp.interchange.reading import items, read_time, texts
+from tribal_mcp.interchange.reading import items, texts
 from tribal_mcp.interchange.records import (
     Record,
+    dates_in,
+    ids_at,
     ids_in,
     instance_of,
     left_out,
@@ -78,11 +80,7 @@ class Shodh(Format):
         user = ""
         for place in ("export.user_id", "export_meta.user_id"):
             user = next(items(source.origin, path, place), None) or user
-        ids = {
-            record["id"]
-            for record in items(source.origin, path, "memories.item")
-            if isinstance(record, dict) and isinstance(record.get("id"), str)
-        }
+        ids = ids_at(source, path, "memories.item")
         dropped: list[str] = []
         make = partial(_memory, ids=ids, user=user, model=self.model(source), dropped=dropped)
         yield from read_records(source, path, "memories.item", make)
@@ -142,8 +140,7 @@ def _memory(  # noqa: PLR0917
     return memory(
         text_in(record, "id"),
         text,
-        created=read_time(record.get("created_at")),
-        updated=read_time(record.get("updated_at")),
+        **dates_in(record),
         tags=texts(record.get("tags")),
         related_to=[one for one in related if one in ids],
         embedding=vector,
