@@ -164,6 +164,10 @@ class KnowsChanges(Protocol):
         """
         ...
 
+    async def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
+        """The vectors of those of the memories that have one, by id."""
+        ...
+
 
 class SearchByReading:
     """Makes the `MemoryStore` that inherits it a `SearchableStore`.

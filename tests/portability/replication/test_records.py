@@ -6,18 +6,19 @@ import pytest
 from tests.stores.test_contract import RICH
 from tribal_mcp.errors import EntryError
 from tribal_mcp.portability.limits import DEFAULT_LIMITS
-from tribal_mcp.portability.memory import MemoryEntry
+from tribal_mcp.portability.memory import MemoryEntry, own_model
 from tribal_mcp.portability.memory_json import entry_fields
 from tribal_mcp.portability.replication.reconcile import Known, Maker, reconcile
 from tribal_mcp.portability.replication.records import (
     Head,
     Operation,
+    Record,
     dump_head,
     dump_record,
     entry_of,
+    line_with_vector,
     read_head,
     read_record,
-    record_of,
     with_vector_of,
 )
 from tribal_mcp.portability.replication.versions import fields_of
@@ -30,7 +31,10 @@ def line_of(entry: MemoryEntry) -> bytes:
     known = reconcile(Known(), fields_of(entry_fields(entry)), (), MAKER).intended
     changed = {**fields_of(entry_fields(entry)), "tags": ["changed"]}
     [version] = reconcile(known, changed, (), MAKER).heads
-    return dump_record(record_of(entry.id, version, entry))
+    line = dump_record(Record(entry.id, version))
+    if entry.embedding is None:
+        return line
+    return line_with_vector(line, entry.embedding, own_model(entry))
 
 
 @pytest.mark.parametrize("entry", PORTABLE, ids=[entry.id for entry in PORTABLE])

@@ -17,7 +17,7 @@ import orjson
 from tribal_mcp.errors import BundleError, EntryError
 from tribal_mcp.portability.limits import DEFAULT_LIMITS, NO_LIMITS, Limits
 from tribal_mcp.portability.manifest import EmbeddingMetadata
-from tribal_mcp.portability.memory import MADE_BY, MemoryEntry, own_model, with_vector
+from tribal_mcp.portability.memory import MADE_BY, MemoryEntry, with_vector
 from tribal_mcp.portability.memory_json import check_id, entry_fields, entry_from_dict
 from tribal_mcp.portability.replication.versions import (
     Fields,
@@ -294,7 +294,7 @@ def operation_of(line: bytes) -> str:
     return rest[:OPERATION_BYTES].decode(errors="replace") if found else ""
 
 
-def check_readable(line: bytes, limits: Limits) -> None:
+def check_readable(memory_id: str, line: bytes, limits: Limits) -> None:
     """Check that other machines can read a version that was made here.
 
     Raises:
@@ -305,13 +305,15 @@ def check_readable(line: bytes, limits: Limits) -> None:
             f"it is {len(line):,} bytes as JSON; the limit is {limits.line_bytes:,} "
             "(TRIBAL_LIMIT_LINE_BYTES)"
         )
-    record = read_record(line, limits, trusted=len(line) < _SHORT)  # it can't have many values
-    check_id("id", record.id, limits)
-    fields = record.version.fields
+    check_id("id", memory_id, limits)
+    if len(line) >= _SHORT:  # it can have many values
+        read_record(line, limits)
+    data = orjson.loads(line)
+    fields = data.get("memory")
     if fields is not None and not _is_plain(fields, len(line), limits):
-        entry = entry_of(record.id, fields, limits)
+        entry = entry_of(memory_id, fields, limits)
         check([[entry.metadata, entry.extra]], limits.nesting + 1)
-        if digest_of(fields_of(entry_fields(entry))) != record.version.stamp.digest:
+        if digest_of(fields_of(entry_fields(entry))) != Stamp.read(data["stamp"]).digest:
             raise EntryError("a value would not read back the same")
 
 
@@ -335,11 +337,16 @@ def entry_of(memory_id: str, fields: Fields, limits: Limits = NO_LIMITS) -> Memo
     return entry_from_dict({**fields, "id": memory_id}, limits)
 
 
-def record_of(memory_id: str, version: Version, entry: MemoryEntry | None) -> Record:
-    """The version with the vector of a memory, if that has the same text."""
-    if entry is None or version.fields is None or entry.content != version.fields["content"]:
-        return Record(memory_id, version)
-    return Record(memory_id, version, entry.embedding, own_model(entry))
+def content_of(line: bytes) -> str | None:
+    """The text of a version that was made here; None if it is a deletion."""
+    content: str | None = (orjson.loads(line).get("memory") or {}).get("content")
+    return content
+
+
+def line_with_vector(line: bytes, vector: Vector, made_by: str | None) -> bytes:
+    """The line of a version, with a vector; the arguments are as in `Record`."""
+    data = {"vector": vector_to_base64(vector)} | ({MADE_BY: made_by} if made_by else {})
+    return line[:-1] + b"," + orjson.dumps(data)[1:]
 
 
 def with_vector_of(entry: MemoryEntry, record: Record) -> MemoryEntry:

@@ -4,8 +4,10 @@
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import BinaryIO
 
 from tribal_mcp.errors import EntryError, Stopped, TribalError
@@ -18,20 +20,19 @@ from tribal_mcp.portability.replication.records import (
     Record,
     check_readable,
     dump_head,
-    dump_record,
     is_spent,
     operation_of,
     read_head,
     read_record,
-    record_of,
 )
 from tribal_mcp.services.context import Context
 from tribal_mcp.services.results.sync import SyncResult
 from tribal_mcp.services.secrets import Screen
 from tribal_mcp.services.sync import encrypted_files
 from tribal_mcp.services.sync.replicas import note_removed, take_new_id
-from tribal_mcp.services.sync.state import Applied, SyncState
-from tribal_mcp.stores.base import STEP, MemoryStore
+from tribal_mcp.services.sync.state import Applied, SyncState, Unpublished
+from tribal_mcp.services.sync.vectors import Vectors
+from tribal_mcp.stores.base import STEP
 
 PER_FILE = 10_000
 """Versions in one file, so that one that is lost or damaged on the way costs little."""
@@ -44,10 +45,6 @@ _SPARE = 100
 PATIENCE_S = DAY_S
 """How long a file of another replica may be missing before its versions are published here."""
 _NAMED = 20
-
-
-Row = tuple[str, str, bytes]
-"""A version to publish: the id of its memory, its stamp and its line."""
 
 
 def _is_past(since_s: int, wait_s: int) -> bool:
@@ -74,6 +71,8 @@ class Exchange:
     result: SyncResult
     screen: Screen | None = None
     listing: Listing = field(default_factory=Listing)
+    _refused: set[tuple[str, str]] = field(default_factory=set)
+    """The ids and stamps of versions that other machines can't read, by the limits of this one."""
 
     @property
     def replica(self) -> str:
@@ -274,32 +273,33 @@ class Exchange:
 
     # What is new here.
 
-    async def publish(self, store: MemoryStore) -> None:
+    async def publish(self, vectors: Vectors) -> None:
         """Write what is in no file yet, and merge own files once they hold much that is old."""
         own = {p: a for p, a in self.state.files().items() if a.file.replica == self.replica}
-        rows = self._readable(self.state.unpublished())
-        self.result.published = len([row for row in rows if not is_spent(row[2])])
+        counts = self._looked_through()
+        self.result.published = counts[False]
         live = {path: self.state.live([path]) for path in own}
         old = [path for path, applied in own.items() if live[path] < applied.records]
-        obsolete = self._to_rewrite(own, live, old, bool(rows))
+        obsolete = self._to_rewrite(own, live, old, bool(counts))
         if obsolete:
             with self.state.transaction():
                 self.state.write_again(obsolete)
-            rows = self._readable(self.state.unpublished())
-        self._search(rows)
+            counts = self._looked_through()
+        self._search()
         cut, clean = self.state.cut(), set(old) <= set(obsolete)
         is_due = bool(obsolete) or self._owes(cut, clean=clean)
-        if self.result.dry_run or not (rows or is_due) or (self.screen and self.screen.refuses):
+        if self.result.dry_run or not (counts or is_due) or (self.screen and self.screen.refuses):
             return
         kept = {path for path in own if path not in obsolete}
-        for start in range(0, max(1, len(rows)), PER_FILE):
-            last = start + PER_FILE >= len(rows)
+        rows = self._unpublished()
+        for left in range(max(1, counts.total()), 0, -PER_FILE):
+            last = left <= PER_FILE
             names = kept if last else {*kept, *obsolete}
             number = int(self.state["number"] or 0) + 1
             swept = last and clean
             claims = cut.known(number) if swept and not self.state["behind"] else cut.own.swept
-            part = rows[start : start + PER_FILE]
-            kept.add(await self._write(store, part, number, sorted(names), claims))
+            part = list(islice(rows, PER_FILE))
+            kept.add(await self._write(vectors, part, number, sorted(names), claims))
             if swept:
                 with self.state.transaction():
                     self.state["swept"] = str(int(time.time()))
@@ -311,25 +311,33 @@ class Exchange:
         with self.state.transaction():
             self.state.forget_files(obsolete)
 
-    def _readable(self, rows: Sequence[Row]) -> list[Row]:
-        """Those that other machines can read, by the limits of this one; the others are named."""
-        limits = self.context.limits
-        readable = []
-        for row in rows:
+    def _looked_through(self) -> Counter[bool]:
+        """How much is to be published, by whether it is spent; what can't be is named."""
+        self._refused.clear()
+        counts = Counter[bool]()
+        for row in self._unpublished():
             try:
-                check_readable(row[2], limits)
-                readable.append(row)
+                check_readable(row.id, row.line, self.context.limits)
+                counts[is_spent(row.line)] += 1
             except EntryError as error:
-                self._reject(f"The memory {row[0]!r:.80} can't be published: {error}.")
-        return readable
+                self._refused.add((row.id, row.stamp))
+                self._reject(f"The memory {row.id!r:.80} can't be published: {error}.")
+        return counts
 
-    def _search(self, rows: Sequence[Row]) -> None:
+    def _unpublished(self) -> Iterator[Unpublished]:
+        """What is to be published."""
+        last = ("", "")
+        while rows := self.state.unpublished(last, STEP):
+            yield from (row for row in rows if (row.id, row.stamp) not in self._refused)
+            last = rows[-1].id, rows[-1].stamp
+
+    def _search(self) -> None:
         """Search what is to be published for secrets, if this was asked for."""
         if self.screen is None:
             return
-        for memory_id, _, line in rows:
-            fields = read_record(line, self.context.limits, trusted=True).version.fields
-            self.screen.fields({**(fields or {}), "id": memory_id})
+        for row in self._unpublished():
+            fields = read_record(row.line, self.context.limits, trusted=True).version.fields
+            self.screen.fields({**(fields or {}), "id": row.id})
         self.result.secrets = self.screen.summary
         self.result.notes += self.screen.notes()
 
@@ -374,8 +382,8 @@ class Exchange:
 
     async def _write(
         self,
-        store: MemoryStore,
-        rows: Sequence[Row],
+        vectors: Vectors,
+        rows: Sequence[Unpublished],
         number: int,
         paths: list[str],
         swept: Mapping[str, str],
@@ -388,7 +396,7 @@ class Exchange:
             number,
             [path.partition("/")[2] for path in paths],
             {i: report.number for i, report in reports.items() if i != self.replica},
-            await store.identity(),
+            await vectors.store.identity(),
             dict(swept),
             self.state.removed,
             self._operations(rows),
@@ -396,15 +404,15 @@ class Exchange:
         with self.folder.new_file(self.replica) as new:
             if self.state["encrypted"]:
                 with encrypted_files.written(new.file, self.context.settings) as file:
-                    await self._fill(file, store, head, rows)
+                    await self._fill(file, vectors, head, rows)
             else:
-                await self._fill(new.file, store, head, rows)
+                await self._fill(new.file, vectors, head, rows)
             name = new.name(number, encrypted=bool(self.state["encrypted"]))
             file_row = ReplicaFile(self.replica, number, name)
             with self.state.transaction():  # first: a file that is not known here is of a copy
                 self.state.add_file(file_row, len(rows))
                 self.state.note_written(file_row.path)
-                self.state.assign(((row[0], row[1]) for row in rows), file_row.path)
+                self.state.assign(((row.id, row.stamp) for row in rows), file_row.path)
                 self.state["number"], self.state["written"] = str(number), str(int(time.time()))
                 report = Report(name, head.files, head.seen, head.swept, head.removed)
                 self.state.note_report(self.replica, report)
@@ -416,23 +424,17 @@ class Exchange:
         self.result.bytes_written += published.size
         return published.path
 
-    def _operations(self, rows: Sequence[tuple[str, str, bytes]]) -> dict[str, Operation]:
+    def _operations(self, rows: Sequence[Unpublished]) -> dict[str, Operation]:
         """Those that made the versions which are to be published."""
-        made = {operation_of(line) for _, _, line in rows}
+        made = {operation_of(row.line) for row in rows}
         return {point: about for point, about in self.state.operations().items() if point in made}
 
     async def _fill(
-        self, out: BinaryIO, store: MemoryStore, head: Head, rows: Sequence[Row]
+        self, out: BinaryIO, vectors: Vectors, head: Head, rows: Sequence[Unpublished]
     ) -> None:
         file = compressed(out, "zstd")
         file.write(dump_head(head) + b"\n")
         for start in range(0, len(rows), STEP):
-            batch = rows[start : start + STEP]
-            here = await store.get_many([row[0] for row in batch])
-            for memory_id, _, line in batch:
-                version = read_record(line, self.context.limits, trusted=True).version
-                record = record_of(memory_id, version, here.get(memory_id))
-                whole = line if record.vector is None else dump_record(record)
-                fits = len(whole) < self.context.limits.line_bytes
-                file.write((whole if fits else line) + b"\n")
+            lines = await vectors.added(rows[start : start + STEP], self.context.limits.line_bytes)
+            file.write(b"\n".join(lines) + b"\n")
         file.close()

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -81,6 +81,27 @@ class Applied:
     file: ReplicaFile
     records: int
     missing_since: int | None
+
+
+class Unpublished(NamedTuple):
+    """A head that is in no file.
+
+    Attributes:
+        id: of its memory.
+        stamp: names the version.
+        line: the version.
+        shown: the digest of what the store held after the last sync.
+    """
+
+    id: str
+    stamp: str
+    line: bytes
+    shown: str
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the store held this version."""
+        return bool(self.shown) and Stamp.read(self.stamp).digest == self.shown
 
 
 class SyncState:
@@ -391,10 +412,19 @@ class SyncState:
         )
         self._sql.execute("DELETE FROM rewritten")
 
-    def unpublished(self) -> list[tuple[str, str, bytes]]:
-        """The id, the stamp and the line of each head that is in no file."""
-        rows = self._sql.execute("SELECT id, stamp, line FROM heads WHERE file = '' ORDER BY id")
-        return rows.fetchall()
+    def unpublished(self, after: tuple[str, str], most: int) -> list[Unpublished]:
+        """The next heads that are in no file, by their ids and stamps.
+
+        Args:
+            after: the id and the stamp of the last one; both are empty for the first.
+            most: how many at most.
+        """
+        rows = self._sql.execute(
+            "SELECT id, stamp, line, ifnull(shown, '') FROM heads LEFT JOIN memories USING (id) "
+            "WHERE file = '' AND (id, stamp) > (?, ?) ORDER BY id, stamp LIMIT ?",
+            (*after, most),
+        )
+        return [Unpublished(*row) for row in rows]
 
     def unpublished_ids(self) -> set[str]:
         """The memories with a head that is in no file."""

@@ -30,6 +30,7 @@ from tribal_mcp.services.sync.operations import listed, made_here, withdraw
 from tribal_mcp.services.sync.replicas import note, remove
 from tribal_mcp.services.sync.report import LIST, describe, next_steps
 from tribal_mcp.services.sync.state import FOLDER, SyncState
+from tribal_mcp.services.sync.vectors import Vectors
 from tribal_mcp.stores.base import STEP, MemoryStore
 from tribal_mcp.stores.restore_points import RestorePoints
 from tribal_mcp.stores.search import KnowsChanges
@@ -179,7 +180,7 @@ class _Sync:
     async def publish(self) -> None:
         """Publish what is new here, and describe the whole."""
         self._progress(1.0, "Publishing")
-        await self.exchange.publish(self.store)
+        await self.exchange.publish(Vectors(self.store, self.mark))
         with self.state.transaction():
             self.state["mark"] = self.mark
         self.result.tags = list(self.merging.tags)

@@ -227,6 +227,8 @@ class Contents:
         before = mark.split()
         if not before or not set(before[1:]) <= set(names) or int(before[0]) > number:
             return " ".join(now), None
+        if int(before[0]) == number:
+            return " ".join(now), set()
         written = {
             i
             for files, collection in self._each()
