@@ -68,6 +68,10 @@ class Listing:
     files: dict[str, ReplicaFile] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
 
+    def newest(self) -> dict[str, ReplicaFile]:
+        """The last file of each replica."""
+        return {file.replica: file for file in sorted(self.files.values())}
+
 
 @dataclass(frozen=True, slots=True)
 class SharedFolder:

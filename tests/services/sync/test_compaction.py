@@ -357,6 +357,27 @@ async def test_the_result_names_the_earlier_replica_of_a_machine_whose_state_was
     assert kept(one) == kept(two) == []
 
 
+async def test_machines_of_one_name_are_told_apart_by_the_time_of_their_last_file(
+    tmp_path: Path,
+) -> None:
+    one, two = machines(tmp_path)
+    await two.put(1)
+    replica = (await two.sync()).replica
+    [state] = two.home.rglob("sync/*.db")
+    state.unlink()
+    for file in two.files:
+        os.utime(file, (1_900_000_000, 1_900_000_000))
+    await two.put(2)
+    await two.sync()
+    last = {found.id: found.last_file_at for found in (await one.sync()).replicas}
+    assert last.pop(replica) == "2030-03-17T17:46:40+00:00"
+    assert [*last.values()] < ["2030"]
+    with pytest.raises(UsageError, match=f"{replica}, last file 2030-03-17 17:46 UTC"):
+        await one.sync(remove_machine="machine-1")
+    shutil.rmtree(one.shared / replica)
+    assert "" in [found.last_file_at for found in (await one.sync()).replicas]
+
+
 async def test_a_machine_to_remove_must_be_another_one_of_the_folder(tmp_path: Path) -> None:
     one, two = machines(tmp_path)
     await one.put(1)

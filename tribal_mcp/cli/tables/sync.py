@@ -1,7 +1,12 @@
 """The results in `services/results/sync.py` as tables."""
 
 from tribal_mcp.cli.tables import Rows, aligned, as_table, parts, secrets
-from tribal_mcp.services.results.sync import OperationResult, SyncResult, WithdrawnResult
+from tribal_mcp.services.results.sync import (
+    OperationResult,
+    ReplicaResult,
+    SyncResult,
+    WithdrawnResult,
+)
 from tribal_mcp.text import memories
 
 
@@ -9,8 +14,10 @@ from tribal_mcp.text import memories
 def _(result: SyncResult) -> Rows:
     first = " (first sync with this folder)" if result.first_contact else ""
     table = [("machine", result.name + first)]
-    others = ", ".join(sorted(one.name for one in result.replicas if not one.removed))
-    table.append(("others", others or "none yet"))
+    others = [one for one in result.replicas if not one.removed]
+    names = [one.name for one in others]
+    listed = [_machine(one, with_id=names.count(one.name) > 1) for one in others] or ["none yet"]
+    table += zip(["others", *[""] * (len(listed) - 1)], listed, strict=True)
     if removed := ", ".join(sorted(one.name for one in result.replicas if one.removed)):
         table.append(("removed", removed))
     if result.tags:
@@ -43,6 +50,10 @@ def _(result: SyncResult) -> Rows:
     if result.withdrawn:
         table += _withdrawn(result.withdrawn)
     return table
+
+
+def _machine(one: ReplicaResult, *, with_id: bool) -> str:
+    return f"{one.name}{f' ({one.id})' * with_id}, {one.last_file()}"
 
 
 def _operation(one: OperationResult | WithdrawnResult) -> str:

@@ -12,7 +12,15 @@ class ReplicaResult(Part):
     id: str
     name: str = Field(description="what people call it")
     files: int = Field(description="the number of its last file that was read here")
+    last_file_at: str = Field(
+        "", description="when its last file was written or arrived, in UTC; empty: it has none here"
+    )
     removed: bool = Field(False, description="it counts no longer")
+
+    def last_file(self) -> str:
+        """When people last heard of it, in words."""
+        at = self.last_file_at[:16].replace("T", " ")
+        return f"last file {at} UTC" if at else "no file here"
 
 
 class ConflictVersion(Part):

@@ -4,10 +4,11 @@ import time
 from collections.abc import Iterable, Mapping
 
 from tribal_mcp.errors import UsageError
-from tribal_mcp.files.replica_folders import ReplicaFile
+from tribal_mcp.files.replica_folders import Listing, ReplicaFile
+from tribal_mcp.portability.memory import from_microseconds
 from tribal_mcp.portability.replication.compaction import Report, number_of
 from tribal_mcp.portability.replication.records import Head
-from tribal_mcp.services.results.sync import SyncResult
+from tribal_mcp.services.results.sync import ReplicaResult, SyncResult
 from tribal_mcp.services.sync.state import SyncState, new_id
 
 ABSENT_DAYS = 180
@@ -89,28 +90,57 @@ def take_new_id(state: SyncState, result: SyncResult, listed: Iterable[str] = ()
     result.notes.append(_REMOVED if old in removed else _COPIED)
 
 
-def remove(state: SyncState, result: SyncResult, wanted: str) -> None:
+def machines(state: SyncState, listing: Listing) -> list[ReplicaResult]:
+    """The other machines, by name."""
+    newest = listing.newest()
+    numbers = {i: report.number for i, report in state.reports().items()}
+    return [
+        ReplicaResult(
+            id=i,
+            name=name,
+            files=numbers.get(i, 0),
+            last_file_at=time_of(newest[i].modified_ns // 1000) if i in newest else "",
+            removed=i in state.removed,
+        )
+        for i, name in state.names().items()
+    ]
+
+
+def time_of(wall_us: int) -> str:
+    """A time in microseconds since 1970 as text; empty if it is out of range."""
+    try:
+        return from_microseconds(wall_us).isoformat(timespec="seconds")
+    except OverflowError:
+        return ""
+
+
+def remove(state: SyncState, result: SyncResult, listing: Listing, wanted: str) -> None:
     """Remove a machine, and those that have been absent for long.
 
     Args:
         state: what is known of the shared folder.
         result: of the sync.
+        listing: what was in the folder at the start.
         wanted: the name or the id of a machine; empty for none.
 
     Raises:
         UsageError: no other machine has it, or several have.
     """
-    names = state.names()
-    called = [i for i, name in names.items() if wanted in (i, name)]
-    found = [i for i in called if i not in state.removed]
-    if wanted and (not called or len(found) > 1):
-        listed = ", ".join(f"{names[i]!r:.60} ({i})" for i in found or names)
+    others = machines(state, listing)
+    called = [one for one in others if wanted in (one.id, one.name)]
+    counting = [one for one in called if not one.removed]
+    if wanted and (not called or len(counting) > 1):
+        listed = "; ".join(
+            f"{one.name!r:.60} ({one.id}, {one.last_file()})" for one in counting or others
+        )
         raise UsageError(
             f"Several machines are called {wanted!r:.80}. Give the id of one: {listed}."
-            if found
+            if counting
             else f"No other machine of this folder is called {wanted!r:.80}. "
-            f"There {'are' if len(names) > 1 else 'is'} {listed or 'none'}."
+            f"There {'are' if len(others) > 1 else 'is'} {listed or 'none'}."
         )
+    found = [one.id for one in counting]
+    names = {one.id: one.name for one in others}
     with state.transaction():
         absent = state.absent(time.strftime("%Y-%m-%d", time.gmtime()), ABSENT_DAYS)
     for replica in dict.fromkeys((*(found if wanted else ()), *absent)):

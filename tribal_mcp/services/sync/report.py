@@ -2,17 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 
+from tribal_mcp.files.replica_folders import Listing
 from tribal_mcp.next_steps import NextStep
-from tribal_mcp.portability.memory import from_microseconds
 from tribal_mcp.portability.replication.versions import Version, visible
 from tribal_mcp.services.requests import SyncRequest
 from tribal_mcp.services.results.sync import (
     ConflictResult,
     ConflictVersion,
-    ReplicaResult,
     SyncResult,
     WithdrawnResult,
 )
+from tribal_mcp.services.sync.replicas import machines, time_of
 from tribal_mcp.services.sync.state import SyncState
 from tribal_mcp.stores.base import STEP
 from tribal_mcp.text import counted
@@ -22,20 +22,17 @@ _CONFLICTS = 100
 LIST = NextStep("To list the conflicts, run {call}.", "sync", {"folder": ..., "conflicts": True})
 
 
-def describe(result: SyncResult, state: SyncState, *, conflicts: bool) -> None:
+def describe(result: SyncResult, state: SyncState, listing: Listing, *, conflicts: bool) -> None:
     """Add the machines and the conflicts to a result.
 
     Args:
         result: of the sync.
         state: what is known of the shared folder.
+        listing: what was in the folder at the start.
         conflicts: list the conflicts, too.
     """
     result.replica, result.name = state["replica"], state["name"]
-    numbers = {i: report.number for i, report in state.reports().items()}
-    result.replicas = [
-        ReplicaResult(id=i, name=name, files=numbers.get(i, 0), removed=i in state.removed)
-        for i, name in state.names().items()
-    ]
+    result.replicas = machines(state, listing)
     found = [conflict for conflict in _conflicts(state) if conflict.versions]
     result.conflicts = len(found)
     if result.first_contact and found:
@@ -69,18 +66,11 @@ def _conflicts(state: SyncState) -> Iterator[ConflictResult]:
 def _version(head: Version, names: dict[str, str], fields: Sequence[str]) -> ConflictVersion:
     return ConflictVersion(
         replica=names.get(head.stamp.replica, ""),
-        at=_time(head.stamp.wall),
+        at=time_of(head.stamp.wall),
         fields=sorted(filter(None, fields)),
         deleted=head.fields is None,
         content=head.fields["content"] if head.fields else "",
     )
-
-
-def _time(wall_us: int) -> str:
-    try:
-        return from_microseconds(wall_us).isoformat(timespec="seconds")
-    except OverflowError:
-        return ""
 
 
 def next_steps(result: SyncResult, request: SyncRequest, *, embeds: bool) -> list[NextStep]:

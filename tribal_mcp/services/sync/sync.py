@@ -172,7 +172,8 @@ class _Sync:
             self.merging.narrowing = False
             with self.state.transaction():
                 self.state["narrowed"] = ""
-        remove(self.state, self.result, self.request.remove_machine)
+        listing = self.exchange.listing
+        remove(self.state, self.result, listing, self.request.remove_machine)
         await compact(self.merging)
         if self.request.resolve:
             await self._resolve(self.request.resolve, self.request.version)
@@ -184,7 +185,8 @@ class _Sync:
         with self.state.transaction():
             self.state["mark"] = self.mark
         self.result.tags = list(self.merging.tags)
-        describe(self.result, self.state, conflicts=self.request.conflicts)
+        listing = self.exchange.listing
+        describe(self.result, self.state, listing, conflicts=self.request.conflicts)
         if self.request.operations:
             self.result.operations = listed(self.state)
 
