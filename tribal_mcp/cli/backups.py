@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 
 from tribal_mcp.cli.run import as_json, run, show
-from tribal_mcp.cli.usage import Argument, Command, Number
+from tribal_mcp.cli.usage import Argument, Command, Number, flag, text_option
 from tribal_mcp.errors import BundleError, PartialImport
 from tribal_mcp.text import counted
 
@@ -30,8 +30,8 @@ def _keep(period: str, what: str) -> Callable[[_F], _F]:
 @_keep("weekly", "the newest of each of the last N weeks that have one; a week begins on Monday")
 @_keep("monthly", "the newest of each of the last N months that have one")
 @_keep("yearly", "the newest of each of the last N years that have one")
-@click.option("--list", "list", is_flag=True, help="List the backups; write nothing.")
-@click.option("--verify", is_flag=True, help="Read every backup completely; write nothing.")
+@flag("--list", "List the backups; write nothing.")
+@flag("--verify", "Read every backup completely; write nothing.")
 @click.option(
     "-q", "--quiet", is_flag=True, help="Print nothing, unless a backup can't be restored."
 )
@@ -66,25 +66,15 @@ def _show_list(result: "BackupsResult", *, as_json: bool, quiet: bool) -> int:
 
 @click.command("restore", cls=Command, short_help="Restore a state from a backup.")
 @click.argument("folder", metavar="FOLDER", cls=Argument, help="The folder with the backups.")
-@click.option(
+@text_option(
     "--at",
-    metavar="DATE",
-    default="",
-    help="Restore the newest backup made at or before this time: ISO 8601, UTC by default; a "
+    "DATE",
+    "Restore the newest backup made at or before this time: ISO 8601, UTC by default; a "
     "date without a time includes that day. By default, the newest backup.",
 )
-@click.option(
-    "--mirror",
-    is_flag=True,
-    help="Also delete the memories that the backup does not have; otherwise they stay.",
-)
-@click.option("--dry-run", is_flag=True, help="Show what would happen; write nothing.")
-@click.option(
-    "--plan",
-    "write_plan",
-    is_flag=True,
-    help="Also write a file that lists what happens to each entry.",
-)
+@flag("--mirror", "Also delete the memories that the backup does not have; otherwise they stay.")
+@flag("--dry-run", "Show what would happen; write nothing.")
+@flag("--plan", "Also write a file that lists what happens to each entry.", name="write_plan")
 @as_json
 def restore_command(*, as_json: bool, **arguments: object) -> int:
     """Restore a state from the backups in a folder: memories that were changed or deleted later are

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from tribal_mcp.cli.run import as_json, date_from, date_to, run, show, tags
-from tribal_mcp.cli.usage import Argument, Choice, Command
+from tribal_mcp.cli.usage import Argument, Choice, Command, flag, text_option
 from tribal_mcp.errors import PartialImport
 from tribal_mcp.text import counted, memories
 
@@ -26,46 +26,35 @@ if TYPE_CHECKING:
 @click.option(
     "--format", metavar="NAME", help="Write in the format of another system, such as mem0 or csv."
 )
-@click.option(
-    "--dry-run",
-    is_flag=True,
-    help="With --format: show what that format can't hold; write nothing.",
-)
+@flag("--dry-run", "With --format: show what that format can't hold; write nothing.")
 @tags
 @date_from
 @date_to
-@click.option(
+@text_option(
     "--since",
-    metavar="TIME|BUNDLE",
-    default="",
-    help="Only what was added, changed or deleted here since this time, or since this earlier "
+    "TIME|BUNDLE",
+    "Only what was added, changed or deleted here since this time, or since this earlier "
     "bundle was written.",
 )
-@click.option(
+@flag(
     "--include-related",
-    is_flag=True,
-    help="Also export the memories that these refer to (supersedes, related_to), and so on.",
+    "Also export the memories that these refer to (supersedes, related_to), and so on.",
 )
-@click.option(
+@flag(
     "--overwrite",
-    is_flag=True,
-    help="Replace an existing bundle; in a folder also files that were edited since the last "
-    "export.",
+    "Replace an existing bundle; in a folder also files that were edited since the last export.",
 )
-@click.option(
+@flag(
     "--allow-smaller",
-    is_flag=True,
-    help="With --overwrite: replace a bundle that has many more memories. Also for folders.",
+    "With --overwrite: replace a bundle that has many more memories. Also for folders.",
 )
-@click.option(
+@flag(
     "--reproducible",
-    is_flag=True,
-    help="Write the same bytes for the same memories: ordered by id, and without the time.",
+    "Write the same bytes for the same memories: ordered by id, and without the time.",
 )
-@click.option(
+@flag(
     "--compact-vectors",
-    is_flag=True,
-    help="Write vectors as base64: a quarter of the size, but only tribal-mcp can read them.",
+    "Write vectors as base64: a quarter of the size, but only tribal-mcp can read them.",
 )
 @click.option(
     "--secrets",
@@ -78,14 +67,11 @@ if TYPE_CHECKING:
     ),
     help="Search for keys, tokens, passwords and private keys:",
 )
-@click.option(
+@flag(
     "--personal-data",
-    is_flag=True,
-    help="With --secrets: also search for e-mail addresses, phone numbers, IBANs and card numbers.",
+    "With --secrets: also search for e-mail addresses, phone numbers, IBANs and card numbers.",
 )
-@click.option(
-    "--vectors", is_flag=True, help="With --format okf: also write the vectors, each in a file."
-)
+@flag("--vectors", "With --format okf: also write the vectors, each in a file.")
 @as_json
 def export_command(*, as_json: bool, **arguments: object) -> None:
     """Write memories to a bundle, or in the format of another system. Filters apply together;
@@ -134,27 +120,19 @@ def export_command(*, as_json: bool, **arguments: object) -> None:
     ),
     help="What to do with the bundle's vectors:",
 )
-@click.option("--dry-run", is_flag=True, help="Show what would happen; write nothing.")
-@click.option("--strict", is_flag=True, help="Refuse the whole bundle if any entry is invalid.")
-@click.option(
-    "--restore-deleted", is_flag=True, help="Also import memories that were deleted here."
-)
-@click.option(
+@flag("--dry-run", "Show what would happen; write nothing.")
+@flag("--strict", "Refuse the whole bundle if any entry is invalid.")
+@flag("--restore-deleted", "Also import memories that were deleted here.")
+@flag(
     "--skip-same-text",
-    is_flag=True,
-    help="Leave out new memories whose text another memory has; links to them lead to that one.",
+    "Leave out new memories whose text another memory has; links to them lead to that one.",
 )
 @click.option(
     "--secrets",
     type=Choice({"report": "import them, and say which memories contain them"}),
     help="Search what is imported for keys, tokens, passwords and private keys:",
 )
-@click.option(
-    "--plan",
-    "write_plan",
-    is_flag=True,
-    help="Also write a file that lists what happens to each entry.",
-)
+@flag("--plan", "Also write a file that lists what happens to each entry.", name="write_plan")
 @click.option(
     "--format", metavar="NAME", help="The format of another system, if it is not recognised."
 )
@@ -166,7 +144,7 @@ def export_command(*, as_json: bool, **arguments: object) -> None:
     help="For records of no known system: which of their fields is content, id, created_at, "
     "updated_at or tags; repeatable.",
 )
-@click.option("--conversations", is_flag=True, help="Also import the messages of conversations.")
+@flag("--conversations", "Also import the messages of conversations.")
 @click.option(
     "--add-tag", "add_tags", metavar="TAG", multiple=True, help="A tag for all; repeatable."
 )
@@ -178,10 +156,8 @@ def export_command(*, as_json: bool, **arguments: object) -> None:
     help="Rename a tag; an empty new name removes it; repeatable.",
 )
 @click.option("--instance", metavar="NAME", help="The source instance of all memories.")
-@click.option(
-    "--mirror-deletions",
-    is_flag=True,
-    help="Delete what was imported from this source before and is no longer there.",
+@flag(
+    "--mirror-deletions", "Delete what was imported from this source before and is no longer there."
 )
 @as_json
 def import_command(*, as_json: bool, **arguments: object) -> int:

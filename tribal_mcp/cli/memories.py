@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from tribal_mcp.cli.run import as_json, date_from, date_to, run, show, tags
-from tribal_mcp.cli.usage import Argument, Choice, Command, Number
+from tribal_mcp.cli.usage import Argument, Choice, Command, Number, flag, text_option
 from tribal_mcp.text import memories
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.command("remember", cls=Command, short_help="Store a memory.")
 @click.argument("content", metavar="TEXT", cls=Argument, help="The text to store.")
 @click.option("--tag", "tags", metavar="TAG", multiple=True, help="A tag to filter by; repeatable.")
-@click.option("--context", metavar="TEXT", default="", help="What it is about, or its origin.")
+@text_option("--context", "TEXT", "What it is about, or its origin.")
 @click.option(
     "--source",
     "source_type",
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     type=Number(0.0, 1.0),
     help="How certain it is, from 0 to 1. The default is 1.",
 )
-@click.option("--supersedes", metavar="ID", default="", help="The memory that this one corrects.")
+@text_option("--supersedes", "ID", "The memory that this one corrects.")
 @click.option(
     "--related", "related_to", metavar="ID", multiple=True, help="A related memory; repeatable."
 )
@@ -119,7 +119,7 @@ def show_command(*, as_json: bool, **arguments: object) -> None:
     "ids", metavar="ID", nargs=-1, required=True, cls=Argument,
     help="The memories to delete, by their ids.",
 )  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Show what would happen; delete nothing.")
+@flag("--dry-run", "Show what would happen; delete nothing.")
 @as_json
 def forget_command(*, as_json: bool, **arguments: object) -> None:
     """Delete memories. To restore them, run `tribal-mcp undo`."""

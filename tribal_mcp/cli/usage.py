@@ -7,8 +7,8 @@ click parses; its help pages and messages are replaced here. Nothing heavy is im
 import difflib
 import math
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import click
 
@@ -59,6 +59,19 @@ class Number(click.ParamType):  # type: ignore[type-arg] # as above
             bounds = f"from {self._lowest:g} to {self._highest:g}"
             self.fail(f"{str(value)!r:.80} is not {what} {bounds}.", param, ctx)
         return number
+
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def flag(option: str, help: str, name: str = "") -> Callable[[_F], _F]:  # noqa: A002 - click's name
+    """An option without a value."""
+    return click.option(option, *filter(None, [name]), is_flag=True, help=help)
+
+
+def text_option(option: str, metavar: str, help: str, name: str = "") -> Callable[[_F], _F]:  # noqa: A002
+    """An option with a text, which is empty by default."""
+    return click.option(option, *filter(None, [name]), metavar=metavar, default="", help=help)
 
 
 STORE_OPTIONS = {

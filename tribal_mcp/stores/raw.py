@@ -1,6 +1,6 @@
 """Collections and records as Chroma stores them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -95,3 +95,16 @@ def nodes(value: object) -> Iterator[dict[str, Any]]:
             left += node.values()
         elif isinstance(node, list):
             left += node
+
+
+def where_of(tags: Sequence[str], from_us: int | None, to_us: int | None) -> dict[str, Any] | None:
+    """The filter for records with any of the tags and a date in the range."""
+    both: list[dict[str, Any]] = []
+    if from_us is not None:
+        both.append({"created_at_us": {"$gte": from_us}})
+    if to_us is not None:
+        both.append({"created_at_us": {"$lte": to_us}})
+    terms = [{"tags": {"$contains": tag}} for tag in tags]
+    if terms:
+        both.append({"$or": terms} if len(terms) > 1 else terms[0])
+    return {"$and": both} if len(both) > 1 else both[0] if both else None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.stores.base import in_parts
 from tribal_mcp.stores.chroma.files.tables import DOCUMENT
-from tribal_mcp.stores.raw import RawCollection, RawRecord
+from tribal_mcp.stores.raw import RawCollection, RawRecord, where_of
 from tribal_mcp.stores.record import (
     AS_JSON,
     CREATED,
@@ -130,17 +130,9 @@ class ApiFiles:
         to_us: int | None = None,
     ) -> list[str]:
         """The ids of records with any of the tags and a date in the range, oldest first."""
-        dates: list[dict[str, Any]] = []
-        if from_us is not None:
-            dates.append({"created_at_us": {"$gte": from_us}})
-        if to_us is not None:
-            dates.append({"created_at_us": {"$lte": to_us}})
         found: set[str] = set()
-        for start in range(0, max(1, len(tags)), _TERMS):
-            terms = [{"tags": {"$contains": tag}} for tag in tags[start : start + _TERMS]]
-            both = dates + ([{"$or": terms} if len(terms) > 1 else terms[0]] if terms else [])
-            where: Any = {"$and": both} if len(both) > 1 else both[0] if both else None
-            found.update(self._at(collection).get(where=where, include=[])["ids"])
+        for some in [*in_parts(tags, _TERMS)] or [[]]:
+            found |= self._where(collection, where_of(some, from_us, to_us))
         return [i for i in self.ids(collection) if i in found]
 
     def newest(

@@ -19,7 +19,7 @@ from tribal_mcp.errors import StoreError
 from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.stores.base import in_parts
 from tribal_mcp.stores.chroma_server.http import Absent, ServerHttp, TooLarge
-from tribal_mcp.stores.raw import RawCollection, RawRecord
+from tribal_mcp.stores.raw import RawCollection, RawRecord, where_of
 from tribal_mcp.stores.record import AS_JSON, OTHER_MODEL, OTHER_TIMES, STORED, named_models
 
 if TYPE_CHECKING:
@@ -366,19 +366,6 @@ class ServerApi:
         """Delete the records with those ids."""
         for part in in_parts(ids, self.limits.writes):
             self._at(collection, "delete", {"ids": part})
-
-
-def where_of(tags: Sequence[str], from_us: int | None, to_us: int | None) -> dict[str, Any] | None:
-    """The filter for records with any of the tags and a date in the range."""
-    both: list[dict[str, Any]] = []
-    if from_us is not None:
-        both.append({"created_at_us": {"$gte": from_us}})
-    if to_us is not None:
-        both.append({"created_at_us": {"$lte": to_us}})
-    terms = [{"tags": {"$contains": tag}} for tag in tags]
-    if terms:
-        both.append({"$or": terms} if len(terms) > 1 else terms[0])
-    return {"$and": both} if len(both) > 1 else both[0] if both else None
 
 
 def _raw(model: dict[str, Any]) -> RawCollection:

@@ -16,9 +16,9 @@ from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.search.bm25 import KeywordSearch
 from tribal_mcp.search.folding import fold_with_parts
 from tribal_mcp.search.fusion import Ranked
-from tribal_mcp.stores.chroma_server.api import where_of
 from tribal_mcp.stores.chroma_server.collections import MEMORIES, Part, StoreCollections
 from tribal_mcp.stores.chroma_server.patterns import TEXTS, find_all, matching, patterns
+from tribal_mcp.stores.raw import where_of
 from tribal_mcp.stores.record import to_entry
 from tribal_mcp.stores.search import Nearest, check_dimensions
 

@@ -123,19 +123,11 @@ class ChromaFiles(ChromaTables):
 
     def vectors(self, collection: RawCollection, ids: Sequence[str]) -> dict[str, Vector]:
         """The vectors of those ids that can be found, each float32 of shape (dimension,)."""
-        import numpy as np
-
         index = self.index(collection)
         in_log = {s: i for i in ids if (s := index.in_log.get(i)) is not None}
         found = index.files.read([i for i in ids if i not in index.in_log])
-        for seq_id, blob in self.sql.execute(
-            "SELECT seq_id, vector FROM embeddings_queue "  # noqa: S608 - placeholders
-            f"WHERE seq_id IN ({placeholders(in_log)})",
-            list(in_log),
-        ):
-            if type(blob) is bytes and blob and not len(blob) % 4:
-                found[in_log[seq_id]] = np.frombuffer(blob, dtype="<f4")
-        return found
+        logged = self._logged(list(in_log))
+        return found | {in_log[seq_id]: vector for seq_id, vector in logged.items()}
 
     def logged(self, collection: RawCollection) -> tuple[list[str], Vector]:
         """The ids whose vectors are in the log only; the vectors, of shape (ids, dimensions)."""
@@ -239,7 +231,7 @@ class ChromaFiles(ChromaTables):
                 f"WHERE seq_id IN ({placeholders(entries)})",
                 entries,
             )
-            if type(blob) is bytes and not len(blob) % 4
+            if type(blob) is bytes and blob and not len(blob) % 4
         }
 
     def without_vector(self, collection: RawCollection) -> list[str]:

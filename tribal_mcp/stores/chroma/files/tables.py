@@ -170,7 +170,12 @@ class ChromaTables:
 
     def version(self) -> int:
         """A number that changes with each change by another connection."""
-        return int(self.sql.execute("PRAGMA data_version").fetchone()[0])
+        return self._number("PRAGMA data_version") or 0
+
+    def _number(self, query: str, *values: object) -> int | None:
+        """The number that a query finds, if any."""
+        row = self.sql.execute(query, values).fetchone()
+        return None if row is None or row[0] is None else int(row[0])
 
     def collection(self, name: str) -> RawCollection | None:
         """The collection of that name, or None."""
@@ -208,10 +213,7 @@ class ChromaTables:
 
     def applied(self, segment: str) -> int | None:
         """The last log entry that a segment has applied, if any."""
-        row = self.sql.execute(
-            "SELECT seq_id FROM max_seq_id WHERE segment_id = ?", (segment,)
-        ).fetchone()
-        return int(row[0]) if row else None
+        return self._number("SELECT seq_id FROM max_seq_id WHERE segment_id = ?", segment)
 
     def replayed_from(self, applied: int | None) -> int:
         """The last log entry that need not be replayed on the index; -1 if all have to be.
@@ -228,23 +230,17 @@ class ChromaTables:
         return last is not None and applied > last and applied > self._last_row()
 
     def _last_row(self) -> int:
-        row = self.sql.execute(
-            "SELECT max(log_number(seq_id)) FROM main.embeddings WHERE log_number(seq_id) < ?",
-            (NO_NUMBER,),
-        ).fetchone()
-        return int(row[0] or 0)
+        query = "SELECT max(log_number(seq_id)) FROM main.embeddings WHERE log_number(seq_id) < ?"
+        return self._number(query, NO_NUMBER) or 0
 
     def last_logged(self) -> int | None:
         """The last entry of the log, of all collections; None if it is empty."""
-        row = self.sql.execute("SELECT max(seq_id) FROM embeddings_queue").fetchone()
-        return int(row[0]) if row[0] is not None else None
+        return self._number("SELECT max(seq_id) FROM embeddings_queue")
 
     def first_logged(self, collection: RawCollection) -> int | None:
         """The first entry of the collection that the log still has."""
-        row = self.sql.execute(
-            "SELECT min(seq_id) FROM embeddings_queue WHERE topic LIKE ?", (f"%/{collection.id}",)
-        ).fetchone()
-        return int(row[0]) if row and row[0] is not None else None
+        query = "SELECT min(seq_id) FROM embeddings_queue WHERE topic LIKE ?"
+        return self._number(query, f"%/{collection.id}")
 
     def unapplied(self, collection: RawCollection) -> int:
         """How many log entries are not in the rows yet, because their writer was killed."""
@@ -252,27 +248,24 @@ class ChromaTables:
         applied = self.applied(segment)
         if applied is not None and self.is_beyond_log(applied):
             applied = self.last_written(segment)
-        row = self.sql.execute(
-            "SELECT count(*) FROM embeddings_queue WHERE seq_id > ? AND topic LIKE ?",
-            (-1 if applied is None else applied, f"%/{collection.id}"),
-        ).fetchone()
-        return int(row[0])
+        query = "SELECT count(*) FROM embeddings_queue WHERE seq_id > ? AND topic LIKE ?"
+        begin = -1 if applied is None else applied
+        return self._number(query, begin, f"%/{collection.id}") or 0
 
     def last_written(self, segment: str) -> int:
         """The last log entry that is known to be in the rows of the segment."""
-        row = self.sql.execute(
+        found = self._number(
             "SELECT max(log_number(seq_id)) FROM main.embeddings "
             "WHERE segment_id = ? AND log_number(seq_id) < ?",
-            (segment, NO_NUMBER),
-        ).fetchone()
-        return max(0, int(row[0] or 0))
+            segment,
+            NO_NUMBER,
+        )
+        return max(0, found or 0)
 
     def last_applied(self) -> int:
         """The last log entry that any segment has applied."""
-        row = self.sql.execute(
-            "SELECT max(seq_id) FROM max_seq_id WHERE segment_id IN (SELECT id FROM segments)"
-        ).fetchone()
-        return int(row[0] or 0)
+        query = "SELECT max(seq_id) FROM max_seq_id WHERE segment_id IN (SELECT id FROM segments)"
+        return self._number(query) or 0
 
     def wrong_marks(self) -> list[tuple[str, str]]:
         """The segments, with their scope, whose last applied log entry can't be true."""
@@ -299,8 +292,7 @@ class ChromaTables:
         segment, version = self.segment(collection), self.version()
         if self._known_counts.get(segment, (-1, 0))[0] != version:
             query = "SELECT count(*) FROM embeddings WHERE segment_id = ?"
-            count = int(self.sql.execute(query, (segment,)).fetchone()[0])
-            self._known_counts[segment] = version, count
+            self._known_counts[segment] = version, self._number(query, segment) or 0
         return self._known_counts[segment][1]
 
     def ids(self, collection: RawCollection) -> list[str]:
@@ -398,12 +390,11 @@ class ChromaTables:
 
     def unrecorded(self, collection: RawCollection) -> int:
         """How many records have no time of writing."""
-        row = self.sql.execute(
+        query = (
             "SELECT count(*) FROM embeddings e WHERE segment_id = ? AND NOT EXISTS "
-            "(SELECT 1 FROM embedding_metadata m WHERE m.id = e.id AND key = ?)",
-            (self.segment(collection), STORED),
+            "(SELECT 1 FROM embedding_metadata m WHERE m.id = e.id AND key = ?)"
         )
-        return int(row.fetchone()[0])
+        return self._number(query, self.segment(collection), STORED) or 0
 
     def numbered(self, collection: RawCollection, ids: Sequence[str] | None = None) -> list[Row]:
         """The rows of those ids, or of all records."""
@@ -454,10 +445,7 @@ class ChromaTables:
         Raises:
             KeyError: a row does not exist.
         """
-        known: dict[int, str] = {}
-        for part in in_parts(rows, _AT_ONCE):
-            one_of = f"SELECT id, embedding_id FROM embeddings WHERE id IN ({placeholders(part)})"  # noqa: S608
-            known |= dict(self.sql.execute(one_of, part).fetchall())
+        known = {found.row: found.id for found in self.numbered_rows(rows)}
         return [known[row] for row in rows]
 
     def changed_since(self, collection: RawCollection, entry: int) -> list[str] | None:
