@@ -190,6 +190,7 @@ class World:
         self.backup: Machine | None = None
         self.files = 0
         self.quiet = False
+        self.keeps_old = random.random() < 0.2  # noqa: PLR2004 - what carries files removes none
         for _ in range(random.randint(2, 4)):
             self.join_in()
 
@@ -575,16 +576,15 @@ class World:
         """Publish again what missing files of others have; forget those that don't count."""
         cut = machine.cut
         there = {file.path for file in machine.folder}
-        obsolete = {path for path in machine.applied if cut.is_obsolete(path)}
         missing = {
             path
             for path, file in machine.applied.items()
             if path not in there and file.replica != machine.replica
         }
-        machine.publish_again(*(missing - obsolete))
-        for path in missing | obsolete:
+        machine.publish_again(*(path for path in missing if not cut.is_obsolete(path)))
+        for path in missing:
             del machine.applied[path]
-        return bool(missing | obsolete)
+        return bool(missing)
 
     def compact(self, machine: Machine) -> bool:
         """Forget what everybody knows, and what was dropped while this machine was behind."""
@@ -736,10 +736,12 @@ class World:
         raise AssertionError("the machines do not come to rest")
 
     def everything(self) -> dict[str, File]:
-        """All files, by path, without those that their machine has removed."""
+        """All files, by path, without those that their machine has removed, if that is carried."""
         everything: dict[str, File] = {}
         for machine in self.machines:
             everything |= {file.path: file for file in machine.folder}
+        if self.keeps_old:
+            return everything
         for machine in self.machines:
             for path, file in list(everything.items()):
                 own = file.replica == machine.replica and path in machine.read

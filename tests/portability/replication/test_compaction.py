@@ -76,12 +76,26 @@ def test_an_old_file_that_is_put_back_does_not_count() -> None:
     assert CUT.is_obsolete("they/00000008-x")
     assert not CUT.is_obsolete(f"they/{FIRST}")
     assert not CUT.is_obsolete("they/00000010-x")
+    assert [path for path in (f"they/{FIRST}", f"they/{LAST}") if not CUT.is_listed(path)] == []
+    assert not CUT.is_listed("they/00000008-x")
+    assert CUT.is_listed(f"me/{OWN}")
+    assert not CUT.is_listed("me/00000003-x")
+    without = replace(CUT, reports={}, removed={"they": 9})
+    assert without.is_obsolete(f"they/{LAST}")
+    assert not without.is_listed(f"they/{LAST}")
 
 
 def test_a_replica_is_behind_until_all_others_have_heard_of_it() -> None:
     assert not CUT.is_behind(was=True)
-    stranger = replace(CUT, reports={"they": replace(THEIRS, seen={})})
-    assert stranger.is_behind(was=False)
+    stranger = replace(THEIRS, seen={})
+    assert replace(CUT, reports={"they": stranger}).is_behind(was=False)
+    assert replace(CUT, reports={"they": THEIRS, "third": stranger}).is_behind(was=False)
+
+
+def test_a_replica_stays_behind_until_it_has_read_all_that_the_others_had_read() -> None:
+    on_the_way = replace(CUT, applied={f"me/{OWN}", f"they/{LAST}"})
+    assert on_the_way.is_behind(was=True)
+    assert not on_the_way.is_behind(was=False)
 
 
 def test_a_file_without_versions_answers_no_other_such_file() -> None:

@@ -325,6 +325,27 @@ async def test_a_new_machine_keeps_what_two_machines_wrote_with_one_id(tmp_path:
     assert await two.texts() == await one.texts()
 
 
+async def test_a_new_machine_drops_what_is_only_in_files_that_were_replaced_since(
+    tmp_path: Path,
+) -> None:
+    one, two = machines(tmp_path)
+    await one.store.upsert(memories(3))
+    await settle(one, two)
+    new = Machine(tmp_path / "machine-2", tmp_path / "seen by the new one")
+    carry(one, new)
+    await new.sync()
+    await one.store.delete(["memory-1"])
+    await settle(one, two)
+    for _ in range(4):
+        carry(one, new)  # which removes nothing
+        replica = (await new.sync()).replica
+        shutil.copytree(new.shared / replica, one.shared / replica, dirs_exist_ok=True)
+        for machine in (one, two):
+            await machine.sync()
+    for machine in (one, two, new):
+        assert list(await machine.texts()) == ["memory-0", "memory-2"]
+
+
 async def test_old_files_that_come_back_revive_nothing(tmp_path: Path) -> None:
     one, two = machines(tmp_path)
     await one.store.upsert(memories(3))
