@@ -190,7 +190,7 @@ class World:
         self.backup: Machine | None = None
         self.files = 0
         self.quiet = False
-        self.keeps_old = random.random() < 0.2  # noqa: PLR2004 - what carries files removes none
+        self.keeps_old = random.random() < 0.2
         for _ in range(random.randint(2, 4)):
             self.join_in()
 
