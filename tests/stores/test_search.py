@@ -169,8 +169,6 @@ async def test_searching_a_folder_with_a_damaged_index_fails(
 async def test_entries_without_a_vector_are_listed(filled: Filled) -> None:
     store = await filled([memory(n, embedding=None if n % 2 else vector(n)) for n in range(6)])
     assert await store.list_pending() == ["memory-1", "memory-3", "memory-5"]
-    until = ExportFilter(tags=["work"], date_to=memory(4).created_at)
-    assert await store.list_pending(until) == ["memory-1", "memory-3"]
 
 
 async def test_the_newest_memories_are_listed_page_by_page(filled: Filled) -> None:

@@ -102,12 +102,18 @@ def fsync_directory(folder: Path) -> None:
         return  # there is nothing to sync, or it may be written and not read
     try:
         with naming(folder):
-            fsync_file(descriptor)
+            fsync_names(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_names(descriptor: int) -> None:
+    """Have the disk store the names in an open directory, if its file system can do that."""
+    try:
+        fsync_file(descriptor)
     except OSError as error:
         if error.errno not in _CANT_SYNC:
             raise
-    finally:
-        os.close(descriptor)
 
 
 def make_private(folder: Path) -> None:

@@ -25,7 +25,7 @@ from tribal_mcp.errors import (
     UsageError,
 )
 from tribal_mcp.files.archives import origin_of_file
-from tribal_mcp.files.atomic import make_private
+from tribal_mcp.files.atomic import fsync_file, make_private
 from tribal_mcp.files.directory import Draft, OpenFolder, check_kind, explaining, name_taken
 from tribal_mcp.files.encryption import AGE
 from tribal_mcp.files.origins import FolderOrigin, Origin
@@ -255,7 +255,7 @@ class BundleFolders:
                 yield draft
                 with explaining(target.shown):
                     draft.flush()
-                    os.fsync(draft.fileno())
+                    fsync_file(draft.fileno())
                     # Checked again, as an export may take minutes.
                     if not numbered and target.check_overwrite(is_bundle, overwrite=overwrite):
                         folder.replace(part, target.name)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tribal_mcp.errors import PathNotAllowed, TribalError, UsageError
+from tribal_mcp.files.atomic import fsync_names
 from tribal_mcp.files.failures import failure
 
 _BUFFER_BYTES = 1 << 20
@@ -180,11 +181,7 @@ class OpenFolder:
 
     def sync(self) -> None:
         """Sync the folder, so that its file names survive a power cut."""
-        try:
-            os.fsync(self._fd)
-        except OSError as error:
-            if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
-                raise
+        fsync_names(self._fd)
 
     def _link(self, part: str, name: str) -> None:
         try:

@@ -258,10 +258,10 @@ class _AtPosition(io.RawIOBase):
         super().close()
 
 
-def head_of(origin: Origin, path: str, size: int = HEAD_BYTES) -> bytes:
-    """The first bytes of a file of an origin."""
+def head_of(origin: Origin, path: str) -> bytes:
+    """The first 64 KiB of a file of an origin."""
     with origin.open(path) as file:
-        return file.read(size)
+        return file.read(HEAD_BYTES)
 
 
 def text_of(origin: Origin, path: str, more: int = 0) -> str:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
-from tribal_mcp.files.atomic import fsync_file
+from tribal_mcp.files.atomic import fsync_file, fsync_names
 
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _FOLDER = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY
@@ -163,11 +163,7 @@ class Tree:
         """Sync folders, so that the names in them survive a power cut."""
         for parts in folders:
             with suppress(FileNotFoundError):
-                try:
-                    os.fsync(self.folder(parts))
-                except OSError as error:
-                    if error.errno not in {errno.EINVAL, errno.ENOTSUP}:
-                        raise
+                fsync_names(self.folder(parts))
 
     def _forget(self, parts: tuple[str, ...]) -> None:
         with suppress(KeyError):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tribal_mcp.errors import UsageError, invalid_field
-from tribal_mcp.portability.memory import MemoryEntry, read_date
+from tribal_mcp.portability.memory import MemoryEntry, microseconds, read_date
 from tribal_mcp.text import counted
 
 MOST_TAGS = 1_000
@@ -99,6 +99,14 @@ class ExportFilter(BaseModel):
             (not self.tags or not set(self.tags).isdisjoint(entry.tags))
             and (self.date_from is None or self.date_from <= entry.created_at)
             and (self.date_to is None or entry.created_at < self.date_to)
+        )
+
+    @property
+    def bounds_us(self) -> tuple[int | None, int | None]:
+        """The first and the last microsecond since 1970 UTC of its dates; None if open."""
+        return (
+            microseconds(self.date_from) if self.date_from else None,
+            microseconds(self.date_to) - 1 if self.date_to else None,
         )
 
     def in_words(self) -> str:

@@ -5,7 +5,7 @@ index instead; both rank by `Bm25`, and so alike.
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from operator import add
 from typing import Any
@@ -105,17 +105,11 @@ class KeywordSearch:
             for keyword, seen in zip(self.keywords, self._seen, strict=True)
         ]
 
-    def best(
-        self,
-        count: int,
-        without: Collection[str] = (),
-        among: tuple[Sequence[int], int] | None = None,
-    ) -> list[Ranked]:
+    def best(self, count: int, among: tuple[Sequence[int], int] | None = None) -> list[Ranked]:
         """The best matches, best first; ties keep the order of adding.
 
         Args:
             count: the most to return.
-            without: ids to leave out.
             among: if only candidates were added: how many texts have each keyword, and how many
                 there are.
         """
@@ -136,9 +130,8 @@ class KeywordSearch:
         if not scores or not scores[order[0]]:
             return []
         scale = bm25.scale(known[order[0]], scores[order[0]])
-        ranked = (
+        return [
             Ranked(self._ids[place], scores[place] * scale)
-            for place in order[: count + len(without)]
+            for place in order[:count]
             if scores[place] > 0
-        )
-        return [one for one in ranked if one.id not in without][:count]
+        ]

@@ -78,8 +78,8 @@ class SearchableStore(MemoryStore, Protocol):
         """
         ...
 
-    async def list_pending(self, filters: ExportFilter = EVERYTHING) -> list[str]:
-        """The ids of the memories without a vector that match, in order of insertion."""
+    async def list_pending(self) -> list[str]:
+        """The ids of the memories without a vector, in order of insertion."""
         ...
 
     async def newest(
@@ -200,9 +200,9 @@ class SearchByReading:
     async def prepare_search(self, on_step: Callable[[int, int], None]) -> None:
         """There is nothing to prepare."""
 
-    async def list_pending(self: MemoryStore, filters: ExportFilter = EVERYTHING) -> list[str]:
-        """The ids of the memories without a vector that match, in order of insertion."""
-        return [e.id async for e in _all(self, filters) if e.embedding is None]
+    async def list_pending(self: MemoryStore) -> list[str]:
+        """The ids of the memories without a vector, in order of insertion."""
+        return [e.id async for e in _all(self) if e.embedding is None]
 
     async def newest(
         self: MemoryStore, filters: ExportFilter = EVERYTHING, *, skip: int = 0, count: int

@@ -102,7 +102,7 @@ def export_result(
         output_path=path,
         bytes=size,
         sha256=integrity.sha256,
-        embedding=_embedding(export.manifest.embedding),
+        embedding=EmbeddingResult.of(export.manifest.embedding or EmbeddingMetadata("unknown", 0)),
         filters=export.in_words() + related,
         truncated=export.truncated,
         without_vector=export.without_vector,
@@ -153,15 +153,6 @@ async def _write(
         )
         integrity = await export.write(store, writer, watch)
     return file.path, integrity
-
-
-def _embedding(identity: EmbeddingMetadata | None) -> EmbeddingResult:
-    identity = identity or EmbeddingMetadata("unknown", 0)
-    return EmbeddingResult(
-        model_name=identity.model_name,
-        dimensions=identity.dimensions,
-        provider=identity.provider,
-    )
 
 
 def _next_steps(export: Export, path: str) -> list[NextStep]:

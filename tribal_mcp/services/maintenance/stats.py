@@ -44,13 +44,7 @@ async def _stats(store: Store, settings: Settings) -> StatsResult:
         count=state.count,
         without_vector=state.pending,
         forgotten=state.forgotten,
-        embedding=EmbeddingResult(
-            model_name=identity.model_name,
-            dimensions=identity.dimensions,
-            provider=identity.provider,
-        )
-        if identity
-        else None,
+        embedding=EmbeddingResult.of(identity) if identity else None,
         other_models=_most(count_by_name((await other_models_in(store, identity)).values())),
         tags=_most(tally.tags),
         other_tags=max(0, len(tally.tags) - _NAMES),

@@ -4,12 +4,15 @@ They are the wire format, and their descriptions are its docs. A model takes a m
 so a use case imports only the module of its results.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from tribal_mcp.next_steps import NextStep
+
+if TYPE_CHECKING:
+    from tribal_mcp.portability.manifest import EmbeddingMetadata
 
 DETAILS = 100
 """Errors that a summary lists; the rest is a count."""
@@ -40,3 +43,10 @@ class EmbeddingResult(Part):
     model_name: str
     dimensions: int
     provider: str
+
+    @classmethod
+    def of(cls, model: "EmbeddingMetadata") -> Self:
+        """The result about a model."""
+        return cls(
+            model_name=model.model_name, dimensions=model.dimensions, provider=model.provider
+        )

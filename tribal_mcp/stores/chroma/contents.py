@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tribal_mcp.errors import StoreDamaged
 from tribal_mcp.portability.filters import ExportFilter
 from tribal_mcp.portability.manifest import EmbeddingMetadata
-from tribal_mcp.portability.memory import MemoryEntry, microseconds
+from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.search.fusion import Ranked
 from tribal_mcp.stores.base import EVERYTHING, Lines, Stored, StoreState, in_parts, links_of
@@ -167,7 +167,7 @@ class Contents:
             memory_id
             for files, collection in self._each()
             for memory_id in (
-                files.matching_ids(collection, filters.tags, *_bounds(filters))
+                files.matching_ids(collection, filters.tags, *filters.bounds_us)
                 if filters
                 else files.ids(collection)
             )
@@ -177,12 +177,12 @@ class Contents:
         """The ids of the memories created last that the filter selects, and how many it selects."""
         if not self._files or not self._collections:
             return [], 0
-        dates = _bounds(filters)
+        dates = filters.bounds_us
         return self._files.newest(self._collections, filters.tags, *dates, skip=skip, count=count)
 
-    def pending_ids(self) -> set[str]:
+    def pending_ids(self) -> list[str]:
         """The ids of the memories without a vector."""
-        return set(self._files.ids(self._pending)) if self._files and self._pending else set()
+        return self._files.ids(self._pending) if self._files and self._pending else []
 
     def existing(self, ids: Sequence[str]) -> set[str]:
         """Those of the ids that have a memory."""
@@ -357,12 +357,4 @@ def _lost_vector(memory_id: str) -> StoreDamaged:
 
 
 def _which(filters: ExportFilter) -> Which:
-    return Which(filters.tags, *_bounds(filters))
-
-
-def _bounds(filters: ExportFilter) -> tuple[int | None, int | None]:
-    """The first and the last `created_at_us` of a filter."""
-    return (
-        microseconds(filters.date_from) if filters.date_from else None,
-        microseconds(filters.date_to) - 1 if filters.date_to else None,
-    )
+    return Which(filters.tags, *filters.bounds_us)

@@ -266,11 +266,9 @@ class ChromaStore(StoreBase):
         """The ids in `supersedes` and `related_to` of those memories."""
         return await self._read(lambda contents: contents.links(ids))
 
-    async def list_pending(self, filters: ExportFilter = EVERYTHING) -> list[str]:
-        """The ids of memories without a vector that the filter selects, oldest insertion first."""
-        async with self.session():
-            pending = await self._read(Contents.pending_ids)
-            return [i for i in await self.list_ids(filters) if i in pending] if pending else []
+    async def list_pending(self) -> list[str]:
+        """The ids of the memories without a vector, oldest insertion first."""
+        return await self._read(Contents.pending_ids)
 
     async def newest(
         self, filters: ExportFilter = EVERYTHING, *, skip: int = 0, count: int

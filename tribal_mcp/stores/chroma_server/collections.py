@@ -5,7 +5,6 @@ from enum import IntEnum
 from typing import Any
 
 from tribal_mcp.portability.filters import ExportFilter
-from tribal_mcp.portability.memory import microseconds
 from tribal_mcp.stores.chroma_server.api import ServerApi
 from tribal_mcp.stores.raw import RawCollection, RawRecord
 from tribal_mcp.stores.record import DELETED, OURS, identity_of, pending_name, tombstones_name
@@ -93,9 +92,7 @@ class StoreCollections:
             return []
         if not filters:
             return self.api.ids(collection)
-        first = microseconds(filters.date_from) if filters.date_from else None
-        last = microseconds(filters.date_to) - 1 if filters.date_to else None
-        return self.api.matching_ids(collection, filters.tags, first, last)
+        return self.api.matching_ids(collection, filters.tags, *filters.bounds_us)
 
     def without_vector(self, filters: ExportFilter) -> list[str]:
         """The ids of the memories that match and are only in the pending collection."""

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from typing import Any
 
 from tribal_mcp.portability.filters import ExportFilter
-from tribal_mcp.portability.memory import MemoryEntry, microseconds
+from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.vectors import Vector
 from tribal_mcp.search.bm25 import KeywordSearch
 from tribal_mcp.search.folding import fold_with_parts
@@ -120,6 +120,4 @@ def _sample(collections: StoreCollections, part: Part) -> list[MemoryEntry]:
 
 
 def _where(collections: StoreCollections, filters: ExportFilter) -> Where:
-    first = microseconds(filters.date_from) if filters.date_from else None
-    last = microseconds(filters.date_to) - 1 if filters.date_to else None
-    return where_of(filters.tags[: collections.api.limits.terms], first, last)
+    return where_of(filters.tags[: collections.api.limits.terms], *filters.bounds_us)
