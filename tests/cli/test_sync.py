@@ -84,6 +84,7 @@ def test_watching_resolves_a_conflict_only_once(
         (tmp_path / "some.json").write_text(json.dumps([{"id": "colour", "memory": text}]))
         tribal("import", "some.json", *where)
         tribal("sync", "shared", *where)
+    assert "(before the first sync)" in tribal("sync", "shared", "--conflicts").out  # not in 1970
     waits = iter((0, 1))
 
     def wait(_seconds: float) -> None:

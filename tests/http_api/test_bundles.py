@@ -57,7 +57,8 @@ def test_the_documented_curl_commands_work(page: Path, tmp_path: Path) -> None:
         pytest.skip("the page is not at hand")
     commands = curl_lines(page)
     assert len(commands) >= 2
-    with serving(tmp_path) as server:
+    (tmp_path / "shared").mkdir()
+    with serving(tmp_path, TRIBAL_SYNC_DIR=str(tmp_path / "shared")) as server:
         shutil.copy(SAMPLES / "hand5.inmemory.json", tmp_path / "backup.json")
         server.ask("POST", "/v1/import", (tmp_path / "backup.json").read_bytes())
         for words in commands:

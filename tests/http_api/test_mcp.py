@@ -28,7 +28,7 @@ IMPORTING = b'"Imported '
 async def test_the_tools_work_the_same_over_http(era: str, tmp_path: Path) -> None:
     write_many(tmp_path / "many.json", 30)
     over_stdio = await described()
-    with serving(tmp_path) as server:
+    with serving(tmp_path, TRIBAL_SYNC_DIR=str(tmp_path / "shared")) as server:
         async with Client(f"{server.url}/mcp", mode=era) as client:
             tools = (await client.list_tools()).tools
             assert [t.model_dump(by_alias=True, exclude_none=True) for t in tools] == over_stdio[

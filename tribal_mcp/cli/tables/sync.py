@@ -39,8 +39,8 @@ def _(result: SyncResult) -> Rows:
         table += [("conflict", conflict.memory_id), ("visible", shown)]
         for number, version in enumerate(conflict.versions, 1):
             text = "(deleted)" if version.deleted else version.content
-            who = f"{version.replica or 'before the first sync'}, {version.at}"
-            table.append((f"version {number}", f"{text} ({who})"))
+            who = filter(None, [version.replica or "before the first sync", version.at])
+            table.append((f"version {number}", f"{text} ({', '.join(who)})"))
     for one in result.operations:
         about = f"{_operation(one)}: {memories(one.memories)}"
         table += [("operation", one.operation), ("", about)]

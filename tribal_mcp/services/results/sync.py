@@ -27,7 +27,7 @@ class ConflictVersion(Part):
     """A version of a memory that is not visible."""
 
     replica: str = Field(description="the name of the machine; empty: not known")
-    at: str = Field(description="when it was made, by the clock of that machine")
+    at: str = Field(description="when it was made, by the clock of that machine; empty: not known")
     fields: list[str] = Field(description="what differs; empty: the memory as a whole")
     deleted: bool = Field(description="it is a deletion")
     content: str

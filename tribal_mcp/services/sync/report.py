@@ -66,7 +66,7 @@ def _conflicts(state: SyncState) -> Iterator[ConflictResult]:
 def _version(head: Version, names: dict[str, str], fields: Sequence[str]) -> ConflictVersion:
     return ConflictVersion(
         replica=names.get(head.stamp.replica, ""),
-        at=time_of(head.stamp.wall),
+        at=time_of(head.stamp.wall) if head.stamp.wall else "",
         fields=sorted(filter(None, fields)),
         deleted=head.fields is None,
         content=head.fields["content"] if head.fields else "",
