@@ -71,7 +71,7 @@ fuzz: $(VENV)/.ready
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile full -o faulthandler_timeout=36000
 
 sync-model: $(VENV)/.ready
-	TRIBAL_SYNC_SCHEDULES=1000000 TRIBAL_SYNC_RUNS=2000 TRIBAL_SYNC_KILLS=200 $(BIN)/python -m pytest -s tests/portability/replication/test_model.py tests/services/sync -o faulthandler_timeout=36000
+	TRIBAL_SYNC_SCHEDULES=1000000 TRIBAL_SYNC_RUNS=2000 TRIBAL_SYNC_KILLS=200 TRIBAL_SYNC_CARRIERS=50 $(BIN)/python -m pytest -s tests/portability/replication/test_model.py tests/services/sync -o faulthandler_timeout=36000
 
 clean:
 	rm -rf .venv .venv-* dist mutants

@@ -96,3 +96,29 @@ def test_watching_resolves_a_conflict_only_once(
     ran = tribal("sync", "shared", "--watch", "--resolve", "colour")
     assert "no conflict" not in ran.err
     assert len(re.findall("published +1", ran.out)) == 2
+
+
+def test_watching_names_what_lasts_once(
+    tribal: Tribal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    damaged = shared / "0123456789abcdef" / "00000001-0123456789abcdef.jsonl.zst"
+    steps = iter(("damage", "", "away", "", "back", ""))
+
+    def wait(_seconds: float) -> None:
+        match next(steps, None):
+            case "damage":
+                damaged.parent.mkdir()
+                damaged.write_bytes(b"damaged")
+            case "away":
+                shared.rename(tmp_path / "elsewhere")
+            case "back":
+                (tmp_path / "elsewhere").rename(shared)
+            case None:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr("tribal_mcp.cli.store.time.sleep", wait)
+    ran = tribal("sync", "shared", "--watch")
+    assert ran.out.count("(incomplete or altered: not used)") == 2  # before and after it was away
+    assert ran.err.count("does not exist") == 1

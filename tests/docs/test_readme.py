@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FORMAT = ROOT / "docs" / "bundle-format.md"
-OTHER_PROGRAMS = {"cd", "curl", "git", "uv"}
+OTHER_PROGRAMS = {"cd", "curl", "git", "rsync", "uv"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -32,6 +32,7 @@ def blocks(page: Path, language: str) -> list[str]:
 def in_shell(page: Path) -> list[list[str]]:
     """Return the commands in a page's shell blocks, split into words."""
     lines = "".join(blocks(page, "sh")).replace("\\\n", " ").splitlines()
+    lines = [re.sub(r"^\w+=\$\(", "", line) for line in lines]
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 

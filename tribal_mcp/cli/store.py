@@ -171,18 +171,28 @@ def sync_command(*, as_json: bool, watch: bool, **arguments: object) -> int:
     arguments = {name: given for name, given in arguments.items() if name not in _ONCE}
     if watch:
         collect_garbage_as_usual()
+    said = _named(result)
     while watch:
         time.sleep(_WATCH_S)
+        before = said
         try:
             result = cast("SyncResult", run("sync", arguments))
         except Stopped:
             raise
         except TribalError as error:  # such as a disk that is not connected now
-            fail(error)
+            said = [str(error)]
+            if said != before:
+                fail(error)
             continue
-        if result.published or result.restore_point or result.problems:
+        said = _named(result)
+        if result.published or result.restore_point or said not in (before, []):
             _show_sync(result, as_json=as_json)
     return PartialImport.exit_code if result.problems or result.damaged else 0
+
+
+def _named(result: "SyncResult") -> list[str]:
+    """What each sync names until somebody does something about it."""
+    return [*result.problems, *result.damaged, *result.ignored, *result.notes]
 
 
 def _show_sync(result: "SyncResult", *, as_json: bool) -> None:

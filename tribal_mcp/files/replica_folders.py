@@ -63,10 +63,12 @@ class Listing:
     Attributes:
         files: the files of all replicas, by path.
         others: paths of further files in the subfolders, such as copies that a carrier made.
+        elsewhere: other subfolders that hold files or subfolders of replicas.
     """
 
     files: dict[str, ReplicaFile] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
 
     def newest(self) -> dict[str, ReplicaFile]:
         """The last file of each replica."""
@@ -97,14 +99,21 @@ class SharedFolder:
             raise failure(error, f"{name!r:.300}", outcome, refused=UsageError) from error
 
     def listing(self) -> Listing:
-        """What is there now."""
+        """What is there now, without what disappears meanwhile."""
         found = Listing()
         with self.explained():
-            for folder in sorted(os.scandir(self.path), key=lambda one: one.name):
-                if not REPLICA.fullmatch(folder.name) or not folder.is_dir(follow_symlinks=False):
+            for folder in _entries(self.path):
+                if folder.name.startswith(".") or not folder.is_dir(follow_symlinks=False):
                     continue
-                for entry in sorted(os.scandir(folder.path), key=lambda one: one.name):
-                    self._add(found, folder.name, entry)
+                if not REPLICA.fullmatch(folder.name):
+                    with suppress(OSError):  # it is somebody else's, and may not be readable
+                        if any(_looks_like_ours(entry.name) for entry in _entries(folder.path)):
+                            found.elsewhere.append(folder.name)
+                    continue
+                with suppress(FileNotFoundError):
+                    for entry in _entries(folder.path):
+                        with suppress(FileNotFoundError):
+                            self._add(found, folder.name, entry)
         return found
 
     def _add(self, found: Listing, replica: str, entry: os.DirEntry[str]) -> None:
@@ -185,6 +194,15 @@ class NewFile:
         status = path.stat()
         number = int(name.partition("-")[0])
         return ReplicaFile(self.folder.name, number, name, status.st_size, status.st_mtime_ns)
+
+
+def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda one: one.name)
+
+
+def _looks_like_ours(name: str) -> bool:
+    return bool(REPLICA.fullmatch(name.lower()) or FILE.fullmatch(name.lower()))
 
 
 def _digest(file: BinaryIO) -> str:

@@ -290,6 +290,11 @@ async def test_a_machine_that_vanished_is_replaced_by_those_that_know_its_memori
     one, two, three = machines(tmp_path, 3)
     await one.store.upsert(memories(3))
     await in_step(one, two)
+    files = one.files
+    for path in files:
+        path.write_bytes(b"damaged")
+    result = await two.sync()
+    assert (len(result.damaged), result.missing) == (len(files), [])
     for path in one.files:
         path.unlink()
     assert len((await two.sync()).missing) == 1

@@ -9,6 +9,14 @@ from tribal_mcp.services.results.sync import (
 )
 from tribal_mcp.text import memories
 
+_FILES = {
+    "missing": "not here yet",
+    "damaged": "incomplete or altered: not used",
+    "repaired": "was lost: published again",
+    "ignored": "not written by a machine: not used",
+    "outdated": "replaced since: not used",
+}
+
 
 @as_table.register
 def _(result: SyncResult) -> Rows:
@@ -31,8 +39,8 @@ def _(result: SyncResult) -> Rows:
         "not shared": (result.kept_private, "here, left as they are"),
     }
     table += [(w, f"{memories(n)} {what}") for w, (n, what) in details.items() if n]
-    for what in ("missing", "damaged", "repaired", "ignored", "outdated"):
-        table += [(what, path) for path in getattr(result, what)]
+    for what, meaning in _FILES.items():
+        table += [(what, f"{path} ({meaning})") for path in getattr(result, what)]
     table += [("problem", problem) for problem in result.problems]
     for conflict in result.conflict_details:
         shown = "(deleted)" if conflict.deleted else conflict.content

@@ -33,6 +33,7 @@ from tribal_mcp.services.sync.replicas import note_removed, take_new_id
 from tribal_mcp.services.sync.state import Applied, SyncState, Unpublished
 from tribal_mcp.services.sync.vectors import Vectors
 from tribal_mcp.stores.base import STEP
+from tribal_mcp.text import counted
 
 PER_FILE = 10_000
 """Versions in one file, so that one that is lost or damaged on the way costs little."""
@@ -101,6 +102,11 @@ class Exchange:
         self._repair_own(known)
         for path in self.listing.others:
             self._report(self.result.ignored, path)
+        for name in self.listing.elsewhere[:_NAMED]:
+            self.result.notes.append(
+                f"The subfolder {name!r:.80} holds files of machines, and is not used. If the "
+                "machines share that one, name it as the folder; if it is a copy, delete it."
+            )
         new = [file for path, file in self.listing.files.items() if path not in known]
         outdated = self.state.outdated(file.path for file in new)
         for path in outdated:
@@ -157,10 +163,16 @@ class Exchange:
         if readable:
             take_new_id(self.state, self.result, {name for head in readable for name in head.files})
             return
-        for file in unknown:
-            if file not in foreign:
-                self._report(self.result.outdated, file.path)
-                self._drop(file)
+        returned = [file for file in unknown if file not in foreign]
+        for file in returned:
+            self._report(self.result.outdated, file.path)
+            self._drop(file)
+        if returned:
+            self.result.notes.append(
+                f"{counted(len(returned), 'file')} that this machine had replaced came back, and "
+                f"{'was' if len(returned) == 1 else 'were'} removed again. If this happens at each "
+                "sync, have the program that copies the folder delete files, too."
+            )
 
     def _repair_own(self, known: dict[str, Applied]) -> None:
         """Have what own files held published again if they are missing or damaged."""
@@ -202,6 +214,7 @@ class Exchange:
                 path = f"{replica}/{name}"
                 if path not in known and path not in self.listing.files:
                     self._report(self.result.missing, path)
+        self.result.missing = [p for p in self.result.missing if p not in self.result.damaged]
         self.state.note_outdated(replaced)
         self.state.forget_files([*replaced, *obsolete])
 
