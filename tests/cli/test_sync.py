@@ -42,6 +42,7 @@ def test_a_file_that_can_not_be_used_is_named_with_exit_code_4(
 def test_a_wrong_folder_is_an_error(tribal: Tribal) -> None:
     assert "does not exist" in tribal("sync", "nowhere").err
     assert "TRIBAL_SYNC_DIR" in tribal("sync").err
+    assert "is not UTF-8" in tribal("sync", "\udcff").err
     tribal("remember", "one", "--data-dir", "data")
     for data in ("data", "other"):
         assert "data folder" in tribal("sync", "data", "--data-dir", data).err

@@ -302,3 +302,9 @@ async def test_a_setting_that_names_a_folder_offers_to_sync_with_it(
         assert (await call(client, "tribal_sync", dry_run=True))["published"] == 3
         assert (await call(client, "tribal_sync"))["published"] == 3
         assert (await call(client, "tribal_sync", conflicts=True))["conflict_details"] == []
+        listed = await call(client, "tribal_sync", operations=True)
+        [made] = listed["operations"]
+        withdrawing = f'tribal_sync(withdraw="{made["operation"]}", dry_run=true)'
+        assert withdrawing in listed["next_step"]
+        done = await call(client, "tribal_sync", withdraw=made["operation"])
+        assert (done["withdrawn"]["deleted"], done["published"]) == (3, 3)

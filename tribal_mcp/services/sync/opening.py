@@ -31,14 +31,15 @@ def path_of(context: Context, request: SyncRequest) -> Path:
         given = Path(request.folder).expanduser().absolute() if request.folder else setting
     except RuntimeError:
         raise UsageError(f"{request.folder!r:.200}: that user has no home folder.") from None
-    if "\0" in request.folder or "\ud800" <= max(request.folder, default="") <= "\udc7f":
-        raise UsageError(f"{request.folder!r:.200} can't be the path of a folder.")
     if given is None:
         raise UsageError(
             "No folder is given. Name the folder that the machines share, or set TRIBAL_SYNC_DIR."
         )
     if not context.trusted and given != setting:
         raise UsageError("Only the folder of the setting TRIBAL_SYNC_DIR can be synced from here.")
+    if "\0" in str(given):
+        raise UsageError(f"{str(given)!r:.200} can't be the path of a folder.")
+    _check_text(str(given))
     own = given.resolve().is_relative_to(context.settings.data_dir.resolve())
     if own or (given / DATABASE).exists():
         raise UsageError(
@@ -59,8 +60,21 @@ def check(request: SyncRequest) -> None:
         raise UsageError("Share all memories, or those with some tags: not both.")
     if request.version and not request.resolve:
         raise UsageError("Which conflict to resolve is not given. Give the id of the memory, too.")
-    if len(request.name) > NAME_CHARACTERS:
-        raise UsageError(f"The name of a machine has at most {NAME_CHARACTERS} characters.")
+    name = request.name
+    if name and not (name.strip() and name.isprintable() and len(name) <= NAME_CHARACTERS):
+        raise UsageError(
+            f"{name!r:.80} can't be the name of a machine: it has to be up to {NAME_CHARACTERS} "
+            "printable characters."
+        )
+    for text in (request.resolve, request.withdraw, request.remove_machine, *request.tags):
+        _check_text(text)
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{text!r:.300} is not UTF-8. Choose another name.") from None
 
 
 @asynccontextmanager
