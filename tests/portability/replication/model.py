@@ -381,8 +381,12 @@ class World:
             ),
             default=0,
         )
-        listed = {name for file in machine.foreign() for name in file.report.files}
-        written = [number_of(name) for name in listed if f"{old}/{name}" in machine.wrote]
+        theirs = NOTHING
+        for file in machine.foreign():
+            theirs = theirs.updated(file.report)
+        listed = {f"{old}/{name}" for name in theirs.files}
+        written = [number_of(path.partition("/")[2]) for path in listed & machine.wrote]
+        missing = listed - {file.path for file in machine.folder}
         delivered = max(delivered, *written, 0)
         if old in machine.removed:
             delivered = machine.removed[old]
@@ -391,7 +395,7 @@ class World:
             if is_own and number_of(path.partition("/")[2]) <= delivered:
                 machine.holder[key] = path
         machine.first = {}
-        again = machine.held_in(old, after=delivered)
+        again = [*machine.held_in(old, after=delivered), *missing]
         self.again |= {key for key, path in machine.holder.items() if path in again}
         machine.publish_again(*again)
         names = [f.report.name for f in own if f.report.number <= delivered]

@@ -285,6 +285,31 @@ async def test_a_copy_does_not_publish_again_what_its_original_has_published(
         assert list(await machine.texts()) == ["memory-1"]
 
 
+async def test_a_machine_publishes_again_what_is_only_in_a_missing_file_of_its_copy(
+    tmp_path: Path,
+) -> None:
+    one, other = (Machine(tmp_path / name, tmp_path / f"{name}-shared") for name in "ab")
+    await one.store.upsert(memories(2))
+    await one.sync()
+    [first] = one.files
+    shutil.copytree(one.home, tmp_path / "copy")
+    copy = Machine(tmp_path / "copy", tmp_path / "copy-shared")
+    carry(one, copy)
+    await copy.store.upsert(memories(3))
+    await copy.sync()
+    await one.put(0, content="edited")
+    await one.sync()
+    assert first not in one.files
+    for path in one.files:
+        path.unlink()
+    carry(copy, one)
+    first.unlink()
+    await one.sync()
+    carry(one, other)
+    await other.sync()
+    assert set(await other.texts()) == {"memory-0", "memory-1", "memory-2"}
+
+
 async def test_the_id_that_a_restored_machine_had_before_can_be_removed(tmp_path: Path) -> None:
     one, two = machines(tmp_path)
     await one.store.upsert(memories(3))

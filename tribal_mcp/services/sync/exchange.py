@@ -29,7 +29,7 @@ from tribal_mcp.services.context import Context
 from tribal_mcp.services.results.sync import SyncResult
 from tribal_mcp.services.secrets import Screen
 from tribal_mcp.services.sync import encrypted_files
-from tribal_mcp.services.sync.replicas import note_removed, take_new_id
+from tribal_mcp.services.sync.replicas import note_removed, report_of, take_new_id
 from tribal_mcp.services.sync.state import Applied, SyncState, Unpublished
 from tribal_mcp.services.sync.vectors import Vectors
 from tribal_mcp.stores.base import STEP
@@ -156,12 +156,15 @@ class Exchange:
         ]
         foreign = [file for file in unknown if not self.state.has_written(file.path)]
         heads = [(file, next(self.read(file), None)) for file in foreign]
-        readable = [head for _, head in heads if isinstance(head, Head)]
+        theirs = Report()
         for file, head in heads:
-            if head is None:
+            if isinstance(head, Head):
+                theirs = theirs.updated(report_of(file, head))
+            else:
                 del self.listing.files[file.path]
-        if readable:
-            take_new_id(self.state, self.result, {name for head in readable for name in head.files})
+        if theirs.name:
+            paths = {f"{self.replica}/{name}" for name in theirs.files}
+            take_new_id(self.state, self.result, theirs, paths - self.listing.files.keys())
             return
         returned = [file for file in unknown if file not in foreign]
         for file in returned:

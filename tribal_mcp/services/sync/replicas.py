@@ -24,10 +24,15 @@ _REMOVED = (
 )
 
 
+def report_of(file: ReplicaFile, head: Head) -> Report:
+    """What a file says."""
+    return Report(file.name, head.files, head.seen, head.swept, head.removed)
+
+
 def note(state: SyncState, result: SyncResult, file: ReplicaFile, head: Head) -> None:
     """Record which replica wrote a file, and what that has seen of this one and others."""
     before = state.reports().get(head.replica, Report())
-    said = Report(file.name, head.files, head.seen, head.swept, head.removed)
+    said = report_of(file, head)
     with state.transaction():
         if head.number >= before.number:
             state.note_name(head.replica, head.name)
@@ -58,7 +63,9 @@ def note_removed(state: SyncState, result: SyncResult, said: Mapping[str, int]) 
         take_new_id(state, result)
 
 
-def take_new_id(state: SyncState, result: SyncResult, listed: Iterable[str] = ()) -> None:
+def take_new_id(
+    state: SyncState, result: SyncResult, theirs: Report | None = None, missing: Iterable[str] = ()
+) -> None:
     """Go on as a new replica; what the old id has written stays, as that of another.
 
     Own versions that no other machine is known to have are published again.
@@ -66,12 +73,14 @@ def take_new_id(state: SyncState, result: SyncResult, listed: Iterable[str] = ()
     Args:
         state: what is known of the shared folder.
         result: of the sync.
-        listed: the files that another machine with this id lists as its own. It has what was
-            written here up to the last of them that is from here, too.
+        theirs: what the newest file of another machine with this id says. That machine has what
+            was written here up to the last of its files that is from here, too.
+        missing: the paths of those of its files that the folder does not have.
     """
     old, read, removed = state["replica"], state.cut().read, state.removed
     said = [report.swept.get(old, "") for report in state.reports().values()]
     names = [name for name in said if f"{old}/{name}" in read]
+    listed = theirs.files if theirs else ()
     names += [name for name in listed if state.has_written(f"{old}/{name}")]
     known = max(map(number_of, names), default=0)
     known = removed.get(old, known)
@@ -82,6 +91,7 @@ def take_new_id(state: SyncState, result: SyncResult, listed: Iterable[str] = ()
     with state.transaction():
         state.back_to_first_files(old, known)
         _publish_again(state, {old: known})
+        state.publish_again(missing)
         state.note_report(old, Report(names[-1], names[:-1]) if names else Report())
         if names:
             state.note_name(old, f"{state['name']} (earlier)")
