@@ -67,11 +67,11 @@ def as_command(action: str, arguments: Mapping[str, Any]) -> str:
     """A use case as a command, for the servers, which do not offer all of them."""
     words = ["tribal-mcp", action]
     for name, value in arguments.items():
-        if name in {"input_path", "output_path"}:
+        if name in {"input_path", "output_path", "path"}:
             words.append("FILE" if value is ... else shlex.quote(str(value)))
-        elif action == "sync" and name in {"folder", "remove_machine"}:
-            words += ["--remove-machine"] * (name == "remove_machine")
-            words.append("FOLDER" if value is ... else shlex.quote(str(value)))
+        elif action == "sync" and name in {"folder", "name", "remove_machine"}:
+            words += [f"--{name.replace('_', '-')}"] * (name != "folder")
+            words.append(name.upper() if value is ... else shlex.quote(str(value)))
         elif value is True:
             words.append(f"--{name.replace('_', '-')}")
     return f"`{' '.join(words)}` on the command line"

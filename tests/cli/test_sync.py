@@ -39,13 +39,63 @@ def test_a_file_that_can_not_be_used_is_named_with_exit_code_4(
     assert "damaged     0123456789abcdef/00000001-0123456789abcdef.jsonl.zst" in ran.out
 
 
-def test_a_wrong_folder_is_an_error(tribal: Tribal) -> None:
+def test_a_wrong_folder_is_an_error(
+    tribal: Tribal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "does not exist" in tribal("sync", "nowhere").err
     assert "TRIBAL_SYNC_DIR" in tribal("sync").err
     assert "is not UTF-8" in tribal("sync", "\udcff").err
     tribal("remember", "one", "--data-dir", "data")
     for data in ("data", "other"):
         assert "data folder" in tribal("sync", "data", "--data-dir", data).err
+    (tmp_path / "file").touch()
+    assert "is a file" in tribal("sync", "file").err
+    assert "store of this machine" in tribal("sync", ".", "--data-dir", "data").err
+    (tmp_path / "shared").mkdir()
+    tribal("keygen", "shared/key")
+    monkeypatch.setenv("TRIBAL_AGE_IDENTITY", str(tmp_path / "shared" / "key"))
+    assert "everybody could read the folder with it" in tribal("sync", "shared").err
+
+
+def test_the_first_machine_in_a_folder_and_a_mistyped_tag_are_noted(
+    tribal: Tribal, tmp_path: Path
+) -> None:
+    (tmp_path / "shared").mkdir()
+    tribal("remember", "one", "--tag", "team")
+    ran = tribal("sync", "shared", "--tag", "taem", "--dry-run")
+    assert "memories tagged 'taem'" in ran.out
+    assert "No memory here is tagged 'taem', so nothing was published" in ran.out
+    first = tribal("sync", "shared").out
+    assert "shared      all memories" in first
+    assert "first machine in this folder" in first
+    assert "first machine" not in tribal("sync", "shared").out
+
+
+def test_an_empty_folder_instead_of_the_shared_one_is_noted(tribal: Tribal, tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    tribal("remember", "one")
+    tribal("sync", "shared")
+    (tmp_path / "shared").rename(tmp_path / "elsewhere")
+    (tmp_path / "shared").mkdir()
+    assert "none of the files that were in it" in tribal("sync", "shared").out
+
+
+def test_a_conflict_shows_what_differs_in_each_version(tribal: Tribal, tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    there = ("--data-dir", "other")
+    for context, where in (("at work", there), ("at home", ())):
+        entry = {"id": "colour", "memory": "blue", "context": context}
+        (tmp_path / "some.json").write_text(json.dumps([entry]))
+        tribal("import", "some.json", *where)
+        tribal("sync", "shared", *where)
+    shown = tribal("sync", "shared", "--conflicts").out
+    assert "visible     blue\n              context: at " in shown
+    assert {"at home", "at work"} == set(re.findall("context: (.*)", shown))
+    assert "Which conflict to resolve is not given" in tribal("sync", "shared", "--take", "1").err
+    assert tribal("sync", "shared", "--resolve", "colour", "--take", "0").code == 2
+    unknown = tribal("sync", "shared", "--resolve", "color").err
+    assert "run `tribal-mcp sync shared --conflicts`" in unknown.replace(f"{tmp_path}/", "")
+    assert "resolved    1" in tribal("sync", "shared", "--resolve", "colour").out
 
 
 def test_encryption_that_has_no_key_is_not_kept(tribal: Tribal, tmp_path: Path) -> None:
@@ -85,7 +135,7 @@ def test_watching_resolves_a_conflict_only_once(
         (tmp_path / "some.json").write_text(json.dumps([{"id": "colour", "memory": text}]))
         tribal("import", "some.json", *where)
         tribal("sync", "shared", *where)
-    assert "(before the first sync)" in tribal("sync", "shared", "--conflicts").out  # not in 1970
+    assert "before the first sync\n" in tribal("sync", "shared", "--conflicts").out  # not in 1970
     waits = iter((0, 1))
 
     def wait(_seconds: float) -> None:

@@ -299,7 +299,9 @@ async def test_a_setting_that_names_a_folder_offers_to_sync_with_it(
     write_many(folder / "some.json", 3)
     async with Client(build_server()) as client:
         await call(client, "tribal_import", input_path="some.json")
-        assert (await call(client, "tribal_sync", dry_run=True))["published"] == 3
+        plan = await call(client, "tribal_sync", dry_run=True)
+        assert plan["published"] == 3
+        assert plan["next_step"] == "Nothing was changed. To sync, run tribal_sync()."
         assert (await call(client, "tribal_sync"))["published"] == 3
         assert (await call(client, "tribal_sync", conflicts=True))["conflict_details"] == []
         listed = await call(client, "tribal_sync", operations=True)

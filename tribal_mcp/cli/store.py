@@ -124,17 +124,16 @@ def copy_command(*, as_json: bool, **arguments: object) -> None:
 )
 @flag("--all", "Share all memories again.")
 @flag("--encrypt", "Encrypt with the age keys. Later syncs remember it.")
-@flag("--conflicts", "List the conflicts.")
+@flag("--conflicts", "List the conflicts, too.")
 @text_option("--resolve", "ID", "Resolve the conflict about a memory: keep what is visible.")
 @click.option(
     "--take",
     "version",
     metavar="N",
-    default=0,
-    type=Number(0, 1000),
+    type=Number(1, 1000),
     help="With --resolve: take this version of the listed ones instead.",
 )
-@flag("--operations", "List the imports and other operations of all machines.")
+@flag("--operations", "List the imports and other operations of all machines, too.")
 @text_option(
     "--withdraw",
     "POINT",
@@ -163,16 +162,22 @@ def copy_command(*, as_json: bool, **arguments: object) -> None:
 @flag("--watch", "Sync every 30 seconds until Ctrl-C, and print what was done.")
 @flag("--dry-run", "Show what would happen; change nothing.")
 @as_json
-def sync_command(*, as_json: bool, watch: bool, **arguments: object) -> int:
+def sync_command(*, as_json: bool, watch: bool, version: int | None, **arguments: object) -> int:
     """Keep the memories of several machines the same through a folder that they share: publish what
     changed here, apply what changed elsewhere. No server is needed; run it on each machine."""  # noqa: D205, D209 - as above
-    result = cast("SyncResult", run("sync", arguments))
+    result = cast("SyncResult", run("sync", {**arguments, "version": version or 0}))
     _show_sync(result, as_json=as_json)
-    arguments = {name: given for name, given in arguments.items() if name not in _ONCE}
     if watch:
-        collect_garbage_as_usual()
+        _watch(result, {k: v for k, v in arguments.items() if k not in _ONCE}, as_json=as_json)
+    return PartialImport.exit_code if result.problems or result.damaged else 0
+
+
+def _watch(result: "SyncResult", arguments: dict[str, object], *, as_json: bool) -> None:
+    """Sync until Ctrl-C, and print what is new: what was done, and what is wrong now."""
+    collect_garbage_as_usual()
+    click.echo(f"Syncing every {_WATCH_S} seconds until Ctrl-C.", err=True)
     said = _named(result)
-    while watch:
+    while True:
         time.sleep(_WATCH_S)
         before = said
         try:
@@ -187,12 +192,12 @@ def sync_command(*, as_json: bool, watch: bool, **arguments: object) -> int:
         said = _named(result)
         if result.published or result.restore_point or said not in (before, []):
             _show_sync(result, as_json=as_json)
-    return PartialImport.exit_code if result.problems or result.damaged else 0
 
 
 def _named(result: "SyncResult") -> list[str]:
     """What each sync names until somebody does something about it."""
-    return [*result.problems, *result.damaged, *result.ignored, *result.notes]
+    conflicts = [f"{result.conflicts} conflicts"] * bool(result.conflicts)
+    return [*conflicts, *result.problems, *result.damaged, *result.ignored, *result.notes]
 
 
 def _show_sync(result: "SyncResult", *, as_json: bool) -> None:

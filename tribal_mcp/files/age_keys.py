@@ -9,6 +9,7 @@ from typing import Any, cast
 from tribal_mcp.config import Settings
 from tribal_mcp.errors import UsageError
 from tribal_mcp.files.failures import failure
+from tribal_mcp.next_steps import NextStep
 
 _KEY_FILE_BYTES = 1 << 16
 
@@ -28,7 +29,8 @@ def check_keys(settings: Settings) -> None:
         raise UsageError(
             "Encryption is asked for, as an option or by a name that ends in .age, and no key is "
             "set. Nothing was changed. Set "
-            "TRIBAL_AGE_RECIPIENTS, TRIBAL_AGE_IDENTITY or TRIBAL_AGE_PASSPHRASE_FILE."
+            "TRIBAL_AGE_RECIPIENTS, TRIBAL_AGE_IDENTITY or TRIBAL_AGE_PASSPHRASE_FILE.",
+            NextStep("To create a key, run {call}.", "keygen", {"path": ...}),
         )
 
 
@@ -75,11 +77,23 @@ def recipients(settings: Settings) -> list[object]:
 def recipient_lines(settings: Settings) -> list[str]:
     """The recipients that the settings name, as text."""
     found: list[str] = []
-    for part in filter(None, map(str.strip, settings.age_recipients.split(","))):
-        is_key = part.startswith(("age1", "ssh-"))
-        path = Path(os.path.expanduser(part))  # noqa: PTH111 - the other one fails on unknown users
-        found += [part] if is_key else _lines(path, "TRIBAL_AGE_RECIPIENTS")
+    for part in _recipient_parts(settings):
+        found += [part] if isinstance(part, str) else _lines(part, "TRIBAL_AGE_RECIPIENTS")
     return found
+
+
+def recipient_files(settings: Settings) -> list[Path]:
+    """The files of recipients that the settings name."""
+    return [part for part in _recipient_parts(settings) if isinstance(part, Path)]
+
+
+def _recipient_parts(settings: Settings) -> list[str | Path]:
+    """Each recipient, or the file that names some."""
+    return [
+        part if part.startswith(("age1", "ssh-")) else Path(os.path.expanduser(part))  # noqa: PTH111 - the other one fails on unknown users
+        for part in map(str.strip, settings.age_recipients.split(","))
+        if part
+    ]
 
 
 def identity_lines(settings: Settings) -> list[str]:

@@ -131,6 +131,10 @@ def plain(file: BinaryIO, settings: Settings, spool: Spool, shown: str) -> Binar
         raise
 
 
+class NoKeyFits(BundleError):
+    """The file is encrypted to other keys than those of the settings."""
+
+
 class _NotAuthentic(Exception):
     """The rest of the content does not belong to the header."""
 
@@ -235,7 +239,7 @@ def _decrypt_by_key(
         if isinstance(error, OSError):
             raise _NotAuthentic from None
         if "No matching keys" in str(error):
-            raise BundleError(
+            raise NoKeyFits(
                 f"{shown} is encrypted to {to}, and no key in TRIBAL_AGE_IDENTITY opens it. "
                 "Nothing of it was used. Set it to the file with the right key."
             ) from None

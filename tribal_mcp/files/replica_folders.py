@@ -94,6 +94,11 @@ class SharedFolder:
                 f"The folder {str(self.path)!r} does not exist. {outcome} Create it, or check the "
                 "path and that the disk is connected."
             ) from error
+        except NotADirectoryError as error:
+            raise UsageError(
+                f"{str(self.path)!r:.300} is a file. {outcome} Name the folder that the machines "
+                "share."
+            ) from error
         except OSError as error:
             name = os.fsdecode(error.filename or self.path)
             raise failure(error, f"{name!r:.300}", outcome, refused=UsageError) from error

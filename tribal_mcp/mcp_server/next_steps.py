@@ -10,7 +10,7 @@ TOOLS = frozenset(
     {"export", "forget", "import", "recall", "reembed", "remember", "stats", "sync", "undo"}
 )
 """The actions for which there is a tool; the others are commands only."""
-_COMMAND_ONLY = {"accept_deletions", "conversations", "encrypt", "remove_machine"}
+_COMMAND_ONLY = {"accept_deletions", "conversations", "encrypt", "name", "remove_machine"}
 """Arguments that the tool does not take."""
 
 

@@ -217,6 +217,16 @@ async def test_a_machine_without_a_key_of_its_own_is_refused(tmp_path: Path) -> 
     assert one.files
 
 
+async def test_a_problem_says_whose_settings_lack_the_key_of_a_new_machine(tmp_path: Path) -> None:
+    one, _ = await encrypting(tmp_path)
+    new = Machine(tmp_path / "new", one.shared)
+    give_keys([new])
+    result = await new.sync(encrypt=True)
+    assert len(result.problems) == 2
+    told = "not encrypted to this machine: add its public key to TRIBAL_AGE_RECIPIENTS on the "
+    assert all(told in problem for problem in result.problems)
+
+
 async def test_nothing_is_published_in_plain_text_where_the_others_encrypt(tmp_path: Path) -> None:
     one, _ = await encrypting(tmp_path)
     new = Machine(tmp_path / "new", one.shared)

@@ -2,7 +2,9 @@
 
 import errno
 import shutil
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 import anyio
@@ -11,12 +13,13 @@ import pytest
 from tests.services.sync.machines import Machine, carry, in_step, machines
 from tests.stores.test_contract import RICH
 from tests.support.examples import memories, memory, vector
+from tribal_mcp.cli.tables import rows
 from tribal_mcp.errors import NoSpace, SecretsFound, StoreError, UsageError
 from tribal_mcp.files import replica_folders
 from tribal_mcp.files.replica_folders import ReplicaFile, SharedFolder
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.services.maintenance.undo import undo
-from tribal_mcp.services.sync import exchange
+from tribal_mcp.services.sync import exchange, replicas
 from tribal_mcp.services.sync.merging import Merging
 from tribal_mcp.stores.base import Change
 from tribal_mcp.stores.chroma.store import open_store
@@ -531,7 +534,7 @@ async def test_most_memories_do_not_vanish_everywhere_by_mistake(tmp_path: Path)
     await one.store.upsert(memories(30))
     await in_step(one, two)
     await one.store.apply(Change(erase=[f"memory-{n}" for n in range(20)]))
-    with pytest.raises(UsageError, match="20 memories of 30 have disappeared"):
+    with pytest.raises(UsageError, match="20 of 30 memories have disappeared"):
         await one.sync()
     await one.sync(accept_deletions=True)
     await in_step(one, two)
@@ -545,7 +548,7 @@ async def test_the_loss_of_few_memories_that_are_half_of_all_is_noticed_but_not_
     await one.store.upsert(memories(3))
     await in_step(one, two)
     await two.store.apply(Change(erase=["memory-1", "memory-2"]))
-    with pytest.raises(UsageError, match="2 memories of 3 have disappeared"):
+    with pytest.raises(UsageError, match="2 of 3 memories have disappeared"):
         await two.sync()
     await two.sync(accept_deletions=True)
     three = Machine(tmp_path / "three", one.shared)
@@ -597,7 +600,9 @@ async def test_what_came_in_is_said_if_nothing_can_be_published(tmp_path: Path) 
     await one.put(1)
     await one.sync()
     await two.put(2, content="edited")
-    with pytest.raises(UsageError, match="What came in was applied: 1 added, 0 changed, 0 deleted"):
+    with pytest.raises(
+        UsageError, match="Of what came in, this was applied: 1 added, 0 changed, 0 deleted"
+    ):
         await two.sync()
     points = RestorePoints.of(two.store)
     assert points is not None
@@ -649,7 +654,9 @@ async def test_a_sync_that_is_stopped_can_be_undone_or_completed_by_the_next(
         applied = 0
         with monkeypatch.context() as patch:
             patch.setattr(Merging, "merge", failing)
-            with pytest.raises(StoreError, match=r"full\. What came in was applied: 1 added,") as e:
+            with pytest.raises(
+                StoreError, match=r"full\. Of what came in, this was applied: 1 added,"
+            ) as e:
                 await two.sync()
         [step] = e.value.next_steps
         if undone:
@@ -806,3 +813,45 @@ async def test_values_that_are_hard_to_keep_arrive_unchanged_and_cause_no_furthe
     await in_step(one, two)
     for machine in (one, two):
         await machine.store.close()
+
+
+async def test_a_new_name_of_a_machine_is_published_without_other_news(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    await one.put(0)
+    await in_step(one, two)
+    assert (await one.sync(name="laptop")).files_written == 1
+    assert (await one.sync(name="")).files_written == 0
+    assert [machine.name for machine in (await two.sync()).replicas] == ["laptop"]
+
+
+async def test_two_machines_with_one_name_can_be_told_apart(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    await one.put(0)
+    first = await one.sync(name="vm")
+    result = await two.sync(name="vm")
+    rename = next(step for step in result.next_steps if "is called 'vm', too" in step.text)
+    assert rename.arguments["name"] is ...
+    await two.sync(name="vm", remove_machine=first.replica)
+    await one.sync(name="vm")
+    with pytest.raises(UsageError, match=r"Several machines are called 'vm'.*, removed\)"):
+        await two.sync(name="vm", remove_machine="vm")
+
+
+async def test_a_machine_that_has_not_read_the_newest_files_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = machines(tmp_path)
+    await one.put(0)
+    await in_step(one, two)
+    days = count()
+    clock = SimpleNamespace(strftime=lambda *_: str(next(days)), gmtime=lambda: None)
+    monkeypatch.setattr(replicas, "time", clock)
+    await one.put(1)
+    for _ in range(3):
+        result = await one.sync()
+    assert [(other.unread, other.quiet_days) for other in result.replicas] == [(1, 3)]
+    others = dict(rows(result))["others"]
+    assert others.endswith("UTC; has not read what is new here")
+    await two.put(2)
+    await two.sync()
+    assert [other.unread for other in (await one.sync()).replicas] == [0]

@@ -1,5 +1,7 @@
 """The result of a sync."""
 
+from typing import Any
+
 from pydantic import Field
 
 from tribal_mcp.services.results import Part, Result
@@ -16,6 +18,12 @@ class ReplicaResult(Part):
         "", description="when its last file was written or arrived, in UTC; empty: it has none here"
     )
     removed: bool = Field(False, description="it counts no longer")
+    unread: int = Field(
+        0, description="files of this machine that it has not yet confirmed to have read"
+    )
+    quiet_days: int = Field(
+        0, description="days on which this machine synced, since the newest file of that one"
+    )
 
     def last_file(self) -> str:
         """When people last heard of it, in words."""
@@ -31,6 +39,7 @@ class ConflictVersion(Part):
     fields: list[str] = Field(description="what differs; empty: the memory as a whole")
     deleted: bool = Field(description="it is a deletion")
     content: str
+    values: dict[str, Any] = Field(description="the fields that differ, as they are in it")
 
 
 class ConflictResult(Part):
@@ -39,6 +48,9 @@ class ConflictResult(Part):
     memory_id: str
     content: str = Field(description="what is visible")
     deleted: bool = Field(description="it is deleted")
+    values: dict[str, Any] = Field(
+        description="the fields that differ in one of the versions, as they are visible"
+    )
     versions: list[ConflictVersion]
 
 

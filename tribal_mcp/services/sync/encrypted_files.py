@@ -15,7 +15,7 @@ from typing import BinaryIO, cast
 from tribal_mcp.config import Settings
 from tribal_mcp.errors import EntryError
 from tribal_mcp.files.age_keys import check_keys, encrypts_to_recipients, keys_in_words, proving
-from tribal_mcp.files.encryption import encrypted, has_passphrase, is_encrypted
+from tribal_mcp.files.encryption import NoKeyFits, encrypted, has_passphrase, is_encrypted
 from tribal_mcp.services.context import Context
 
 _BEGIN = struct.Struct("<II")
@@ -67,7 +67,13 @@ def opened(file: BinaryIO, context: Context, shown: str) -> BinaryIO:
     except BaseException:
         file.close()
         raise
-    content = context.plain(file, shown)
+    try:
+        content = context.plain(file, shown)
+    except NoKeyFits:
+        raise EntryError(
+            "is not encrypted to this machine: add its public key to TRIBAL_AGE_RECIPIENTS on the "
+            "machine that wrote it, and sync there"
+        ) from None
     try:
         if not by_passphrase:
             _check_writer(content, context.settings)
@@ -92,7 +98,7 @@ def _check_writer(content: BinaryIO, settings: Settings) -> None:
     if not proving().are_valid(settings, _digest(content, begin), given):
         raise EntryError(
             "was not written by a machine that this one encrypts to: it is forged, or "
-            "TRIBAL_AGE_RECIPIENTS lacks the key of its machine"
+            "TRIBAL_AGE_RECIPIENTS lacks the public key of its machine"
         )
 
 

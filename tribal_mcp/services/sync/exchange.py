@@ -102,11 +102,7 @@ class Exchange:
         self._repair_own(known)
         for path in self.listing.others:
             self._report(self.result.ignored, path)
-        for name in self.listing.elsewhere[:_NAMED]:
-            self.result.notes.append(
-                f"The subfolder {name!r:.80} holds files of machines, and is not used. If the "
-                "machines share that one, name it as the folder; if it is a copy, delete it."
-            )
+        self._notice_wrong_folder(is_known=bool(known))
         new = [file for path, file in self.listing.files.items() if path not in known]
         outdated = self.state.outdated(file.path for file in new)
         for path in outdated:
@@ -114,6 +110,18 @@ class Exchange:
                 self._report(self.result.outdated, path)
         new = [file for file in new if file.path not in outdated]
         return sorted(new, key=lambda file: (file.replica, -file.number))
+
+    def _notice_wrong_folder(self, *, is_known: bool) -> None:
+        for name in self.listing.elsewhere[:_NAMED]:
+            self.result.notes.append(
+                f"The subfolder {name!r:.80} holds files of machines, and is not used. If the "
+                "machines share that one, name it as the folder; if it is a copy, delete it."
+            )
+        if is_known and not self.listing.files:
+            self.result.notes.append(
+                "The folder holds none of the files that were in it: check that it is the right "
+                "one, and that its disk is connected."
+            )
 
     def counts(self, file: ReplicaFile) -> bool:
         """Whether a file still counts, by what its replica and the others have said.
@@ -254,7 +262,8 @@ class Exchange:
             self._reject(f"{shown} {error}. Not used.")
         except TribalError as error:
             text = str(error) if file.path in str(error) else f"{shown}: {error}"
-            self._reject(f"{text.rstrip('.')}. Not used.")
+            text = text.removesuffix(" Nothing of it was used.").rstrip(".")
+            self._reject(f"{text}. Not used.")
         except OSError as error:
             self._reject(f"{shown} can't be read: {error.strerror or error}. Not used.")
 
@@ -389,8 +398,10 @@ class Exchange:
         return small if len(small) >= _SMALL_FILES else [path for path in own if not live[path]]
 
     def _owes(self, cut: Cut, *, clean: bool) -> bool:
-        """Whether the others are to hear what was read here, although nothing is new."""
+        """Whether the others are to hear a new name or what was read, although nothing is new."""
         records = [path for path, applied in self.state.files().items() if applied.records]
+        if self.state["said"] not in {"", self.state["name"]}:
+            return True
         is_due = _is_past(int(self.state["written"] or 0), DAY_S)
         return (is_due or cut.own.removed != cut.removed) and cut.owes(
             records, behind=bool(self.state["behind"]), clean=clean
@@ -432,7 +443,7 @@ class Exchange:
                 self.state["number"], self.state["written"] = str(number), str(int(time.time()))
                 report = Report(name, head.files, head.seen, head.swept, head.removed)
                 self.state.note_report(self.replica, report)
-                self.state["keys"] = self._keys()
+                self.state["keys"], self.state["said"] = self._keys(), self.state["name"]
             published = new.publish(name)
         with self.state.transaction():
             self.state.add_file(published, len(rows))

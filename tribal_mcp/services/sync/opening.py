@@ -9,7 +9,9 @@ from pathlib import Path
 import anyio
 from filelock import FileLock, Timeout
 
+from tribal_mcp.config import Settings
 from tribal_mcp.errors import StoreLocked, UsageError
+from tribal_mcp.files.age_keys import recipient_files
 from tribal_mcp.files.atomic import make_private
 from tribal_mcp.files.replica_folders import Listing, SharedFolder
 from tribal_mcp.next_steps import NextStep
@@ -46,6 +48,7 @@ def path_of(context: Context, request: SyncRequest) -> Path:
             f"{str(given)!r:.300} is in the data folder of a store, which machines can't share. "
             "Nothing was changed. Name a folder elsewhere."
         )
+    _check_private(context.settings, given)
     return given
 
 
@@ -57,7 +60,7 @@ def check(request: SyncRequest) -> None:
     """
     read_filter(request.tags, "", "")
     if request.all and request.tags:
-        raise UsageError("Share all memories, or those with some tags: not both.")
+        raise UsageError("Share all memories, or only those with some tags: not both.")
     if request.version and not request.resolve:
         raise UsageError("Which conflict to resolve is not given. Give the id of the memory, too.")
     name = request.name
@@ -75,6 +78,23 @@ def _check_text(text: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise UsageError(f"{text!r:.300} is not UTF-8. Choose another name.") from None
+
+
+def _check_private(settings: Settings, shared: Path) -> None:
+    """Check that what others must not read or change is not in the folder that they share."""
+    reads, adds = "everybody could read the folder with it", "everybody could add a key to it"
+    own = [
+        (settings.data_dir, "store of this machine", "nothing may copy it while it is used"),
+        (settings.age_identity, "file of TRIBAL_AGE_IDENTITY", reads),
+        (settings.age_passphrase_file, "file of TRIBAL_AGE_PASSPHRASE_FILE", reads),
+        *((path, "file of TRIBAL_AGE_RECIPIENTS", adds) for path in recipient_files(settings)),
+    ]
+    for path, what, why in own:
+        if path and path.resolve().is_relative_to(shared.resolve()):
+            raise UsageError(
+                f"The {what}, {str(path)!r:.300}, is in the folder {str(shared)!r:.300} that the "
+                f"machines share: {why}. Nothing was changed. Move it, or name another folder."
+            )
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from tribal_mcp.services.sync.state import SyncState, new_id
 
 ABSENT_DAYS = 180
 """Days with a sync here and no news of a machine, after which that counts no longer."""
-_COPIED = (
+COPIED = (
     "The folder has files that another copy of this store wrote with the same id: this store was "
     "copied, or restored from a backup. It goes on as a new machine. Nothing is lost."
 )
@@ -98,23 +98,30 @@ def take_new_id(
         state.forget_files(state.files())
         state["replica"], state["number"], state["written"] = new_id(), "", ""
         state["behind"] = "1"
-    result.notes.append(_REMOVED if old in removed else _COPIED)
+    result.notes.append(_REMOVED if old in removed else COPIED)
 
 
 def machines(state: SyncState, listing: Listing) -> list[ReplicaResult]:
     """The other machines, by name."""
-    newest = listing.newest()
-    numbers = {i: report.number for i, report in state.reports().items()}
-    return [
-        ReplicaResult(
-            id=i,
-            name=name,
-            files=numbers.get(i, 0),
-            last_file_at=time_of(newest[i].modified_ns // 1000) if i in newest else "",
-            removed=i in state.removed,
+    newest, reports, quiet = listing.newest(), state.reports(), state.quiet_days()
+    own = state["replica"]
+    numbers = [one.file.number for one in state.files().values() if one.file.replica == own]
+    found = []
+    for i, name in state.names().items():
+        report = reports.get(i, Report())
+        unread = [number for number in numbers if number > report.seen.get(own, 0)]
+        found.append(
+            ReplicaResult(
+                id=i,
+                name=name,
+                files=report.number,
+                last_file_at=time_of(newest[i].modified_ns // 1000) if i in newest else "",
+                unread=len(unread),
+                quiet_days=quiet.get(i, 0),
+                removed=i in state.removed,
+            )
         )
-        for i, name in state.names().items()
-    ]
+    return found
 
 
 def time_of(wall_us: int) -> str:
@@ -140,18 +147,21 @@ def remove(state: SyncState, result: SyncResult, listing: Listing, wanted: str) 
     others = machines(state, listing)
     called = [one for one in others if _same(wanted) in (one.id, _same(one.name))]
     counting = [one for one in called if not one.removed]
-    if wanted and (not called or len(counting) > 1):
+    if wanted and (not called or (counting and len(called) > 1)):
         listed = "; ".join(
-            f"{one.name!r:.60} ({one.id}, {one.last_file()})" for one in counting or others
+            f"{one.name!r:.60} ({one.id}, {'removed' if one.removed else one.last_file()})"
+            for one in called or others
         )
         raise UsageError(
             f"Several machines are called {wanted!r:.80}. Give the id of one: {listed}."
-            if counting
+            if called
             else f"No other machine of this folder is called {wanted!r:.80}. "
             f"There {'are' if len(others) > 1 else 'is'} {listed or 'none'}."
         )
     found = [one.id for one in counting]
     names = {one.id: one.name for one in others}
+    if called and not found:
+        result.notes.append(f"The machine {wanted!r:.80} was removed already.")
     with state.transaction():
         absent = state.absent(time.strftime("%Y-%m-%d", time.gmtime()), ABSENT_DAYS)
     for replica in dict.fromkeys((*(found if wanted else ()), *absent)):

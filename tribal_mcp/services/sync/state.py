@@ -487,6 +487,10 @@ class SyncState:
         row = (replica, orjson.dumps(report))
         self._sql.execute("INSERT OR REPLACE INTO reports VALUES (?, ?, 0)", row)
 
+    def quiet_days(self) -> dict[str, int]:
+        """By replica, on how many days this one has synced since it heard of that."""
+        return dict(self._sql.execute("SELECT replica, days FROM reports"))
+
     def absent(self, today: str, days: int) -> list[str]:
         """The other replicas without a new file on that many days on which this one synced."""
         if self["day"] != today:

@@ -28,7 +28,7 @@ from tribal_mcp.services.sync.merging import Merging
 from tribal_mcp.services.sync.opening import check, configure, locked, path_of, state_of
 from tribal_mcp.services.sync.operations import listed, made_here, withdraw
 from tribal_mcp.services.sync.replicas import note, remove
-from tribal_mcp.services.sync.report import LIST, describe, next_steps
+from tribal_mcp.services.sync.report import describe, list_conflicts, next_steps
 from tribal_mcp.services.sync.state import FOLDER, SyncState
 from tribal_mcp.services.sync.vectors import Vectors
 from tribal_mcp.stores.base import STEP, MemoryStore
@@ -197,7 +197,7 @@ class _Sync:
         if not (point and point.name):
             return error
         undo = NextStep("To undo it, run {call}.", "undo", {"point": point.name})
-        return error.extended(f"What came in was applied: {', '.join(counts)}.", undo)
+        return error.extended(f"Of what came in, this was applied: {', '.join(counts)}.", undo)
 
     def _progress(self, done: float, message: str) -> None:
         self.context.progress(20 + 60 * done, message)
@@ -262,7 +262,7 @@ class _Sync:
             lost.difference_update(*map(points.ids, undos))
         if lost and 2 * len(lost) >= count and not self.request.accept_deletions:
             raise UsageError(
-                f"{memories(len(lost))} of {count:,} have disappeared from this store without "
+                f"{len(lost):,} of {memories(count)} have disappeared from this store without "
                 "having been deleted: it may be another store, or damaged. Nothing was changed. "
                 "Check it, or accept that they are deleted on all machines.",
                 NextStep(
@@ -317,13 +317,14 @@ class _Sync:
         heads = self.state.rows([memory_id])[memory_id].known.heads
         seen = visible(heads)
         others = [head for head in heads if head.stamp in seen.others]
+        listing = list_conflicts(self.result.folder)
         if not others:
-            raise UsageError(f"There is no conflict about {memory_id!r:.80}.", LIST)
+            raise UsageError(f"There is no conflict about {memory_id!r:.80}.", listing)
         if number > len(others):
             raise UsageError(
                 f"{memory_id!r:.80} has {counted(len(others), 'other version')}, so there is no "
                 f"version {number:,}.",
-                LIST,
+                listing,
             )
         fields = others[number - 1].fields if number else seen.fields
         await self.merging.replace(memory_id, fields)
