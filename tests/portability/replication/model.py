@@ -667,7 +667,7 @@ class World:
             for head in known.heads
             if machine.holder[i, head.stamp] in ("", *(f.path for f in again))
         )
-        clean = rewrites or not old
+        clean = all(file in again for file in old)
         records = [f.path for f in machine.applied.values() if f.lines]
         owes = machine.cut.owes(records, behind=machine.behind, clean=clean)
         due = self.quiet or self.random.random() < 0.5
