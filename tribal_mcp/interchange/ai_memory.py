@@ -60,7 +60,7 @@ class AiMemory(Format):
 
     def recognise(self, source: Source) -> Evidence | None:
         """Memories with a tier and a namespace."""
-        if source.file and source.peek(source.file).first_in("memories").keys() >= _SIGNS:
+        if source.only.first_in("memories").keys() >= _SIGNS:
             return Evidence(CERTAIN, "`memories` with `tier`, `namespace` and `title`")
         return None
 

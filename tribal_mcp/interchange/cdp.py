@@ -29,9 +29,7 @@ class Cdp(Format):
 
     def recognise(self, source: Source) -> Evidence | None:
         """The fields of its lines, or such lines as Python literals."""
-        if source.file is None:
-            return None
-        peek = source.peek(source.file)
+        peek = source.only
         if peek.kind in {"lines", "object"} and {"id", "text_chunk", "metadata"} <= peek.keys:
             return Evidence(CERTAIN, "JSON lines with `text_chunk` and `metadata`")
         if peek.kind == "text" and _LITERAL.match(peek.text) and "text_chunk" in peek.text:

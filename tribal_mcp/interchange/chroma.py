@@ -76,9 +76,7 @@ class Chroma(Format):
         if found := _databases(source):
             sure = "/" not in found[0]
             return Evidence(CERTAIN if sure else LIKELY, f"Chroma's database `{found[0]}`")
-        if source.file is None:
-            return None
-        peek = source.peek(source.file)
+        peek = source.only
         if peek.kind != "object" or not isinstance(peek.value.get("ids"), list):
             return None
         if not {"documents", "metadatas"} & peek.keys:

@@ -19,7 +19,7 @@ from tribal_mcp.interchange.base import (
     unlike,
 )
 from tribal_mcp.interchange.reading import items, parsed, read_time
-from tribal_mcp.interchange.records import record_item
+from tribal_mcp.interchange.records import record_item, text_in
 from tribal_mcp.interchange.source import Source
 from tribal_mcp.interchange.vectors import without
 from tribal_mcp.portability.choices import MemorySource
@@ -129,12 +129,8 @@ def _summary(row: Row) -> str:
 
 
 def _text(row: Row, name: str) -> str:
-    value = row.get(name)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise EntryError(f"{name} is not text")
-    return value if value.strip() else ""
+    text = text_in(row, name)
+    return text if text.strip() else ""
 
 
 def _texts(row: Row, name: str) -> list[str]:

@@ -63,9 +63,9 @@ class DatedList(Format):
 
     def recognise(self, source: Source) -> Evidence | None:
         """A third of the first lines, or more, are entries."""
-        if source.file is None or source.peek(source.file).kind not in {"text", "array"}:
+        if source.only.kind not in {"text", "array"}:
             return None
-        rows = [r for r in source.peek(source.file).text.split("\n") if _counts(r)][:_FEW]
+        rows = [row for row in source.only.text.split("\n") if _counts(row)][:_FEW]
         entries = filter(None, map(_ENTRY.match, rows))
         found = sum(bool(_WHOLE_DAY.fullmatch(entry["date"])) for entry in entries)
         if not found or found < len(rows) / 3:

@@ -54,9 +54,7 @@ class Graphiti(Format):
 
     def recognise(self, source: Source) -> Evidence | None:
         """Edges with facts between nodes, or episodes."""
-        if source.file is None:
-            return None
-        peek = source.peek(source.file)
+        peek = source.only
         for name, signs in (
             *((name, {"uuid", "fact", "source_node_uuid"}) for name in _FACTS),
             ("episodes", {"uuid", "content", "group_id"}),

@@ -56,9 +56,7 @@ class LangMem(Format):
 
     def recognise(self, source: Source) -> Evidence | None:
         """Items with a namespace, a key and a value."""
-        if source.file is None:
-            return None
-        peek = source.peek(source.file)
+        peek = source.only
         if peek.kind == "object":
             found = any(peek.first_in(name).keys() >= _SIGNS for name in _LISTS)
         else:

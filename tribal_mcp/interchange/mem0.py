@@ -103,9 +103,7 @@ class Mem0(WithBlock):
         """A list of memories, the tables of OpenMemory, or blocks of Markdown."""
         if path := _openmemory(source):
             return Evidence(CERTAIN, f"the tables of OpenMemory in {path}")
-        if source.file is None:
-            return None
-        peek = source.peek(source.file)
+        peek = source.only
         if _lists(peek):
             return Evidence(CERTAIN, "a list of objects with `memory` and their owner or hash")
         if peek.kind == "lines" and {"id", "content", "state", "app"} <= peek.keys:

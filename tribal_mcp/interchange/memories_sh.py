@@ -53,7 +53,7 @@ class MemoriesSh(Format):
 
     def recognise(self, source: Source) -> Evidence | None:
         """Memories with a scope that is global or a project."""
-        first = source.peek(source.file).first_in("memories") if source.file else {}
+        first = source.only.first_in("memories")
         if not {"content", "type"} <= first.keys() or first.get("scope") not in _SCOPES:
             return None
         return Evidence(LIKELY, "`memories` with `content`, `type` and `scope`")

@@ -62,7 +62,7 @@ class Shodh(Format):
 
     def recognise(self, source: Source) -> Evidence | None:
         """The version and the memories."""
-        if source.file and {"mif_version", "memories"} <= source.peek(source.file).keys:
+        if {"mif_version", "memories"} <= source.only.keys:
             return Evidence(CERTAIN, "a JSON object with `mif_version`")
         return None
 
@@ -71,7 +71,7 @@ class Shodh(Format):
         for record in items(source.origin, only_file(source, self), "memories.item"):
             found = _vector_of(record) if isinstance(record, dict) else None
             if found:
-                return EmbeddingMetadata(found["model"], len(found["vector"]))
+                return _model_of(found)
         return None
 
     def read(self, source: Source, options: Options) -> Iterator[Item]:  # noqa: ARG002
@@ -105,6 +105,10 @@ def _vector_of(record: Record) -> Record | None:
     return None
 
 
+def _model_of(found: Record) -> EmbeddingMetadata:
+    return EmbeddingMetadata(found["model"], len(found["vector"]))
+
+
 def _memory(  # noqa: PLR0917
     where: str,
     record: Record,
@@ -121,15 +125,7 @@ def _memory(  # noqa: PLR0917
     unknown = [one for one in related if one not in ids]
     vector = None
     found = _vector_of(record)
-    if (
-        found
-        and model
-        and (found["model"], len(found["vector"]))
-        == (
-            model.model_name,
-            model.dimensions,
-        )
-    ):
+    if found and _model_of(found) == model:
         try:
             vector = as_vector(found["vector"])
         except EntryError:

@@ -98,6 +98,11 @@ class Source:
         found = self.paths()
         return found[0] if len(found) == 1 else None
 
+    @property
+    def only(self) -> Peek:
+        """A first look at its only file; as at an empty file if it has several or none."""
+        return self.peek(self.file) if self.file is not None else Peek("empty")
+
     def main(self, *names: str) -> str | None:
         """The path of its only file, or of the only one with one of these names, in any case."""
         found = self.paths() if len(self.paths()) == 1 else self.named(*names)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 from tribal_mcp.errors import StoreDamaged, StoreLocked
 from tribal_mcp.stores.base import in_parts
 from tribal_mcp.stores.chroma.files.log import replay_rows
-from tribal_mcp.stores.chroma.files.schema import NO_NUMBER, adapt_layout, read_collections
+from tribal_mcp.stores.chroma.files.schema import LISTS, NO_NUMBER, adapt_layout, read_collections
 from tribal_mcp.stores.errors import CHECK, RESCUE, is_damage
 from tribal_mcp.stores.raw import RawCollection, UnknownLayout
 from tribal_mcp.stores.record import AS_JSON, OTHER_MODEL, OTHER_TIMES, STORED, named_models
@@ -561,24 +561,21 @@ class ChromaTables:
             which, bounds = "BETWEEN ? AND ?", [first, last]
         else:
             which, bounds = f"IN ({placeholders(rows)})", list(rows)
-        for row, key, value, truth in self.sql.execute(
-            "SELECT id, key, coalesce(string_value, int_value, float_value), bool_value "  # noqa: S608
-            f"FROM embedding_metadata WHERE id {which}",
-            bounds,
-        ):
-            if row in values:
+        for table, order in (("embedding_metadata", ""), (LISTS, " ORDER BY rowid")):
+            for row, key, value, truth in self.sql.execute(
+                "SELECT id, key, coalesce(string_value, int_value, float_value), bool_value "  # noqa: S608
+                f"FROM {table} WHERE id {which}{order}",
+                bounds,
+            ):
+                if row not in values:
+                    continue
                 if type(key) is not str or type(value) is bytes or type(truth) not in _TRUTHS:
                     raise _wrong_type(f"The field {str(key)!r:.80} of a record")
-                values[row][key] = value if truth is None else bool(truth)
-        for row, key, value, truth in self.sql.execute(
-            "SELECT id, key, coalesce(string_value, int_value, float_value), bool_value "  # noqa: S608
-            f"FROM embedding_metadata_array WHERE id {which} ORDER BY rowid",
-            bounds,
-        ):
-            if row in values:
-                if type(key) is not str or type(value) is bytes or type(truth) not in _TRUTHS:
-                    raise _wrong_type(f"The field {str(key)!r:.80} of a record")
-                values[row].setdefault(key, []).append(value if truth is None else bool(truth))
+                read = value if truth is None else bool(truth)
+                if table == LISTS:
+                    values[row].setdefault(key, []).append(read)
+                else:
+                    values[row][key] = read
         return values
 
 
