@@ -47,6 +47,8 @@ def test_a_file_is_settled_once_all_have_swept_past_it() -> None:
     assert CUT.is_settled(f"they/{FIRST}")
     earlier = replace(THEIRS, swept={"me": "00000003-x", "they": "00000009-"})
     assert not replace(CUT, reports={"they": earlier}).is_settled(f"me/{OWN}")
+    assert not CUT.is_settled("me/00000003-x")  # files that count no longer
+    assert not CUT.is_settled("they/00000008-x")
 
 
 def test_a_file_is_not_settled_by_what_a_copy_of_a_machine_has_written() -> None:
@@ -105,6 +107,15 @@ def test_a_file_without_versions_answers_no_other_such_file() -> None:
     assert not cut.owes([f"they/{LAST}"], behind=False, clean=True)
     assert cut.owes(["they/00000010-e"], behind=False, clean=True)
     assert not cut.owes(["they/00000010-e"], behind=False, clean=False)
+
+
+def test_a_replica_says_once_what_it_has_heard_of_others() -> None:
+    assert replace(CUT, removed={"gone": 1}).owes([], behind=True, clean=False)
+    nothing_said = replace(CUT, own=replace(CUT.own, swept={}))
+    assert nothing_said.owes([], behind=False, clean=True)
+    assert not nothing_said.owes([], behind=True, clean=True)
+    stranger = replace(CUT, own=replace(CUT.own, seen={}))
+    assert stranger.owes([], behind=True, clean=False)
 
 
 def test_a_memory_that_was_edited_often_forgets_most_of_what_it_replaced() -> None:
