@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FORMAT = ROOT / "docs" / "bundle-format.md"
-OTHER_PROGRAMS = {"cd", "curl", "git", "rsync", "uv"}
+OTHER_PROGRAMS = {"cd", "curl", "export", "git", "rsync", "uv"}
 
 
 def blocks(page: Path, language: str) -> list[str]:

@@ -41,7 +41,8 @@ def describe(result: SyncResult, state: SyncState, listing: Listing, *, conflict
     result.replicas = machines(state, listing)
     found = [conflict for conflict in _conflicts(state) if conflict.versions]
     result.conflicts = len(found)
-    if result.first_contact and not (result.replicas or result.problems or result.missing):
+    is_wrong = result.problems or result.missing or result.damaged or result.notes
+    if result.first_contact and not (result.replicas or is_wrong):
         result.notes.append(
             "This is the first machine in this folder. If another one has synced with it, check "
             "the path, and that the files have arrived."
