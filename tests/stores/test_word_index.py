@@ -24,7 +24,7 @@ from tribal_mcp.stores.chroma.files.reader import ChromaFiles
 from tribal_mcp.stores.chroma.files.tables import Row
 from tribal_mcp.stores.chroma.store import ChromaStore
 from tribal_mcp.stores.chroma.word_index import WordIndex
-from tribal_mcp.stores.search import SearchByReading
+from tribal_mcp.stores.search import SearchableStore
 
 pytestmark = pytest.mark.anyio
 
@@ -86,9 +86,9 @@ async def check(store: ChromaStore, questions: Sequence[str]) -> None:
                 search.add(texts)
         for question, search in searches.items():
             assert await store.rank_words(question, "", which) == search.best(1000), question
-        assert await store.sample(20, which) == await SearchByReading.sample(store, 20, which)
+        assert await store.sample(20, which) == await SearchableStore.sample(store, 20, which)
     here = [e for batch in [b async for b in store.read(await store.list_ids())] for e in batch]
-    tally, expected_tally = await store.tally(), await SearchByReading.tally(store)
+    tally, expected_tally = await store.tally(), await SearchableStore.tally(store)
     assert len(here) == sum(tally.sources.values())
     assert (tally.tags, tally.sources, tally.months) == (
         expected_tally.tags, expected_tally.sources, expected_tally.months,

@@ -155,15 +155,18 @@ class Stored:
 
 
 class MemoryStore(Protocol):
-    """Holds memories, each under its id."""
+    """Holds memories, each under its id. Methods with a body follow from the others."""
+
+    own_folder: Path | None
+    """The folder for this program's own files about the store; None if there is none."""
 
     async def __aenter__(self) -> Self:
         """Use the store until the end of the block, then `close` it."""
-        ...
+        return self
 
     async def __aexit__(self, *_: object) -> None:
         """Close the store."""
-        ...
+        await self.close()
 
     async def close(self) -> None:
         """Release its resources; the next use opens it again."""
@@ -181,11 +184,6 @@ class MemoryStore(Protocol):
         """
         ...
 
-    @property
-    def own_folder(self) -> Path | None:
-        """The folder for this program's own files about the store; None if there is none."""
-        ...
-
     async def state(self) -> StoreState:
         """The current state of the store."""
         ...
@@ -200,7 +198,7 @@ class MemoryStore(Protocol):
 
     async def get(self, memory_id: str) -> MemoryEntry | None:
         """The memory with that id, or None."""
-        ...
+        return (await self.get_many([memory_id])).get(memory_id)
 
     async def get_many(self, ids: Sequence[str], *, vectors: bool = True) -> dict[str, MemoryEntry]:
         """The memories with those ids, by id; with `vectors=False` without their vectors."""
@@ -213,9 +211,14 @@ class MemoryStore(Protocol):
         """
         ...
 
-    def read(self, ids: Sequence[str], batch_size: int = BATCH) -> AsyncIterator[list[MemoryEntry]]:
+    async def read(
+        self, ids: Sequence[str], batch_size: int = BATCH
+    ) -> AsyncIterator[list[MemoryEntry]]:
         """The memories with those ids in that order, in batches; missing ids are left out."""
-        ...
+        for part in in_parts(ids, batch_size):
+            found = await self.get_many(part)
+            if found:
+                yield [found[i] for i in part if i in found]
 
     def read_lines(self, ids: Sequence[str], batch_size: int = BATCH) -> AsyncIterator[Lines]:
         """The same memories as `read`, as lines of a bundle."""
@@ -253,11 +256,13 @@ class MemoryStore(Protocol):
 
     async def upsert(self, entries: Collection[MemoryEntry]) -> None:
         """Insert the entries, or replace those with their ids; raises what `apply` does."""
-        ...
+        await self.apply(Change(entries))
 
     async def delete(self, ids: Collection[str]) -> int:
         """Delete the memories with those ids, leaving tombstones; returns how many there were."""
-        ...
+        here = sorted(await self.existing(list(ids)))
+        await self.apply(Change(forget=dict.fromkeys(here, time.time_ns() // 1000)))
+        return len(here)
 
     async def set_identity(self, identity: EmbeddingMetadata | None) -> None:
         """Record the model of this store's vectors; None if it is unknown.
@@ -266,37 +271,6 @@ class MemoryStore(Protocol):
             UsageError: the store's vectors have other dimensions.
         """
         ...
-
-
-class StoreBase:
-    """What of a `MemoryStore` follows from the rest, for stores to inherit."""
-
-    async def __aenter__(self) -> Self:
-        """Use the store until the end of the block."""
-        return self
-
-    async def get(self: MemoryStore, memory_id: str) -> MemoryEntry | None:
-        """The memory with that id, or None."""
-        return (await self.get_many([memory_id])).get(memory_id)
-
-    async def read(
-        self: MemoryStore, ids: Sequence[str], batch_size: int = BATCH
-    ) -> AsyncIterator[list[MemoryEntry]]:
-        """The memories with those ids in that order, in batches; missing ids are left out."""
-        for part in in_parts(ids, batch_size):
-            found = await self.get_many(part)
-            if found:
-                yield [found[i] for i in part if i in found]
-
-    async def upsert(self: MemoryStore, entries: Collection[MemoryEntry]) -> None:
-        """Insert the entries, or replace those with their ids."""
-        await self.apply(Change(entries))
-
-    async def delete(self: MemoryStore, ids: Collection[str]) -> int:
-        """Delete the memories with those ids, leaving tombstones; returns how many there were."""
-        here = sorted(await self.existing(list(ids)))
-        await self.apply(Change(forget=dict.fromkeys(here, time.time_ns() // 1000)))
-        return len(here)
 
 
 def in_parts(values: Sequence[T], most: int = BATCH) -> Iterator[list[T]]:

@@ -16,17 +16,16 @@ from tribal_mcp.stores.base import (
     EVERYTHING,
     Change,
     Lines,
-    StoreBase,
     Stored,
     StoreState,
     check_change,
     check_identity,
     links_of,
 )
-from tribal_mcp.stores.search import SearchByReading
+from tribal_mcp.stores.search import SearchableStore
 
 
-class InMemoryStore(StoreBase, SearchByReading):
+class InMemoryStore(SearchableStore):
     """A `SearchableStore` that ends with its process. Entries are copied when written and read.
 
     Args:
@@ -39,9 +38,6 @@ class InMemoryStore(StoreBase, SearchByReading):
         self._tombstones: dict[str, int] = {}
         self._stored: dict[str, int] = {}
         self._identity: EmbeddingMetadata | None = None
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
 
     async def close(self) -> None:
         """There is nothing to release."""

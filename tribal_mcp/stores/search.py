@@ -1,8 +1,8 @@
 """Finding memories other than by id.
 
-`SearchableStore` is what remember and recall need beyond `MemoryStore`. `SearchByReading`
-implements it for any store by reading all memories: slow, but correct and in constant memory. A
-store overrides what it can do faster. One test suite checks all of them.
+`SearchableStore` is what remember and recall need beyond `MemoryStore`. It finds by reading all
+memories: slow, but correct and in constant memory. A store overrides what it can do faster. One
+test suite checks all of them.
 """
 
 from collections import Counter
@@ -39,7 +39,10 @@ class Tally:
 
 
 class SearchableStore(MemoryStore, Protocol):
-    """A store whose memories can be found by their content."""
+    """A store whose memories can be found by their content.
+
+    Its order of insertion is that of `list_ids`, where memories without a vector come last.
+    """
 
     async def nearest(
         self,
@@ -63,11 +66,18 @@ class SearchableStore(MemoryStore, Protocol):
         Raises:
             UsageError: the store's vectors have other dimensions.
         """
-        ...
+        state = await self.state()
+        check_dimensions(vector, state.dimensions if state.has_vectors else 0)
+        found = Nearest(vector)
+        ids = [i for i in await self.list_ids(filters) if i not in without]
+        async for batch in self.read(ids):
+            found.look({e.id: e.embedding for e in batch if e.embedding is not None})
+        return found.best(count)
 
     async def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
         """The vectors of those of the memories that have one, by id."""
-        ...
+        entries = (await self.get_many(ids)).values()
+        return {e.id: e.embedding for e in entries if e.embedding is not None}
 
     async def prepare_search(self, on_step: Callable[[int, int], None]) -> None:
         """Do what takes long before a search, if there is anything.
@@ -76,11 +86,11 @@ class SearchableStore(MemoryStore, Protocol):
             on_step: receives (memories done, in all) after each step; an exception ends it, and
                 the next call continues.
         """
-        ...
+        del on_step  # there is nothing to prepare
 
     async def list_pending(self) -> list[str]:
         """The ids of the memories without a vector, in order of insertion."""
-        ...
+        return [e.id async for e in _all(self) if e.embedding is None]
 
     async def newest(
         self, filters: ExportFilter = EVERYTHING, *, skip: int = 0, count: int
@@ -94,13 +104,20 @@ class SearchableStore(MemoryStore, Protocol):
             skip: how many to leave out at the beginning.
             count: the most to return.
         """
-        ...
+        found: list[tuple[bool, int, int, str]] = []
+        async for entry in _all(self, filters):
+            known = UNDATED not in entry.extra
+            created = microseconds(entry.created_at) if known else 0
+            found.append((known, created, len(found), entry.id))
+        found.sort(reverse=True)
+        return [memory_id for *_, memory_id in found[skip : skip + count]], len(found)
 
-    def read_texts(
+    async def read_texts(
         self, ids: Sequence[str], batch_size: int = BATCH
     ) -> AsyncIterator[dict[str, str]]:
         """The contents of those memories in that order, in batches; missing ids are left out."""
-        ...
+        async for batch in self.read(ids, batch_size):
+            yield {entry.id: entry.content for entry in batch}
 
     async def rank_words(
         self, query: str, hints: str = "", filters: ExportFilter = EVERYTHING, most: int = BATCH
@@ -113,18 +130,23 @@ class SearchableStore(MemoryStore, Protocol):
             filters: which memories to search.
             most: the most to return.
         """
-        ...
+        from tribal_mcp.search.bm25 import KeywordSearch  # noqa: PLC0415 - only a search needs it
+
+        search = KeywordSearch(query, hints)
+        async for texts in self.read_texts(await self.list_ids(filters)):
+            search.add(texts)
+        return search.best(most)
 
     async def sample(self, count: int, filters: ExportFilter = EVERYTHING) -> list[str]:
         """`count` or more of the ids that match, if there are, and less than twice as many.
 
         They are at equal distances in the order of insertion.
         """
-        ...
+        return spread(await self.list_ids(filters), count)
 
     async def find_text(self, content: str) -> list[str]:
         """The ids of the memories with exactly this content, in order of insertion."""
-        ...
+        return [e.id async for e in _all(self) if e.content == content]
 
     async def corrections(self, ids: Sequence[str]) -> dict[str, list[str]]:
         """For each of the ids that is superseded: the superseding ids, in order of insertion.
@@ -132,11 +154,17 @@ class SearchableStore(MemoryStore, Protocol):
         Args:
             ids: at most `BATCH`; they need not exist.
         """
-        ...
+        wanted, found = set(ids), dict[str, list[str]]()
+        async for entry in _all(self):
+            if entry.supersedes in wanted:
+                found.setdefault(str(entry.supersedes), []).append(entry.id)
+        return found
 
     async def tally(self) -> Tally:
         """Count all memories; may see the store between two batches of another session."""
-        ...
+        return tally_of(
+            [(entry.tags, source_text(entry), _month(entry)) async for entry in _all(self)]
+        )
 
 
 @runtime_checkable
@@ -167,100 +195,6 @@ class KnowsChanges(Protocol):
     async def vectors(self, ids: Sequence[str]) -> dict[str, Vector]:
         """The vectors of those of the memories that have one, by id."""
         ...
-
-
-class SearchByReading:
-    """Makes the `MemoryStore` that inherits it a `SearchableStore`.
-
-    Its order of insertion is that of `list_ids`, where memories without a vector come last.
-    """
-
-    async def nearest(
-        self: MemoryStore,
-        vector: Vector,
-        count: int,
-        filters: ExportFilter = EVERYTHING,
-        *,
-        without: Collection[str] = (),
-    ) -> list[tuple[str, float]]:
-        """The memories with the nearest vectors by exact cosine similarity, best first."""
-        state = await self.state()
-        check_dimensions(vector, state.dimensions if state.has_vectors else 0)
-        found = Nearest(vector)
-        ids = [i for i in await self.list_ids(filters) if i not in without]
-        async for batch in self.read(ids):
-            found.look({e.id: e.embedding for e in batch if e.embedding is not None})
-        return found.best(count)
-
-    async def vectors(self: MemoryStore, ids: Sequence[str]) -> dict[str, Vector]:
-        """The vectors of those of the memories that have one, by id."""
-        entries = (await self.get_many(ids)).values()
-        return {e.id: e.embedding for e in entries if e.embedding is not None}
-
-    async def prepare_search(self, on_step: Callable[[int, int], None]) -> None:
-        """There is nothing to prepare."""
-
-    async def list_pending(self: MemoryStore) -> list[str]:
-        """The ids of the memories without a vector, in order of insertion."""
-        return [e.id async for e in _all(self) if e.embedding is None]
-
-    async def newest(
-        self: MemoryStore, filters: ExportFilter = EVERYTHING, *, skip: int = 0, count: int
-    ) -> tuple[list[str], int]:
-        """The ids of the memories created last, newest first, and how many match in all."""
-        found: list[tuple[bool, int, int, str]] = []
-        async for entry in _all(self, filters):
-            known = UNDATED not in entry.extra
-            created = microseconds(entry.created_at) if known else 0
-            found.append((known, created, len(found), entry.id))
-        found.sort(reverse=True)
-        return [memory_id for *_, memory_id in found[skip : skip + count]], len(found)
-
-    async def read_texts(
-        self: MemoryStore, ids: Sequence[str], batch_size: int = BATCH
-    ) -> AsyncIterator[dict[str, str]]:
-        """The contents of those memories in that order, in batches; missing ids are left out."""
-        async for batch in self.read(ids, batch_size):
-            yield {entry.id: entry.content for entry in batch}
-
-    async def rank_words(
-        self: "SearchableStore",
-        query: str,
-        hints: str = "",
-        filters: ExportFilter = EVERYTHING,
-        most: int = BATCH,
-    ) -> list[Ranked]:
-        """The memories that match the keywords of a query best, best first."""
-        from tribal_mcp.search.bm25 import KeywordSearch  # noqa: PLC0415 - only a search needs it
-
-        search = KeywordSearch(query, hints)
-        async for texts in self.read_texts(await self.list_ids(filters)):
-            search.add(texts)
-        return search.best(most)
-
-    async def sample(
-        self: MemoryStore, count: int, filters: ExportFilter = EVERYTHING
-    ) -> list[str]:
-        """`count` or more of the ids that match, at equal distances in the order of insertion."""
-        return spread(await self.list_ids(filters), count)
-
-    async def find_text(self: MemoryStore, content: str) -> list[str]:
-        """The ids of the memories with exactly this content, in order of insertion."""
-        return [e.id async for e in _all(self) if e.content == content]
-
-    async def corrections(self: MemoryStore, ids: Sequence[str]) -> dict[str, list[str]]:
-        """For each of the ids that is superseded: the superseding ids, in order of insertion."""
-        wanted, found = set(ids), dict[str, list[str]]()
-        async for entry in _all(self):
-            if entry.supersedes in wanted:
-                found.setdefault(str(entry.supersedes), []).append(entry.id)
-        return found
-
-    async def tally(self: MemoryStore) -> Tally:
-        """Count all memories."""
-        return tally_of(
-            [(entry.tags, source_text(entry), _month(entry)) async for entry in _all(self)]
-        )
 
 
 class Nearest:

@@ -8,6 +8,7 @@ from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from itertools import compress
+from typing import Any
 
 import anyio.to_thread
 import numpy as np
@@ -17,7 +18,7 @@ from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.services.importing.sources import EntrySource
 from tribal_mcp.services.links import Hashes, is_among, sorted_hashes
 from tribal_mcp.stores.base import STEP, MemoryStore
-from tribal_mcp.stores.search import FindsTexts, SearchByReading
+from tribal_mcp.stores.search import FindsTexts, SearchableStore
 
 Decide = Callable[[Sequence[MemoryEntry]], Awaitable[Sequence[Decision]]]
 
@@ -108,8 +109,9 @@ class SameTexts:
     async def _stored(self, wanted: Hashes) -> dict[str, tuple[str, str | None]]:
         """Of those texts, given as hashes: the first memory in the store with each, by its text."""
         found: dict[str, tuple[str, str | None]] = {}
-        read = getattr(self._store, "read_texts", partial(SearchByReading.read_texts, self._store))
-        async for batch in read(await self._store.list_ids()):
+        store: Any = self._store  # it need not be searchable
+        read = getattr(store, "read_texts", partial(SearchableStore.read_texts, store))
+        async for batch in read(await store.list_ids()):
             hashes = np.fromiter(map(hash, batch.values()), np.int64, len(batch))
             for memory_id, text in compress(batch.items(), is_among(hashes, wanted)):
                 found.setdefault(text, (memory_id, None))

@@ -26,7 +26,6 @@ from tribal_mcp.stores.base import (
     Change,
     Lines,
     MemoryStore,
-    StoreBase,
     Stored,
     StoreState,
     check_change,
@@ -40,7 +39,7 @@ from tribal_mcp.stores.chroma.folder import SWAP, ChromaFolder, Files
 from tribal_mcp.stores.chroma.session import Sessions, in_thread, session_on
 from tribal_mcp.stores.errors import CHECK
 from tribal_mcp.stores.record import IDENTITY, pending_name, recorded
-from tribal_mcp.stores.search import Tally, check_dimensions
+from tribal_mcp.stores.search import SearchableStore, Tally, check_dimensions
 
 if TYPE_CHECKING:
     from tribal_mcp.stores.chroma.check import Problem
@@ -53,7 +52,7 @@ _ATTEMPTS = 3
 """To read while another program writes without the lock."""
 
 
-class ChromaStore(StoreBase):
+class ChromaStore(SearchableStore):
     """A `SearchableStore` on one collection of a Chroma folder.
 
     Args:
@@ -81,16 +80,12 @@ class ChromaStore(StoreBase):
         keep_open: bool = False,
     ) -> None:
         self._folder = ChromaFolder.at(path)
+        self.own_folder = self._folder.own
         self._keep_open = keep_open
         self._folder.index_backup.sync = durable
         self._folder.may_convert |= may_convert
         self._sessions = Sessions(self._folder, lock_timeout_s, on_wait)
         self._name = collection
-
-    @property
-    def own_folder(self) -> Path:
-        """The directory for this program's own files about the store."""
-        return self._folder.own
 
     @property
     def name(self) -> str:

@@ -25,7 +25,6 @@ from tribal_mcp.stores.base import (
     Change,
     Lines,
     OnWait,
-    StoreBase,
     Stored,
     StoreState,
     check_change,
@@ -52,7 +51,7 @@ from tribal_mcp.stores.record import (
     to_entry,
     to_fields,
 )
-from tribal_mcp.stores.search import SearchByReading
+from tribal_mcp.stores.search import SearchableStore
 
 T = TypeVar("T")
 
@@ -64,7 +63,7 @@ _FEW = 1000
 memory."""
 
 
-class ChromaServerStore(StoreBase, SearchByReading):
+class ChromaServerStore(SearchableStore):
     """A `MemoryStore` in one collection of a Chroma server.
 
     Args:
