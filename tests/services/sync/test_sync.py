@@ -1,7 +1,11 @@
 """Machines stay the same through a folder that they share."""
 
 import errno
+import os
+import re
 import shutil
+import sqlite3
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -210,6 +214,34 @@ async def test_a_machine_that_lost_its_sync_state_does_not_restore_old_memories(
     result = await two.sync()
     assert (result.deleted, result.changed, result.published) == (1, 1, 0)
     await in_step(one, two)
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("cut", "is damaged. Delete it, and in the next sync, name the tags"),
+        ("of a later version", "A later version of this program wrote"),
+        ("locked", "can't be used: device or resource busy"),
+    ],
+    ids=["cut", "of a later version", "locked"],
+)
+async def test_a_sync_state_that_can_not_be_used_is_named(
+    how: str, says: str, tmp_path: Path
+) -> None:
+    [one] = machines(tmp_path, 1)
+    await one.put(1)
+    await one.sync()
+    [path] = one.home.rglob("sync/*.db")
+    if how == "cut":
+        os.truncate(path, 10_000)
+    with closing(sqlite3.connect(path, isolation_level=None)) as sql:
+        if how == "of a later version":
+            sql.execute("PRAGMA user_version = 1000")
+        if how == "locked":
+            sql.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreError, match=re.escape(path.name)) as refused:
+            await one.sync()
+    assert says in str(refused.value)
 
 
 async def test_a_copied_machine_goes_on_under_a_new_id(tmp_path: Path) -> None:

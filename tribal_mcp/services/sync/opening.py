@@ -1,18 +1,21 @@
 """What a sync begins with: its folder, its lock, and the state that belongs to both."""
 
+import errno
 import platform
+import sqlite3
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
 import anyio
 from filelock import FileLock, Timeout
 
 from tribal_mcp.config import Settings
-from tribal_mcp.errors import StoreLocked, UsageError
+from tribal_mcp.errors import StoreError, StoreLocked, UsageError
 from tribal_mcp.files.age_keys import recipient_files
 from tribal_mcp.files.atomic import make_private
+from tribal_mcp.files.failures import failure
 from tribal_mcp.files.replica_folders import Listing, SharedFolder
 from tribal_mcp.next_steps import NextStep
 from tribal_mcp.portability.filters import read_filter
@@ -24,6 +27,16 @@ from tribal_mcp.stores.base import MemoryStore
 from tribal_mcp.stores.chroma.migration import DATABASE
 
 _WAIT_S = 0.1
+_ERRNO = {
+    sqlite3.SQLITE_IOERR: errno.EIO,
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_NOMEM: errno.ENOMEM,
+    sqlite3.SQLITE_BUSY: errno.EBUSY,
+    sqlite3.SQLITE_LOCKED: errno.EBUSY,
+    sqlite3.SQLITE_CANTOPEN: errno.EACCES,
+    sqlite3.SQLITE_READONLY: errno.EACCES,
+    sqlite3.SQLITE_PERM: errno.EACCES,
+}
 
 
 def path_of(context: Context, request: SyncRequest) -> Path:
@@ -52,7 +65,7 @@ def path_of(context: Context, request: SyncRequest) -> Path:
     return given
 
 
-def check(request: SyncRequest) -> None:
+def check(request: SyncRequest, folder: Path) -> None:
     """Refuse arguments that are not valid.
 
     Raises:
@@ -97,6 +110,26 @@ def _check_private(settings: Settings, shared: Path) -> None:
             )
 
 
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Raises failures on a state as errors for users."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.ProgrammingError):
+            raise
+        kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+        shown = f"{str(path)!r:.300}"
+        if kind in _ERRNO:
+            system = OSError(_ERRNO[kind], str(error))
+            raise failure(system, shown, "To continue, repeat the sync.") from error
+        raise StoreError(
+            f"{shown}, which has what this store knows of the shared folder, is damaged. Delete "
+            "it, and in the next sync, name the tags that are shared and ask for encryption again, "
+            "as it had those, too."
+        ) from error
+
+
 @asynccontextmanager
 async def locked(own: Path, context: Context, *, dry_run: bool) -> AsyncIterator[None]:
     """Wait for another sync of the same store."""
@@ -132,7 +165,7 @@ def state_of(
     replicas = {file.replica for file in listing.files.values()}
     best, found = 0, own / f"{time.time_ns():x}.db"
     for path in sorted(own.glob("*.db")):
-        with closing(SyncState(path, dry_run=True)) as state:
+        with explained(path), closing(SyncState(path, dry_run=True)) as state:
             if state["collection"] != getattr(store, "name", ""):
                 continue
             knows = state["replica"] in replicas or not state.files().keys().isdisjoint(
@@ -142,7 +175,8 @@ def state_of(
             score = 2 * knows + is_here
             if score > best:
                 best, found = score, path
-    return SyncState(found, dry_run=dry_run)
+    with explained(found):
+        return SyncState(found, dry_run=dry_run)
 
 
 def configure(

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from tribal_mcp.errors import StoreError
 from tribal_mcp.files.atomic import make_private
 from tribal_mcp.files.replica_folders import ID_BYTES, ReplicaFile
 from tribal_mcp.portability.limits import NO_LIMITS
@@ -110,6 +111,9 @@ class SyncState:
     Args:
         path: the SQLite file; created if it is missing.
         dry_run: what is changed is not kept.
+
+    Raises:
+        StoreError: a later version of this program wrote it.
     """
 
     def __init__(self, path: Path, *, dry_run: bool = False) -> None:
@@ -123,24 +127,38 @@ class SyncState:
             check_same_thread=False,
         )
         self._dry_run = dry_run
+        try:
+            self._begin()
+        except BaseException:
+            self.close()
+            raise
+        self.is_new = not self["replica"]
+        if self.is_new:
+            self["replica"], self["behind"] = new_id(), "1"
+
+    def _begin(self) -> None:
         self._sql.execute("PRAGMA synchronous = FULL")
         self._sql.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        if dry_run:
+        if self._dry_run:
             self._sql.execute("BEGIN")
         with self.transaction():
-            if self._sql.execute("PRAGMA user_version").fetchone()[0] < _VERSION:
+            version = self._sql.execute("PRAGMA user_version").fetchone()[0]
+            if version > _VERSION:
+                raise StoreError(
+                    f"A later version of this program wrote {str(self.path)!r:.300}, which has "
+                    "what this store knows of the shared folder. Nothing was changed. Update this "
+                    "program."
+                )
+            if version < _VERSION:
                 # The newest file of each replica is read again: an earlier version kept no report.
                 for statement in filter(str.strip, _SCHEMA.split(";")):
                     self._sql.execute(statement)
                 self._sql.execute(f"PRAGMA user_version = {_VERSION}")
         self._about = self._read_about()
-        self.is_new = not self["replica"]
-        if self.is_new:
-            self["replica"], self["behind"] = new_id(), "1"
 
     def close(self) -> None:
         """Close the file."""
-        if self._dry_run:
+        if self._sql.in_transaction:
             self._sql.execute("ROLLBACK")
         self._sql.close()
 
@@ -154,7 +172,8 @@ class SyncState:
         try:
             yield
         except BaseException:
-            self._sql.execute("ROLLBACK")
+            if self._sql.in_transaction:  # a full disk ends it
+                self._sql.execute("ROLLBACK")
             self._about = self._read_about()
             raise
         self._sql.execute("COMMIT")

@@ -25,7 +25,7 @@ from tribal_mcp.services.sync.compacting import compact
 from tribal_mcp.services.sync.encrypted_files import check as check_encryption
 from tribal_mcp.services.sync.exchange import Exchange
 from tribal_mcp.services.sync.merging import Merging
-from tribal_mcp.services.sync.opening import check, configure, locked, path_of, state_of
+from tribal_mcp.services.sync.opening import check, configure, explained, locked, path_of, state_of
 from tribal_mcp.services.sync.operations import listed, made_here, withdraw
 from tribal_mcp.services.sync.replicas import note, remove
 from tribal_mcp.services.sync.report import describe, list_conflicts, next_steps
@@ -59,14 +59,14 @@ async def sync(
         Stopped: `context` stopped it; repeating it continues.
     """
     begin = time.monotonic()
-    check(request)
+    check(request, folder.path)
     if store.own_folder is None:
         raise UsageError("This store has no folder for what a sync has to keep.")
     own = store.own_folder / FOLDER
     listing = folder.listing()
     async with locked(own, context, dry_run=request.dry_run):
         state = state_of(own, folder.path, listing, store, dry_run=request.dry_run)
-        with closing(state):
+        with explained(state.path), closing(state):
             result = SyncResult(
                 folder=str(folder.path), first_contact=state.is_new, dry_run=request.dry_run
             )
