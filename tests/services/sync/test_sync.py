@@ -765,6 +765,67 @@ async def test_a_team_folder_and_a_private_one_side_by_side(tmp_path: Path) -> N
     assert sorted(await two.texts()) == ["memory-1", "memory-3", "memory-4"]
 
 
+async def both_folders(machine: Machine, tmp_path: Path, tags: list[str]) -> int:
+    """Sync with a team's folder, then with a private one; returns how much was published."""
+    published = 0
+    for name, shared_tags in (("team", tags), ("private", [])):
+        machine.shared = tmp_path / name
+        published += (await machine.sync(tags=shared_tags)).published
+    return published
+
+
+@pytest.mark.parametrize("tags", [[], ["team"]], ids=["all memories", "some tags"])
+async def test_machines_that_share_two_folders_come_to_rest(
+    tags: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "team").mkdir()
+    one, two, three = (Machine(tmp_path / name, tmp_path / "private") for name in "123")
+    await three.put(1, tags=["team"])
+    for machine in (three, one):
+        await machine.sync()
+    await three.store.delete(["memory-1"])
+    for machine in (three, two):
+        await machine.sync()
+    for _ in range(4):
+        published = [await both_folders(machine, tmp_path, tags) for machine in (one, two)]
+    assert published == [0, 0]
+    assert await one.texts() == await two.texts() == {}
+
+
+async def test_what_is_no_longer_shared_with_a_team_stays_in_a_private_folder(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "team").mkdir()
+    one, two = (Machine(tmp_path / name, tmp_path / "private") for name in "12")
+    await one.put(1)
+    await one.put(2, tags=["team"])
+    for machine in (one, two):
+        await both_folders(machine, tmp_path, [])
+    for _ in range(3):
+        for machine in (one, two):
+            await both_folders(machine, tmp_path, ["team"])
+    assert sorted(await one.texts()) == sorted(await two.texts()) == ["memory-1", "memory-2"]
+    colleague = Machine(tmp_path / "3", tmp_path / "team")
+    await colleague.sync()
+    assert list(await colleague.texts()) == ["memory-2"]
+
+
+async def test_what_is_made_again_reaches_two_folders_without_a_conflict(tmp_path: Path) -> None:
+    (tmp_path / "team").mkdir()
+    one, two = (Machine(tmp_path / name, tmp_path / "private") for name in "12")
+    await one.put(1)
+    await in_step(one, two)
+    await one.store.delete(["memory-1"])
+    await in_step(one, two)
+    await one.put(1, content="made again")
+    for machine in (one, two, one, two):
+        await both_folders(machine, tmp_path, [])
+    for name in ("team", "private"):
+        two.shared = tmp_path / name
+        assert (await two.sync()).conflicts == 0
+    assert await one.texts() == await two.texts() == {"memory-1": "made again"}
+
+
 async def test_syncs_with_two_folders_at_once_wait_for_each_other(tmp_path: Path) -> None:
     store = open_store(tmp_path / "chroma")
     both = [Machine(tmp_path / "home", tmp_path / name, store) for name in ("team", "private")]

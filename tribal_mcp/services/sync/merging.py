@@ -43,6 +43,7 @@ from tribal_mcp.portability.replication.versions import (
 )
 from tribal_mcp.services.importing.vectors import VectorPlan
 from tribal_mcp.services.results.sync import SyncResult
+from tribal_mcp.services.sync.other_folders import OtherRow, kept_here, with_other_folders
 from tribal_mcp.services.sync.state import Line, Row, SyncState
 from tribal_mcp.stores.base import Change, MemoryStore
 from tribal_mcp.stores.chroma.store import session_that_may_write
@@ -104,6 +105,7 @@ class Merging:
         result: counts.
         point: the restore point.
         tags: only memories with one of these are shared; all if there are none.
+        others: what the store knows of other shared folders.
         vectors: what becomes of the vectors of the file that is being read.
         narrowing: what this machine shared and has none of the tags is shared no longer.
         made: the operations that made what the store holds, as far as they are known.
@@ -115,6 +117,7 @@ class Merging:
     result: SyncResult
     point: OpenPoint | None
     tags: Collection[str]
+    others: Sequence[SyncState] = ()
     vectors: VectorPlan | None = None
     narrowing: bool = False
     made: Mapping[str, Made] = field(default_factory=dict)
@@ -136,8 +139,15 @@ class Merging:
                 i for i in ids if i not in here and (not rows[i].known.heads or i in self.made)
             ]
             deleted = await self._deleted(unknown) if unknown else {}
+            others = [(state["replica"], state.rows(ids)) for state in self.others]
             moves = [
-                self._move(i, rows[i], here.get(i), deleted.get(i), incoming.get(i, ()))
+                self._move(
+                    i,
+                    rows[i],
+                    [(replica, known[i]) for replica, known in others],
+                    (here.get(i), deleted.get(i)),
+                    incoming.get(i, ()),
+                )
                 for i in ids
             ]
             with self.state.transaction():
@@ -207,27 +217,31 @@ class Merging:
     def _move(
         self,
         memory_id: str,
-        row: Row,
-        here: MemoryEntry | None,
-        deleted_at_us: int | None,
+        before: Row,
+        others: Sequence[OtherRow],
+        held: tuple[MemoryEntry | None, int | None],
         incoming: Sequence[tuple[Record, str]],
     ) -> Move:
+        row, (here, deleted_at_us) = before, held
         for record, _ in incoming:
             self._clock.see(record.version.stamp, _now_us())
         fields = self._shared(row, here)
         if row.intended:
             row = replace(row, known=row.known.after_crash(row.intended, fields))
+        row, at_us = with_other_folders(row, fields, others, self.tags)
+        versions = join(record.version for record, _ in incoming)
+        row = kept_here(row, fields, versions, others)
+        maker = self._maker if at_us is None else replace(self._maker, time=lambda: at_us)
         if (
             row.known.heads and not row.known.shown and visible(row.known.heads).fields
         ):  # it was kept private
             row = replace(row, known=replace(row.known, unsure=True))
-        versions = join(record.version for record, _ in incoming)
         made = self.made.get(memory_id)
         outcome = reconcile(
             row.known,
             fields,
             versions,
-            self._maker,
+            maker,
             deleted_at_us=deleted_at_us,
             origin=made.origin if made and made.now == stamp(here or deleted_at_us) else None,
         )
@@ -235,7 +249,8 @@ class Merging:
             files = {named: file for named, (_, file) in row.lines.items()}
             left = [h for h in outcome.heads if not (f := files.get(h.stamp)) or self.is_listed(f)]
             outcome = Outcome(tuple(left), outcome.new, visible(tuple(left)))
-        return self._with_lines(memory_id, row, (here, fields), outcome, incoming)
+        move = self._with_lines(memory_id, row, (here, fields), outcome, incoming)
+        return replace(move, row=before)
 
     def _with_lines(
         self,

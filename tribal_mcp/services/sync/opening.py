@@ -65,7 +65,7 @@ def path_of(context: Context, request: SyncRequest) -> Path:
     return given
 
 
-def check(request: SyncRequest, folder: Path) -> None:
+def check(request: SyncRequest) -> None:
     """Refuse arguments that are not valid.
 
     Raises:

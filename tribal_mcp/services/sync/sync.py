@@ -27,6 +27,7 @@ from tribal_mcp.services.sync.exchange import Exchange
 from tribal_mcp.services.sync.merging import Merging
 from tribal_mcp.services.sync.opening import check, configure, explained, locked, path_of, state_of
 from tribal_mcp.services.sync.operations import listed, made_here, withdraw
+from tribal_mcp.services.sync.other_folders import other_folders
 from tribal_mcp.services.sync.replicas import note, remove
 from tribal_mcp.services.sync.report import describe, list_conflicts, next_steps
 from tribal_mcp.services.sync.state import FOLDER, SyncState
@@ -59,14 +60,14 @@ async def sync(
         Stopped: `context` stopped it; repeating it continues.
     """
     begin = time.monotonic()
-    check(request, folder.path)
+    check(request)
     if store.own_folder is None:
         raise UsageError("This store has no folder for what a sync has to keep.")
     own = store.own_folder / FOLDER
     listing = folder.listing()
     async with locked(own, context, dry_run=request.dry_run):
         state = state_of(own, folder.path, listing, store, dry_run=request.dry_run)
-        with explained(state.path), closing(state):
+        with explained(state.path), closing(state), other_folders(state) as others:
             result = SyncResult(
                 folder=str(folder.path), first_contact=state.is_new, dry_run=request.dry_run
             )
@@ -82,7 +83,7 @@ async def sync(
                 point = points.begin("sync", folder.path.name, this, model=model)
             screen = Screen.of(request.secrets, personal_data=False)
             exchange = Exchange(context, folder, state, result, screen)
-            merging = Merging(store, state, result, point, state.tags)
+            merging = Merging(store, state, result, point, state.tags, others)
             with closing(point) if point else nullcontext():
                 running = _Sync(context, request, exchange, merging)
                 try:
