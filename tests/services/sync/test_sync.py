@@ -76,6 +76,18 @@ async def test_edits_and_deletions_reach_the_others(tmp_path: Path) -> None:
     assert set(await one.store.forgotten()) == {"memory-1"}
 
 
+async def test_memories_with_a_zero_character_in_their_ids_are_edited_and_deleted(
+    tmp_path: Path,
+) -> None:
+    one, two = machines(tmp_path)
+    await one.store.upsert([memory(n, id=f"memory\0{n}") for n in (1, 2, 3)])
+    await in_step(one, two)
+    await one.store.upsert([memory(1, id="memory\x001", content="edited")])
+    await two.store.delete(["memory\x002"])
+    await in_step(one, two)
+    assert await two.texts() == {"memory\x001": "edited", "memory\x003": "Memory number 3"}
+
+
 async def test_changes_of_text_and_tags_at_once_are_merged(tmp_path: Path) -> None:
     one, two = machines(tmp_path)
     await one.put(1, tags=["a"])

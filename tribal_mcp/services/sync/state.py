@@ -29,6 +29,7 @@ from tribal_mcp.portability.replication.records import (
     read_record,
 )
 from tribal_mcp.portability.replication.versions import Heads, Stamp, join
+from tribal_mcp.stores.base import BATCH
 
 FOLDER = "sync"
 _VERSION = 6
@@ -227,7 +228,7 @@ class SyncState:
 
     def rows(self, ids: Collection[str]) -> dict[str, Row]:
         """What is known of those memories."""
-        wanted = orjson.dumps(list(ids)).decode()
+        wanted = list(ids)
         shown = dict(self._select("SELECT id, shown FROM memories", wanted))
         lines: dict[str, dict[Stamp, Line]] = {i: {} for i in ids}
         heads: dict[str, Heads] = {}
@@ -256,9 +257,12 @@ class SyncState:
         """Record that other machines shared those memories before this one did."""
         self._sql.executemany("INSERT OR IGNORE INTO received VALUES (?)", [(i,) for i in ids])
 
-    def _select(self, query: str, ids: str) -> Iterable[tuple[Any, ...]]:
-        where = f"{query} WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608 - our own queries
-        return self._sql.execute(where, (ids,)).fetchall()
+    def _select(self, query: str, ids: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        for start in range(0, len(ids), BATCH):
+            part = ids[start : start + BATCH]
+            # Not by json_each, which ends an id at a zero character.
+            where = f"{query} WHERE id IN ({', '.join('?' * len(part))})"
+            yield from self._sql.execute(where, part).fetchall()
 
     def save(self, known: Mapping[str, tuple[Known, Mapping[Stamp, Line]]]) -> None:
         """Record what is known of memories, with the lines; nothing is intended any more."""
