@@ -76,7 +76,7 @@ async def test_of_several_versions_each_has_the_vector_of_its_own_text(tmp_path:
 async def test_all_memories_arrive_if_they_take_several_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "STEP", 2)
+    monkeypatch.setattr(exchange, "BATCH", 2)
     monkeypatch.setattr(exchange, "PER_FILE", 3)
     one, two = machines(tmp_path)
     for number in range(8):

@@ -32,7 +32,7 @@ from tribal_mcp.services.sync import encrypted_files
 from tribal_mcp.services.sync.replicas import note_removed, report_of, take_new_id
 from tribal_mcp.services.sync.state import Applied, SyncState, Unpublished
 from tribal_mcp.services.sync.vectors import Vectors
-from tribal_mcp.stores.base import STEP
+from tribal_mcp.stores.base import BATCH, STEP
 from tribal_mcp.text import counted
 
 PER_FILE = 10_000
@@ -352,7 +352,7 @@ class Exchange:
     def _unpublished(self) -> Iterator[Unpublished]:
         """What is to be published."""
         last = ("", "")
-        while rows := self.state.unpublished(last, STEP):
+        while rows := self.state.unpublished(last, BATCH):
             yield from (row for row in rows if (row.id, row.stamp) not in self._refused)
             last = rows[-1].id, rows[-1].stamp
 
@@ -461,7 +461,7 @@ class Exchange:
     ) -> None:
         file = compressed(out, "zstd")
         file.write(dump_head(head) + b"\n")
-        for start in range(0, len(rows), STEP):
-            lines = await vectors.added(rows[start : start + STEP], self.context.limits.line_bytes)
+        for start in range(0, len(rows), BATCH):
+            lines = await vectors.added(rows[start : start + BATCH], self.context.limits.line_bytes)
             file.write(b"\n".join(lines) + b"\n")
         file.close()

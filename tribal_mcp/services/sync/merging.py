@@ -150,9 +150,8 @@ class Merging:
                 )
                 for i in ids
             ]
-            with self.state.transaction():
-                self.state.note_received(i for i in incoming if not self._has_shared(rows[i]))
-            await self._carry_out(moves)
+            received = [i for i in incoming if not self._has_shared(rows[i])]
+            await self._carry_out(moves, received)
         self._count(moves)
 
     async def _deleted(self, ids: Sequence[str]) -> dict[str, int]:
@@ -262,9 +261,9 @@ class Merging:
     ) -> Move:
         """What becomes of a memory, given what the store holds, and what is shared of it."""
         here, fields = held
-        digest = digest_of(fields)
+        new = outcome.new
+        digest = new.stamp.digest if new and new.fields is fields else digest_of(fields)
         self.result.left_scope += bool(fields is None and here is not None and row.known.shown)
-        now = replace(row.known, unsure=False)
         lines = dict(row.lines)
         heads = {head.stamp: head for head in outcome.heads}
         for record, path in incoming:
@@ -272,16 +271,18 @@ class Merging:
             file = self._file(row, lines.get(named), record.version, path)
             version = heads.get(named, record.version)
             lines[named] = dump_record(Record(memory_id, version)), file
-        if outcome.new:
-            lines[outcome.new.stamp] = dump_record(Record(memory_id, outcome.new)), ""
-            now = Known(join(now.heads, [outcome.new]), digest)
+        if new:
+            lines[new.stamp] = dump_record(Record(memory_id, new)), ""
         after = outcome.intended
         writes = digest != after.shown
         if writes and fields is None and here is not None:  # of a memory that is not shared
             self.result.kept_private += 1
             after, writes = Known(outcome.heads), False
-        entry = self._entry(memory_id, outcome, here, incoming) if writes else here
-        return Move(memory_id, row, here, now, after, lines, entry, writes)
+        if not writes:
+            return Move(memory_id, row, here, after, after, lines, here, writes)
+        now = Known(join(row.known.heads, [new]), digest) if new else row.known
+        entry = self._entry(memory_id, outcome, here, incoming)
+        return Move(memory_id, row, here, replace(now, unsure=False), after, lines, entry, writes)
 
     def _file(self, row: Row, held: Line | None, version: Version, path: str) -> str:
         """The file that has a version, which has come in with another, from then on."""
@@ -351,9 +352,10 @@ class Merging:
                 return self.vectors.arriving(with_vector_of(entry, record))
         return entry
 
-    async def _carry_out(self, moves: Sequence[Move]) -> None:
+    async def _carry_out(self, moves: Sequence[Move], received: Sequence[str] = ()) -> None:
         written = [move for move in moves if move.writes]
         with self.state.transaction():
+            self.state.note_received(received)
             self.state["wall"] = str(self._clock.wall)
             changed = [move for move in moves if not move.is_nothing]
             self.state.save({m.id: (m.now if m.writes else m.after, m.lines) for m in changed})

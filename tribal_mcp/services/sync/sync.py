@@ -4,7 +4,7 @@
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 
@@ -32,7 +32,7 @@ from tribal_mcp.services.sync.replicas import note, remove
 from tribal_mcp.services.sync.report import describe, list_conflicts, next_steps
 from tribal_mcp.services.sync.state import FOLDER, SyncState
 from tribal_mcp.services.sync.vectors import Vectors
-from tribal_mcp.stores.base import STEP, MemoryStore
+from tribal_mcp.stores.base import BATCH, STEP, MemoryStore
 from tribal_mcp.stores.restore_points import RestorePoints
 from tribal_mcp.stores.search import KnowsChanges
 from tribal_mcp.text import counted, memories
@@ -227,7 +227,7 @@ class _Sync:
         # Which tags a deleted memory had is not known, so with tags none is published.
         first = self.state.is_new and not self.merging.tags
         deleted = await self.store.forgotten() if first else {}
-        new = [*dict.fromkeys([*changed, *vanished, *interrupted, *deleted])]
+        new = {*changed, *vanished, *interrupted, *deleted}
         if points := RestorePoints.of(self.store):
             newest = next(iter(points.all()), None)
             with self.state.transaction():
@@ -273,10 +273,11 @@ class _Sync:
                 ),
             )
 
-    async def _batches(self, ids: Sequence[str]) -> None:
-        for start in range(0, len(ids), STEP):
-            await self.merging.merge(ids[start : start + STEP], {})
-            done = min(len(ids), start + STEP)
+    async def _batches(self, ids: Collection[str]) -> None:
+        ids = sorted(ids)  # as the state is, so that each part of it is written once
+        for start in range(0, len(ids), BATCH):
+            await self.merging.merge(ids[start : start + BATCH], {})
+            done = min(len(ids), start + BATCH)
             self.context.progress(
                 10 + 10 * done / len(ids), f"Recorded {done:,} of {memories(len(ids))}"
             )

@@ -24,6 +24,8 @@ _LABEL_BYTES = 8
 _SECTOR = 512
 _DELETED_BYTE = 2
 _MAPPED_BYTES = 4 * 1024 * 1024
+_AROUND_BYTES = 64 * 1024
+"""How much Linux maps for one access, so that vectors in no order map far more than they are."""
 _DONT_NEED = getattr(mmap, "MADV_DONTNEED", None)  # not on every platform
 Stamps = list[list[int] | None]
 if TYPE_CHECKING:
@@ -274,7 +276,7 @@ class HnswFiles:
             return {}
         places = list(found.values())
         vectors = self._vectors[places]
-        self._release(len(places) * self._vectors.strides[0])
+        self._release(len(places) * max(self._vectors.strides[0], _AROUND_BYTES))
         if self._normalized:
             vectors *= self._norms[places, None]
         vectors.setflags(write=False)
