@@ -336,7 +336,10 @@ class World:
             replica
             for replica, report in sorted(machine.cut.reports.items())
             if replica in there  # what it wrote last is lost if it neither arrives nor comes back
-            or max(f.report.number for f in files if f.replica == replica) == report.number
+            or (
+                machine.cut.is_complete(replica)
+                and max(f.report.number for f in files if f.replica == replica) == report.number
+            )
         ]
         if others:
             self.forget_replica(machine, self.random.choice(others))
