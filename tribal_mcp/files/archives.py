@@ -198,11 +198,6 @@ class UnpackedOrigin:
         origin, inside = self._places[path]
         return origin.open(inside)
 
-    def size(self, path: str) -> int:
-        """The size of a file or a member in bytes."""
-        origin, inside = self._places[path]
-        return origin.size(inside)
-
     def close(self) -> None:
         """Close the archives."""
         for archive in self._archives:

@@ -66,10 +66,6 @@ class Origin(Protocol):
         """
         ...
 
-    def size(self, path: str) -> int:
-        """The size of one of its files in bytes, uncompressed as far as the archive says."""
-        ...
-
     def close(self) -> None:
         """Close it; files that are open stay open."""
         ...
@@ -105,12 +101,6 @@ class FileOrigin:
             raise KeyError(path)
         return decompressed(reopened(self.file), self.limits)
 
-    def size(self, path: str) -> int:
-        """Its size in bytes."""
-        if path != self.name:
-            raise KeyError(path)
-        return self.file.seek(0, os.SEEK_END)
-
     def close(self) -> None:
         """Close the file."""
         self.file.close()
@@ -136,8 +126,8 @@ class FolderOrigin:
     hidden: bool = False
     one_name: bool = True
     notes: list[str] = field(default_factory=list)
-    _files: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """By their paths in Unicode's composed form: the path on disk, and the size."""
+    _files: dict[str, str] = field(default_factory=dict)
+    """Their paths on disk, by the same in Unicode's composed form."""
 
     def __post_init__(self) -> None:
         left: Counter[str] = Counter()
@@ -164,7 +154,7 @@ class FolderOrigin:
                     else:
                         composed = unicodedata.normalize("NFC", path)
                         key = path if composed in self._files else composed
-                        self._files[key] = path, found.st_size
+                        self._files[key] = path
                 if len(self._files) > _MAX_FILES:
                     raise BundleError(f"{self.name!r:.80} has more than {_MAX_FILES:,} files.")
         if left:
@@ -184,7 +174,7 @@ class FolderOrigin:
         """One of its files, decompressed; also the list of files that an export left."""
         if path == LIST and not self._has_list():
             raise KeyError(path)
-        inside = PurePosixPath(LIST if path == LIST else self._files[path][0])
+        inside = PurePosixPath(LIST if path == LIST else self._files[path])
         shown = repr(f"{self.name}/{path}")
         with (
             explaining(shown),
@@ -192,10 +182,6 @@ class FolderOrigin:
         ):
             file = folder.open_file(inside.name, shown, one_name=self.one_name)
         return decompressed(file, self.limits)
-
-    def size(self, path: str) -> int:
-        """The size of one of its files in bytes."""
-        return self._files[path][1]
 
     def close(self) -> None:
         """Nothing is open between two calls."""

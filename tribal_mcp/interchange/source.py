@@ -118,14 +118,6 @@ class Source:
         """One of its files, decompressed; to be closed."""
         return self.origin.open(path)
 
-    def size(self, path: str) -> int:
-        """The size of one of its files in bytes."""
-        return self.origin.size(path)
-
-    def close(self) -> None:
-        """Close the origin."""
-        self.origin.close()
-
     def peek(self, path: str) -> Peek:
         """A first look at a file, which is remembered for a while."""
         if path not in self._peeks:

@@ -8,10 +8,9 @@ decided about an entry depends on the copies, links and edits of the others.)
 import hashlib
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import MAXYEAR, UTC, datetime, timedelta
-from typing import Protocol
 
 import anyio.to_thread
 
@@ -40,12 +39,6 @@ _EXAMPLES = 5
 _STRATEGIES_AHEAD = {ConflictResolution.KEEP_BOTH, ConflictResolution.FAIL}
 _COPY = uuid.UUID("5f0a9d7e-6c1b-5d36-9c0e-2f1f6d1a7b44")
 """The namespace of the ids that `keep_both` gives."""
-
-
-class Arriving(Protocol):
-    """Turns an entry of the bundle into what the store is to get: with its vector, or without."""
-
-    def __call__(self, entry: MemoryEntry) -> MemoryEntry: ...  # noqa: D102
 
 
 @dataclass(slots=True)
@@ -78,7 +71,7 @@ class Planner:
 
     store: MemoryStore
     strategy: ConflictResolution
-    arriving: Arriving
+    arriving: Callable[[MemoryEntry], MemoryEntry]
     report: Report
     restore_deleted: bool = False
     incoming_wins_ties: bool = False

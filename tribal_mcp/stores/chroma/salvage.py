@@ -92,10 +92,6 @@ class SalvagedFiles:
         """The collection of that name, or None."""
         return self._files.collection(name)
 
-    def vector_segment(self, collection: RawCollection) -> tuple[str, int | None]:
-        """The collection's index directory, and the last log entry in its index, if any."""
-        return self._files.vector_segment(collection)
-
     def counts(self) -> dict[str, int]:
         """How many memories can be read of each store, by the name of its main collection."""
         found = self._files.collections()
@@ -104,10 +100,6 @@ class SalvagedFiles:
     def ids(self, collection: RawCollection) -> list[str]:
         """The ids of the records that can be read, oldest insertion first."""
         return list(self._readable_rows(collection))
-
-    def without_row(self, collection: RawCollection) -> list[str]:
-        """The ids that have a vector and no readable row."""
-        return sorted(self._files.ids_with_vector(collection).difference(self.ids(collection)))
 
     def rows(self, collection: RawCollection, ids: Sequence[str]) -> set[int]:
         """The numbers of the rows of those records that can be read."""
