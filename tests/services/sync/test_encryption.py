@@ -147,6 +147,16 @@ async def test_a_removed_machine_can_write_nothing_more(tmp_path: Path) -> None:
         assert (result.added, len(result.problems)) == (0, 1)
 
 
+async def test_the_files_of_a_removed_machine_without_a_key_are_no_problem(tmp_path: Path) -> None:
+    one, two, _ = await encrypting(tmp_path, 3)
+    rest = ",".join(one.settings["age_recipients"].split(",")[:2])
+    for machine in (one, two):
+        machine.settings["age_recipients"] = rest
+    await one.sync(remove_machine="machine-2")
+    for machine in (two, one, two):
+        assert (await machine.sync()).problems == []
+
+
 async def test_files_from_before_there_were_proofs_are_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,7 +233,7 @@ async def test_a_problem_says_whose_settings_lack_the_key_of_a_new_machine(tmp_p
     give_keys([new])
     result = await new.sync(encrypt=True)
     assert len(result.problems) == 2
-    told = "not encrypted to this machine: add its public key to TRIBAL_AGE_RECIPIENTS on the "
+    told = "add the public key of this one to TRIBAL_AGE_RECIPIENTS on the machine that wrote"
     assert all(told in problem for problem in result.problems)
 
 

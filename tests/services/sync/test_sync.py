@@ -538,6 +538,8 @@ async def test_what_was_never_published_leaves_no_trace_when_it_is_no_longer_sha
     one, two = machines(tmp_path)
     await one.put(1, tags=["team"])
     await one.put(2, content="the password is tiger-4711")
+    plan = await one.sync(secrets="refuse", dry_run=True)
+    assert "So nothing would be published." in plan.notes
     with pytest.raises(SecretsFound):
         await one.sync(secrets="refuse")
     result = await one.sync(tags=["team"], secrets="refuse")

@@ -76,8 +76,10 @@ def _(result: HistoryResult) -> Rows:
 
 def _what_changed(operation: HistoryEntry) -> str:
     did = parts({what.replace("_", " "): count for what, count in operation.counts.items()})
+    if not did:
+        did = "not counted" if operation.state == "interrupted" else "no changes"
     how = f" [{operation.how}]" if operation.how else ""
-    return f"{operation.operation} {operation.source}".rstrip() + f"{how}: {did or 'no changes'}"
+    return f"{operation.operation} {operation.source}".rstrip() + f"{how}: {did}"
 
 
 def _when(operation: HistoryEntry) -> str:

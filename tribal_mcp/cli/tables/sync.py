@@ -33,10 +33,11 @@ def _(result: SyncResult) -> Rows:
     counts |= {"deleted": result.deleted, "conflicts": result.conflicts}
     table += aligned(counts | ({"resolved": result.resolved} if result.resolved else {}))
     details = {
-        "without vector": (result.without_vector, "among those that came in"),
         "no longer shared": (result.left_scope, "kept here, deleted on the others"),
         "not shared": (result.kept_private, "left as they are"),
     }
+    if n := result.without_vector:
+        table.append(("without vector", f"{n:,} of the memories that came in"))
     table += [(label, f"{memories(n)}: {what}") for label, (n, what) in details.items() if n]
     for what, meaning in _FILES.items():
         table += [(what, f"{path} ({meaning})") for path in getattr(result, what)]

@@ -12,7 +12,7 @@ from tribal_mcp.services.sync.merging import Merging
 from tribal_mcp.services.sync.replicas import read_again
 from tribal_mcp.services.sync.state import SyncState
 from tribal_mcp.stores.base import STEP
-from tribal_mcp.text import memories
+from tribal_mcp.text import counted
 
 
 async def compact(merging: Merging) -> None:
@@ -43,8 +43,9 @@ async def _catch_up(merging: Merging, cut: Cut) -> bool:
     ids = state.in_other_files(filter(cut.is_listed, cut.applied))
     if ids and not cut.is_closed:
         merging.result.notes.append(
-            f"{memories(len(ids))} may have been deleted or changed on other machines, which have "
-            "not heard of this one. That is settled once all their files have arrived."
+            f"{counted(len(ids), 'memory stays as it is', 'memories stay as they are')} until all "
+            "files of the other machines have arrived, which may have changed or deleted "
+            f"{'it' if len(ids) == 1 else 'them'}."
         )
     if not ids:
         state["read_again"] = ""

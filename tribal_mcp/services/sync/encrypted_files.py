@@ -71,8 +71,8 @@ def opened(file: BinaryIO, context: Context, shown: str) -> BinaryIO:
         content = context.plain(file, shown)
     except NoKeyFits:
         raise EntryError(
-            "is not encrypted to this machine: add its public key to TRIBAL_AGE_RECIPIENTS on the "
-            "machine that wrote it, and sync there"
+            "is not encrypted to this machine: add the public key of this one to "
+            "TRIBAL_AGE_RECIPIENTS on the machine that wrote the file, and sync there"
         ) from None
     try:
         if not by_passphrase:

@@ -129,7 +129,9 @@ class Exchange:
         Of those of a removed machine, only what they say about this one is read, once.
         """
         if file.replica in self.state.removed:
+            problems = [*self.result.problems]
             head = next(self.read(file), None)
+            self.result.problems = problems  # such as that its key is no longer in the settings
             if isinstance(head, Head) and self.replica in head.removed:
                 note_removed(self.state, self.result, {self.replica: head.removed[self.replica]})
             with self.state.transaction():
@@ -365,6 +367,8 @@ class Exchange:
             self.screen.fields({**(fields or {}), "id": row.id})
         self.result.secrets = self.screen.summary
         self.result.notes += self.screen.notes()
+        if self.result.dry_run and self.screen.refuses:
+            self.result.notes.append("So nothing would be published.")
 
     def _keys_changed(self, own: dict[str, Applied]) -> bool:
         """Whether own files are encrypted otherwise than the settings say now."""

@@ -149,8 +149,8 @@ def _named_alike(result: SyncResult) -> list[NextStep]:
     if result.first_contact or COPIED in result.notes:
         earlier = alike[0] if len(alike) == 1 else result.name
         text = (
-            "If the other is this one, before its sync state was lost or its backup was restored, "
-            "run {call}."
+            "If that was this machine, before its store was lost or a backup was restored, run "
+            "{call}."
         )
         arguments = {"folder": result.folder, "remove_machine": earlier}
         steps.append(NextStep(text, "sync", arguments))
