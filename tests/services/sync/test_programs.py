@@ -296,13 +296,27 @@ async def test_two_servers_in_conversation_sync_through_syncthing(tmp_path: Path
         await store.close()
 
 
-async def test_a_machine_is_removed_by_its_name_in_any_unicode_form(tmp_path: Path) -> None:
+async def test_the_name_of_a_machine_is_the_same_in_any_unicode_form(tmp_path: Path) -> None:
     one, two = machines(tmp_path)
-    await one.put(1)
-    await one.sync(name=unicodedata.normalize("NFD", "Büro"))
-    await two.sync()
-    result = await two.sync(remove_machine=unicodedata.normalize("NFC", "Büro"))
+    forms = [unicodedata.normalize(form, "Büro") for form in ("NFC", "NFD")]
+    for machine, name in zip((one, two), forms, strict=True):
+        await machine.put(1, content=name)
+        await machine.sync(name=name)
+    result = await one.sync(name=forms[0])
+    assert [machine.name for machine in result.replicas] == [result.name]
+    result = await one.sync(remove_machine=forms[1])
     assert [machine.removed for machine in result.replicas] == [True]
+
+
+async def test_a_folder_that_is_renamed_to_another_unicode_form_or_case_stays_known(
+    tmp_path: Path,
+) -> None:
+    [one] = machines(tmp_path, 1)
+    await one.put(1)
+    first = await one.sync()
+    for name in ("Mémoires", unicodedata.normalize("NFD", "Mémoires"), "MÉMOIRES"):
+        one.shared = one.shared.rename(tmp_path / name)
+        assert (await one.sync()).replica == first.replica
 
 
 async def test_partial_files_of_programs_are_ignored_without_a_word(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
+from unicodedata import normalize
 
 import anyio
 from filelock import FileLock, Timeout
@@ -210,7 +211,8 @@ def configure(
             state["narrowed"] = "1"  # until what is no longer shared has been recorded as deleted
         state["path"] = str(folder.path)
         state["collection"] = getattr(store, "name", "")
-        state["name"] = request.name or state["name"] or platform.node() or "unnamed"
+        name = request.name or state["name"] or platform.node() or "unnamed"
+        state["name"] = normalize("NFC", name)  # the form in which people type it differs
         if set(tags) != set(before):
             state.tags = tags
             state["mark"] = ""  # other memories are shared, so all are looked at

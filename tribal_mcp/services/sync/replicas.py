@@ -1,8 +1,8 @@
 """Which replicas there are: what their files say, and which of them count no longer."""
 
 import time
-import unicodedata
 from collections.abc import Iterable, Mapping
+from unicodedata import normalize
 
 from tribal_mcp.errors import UsageError
 from tribal_mcp.files.replica_folders import Listing, ReplicaFile
@@ -145,7 +145,7 @@ def remove(state: SyncState, result: SyncResult, listing: Listing, wanted: str) 
         UsageError: no other machine has it, or several have.
     """
     others = machines(state, listing)
-    called = [one for one in others if _same(wanted) in (one.id, _same(one.name))]
+    called = [one for one in others if normalize("NFC", wanted) in (one.id, one.name)]
     counting = [one for one in called if not one.removed]
     if wanted and (not called or (counting and len(called) > 1)):
         listed = "; ".join(
@@ -177,11 +177,6 @@ def remove(state: SyncState, result: SyncResult, listing: Listing, wanted: str) 
             + " Remove its key from TRIBAL_AGE_RECIPIENTS, too."
             * bool(state["encrypted"])
         )
-
-
-def _same(name: str) -> str:
-    """A name in the form that is the same on all systems."""
-    return unicodedata.normalize("NFC", name)
 
 
 def _publish_again(state: SyncState, last: Mapping[str, int]) -> None:
