@@ -7,11 +7,11 @@ import signal
 import subprocess
 import time
 import unicodedata
-from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from random import Random
 
 import pytest
+from mcp import Client
 
 from tests.services.sync.machines import Machine, machines
 from tests.support import syncthing
@@ -238,62 +238,54 @@ async def test_a_folder_that_was_copied_into_itself_or_is_one_level_off_is_named
     (two.shared / "photos").mkdir()
     result = await two.sync()
     assert result.added == 0
-    [note] = result.notes
-    assert "The subfolder 'a' holds files of machines, and is not used" in note
+    assert "The subfolder 'a' holds files of machines, and is not used" in result.notes[0]
 
 
 @LONG
 @needs("syncthing")
 async def test_two_servers_in_conversation_sync_through_syncthing(tmp_path: Path) -> None:
     homes = [tmp_path / "home-a", tmp_path / "home-b"]
-    both = [tmp_path / name for name in "ab"]
-    third = Machine(tmp_path / "home-c", tmp_path / "c")
-    said: set[str] = set()
-    with ExitStack() as stack:
-        devices = stack.enter_context(syncthing.devices(tmp_path, *both, third.shared))
-        tasks = AsyncExitStack()
-        clients = []
-        for home, shared in zip(homes, both, strict=True):
-            home.mkdir()
-            client = connected(home, TRIBAL_SYNC_DIR=str(shared))
-            clients.append(await tasks.enter_async_context(client))
+    shared = [tmp_path / name for name in "abc"]
+    third = Machine(tmp_path / "home-c", shared[2])
+    for home in homes:
+        home.mkdir()
+    with syncthing.devices(tmp_path, *shared) as devices:
+        async with (
+            connected(homes[0], TRIBAL_SYNC_DIR=str(shared[0])) as one,
+            connected(homes[1], TRIBAL_SYNC_DIR=str(shared[1])) as two,
+        ):
 
-        async def sync_all() -> None:
-            for client in clients:
-                result = await call(client, "tribal_sync")
-                named = ("damaged", "ignored", "outdated", "problems", "notes")
-                assert not any(result.get(name) for name in named)
-            await third.sync()
+            async def sync_all() -> None:
+                syncthing.settle(devices)
+                for client in (one, two):
+                    result = await call(client, "tribal_sync")
+                    named = ("damaged", "ignored", "outdated", "problems")
+                    assert not any(result.get(name) for name in named)
+                await third.sync()
 
-        async def remember(text: str) -> list[str]:
-            ids = []
-            for client, name in zip(clients, "ab", strict=True):
-                said.add(f"{text} {name}")
-                done = await call(client, "tribal_remember", content=f"{text} {name}")
-                ids.append(done["id"])
-            return ids
+            async def remember(client: Client, text: str) -> str:
+                return str((await call(client, "tribal_remember", content=text))["id"])
 
-        ids = await remember("first")
-        await third.put(1)
-        for _ in range(2):
-            await sync_all()
-            syncthing.settle(devices)
-        await sync_all()
-        devices[0].pause()
-        await call(clients[0], "tribal_forget", ids=[ids[1]])
-        await call(clients[1], "tribal_forget", ids=["memory-1"])
-        await remember("second")
-        await sync_all()
-        devices[0].resume()
-        for _ in range(2):
-            syncthing.settle(devices)
-            await sync_all()
-        await tasks.aclose()
-    stores = [open_store(home / "store") for home in homes]
-    for machine in (third, *(Machine(h, h, s) for h, s in zip(homes, stores, strict=True))):
-        assert set((await machine.texts()).values()) == said - {"first b"}
-    for store in stores:
+            forgotten = await remember(one, "first of one")
+            await remember(two, "first of two")
+            await third.put(1)
+            for _ in range(3):
+                await sync_all()
+            devices[0].pause()
+            await call(one, "tribal_forget", ids=["memory-1"])
+            await call(two, "tribal_forget", ids=[forgotten])
+            await remember(one, "second of one")
+            await remember(two, "second of two")
+            for client in (one, two):
+                await call(client, "tribal_sync")
+            devices[0].resume()
+            for _ in range(3):
+                await sync_all()
+    for store in map(open_store, (home / "store" for home in homes)):
+        texts = await Machine(tmp_path, shared[0], store).texts()
+        assert texts == await third.texts()
         await store.close()
+    assert set(texts.values()) == {"first of two", "second of one", "second of two"}
 
 
 async def test_the_name_of_a_machine_is_the_same_in_any_unicode_form(tmp_path: Path) -> None:
