@@ -1,6 +1,7 @@
 """Machines stay the same through a folder that they share."""
 
 import errno
+import hashlib
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 import anyio
+import orjson
 import pytest
 
 from tests.services.sync.machines import Machine, carry, in_step, machines
@@ -21,7 +23,10 @@ from tribal_mcp.cli.tables import rows
 from tribal_mcp.errors import NoSpace, SecretsFound, StoreError, UsageError
 from tribal_mcp.files import replica_folders
 from tribal_mcp.files.replica_folders import ReplicaFile, SharedFolder
+from tribal_mcp.portability.bundle.compression import compressed, decompressed
+from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.manifest import EmbeddingMetadata
+from tribal_mcp.portability.vectors import vector_to_base64
 from tribal_mcp.services.maintenance.undo import undo
 from tribal_mcp.services.sync import exchange, replicas
 from tribal_mcp.services.sync.merging import Merging
@@ -573,6 +578,29 @@ async def test_vectors_travel_only_between_stores_of_the_same_model(tmp_path: Pa
     assert (await three.sync()).without_vector == 1
     assert await three.store.identity() == MODEL
     assert await three.get(1) == memory(1)
+
+
+async def test_a_vector_that_no_store_could_hold_stops_no_sync(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    two.kept_in = two.store = open_store(tmp_path / "chroma")
+    for machine, number in ((one, 1), (two, 2)):
+        await machine.put(number, embedding=vector(1, 8))
+        await machine.store.set_identity(MODEL)
+    await one.sync()
+    [path] = one.files
+    with path.open("rb") as file:
+        head, line = decompressed(file, Limits()).read().splitlines()
+    wrong = {**orjson.loads(line), "vector": vector_to_base64(vector(1, 4))}
+    with (tmp_path / "new").open("w+b") as file:
+        with compressed(file, "zstd") as out:
+            out.write(head + b"\n" + orjson.dumps(wrong) + b"\n")
+        file.seek(0)
+        digest = hashlib.sha256(file.read()).hexdigest()[:16]
+    path.unlink()
+    (tmp_path / "new").rename(path.with_name(f"00000001-{digest}.jsonl.zst"))
+    result = await two.sync()
+    assert (result.added, result.without_vector, result.published) == (1, 1, 1)
+    await two.store.close()
 
 
 async def test_most_memories_do_not_vanish_everywhere_by_mistake(tmp_path: Path) -> None:

@@ -6,13 +6,14 @@
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import BinaryIO
 
 from tribal_mcp.errors import EntryError, Stopped, TribalError
 from tribal_mcp.files.replica_folders import Listing, ReplicaFile, SharedFolder
 from tribal_mcp.portability.bundle.compression import compressed, decompressed
+from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.replication.compaction import Cut, Report
 from tribal_mcp.portability.replication.records import (
     Head,
@@ -259,7 +260,7 @@ class Exchange:
                 if (head.replica, head.number) != (file.replica, file.number):
                     raise EntryError("names another replica or number in its first line")  # noqa: TRY301
                 yield head
-                yield from self._batches(lines, file, shown)
+                yield from self._batches(lines, file, shown, head.model)
         except EntryError as error:
             self._reject(f"{shown} {error}. Not used.")
         except TribalError as error:
@@ -274,13 +275,18 @@ class Exchange:
             return encrypted_files.opened(file, self.context, shown)
         return self.context.plain(file, shown)
 
-    def _batches(self, lines: BinaryIO, file: ReplicaFile, shown: str) -> Iterator[list[Record]]:
+    def _batches(
+        self, lines: BinaryIO, file: ReplicaFile, shown: str, model: EmbeddingMetadata | None
+    ) -> Iterator[list[Record]]:
         limits = self.context.limits
         records, rejected = 0, 0
         batch: list[Record] = []
         for number, line in enumerate(iter(lambda: lines.readline(limits.line_bytes), b""), 2):
             try:
-                batch.append(read_record(line, limits))
+                record = read_record(line, limits)
+                if record.vector is not None and model and record.vector.size != model.dimensions:
+                    record = replace(record, vector=None)  # no store could hold it
+                batch.append(record)
                 records += 1
             except EntryError as error:
                 rejected += 1

@@ -165,9 +165,12 @@ def state_of(
     """The state for this folder: of several, the one that knows files in it, or its path."""
     replicas = {file.replica for file in listing.files.values()}
     best, found = 0, own / f"{time.time_ns():x}.db"
+    left: list[Path] = []
     for path in sorted(own.glob("*.db")):
         with explained(path), closing(SyncState(path, dry_run=True)) as state:
-            if state["collection"] != getattr(store, "name", ""):
+            is_left = not state["path"] and not state.is_new  # its sync was refused
+            if is_left or state["collection"] != getattr(store, "name", ""):
+                left += [path] * is_left
                 continue
             knows = state["replica"] in replicas or not state.files().keys().isdisjoint(
                 listing.files
@@ -176,6 +179,8 @@ def state_of(
             score = 2 * knows + is_here
             if score > best:
                 best, found = score, path
+    for path in left if not dry_run else ():
+        path.unlink(missing_ok=True)
     with explained(found):
         return SyncState(found, dry_run=dry_run)
 
