@@ -113,7 +113,7 @@ def copy_command(*, as_json: bool, **arguments: object) -> None:
     help="The folder that the machines share, such as a git repository or the folder of a cloud "
     "drive; by default TRIBAL_SYNC_DIR.",
 )
-@text_option("--name", "NAME", "The name of this machine.")
+@text_option("--name", "NAME", "The name of this machine; by default that of the host.")
 @click.option(
     "--tag",
     "tags",

@@ -265,9 +265,9 @@ class _Sync:
             raise UsageError(
                 f"{len(lost):,} of {memories(count)} have disappeared from this store without "
                 "having been deleted: it may be another store, or damaged. Nothing was changed. "
-                "Check it, or accept that they are deleted on all machines.",
+                "To get them back, restore a backup, or sync a new store with the folder.",
                 NextStep(
-                    "To accept it, run {call}.",
+                    "To delete them on all machines, run {call}.",
                     "sync",
                     {"folder": self.result.folder, "accept_deletions": True},
                 ),
