@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.examples import BEGIN, memories, memory
 from tests.support.next_steps import next_steps
+from tribal_mcp.cli.tables import rows
 from tribal_mcp.errors import NoSpace, UsageError
 from tribal_mcp.files.atomic import write_atomically
 from tribal_mcp.portability.bundle.portable import PortableBundle
@@ -259,8 +260,9 @@ async def test_an_import_that_was_stopped_and_repeated_is_undone_in_one_call(
         await run()
     assert "undo(point=" in next_steps(error.value)
     fail()
-    [interrupted] = history(points_of(store)).operations
-    assert interrupted.state == "interrupted"
+    unfinished = history(points_of(store))
+    assert unfinished.operations[0].state == "interrupted"
+    assert "some.json: not counted" in rows(unfinished)[0][1]
     summary = await run()
     [complete] = history(points_of(store)).operations
     assert (complete.point, complete.state) == (summary.restore_point, "complete")
