@@ -37,6 +37,7 @@ def test_a_file_that_can_not_be_used_is_named_with_exit_code_4(
     ran = tribal("sync", "shared")
     assert ran.code == 4
     assert "damaged     0123456789abcdef/00000001-0123456789abcdef.jsonl.zst" in ran.out
+    assert "Delete any other, so that its content arrives again." in " ".join(ran.out.split())
 
 
 def test_a_wrong_folder_is_an_error(

@@ -106,7 +106,7 @@ def next_steps(result: SyncResult, request: SyncRequest, *, embeds: bool) -> lis
             see = {**given, "conflicts": True, "dry_run": True}
             steps.append(NextStep("To see the conflicts first, run {call}.", "sync", see))
         return [*steps, *_unknown(result.withdrawn)]
-    steps = _unknown(result.withdrawn)
+    steps = _unknown(result.withdrawn) + _damaged(result)
     if result.conflicts and not request.conflicts:
         steps.append(list_conflicts(result.folder))
     if result.conflict_details:
@@ -155,6 +155,17 @@ def _named_alike(result: SyncResult) -> list[NextStep]:
         arguments = {"folder": result.folder, "remove_machine": earlier}
         steps.append(NextStep(text, "sync", arguments))
     return steps
+
+
+def _damaged(result: SyncResult) -> list[NextStep]:
+    if all(path.startswith(f"{result.replica}/") for path in result.damaged):
+        return []  # those of this machine have been published again
+    return [
+        NextStep(
+            "A damaged file that is still being copied is used by a later sync. Delete any other, "
+            "so that its content arrives again."
+        )
+    ]
 
 
 def _unknown(withdrawn: WithdrawnResult | None) -> list[NextStep]:
