@@ -16,10 +16,12 @@ import time
 from collections.abc import Callable, Collection
 from copy import copy
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from random import Random
 from typing import Any
 
 from tribal_mcp.portability.replication import compaction
+from tribal_mcp.portability.replication import reconcile as reconciling
 from tribal_mcp.portability.replication.compaction import (
     Cut,
     Report,
@@ -54,20 +56,19 @@ YEAR_US = 365 * 86_400_000_000
 IDS = ("a", "b", "c")
 NOTHING = Report()
 compaction._KEPT = 2  # so that short histories reach it
+# Most of a history asks again for what was asked before.
+visible = reconciling.visible = lru_cache(1 << 12)(visible)  # type: ignore[attr-defined]
+number_of = compaction.number_of = lru_cache(1 << 12)(number_of)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class File:
     """A file of a replica: what its head says, and versions by memory."""
 
+    path: str
     replica: str
     report: Report
     lines: tuple[tuple[str, Version], ...]
-
-    @property
-    def path(self) -> str:
-        """Its path below the shared folder."""
-        return f"{self.replica}/{self.report.name}"
 
 
 @dataclass(slots=True)
@@ -685,7 +686,7 @@ class World:
         names = {f.report.name for f in machine.own() if f not in again}
         seen = {i: one.number for i, one in machine.reports.items()}
         machine.said = report = Report(name, names, seen, swept, dict(machine.removed))
-        file = File(machine.replica, report, lines)
+        file = File(f"{machine.replica}/{name}", machine.replica, report, lines)
         for memory_id, version in lines:
             key = memory_id, version.stamp
             if path := machine.holder[key]:
