@@ -156,7 +156,7 @@ def remove(state: SyncState, result: SyncResult, listing: Listing, wanted: str) 
             f"Several machines are called {wanted!r:.80}. Give the id of one: {listed}."
             if called
             else f"No other machine of this folder is called {wanted!r:.80}. "
-            f"There {'are' if len(others) > 1 else 'is'} {listed or 'none'}."
+            f"The others are: {listed or 'none yet'}."
         )
     found = [one.id for one in counting]
     names = {one.id: one.name for one in others}
