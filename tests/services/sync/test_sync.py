@@ -852,6 +852,20 @@ async def test_what_is_no_longer_shared_with_a_team_stays_in_a_private_folder(
     assert list(await colleague.texts()) == ["memory-2"]
 
 
+async def test_what_is_shared_again_through_a_private_folder_is_not_deleted(tmp_path: Path) -> None:
+    (tmp_path / "team").mkdir()
+    one, two = (Machine(tmp_path / name, tmp_path / "private") for name in "12")
+    colleague = Machine(tmp_path / "3", tmp_path / "team")
+    for tags in (["team"], [], ["team"]):  # the third is just what was there first
+        await two.put(1, tags=tags)
+        for _ in range(2):
+            await two.sync()
+            await both_folders(one, tmp_path, ["team"])
+        await colleague.sync()
+        assert list(await one.texts()) == list(await two.texts()) == ["memory-1"]
+        assert list(await colleague.texts()) == ["memory-1"] * bool(tags)
+
+
 async def test_what_is_made_again_reaches_two_folders_without_a_conflict(tmp_path: Path) -> None:
     (tmp_path / "team").mkdir()
     one, two = (Machine(tmp_path / name, tmp_path / "private") for name in "12")

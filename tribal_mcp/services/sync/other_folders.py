@@ -50,8 +50,9 @@ def kept_here(row: Row, here: Fields | None, incoming: Heads, others: Sequence[O
     Another folder knows them: they say that the memory is no longer shared there, or the store has
     got it again since.
     """
-    known_there = {named for _, other in others if not other.known.shown for named in other.lines}
-    deletions = [one for one in incoming if one.fields is None and one.stamp in known_there]
+    hidden = (named for _, other in others if not other.known.shown for named in other.lines)
+    times = {named.wall for named in hidden if not named.digest}  # its name may be another one
+    deletions = [one for one in incoming if one.fields is None and one.stamp.wall in times]
     heads = join(row.known.heads, deletions)
     if here is None or not deletions or visible(heads).fields is not None:
         return row
@@ -103,12 +104,12 @@ def _weighed(known: Known, other: Known) -> Known:
     is_compact = any(head.compact for head in other.heads)
     other_knows = is_compact or _contents(other.heads) >= {h.stamp.digest for h in known.heads}
     knows = _contents(known.heads) >= {head.stamp.digest for head in other.heads}
-    if not (other_knows or knows):
-        return replace(known, unsure=True)
     is_later = known.heads[0].stamp.wall >= other.heads[0].stamp.wall
-    if knows and (is_later or not other_knows):
-        return replace(known, shown=other.shown)
-    return known
+    if other_knows and not (knows and is_later):
+        return known
+    if not knows or (other.shown and visible(known.heads).fields is None):
+        return replace(known, unsure=True)  # a deletion may only say that it is shared no longer
+    return replace(known, shown=other.shown)
 
 
 def _contents(heads: Heads) -> set[str]:
