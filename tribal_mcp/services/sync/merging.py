@@ -227,9 +227,11 @@ class Merging:
         fields = self._shared(row, here)
         if row.intended:
             row = replace(row, known=row.known.after_crash(row.intended, fields))
-        row, at_us = with_other_folders(row, fields, others, self.tags)
-        versions = join(record.version for record, _ in incoming)
-        row = kept_here(row, fields, versions, others)
+        versions = join(record.version for record, _ in incoming) if incoming else ()
+        at_us: int | None = None
+        if others:
+            row, at_us = with_other_folders(row, fields, others, self.tags)
+            row = kept_here(row, fields, versions, others)
         maker = self._maker if at_us is None else replace(self._maker, time=lambda: at_us)
         if (
             row.known.heads and not row.known.shown and visible(row.known.heads).fields
@@ -249,7 +251,7 @@ class Merging:
             left = [h for h in outcome.heads if not (f := files.get(h.stamp)) or self.is_listed(f)]
             outcome = Outcome(tuple(left), outcome.new, visible(tuple(left)))
         move = self._with_lines(memory_id, row, (here, fields), outcome, incoming)
-        return replace(move, row=before)
+        return move if row is before else replace(move, row=before)
 
     def _with_lines(
         self,
@@ -263,7 +265,8 @@ class Merging:
         here, fields = held
         new = outcome.new
         digest = new.stamp.digest if new and new.fields is fields else digest_of(fields)
-        self.result.left_scope += bool(fields is None and here is not None and row.known.shown)
+        if fields is None and here is not None and row.known.shown:
+            self.result.left_scope += 1
         lines = dict(row.lines)
         heads = {head.stamp: head for head in outcome.heads}
         for record, path in incoming:

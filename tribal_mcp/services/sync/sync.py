@@ -32,7 +32,7 @@ from tribal_mcp.services.sync.replicas import note, remove
 from tribal_mcp.services.sync.report import describe, list_conflicts, next_steps
 from tribal_mcp.services.sync.state import FOLDER, SyncState
 from tribal_mcp.services.sync.vectors import Vectors
-from tribal_mcp.stores.base import BATCH, STEP, MemoryStore
+from tribal_mcp.stores.base import BATCH, MemoryStore
 from tribal_mcp.stores.restore_points import RestorePoints
 from tribal_mcp.stores.search import KnowsChanges
 from tribal_mcp.text import counted, memories
@@ -242,8 +242,8 @@ class _Sync:
         if not shown:
             return list(ids)
         changed = []
-        for start in range(0, len(ids), STEP):
-            part = ids[start : start + STEP]
+        for start in range(0, len(ids), BATCH):
+            part = ids[start : start + BATCH]
             for memory_id, entry in (await self.store.get_many(part, vectors=False)).items():
                 if digest_of(fields_of(entry_fields(entry))) != shown.get(memory_id):
                     changed.append(memory_id)
