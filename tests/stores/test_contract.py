@@ -219,6 +219,12 @@ async def test_a_filter_selects_exactly_what_matches(store: MemoryStore, case: s
     assert found == [entry.id for entry in entries if filters.matches(entry)]
 
 
+async def test_a_filter_compares_tags_beyond_a_zero_character(store: MemoryStore) -> None:
+    await store.upsert([memory(1, tags=["a\0b"]), memory(2, tags=["a"]), memory(3, tags=["a\0c"])])
+    assert await store.list_ids(ExportFilter(tags=["a\0b"])) == ["memory-1"]
+    assert await store.list_ids(ExportFilter(tags=["a", "a\0c"])) == ["memory-2", "memory-3"]
+
+
 async def test_filters_select_entries_without_a_vector_too(store: MemoryStore) -> None:
     await store.upsert([memory(1, embedding=None), memory(2, embedding=None)])
     assert await store.list_ids(ExportFilter(tags=["work"])) == ["memory-1"]

@@ -596,10 +596,14 @@ def _condition(
         test = "EXISTS (SELECT 1 FROM {0} m WHERE m.id = embeddings.id AND {1})"
     if tags:
         # With a plus sign, SQLite does not search the whole index of values.
-        one_of = "key = 'tags' AND +string_value IN (SELECT value FROM json_each(?))"
+        apart = [tag for tag in tags if "\0" in tag]  # json_each ends a text at that character
+        listed = "SELECT value FROM json_each(?)"
+        if apart:
+            listed += f" UNION ALL VALUES {', '.join(['(?)'] * len(apart))}"
+        one_of = f"key = 'tags' AND +string_value IN ({listed})"
         one_of = one_of if of_few else one_of.replace("+", "")
         condition += f" AND {test.format('embedding_metadata_array', one_of)}"
-        values.append(json.dumps(list(tags)))
+        values += [json.dumps([tag for tag in tags if tag not in apart]), *apart]
     if from_us is not None or to_us is not None:
         between = "key = 'created_at_us' AND int_value BETWEEN ? AND ?"
         condition += f" AND {test.format('embedding_metadata', between)}"
