@@ -104,7 +104,7 @@ def _weighed(known: Known, other: Known) -> Known:
     is_compact = any(head.compact for head in other.heads)
     other_knows = is_compact or _contents(other.heads) >= {h.stamp.digest for h in known.heads}
     knows = _contents(known.heads) >= {head.stamp.digest for head in other.heads}
-    is_later = known.heads[0].stamp.wall >= other.heads[0].stamp.wall
+    is_later = known.heads[0].stamp.wall > other.heads[0].stamp.wall
     if other_knows and not (knows and is_later):
         return known
     if not knows or (other.shown and visible(known.heads).fields is None):
