@@ -39,7 +39,7 @@ def write_atomically(path: Path, data: bytes | Iterable[bytes]) -> None:
     fsync_directory(path.parent)
 
 
-def open_own(path: Path, mode: Literal["rb", "wb", "ab", "r+b"]) -> BinaryIO:
+def open_own(path: Path, mode: Literal["rb", "wb", "ab", "r+b", "w+b"]) -> BinaryIO:
     """Open one of this program's own files; a link in its place is an OSError."""
     return open(path, mode, opener=_not_following)
 

@@ -6,6 +6,7 @@ to the other machines. What else is in the folder is left alone.
 
 import hashlib
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from tribal_mcp.files.failures import failure
 from tribal_mcp.portability.replication.records import FILE, REPLICA
 
 ID_BYTES = 8
-_PART = ".new.part"
+_PART = ".part"
 _BLOCK_BYTES = 1 << 20
 
 
@@ -154,13 +155,15 @@ class SharedFolder:
     def new_file(self, replica: str) -> Iterator["NewFile"]:
         """A new file of a replica, which appears when it is published."""
         folder = self.path / replica
-        part = folder / _PART
+        part = folder / f".{secrets.token_hex(ID_BYTES)}{_PART}"  # a carrier may put back another
         with self.explained("No further file was published."):
             if not folder.is_dir():
                 folder.mkdir()
                 fsync_directory(self.path)
+            for left in folder.glob(f".*{_PART}"):
+                left.unlink(missing_ok=True)
             try:
-                with naming(part), open_own(part, "wb") as file:
+                with naming(part), open_own(part, "w+b") as file:
                     yield NewFile(folder, file)
             finally:
                 with suppress(OSError):
@@ -187,15 +190,26 @@ class NewFile:
         """The name of the complete content, which is on the disk from then on."""
         self.file.flush()
         fsync_file(self.file.fileno())
-        with open_own(Path(self.file.name), "rb") as content:
-            digest = _digest(content)
-        return f"{number:08}-{digest}.jsonl.zst{'.age' * encrypted}"
+        self.file.seek(0)
+        return f"{number:08}-{_digest(self.file)}.jsonl.zst{'.age' * encrypted}"
 
     def publish(self, name: str) -> ReplicaFile:
-        """Give the file its name."""
+        """Give the file its name.
+
+        Raises:
+            UsageError: something has replaced it meanwhile, such as by an older copy.
+        """
         path = self.folder / name
         Path(self.file.name).replace(path)
         fsync_directory(self.folder)
+        with open_own(path, "rb") as content:
+            is_this = _digest(content) in name
+        if not is_this:
+            remove_durably(path)
+            raise UsageError(
+                f"Another program replaced {str(path)!r:.300} while it was written. No further "
+                "file was published. Try again."
+            )
         status = path.stat()
         number = int(name.partition("-")[0])
         return ReplicaFile(self.folder.name, number, name, status.st_size, status.st_mtime_ns)

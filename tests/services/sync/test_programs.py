@@ -16,7 +16,8 @@ from mcp import Client
 from tests.services.sync.machines import Machine, machines
 from tests.support import syncthing
 from tests.support.mcp_client import SERVER, call, connected
-from tribal_mcp.files.replica_folders import SharedFolder
+from tribal_mcp.errors import UsageError
+from tribal_mcp.files.replica_folders import NewFile, SharedFolder
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.stores.chroma.store import open_store
 
@@ -327,6 +328,44 @@ async def test_partial_files_of_programs_are_ignored_without_a_word(tmp_path: Pa
         (path.parent / name).write_bytes(b"half")
     result = await two.sync()
     assert (result.added, result.ignored, result.notes) == (1, [], [])
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_file_that_a_carrier_replaces_while_it_is_written_is_written_again(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = machines(tmp_path)
+    await one.put(1)
+    await one.sync()
+    [earlier] = one.files
+    name = NewFile.name
+
+    def replaced(new: NewFile, number: int, *, encrypted: bool) -> str:
+        given = name(new, number, encrypted=encrypted) if when == "after" else ""
+        shutil.copy(earlier, tmp_path / "copy")
+        (tmp_path / "copy").replace(new.file.name)
+        return given or name(new, number, encrypted=encrypted)
+
+    await one.put(2)
+    with monkeypatch.context() as patched:
+        patched.setattr(NewFile, "name", replaced)
+        with pytest.raises(UsageError, match="while it was written"):
+            await one.sync()
+    assert (await two.sync()).added == 1
+    await one.sync()
+    result = await two.sync()
+    assert (result.added, result.damaged, result.problems) == (1, [], [])
+
+
+async def test_what_a_killed_sync_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    [one] = machines(tmp_path, 1)
+    await one.put(1)
+    await one.sync()
+    for name in (".new.part", ".0123456789abcdef.part"):
+        (one.files[0].parent / name).write_bytes(b"half")
+    await one.put(2)
+    await one.sync()
+    assert [path.suffix for path in one.files] == [".zst"] * 2
 
 
 def test_files_that_disappear_while_they_are_listed_stop_no_sync(tmp_path: Path) -> None:
