@@ -574,7 +574,7 @@ class World:
     def note_made(self, memory_id: str, known: Known, new: Version) -> None:
         """Keep what a new version replaces, as far as its machine knew it."""
         replaced = set(new.ancestors)
-        for stamp in (*new.ancestors, *(head.stamp for head in known.heads)):
+        for stamp in new.ancestors:
             replaced |= self.truth[memory_id, stamp].ancestors
         if not known.heads and any(memory_id in one.gone for one in self.machines):
             self.unlike.add(memory_id)

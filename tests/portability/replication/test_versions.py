@@ -16,6 +16,7 @@ from tribal_mcp.portability.replication.versions import (
 )
 
 DAY_US = 86_400_000_000
+LATER_US = 3_000_000_000_000_000
 
 
 def fields(content: str = "text", *tags: str, **more: str | None) -> dict[str, Any]:
@@ -57,6 +58,15 @@ def test_a_later_version_replaces_what_it_knew() -> None:
     first = change(START, fields("first"), "a", 5).intended
     last = change(first, fields("last"), "b", 1)  # its clock is behind
     assert join(last.heads, first.heads, START.heads) == last.heads
+
+
+def test_a_change_of_what_a_killed_sync_may_have_shown_overwrites_no_part_of_other_versions() -> (
+    None
+):
+    tagged = change(START, fields("text", "old", "new"), "a", 5).intended
+    later = change(replace(tagged, unsure=True), fields("other"), "a", LATER_US)
+    shown, others = merged(*later.heads)
+    assert (shown["content"], others) == ("other", [("content",)])
 
 
 def test_changes_of_different_fields_are_both_kept() -> None:

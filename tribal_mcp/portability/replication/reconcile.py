@@ -141,12 +141,13 @@ def reconcile(
 def edited(known: Known, here: Fields | None, maker: Maker) -> Version:
     """The version that replaces all known ones with this content."""
     digest = digest_of(here)
-    seen = (
-        head.stamp
+    seen = [
+        head
         for head in known.heads
         if not known.unsure or (head.fields is None and head.stamp.replica == maker.replica)
-    )
-    ancestors = frozenset().union(*(head.ancestors for head in known.heads), seen)
+    ]
+    stamps = (head.stamp for head in seen)
+    ancestors = frozenset().union(*(head.ancestors for head in seen), stamps)
     before = visible(known.heads)
     old = atoms_of(before.fields or {})
     since = {
