@@ -27,6 +27,7 @@ from tribal_mcp.portability.replication.compaction import (
     Report,
     compacted,
     number_of,
+    remaining,
     united,
 )
 from tribal_mcp.portability.replication.reconcile import (
@@ -69,6 +70,8 @@ class File:
     replica: str
     report: Report
     lines: tuple[tuple[str, Version], ...]
+    previous: frozenset[str]
+    """The paths of the earlier files of its machine with the same id."""
 
 
 @dataclass(slots=True)
@@ -385,11 +388,14 @@ class World:
             ),
             default=0,
         )
-        theirs = NOTHING
+        theirs, previous = NOTHING, set[str]()
         for file in machine.foreign():
             theirs = theirs.updated(file.report)
+            previous |= file.previous
         listed = {f"{old}/{name}" for name in theirs.files}
-        written = [number_of(path.partition("/")[2]) for path in listed & machine.wrote]
+        written = [
+            number_of(path.partition("/")[2]) for path in (listed | previous) & machine.wrote
+        ]
         missing = listed - {file.path for file in machine.folder}
         delivered = max(delivered, *written, 0)
         if old in machine.removed:
@@ -603,20 +609,20 @@ class World:
         changed, behind = was != machine.behind, was or machine.behind
         for memory_id, known in sorted(machine.known.items()):
             heads = known.heads
+            paths = {head: machine.holder[memory_id, head.stamp] for head in heads}
+            is_listed = {head: not path or cut.is_listed(path) for head, path in paths.items()}
+            left = remaining(heads, is_listed.__getitem__, behind=behind)
+            if left != heads:
+                if behind:
+                    machine.dropped_us = max(machine.dropped_us, self.now_us)
+                    self.unlike |= {memory_id} if left else set()
+                changed = True
+                machine.known[memory_id] = replace(known, heads=left)
+                after = visible(left).fields
+                self.show(machine, memory_id, after, lambda: False)
+                machine.known[memory_id] = Known(left, digest_of(after))
+                continue
             if behind:
-                left = tuple(
-                    head
-                    for head in heads
-                    if not (path := machine.holder[memory_id, head.stamp]) or cut.is_listed(path)
-                )
-                if left != heads and left:
-                    self.unlike.add(memory_id)
-                if left != heads:
-                    changed, machine.dropped_us = True, max(machine.dropped_us, self.now_us)
-                    machine.known[memory_id] = replace(known, heads=left)
-                    after = visible(left).fields
-                    self.show(machine, memory_id, after, lambda: False)
-                    machine.known[memory_id] = Known(left, digest_of(after))
                 continue
             one = united(heads)
             if one and machine.holder[memory_id, heads[0].stamp].startswith(f"{cut.replica}/"):
@@ -686,7 +692,8 @@ class World:
         names = {f.report.name for f in machine.own() if f not in again}
         seen = {i: one.number for i, one in machine.reports.items()}
         machine.said = report = Report(name, names, seen, swept, dict(machine.removed))
-        file = File(f"{machine.replica}/{name}", machine.replica, report, lines)
+        previous = frozenset(p for p in machine.wrote if p.startswith(f"{machine.replica}/"))
+        file = File(f"{machine.replica}/{name}", machine.replica, report, lines, previous)
         for memory_id, version in lines:
             key = memory_id, version.stamp
             if path := machine.holder[key]:

@@ -8,7 +8,13 @@ import pytest
 from tests.portability.replication.test_versions import START, change, fields
 from tribal_mcp.errors import EntryError
 from tribal_mcp.portability.limits import DEFAULT_LIMITS
-from tribal_mcp.portability.replication.compaction import Cut, Report, compacted, united
+from tribal_mcp.portability.replication.compaction import (
+    Cut,
+    Report,
+    compacted,
+    remaining,
+    united,
+)
 from tribal_mcp.portability.replication.reconcile import Known, Maker, reconcile
 from tribal_mcp.portability.replication.records import (
     Head,
@@ -165,6 +171,18 @@ def test_a_mark_does_not_replace_a_deletion_from_before_a_memory_was_shared() ->
     assert mark
     first = reconcile(Known(), None, (), Maker("a", lambda: 1), deleted_at_us=9).heads
     assert join([mark], first) == join(first, [mark]) == first
+
+
+def test_only_a_replica_that_is_behind_drops_a_version_because_no_file_has_it() -> None:
+    [deletion] = change(START, None, "a", 5).heads
+    heads = join([deletion], change(START, fields("edited"), "b", 6).heads)
+    live = tuple(head for head in heads if head.fields)
+    for behind in (True, False):
+        assert remaining(heads, lambda _: True, behind=behind) == heads
+        assert remaining(heads, lambda head: head is not deletion, behind=behind) == live
+    assert remaining(heads, lambda _: False, behind=True) == ()
+    assert remaining(heads, lambda _: False, behind=False) == live
+    assert remaining((deletion,), lambda _: False, behind=False) == (deletion,)
 
 
 def test_several_deletions_become_one_that_replaces_what_each_of_them_does() -> None:

@@ -265,8 +265,9 @@ async def test_a_backup_that_is_older_than_what_was_dropped_revives_nothing(tmp_
         assert (texts["memory-2"], texts["memory-3"]) == ("changed", "edited in the backup")
 
 
+@pytest.mark.parametrize("rewrites", [False, True], ids=["keeps files", "writes all again"])
 async def test_a_copy_does_not_publish_again_what_its_original_has_published(
-    tmp_path: Path,
+    tmp_path: Path, *, rewrites: bool
 ) -> None:
     one, two = machines(tmp_path)
     await one.sync()
@@ -277,6 +278,9 @@ async def test_a_copy_does_not_publish_again_what_its_original_has_published(
     await settle(one, two)
     await one.store.delete(["memory-0"])
     await settle(one, two)
+    for number in range(3 * rewrites):
+        await two.put(1, content=f"edit {number}")
+        await settle(one, two)
     assert kept(one) == [("memory-1", True)]
     copy = Machine(tmp_path / "copy", two.shared)
     await copy.store.upsert(memories(2))

@@ -12,7 +12,7 @@ removed while it was away, may hold what was deleted and dropped meanwhile. It i
 has read, and no file has any more, was replaced.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from tribal_mcp.portability.replication.versions import Heads, Version, digest_of_stamps
@@ -164,6 +164,16 @@ class Cut:
             for replica, _, name in paths
             if replica in self.reports and self.is_complete(replica)
         )
+
+
+def remaining(heads: Heads, is_listed: Callable[[Version], bool], *, behind: bool) -> Heads:
+    """The versions that are kept, once the cut is closed, by whether a file still has them.
+
+    A replica that is behind drops what no file has. Another one drops only a deletion beside other
+    versions: it was marked where it was published, and the mark has yielded to one of them.
+    """
+    left = tuple(h for h in heads if is_listed(h) or not (behind or h.fields is None))
+    return left if left or behind else heads
 
 
 def united(heads: Heads) -> Version | None:

@@ -56,6 +56,8 @@ _SWEPT = re.compile(rf"{FILE.pattern}|[0-9]{{8,15}}-")
 _MOST_REPLICAS = 10_000
 _MOST_FILES = 10**15
 _OPERATION = re.compile(r"\d{8}-\d{6}-\d{6}")
+_BEGIN = re.compile(r"\d{8}-[0-9a-f]{8}")
+BEGIN_BYTES = len("00000001-0123abcd")
 _WAS = re.compile(r"([0-9a-f]{8})?")
 
 
@@ -104,6 +106,8 @@ class Head:
         swept: as in `Report`.
         removed: as in `Report`.
         operations: those that made versions in it, by their restore points.
+        previous: how the names of the files that the replica wrote last before it begin, by which a
+            copy of its store knows up to where both have the same past.
     """
 
     replica: str
@@ -115,6 +119,7 @@ class Head:
     swept: dict[str, str] = field(default_factory=dict)
     removed: dict[str, int] = field(default_factory=dict)
     operations: dict[str, Operation] = field(default_factory=dict)
+    previous: list[str] = field(default_factory=list)
 
 
 def dump_head(head: Head) -> bytes:
@@ -131,6 +136,7 @@ def dump_head(head: Head) -> bytes:
             "swept": head.swept,
             "removed": head.removed,
             "operations": {point: list(about) for point, about in head.operations.items()},
+            "previous": head.previous,
         }
     )
 
@@ -165,6 +171,7 @@ def _head(data: dict[str, Any]) -> Head:
         _by_replica(data.get("swept", {}), partial(_matching, _SWEPT)),
         _by_replica(data.get("removed", {}), _number),
         {_dated(at): Operation(*(str(text)[:200] for text in about)) for at, about in operations},
+        [_matching(_BEGIN, name) for name in data.get("previous", ())],
     )
 
 

@@ -1,13 +1,15 @@
 """Drops what all machines know, and what was dropped while this one was behind."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 import orjson
 
 from tribal_mcp.portability.limits import NO_LIMITS
-from tribal_mcp.portability.replication.compaction import Cut, compacted, united
+from tribal_mcp.portability.replication.compaction import Cut, compacted, remaining, united
 from tribal_mcp.portability.replication.records import Record, dump_record, read_record
+from tribal_mcp.portability.replication.versions import Heads, Stamp, Version
 from tribal_mcp.services.sync.merging import Merging
 from tribal_mcp.services.sync.replicas import read_again
 from tribal_mcp.services.sync.state import SyncState
@@ -23,6 +25,8 @@ async def compact(merging: Merging) -> None:
     if was_behind or is_behind:
         is_behind |= await _catch_up(merging, cut)
     elif cut.is_closed:
+        if ids := state.deletions_beside(p for p in state.holders() if not cut.is_listed(p)):
+            await _drop(merging, cut, ids, behind=False)
         await _drop_known(merging, cut)
         with state.transaction():
             _unite_deletions(state, cut)
@@ -56,14 +60,27 @@ async def _catch_up(merging: Merging, cut: Cut) -> bool:
             read_again(state)
             state["read_again"] = "1"
         return True
-    merging.is_listed = cut.is_listed
-    for start in range(0, len(ids), STEP):
-        await merging.merge(ids[start : start + STEP], {})
-    merging.is_listed = None
+    await _drop(merging, cut, ids, behind=True)
     with state.transaction():
         state["settled"], state["dropped"] = "", str(time.time_ns() // 1000)
         state["read_again"] = ""
     return False
+
+
+async def _drop(merging: Merging, cut: Cut, ids: list[str], *, behind: bool) -> None:
+    """Drop the versions of those memories that no file has any more."""
+
+    def left(heads: Heads, files: Mapping[Stamp, str]) -> Heads:
+        def is_listed(head: Version) -> bool:
+            path = files.get(head.stamp)
+            return not path or cut.is_listed(path)
+
+        return remaining(heads, is_listed, behind=behind)
+
+    merging.remaining = left
+    for start in range(0, len(ids), STEP):
+        await merging.merge(ids[start : start + STEP], {})
+    merging.remaining = None
 
 
 async def _drop_known(merging: Merging, cut: Cut) -> None:

@@ -167,15 +167,17 @@ class Exchange:
         ]
         foreign = [file for file in unknown if not self.state.has_written(file.path)]
         heads = [(file, next(self.read(file), None)) for file in foreign]
-        theirs = Report()
+        theirs, names = Report(), set[str]()
         for file, head in heads:
             if isinstance(head, Head):
                 theirs = theirs.updated(report_of(file, head))
+                names.update(head.files, head.previous)
             else:
                 del self.listing.files[file.path]
         if theirs.name:
             paths = {f"{self.replica}/{name}" for name in theirs.files}
-            take_new_id(self.state, self.result, theirs, paths - self.listing.files.keys())
+            common, missing = self.state.last_written_of(names), paths - self.listing.files.keys()
+            take_new_id(self.state, self.result, common, missing)
             return
         returned = [file for file in unknown if file not in foreign]
         for file in returned:
@@ -437,6 +439,7 @@ class Exchange:
             dict(swept),
             self.state.removed,
             self._operations(rows),
+            self.state.written_last(),
         )
         with self.folder.new_file(self.replica) as new:
             if self.state["encrypted"]:

@@ -109,7 +109,7 @@ class Merging:
         vectors: what becomes of the vectors of the file that is being read.
         narrowing: what this machine shared and has none of the tags is shared no longer.
         made: the operations that made what the store holds, as far as they are known.
-        is_listed: if given, versions in files for which it is false are dropped.
+        remaining: if given, which versions of a memory are kept, by the files that have them.
     """
 
     store: MemoryStore
@@ -121,7 +121,7 @@ class Merging:
     vectors: VectorPlan | None = None
     narrowing: bool = False
     made: Mapping[str, Made] = field(default_factory=dict)
-    is_listed: Callable[[str], bool] | None = None
+    remaining: Callable[[Heads, Mapping[Stamp, str]], Heads] | None = None
     _clock: Clock = field(init=False)
     _pretended: dict[str, MemoryEntry | None] = field(default_factory=dict)
     """In a dry run: what the store would hold."""
@@ -246,10 +246,10 @@ class Merging:
             deleted_at_us=deleted_at_us,
             origin=made.origin if made and made.now == stamp(here or deleted_at_us) else None,
         )
-        if self.is_listed:
+        if self.remaining:
             files = {named: file for named, (_, file) in row.lines.items()}
-            left = [h for h in outcome.heads if not (f := files.get(h.stamp)) or self.is_listed(f)]
-            outcome = Outcome(tuple(left), outcome.new, visible(tuple(left)))
+            left = self.remaining(outcome.heads, files)
+            outcome = Outcome(left, outcome.new, visible(left))
         move = self._with_lines(memory_id, row, (here, fields), outcome, incoming)
         return move if row is before else replace(move, row=before)
 

@@ -64,7 +64,7 @@ def note_removed(state: SyncState, result: SyncResult, said: Mapping[str, int]) 
 
 
 def take_new_id(
-    state: SyncState, result: SyncResult, theirs: Report | None = None, missing: Iterable[str] = ()
+    state: SyncState, result: SyncResult, common: int = 0, missing: Iterable[str] = ()
 ) -> None:
     """Go on as a new replica; what the old id has written stays, as that of another.
 
@@ -73,16 +73,14 @@ def take_new_id(
     Args:
         state: what is known of the shared folder.
         result: of the sync.
-        theirs: what the newest file of another machine with this id says. That machine has what
-            was written here up to the last of its files that is from here, too.
-        missing: the paths of those of its files that the folder does not have.
+        common: the number of the last file that is known to be from before another machine with
+            this id was a copy of this one, or the reverse; so that machine has what was in it.
+        missing: the paths of files that still count for that machine, and are not in the folder.
     """
     old, read, removed = state["replica"], state.cut().read, state.removed
     said = [report.swept.get(old, "") for report in state.reports().values()]
     names = [name for name in said if f"{old}/{name}" in read]
-    listed = theirs.files if theirs else ()
-    names += [name for name in listed if state.has_written(f"{old}/{name}")]
-    known = max(map(number_of, names), default=0)
+    known = max([common, *map(number_of, names)])
     known = removed.get(old, known)
     files = sorted(one.file for one in state.files().values() if one.file.replica == old)
     # Two machines may have used the id. So the files that nobody has read say nothing about those

@@ -23,6 +23,7 @@ from tribal_mcp.portability.limits import NO_LIMITS
 from tribal_mcp.portability.replication.compaction import Cut, Report, number_of
 from tribal_mcp.portability.replication.reconcile import Known
 from tribal_mcp.portability.replication.records import (
+    BEGIN_BYTES,
     OPERATION_BYTES,
     ORIGIN,
     Operation,
@@ -35,6 +36,8 @@ FOLDER = "sync"
 _VERSION = 6
 _CACHE_KIB = 32 * 1024
 """Memory for the pages of the database, which are in no order when files are assigned."""
+_PREVIOUS = 16
+"""How many of its earlier files a file names."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS memories (id TEXT PRIMARY KEY, shown TEXT) WITHOUT ROWID;
@@ -326,6 +329,16 @@ class SyncState:
         for table in ("heads", "memories", "received"):
             self._sql.executemany(f"DELETE FROM {table} WHERE id = ?", rows)  # noqa: S608
 
+    def deletions_beside(self, paths: Iterable[str]) -> list[str]:
+        """The memories with a deletion in one of those files, and another head."""
+        rows = self._sql.execute(
+            "SELECT id FROM heads WHERE file IN (SELECT value FROM json_each(?)) "
+            """AND NOT instr(line, '"memory"') AND """
+            "(SELECT count(*) FROM heads AS all_heads WHERE all_heads.id = heads.id) > 1",
+            (orjson.dumps(list(paths)).decode(),),
+        )
+        return [row[0] for row in rows]
+
     def deleted_often(self) -> list[str]:
         """The memories with several heads, all of which are deletions."""
         rows = self._sql.execute(
@@ -383,6 +396,22 @@ class SyncState:
         """Whether this program has ever written that file, or any."""
         query = "SELECT 1 FROM written WHERE ? IN ('', path)"
         return bool(self._sql.execute(query, (path,)).fetchone())
+
+    def written_last(self) -> list[str]:
+        """How the names of the files begin that this replica wrote last."""
+        query = "SELECT path FROM written WHERE path GLOB ? ORDER BY path DESC LIMIT ?"
+        rows = self._sql.execute(query, (f"{self['replica']}/*", _PREVIOUS))
+        return [path.partition("/")[2][:BEGIN_BYTES] for (path,) in rows]
+
+    def last_written_of(self, names: Iterable[str]) -> int:
+        """The number of the last of those files that this replica has written; 0 if none."""
+        rows = self._sql.execute(
+            "SELECT path FROM written WHERE path GLOB ?", (f"{self['replica']}/*",)
+        )
+        written = {path.partition("/")[2][:BEGIN_BYTES] for (path,) in rows}
+        return max(
+            map(number_of, written.intersection(name[:BEGIN_BYTES] for name in names)), default=0
+        )
 
     def note_outdated(self, paths: Iterable[str]) -> None:
         """Record files that were read, and that their replicas have replaced since."""
