@@ -35,7 +35,7 @@ SLOW = {
         "test_schedules",
         "test_reembed",
     ),
-    *("test_search", "test_since", "test_two_stores"),
+    *("test_programs", "test_search", "test_since", "test_two_folders", "test_two_stores"),
 }
 """Packages and modules of tests that start many processes or take long; see `make quick`."""
 
