@@ -396,16 +396,17 @@ class World:
         written = [
             number_of(path.partition("/")[2]) for path in (listed | previous) & machine.wrote
         ]
-        missing = listed - {file.path for file in machine.folder}
+        if listed - {file.path for file in machine.folder}:
+            written = []  # what is in them may be what was in those files
         delivered = max(delivered, *written, 0)
         if old in machine.removed:
             delivered = machine.removed[old]
-        for key, path in machine.first.items():
+        for key, path in machine.first.items() if old in machine.removed else ():
             is_own = machine.holder.get(key, "") == "" or machine.holder[key].startswith(f"{old}/")
             if is_own and number_of(path.partition("/")[2]) <= delivered:
                 machine.holder[key] = path
         machine.first = {}
-        again = [*machine.held_in(old, after=delivered), *missing]
+        again = machine.held_in(old, after=delivered)
         self.again |= {key for key, path in machine.holder.items() if path in again}
         machine.publish_again(*again)
         names = [f.report.name for f in own if f.report.number <= delivered]

@@ -171,13 +171,15 @@ class Exchange:
         for file, head in heads:
             if isinstance(head, Head):
                 theirs = theirs.updated(report_of(file, head))
-                names.update(head.files, head.previous)
+                names.update(head.previous)
             else:
                 del self.listing.files[file.path]
         if theirs.name:
             paths = {f"{self.replica}/{name}" for name in theirs.files}
-            common, missing = self.state.last_written_of(names), paths - self.listing.files.keys()
-            take_new_id(self.state, self.result, common, missing)
+            common = 0  # if a file is missing, it may have what was in those of before
+            if paths <= self.listing.files.keys():
+                common = self.state.last_written_of({*names, *theirs.files})
+            take_new_id(self.state, self.result, common)
             return
         returned = [file for file in unknown if file not in foreign]
         for file in returned:

@@ -1,7 +1,7 @@
 """Which replicas there are: what their files say, and which of them count no longer."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from unicodedata import normalize
 
 from tribal_mcp.errors import UsageError
@@ -63,9 +63,7 @@ def note_removed(state: SyncState, result: SyncResult, said: Mapping[str, int]) 
         take_new_id(state, result)
 
 
-def take_new_id(
-    state: SyncState, result: SyncResult, common: int = 0, missing: Iterable[str] = ()
-) -> None:
+def take_new_id(state: SyncState, result: SyncResult, common: int = 0) -> None:
     """Go on as a new replica; what the old id has written stays, as that of another.
 
     Own versions that no other machine is known to have are published again.
@@ -75,7 +73,6 @@ def take_new_id(
         result: of the sync.
         common: the number of the last file that is known to be from before another machine with
             this id was a copy of this one, or the reverse; so that machine has what was in it.
-        missing: the paths of files that still count for that machine, and are not in the folder.
     """
     old, read, removed = state["replica"], state.cut().read, state.removed
     said = [report.swept.get(old, "") for report in state.reports().values()]
@@ -87,9 +84,9 @@ def take_new_id(
     # of the other machine, which may have lower numbers.
     names = [file.name for file in files if file.number <= known]
     with state.transaction():
-        state.back_to_first_files(old, known)
+        # Of a removed machine, the others publish what they have read; of a copy, nobody may.
+        state.back_to_first_files(old, known if old in removed else 0)
         _publish_again(state, {old: known})
-        state.publish_again(missing)
         state.note_report(old, Report(names[-1], names[:-1]) if names else Report())
         if names:
             state.note_name(old, f"{state['name']} (earlier)")
