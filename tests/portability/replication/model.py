@@ -585,7 +585,10 @@ class World:
             replaced |= self.truth[memory_id, stamp].ancestors
         if not known.heads and any(memory_id in one.gone for one in self.machines):
             self.unlike.add(memory_id)
-        self.truth.setdefault((memory_id, new.stamp), replace(new, ancestors=frozenset(replaced)))
+        same = self.truth.get((memory_id, new.stamp), new)  # a copy may have made it as an edit
+        self.truth[memory_id, new.stamp] = replace(
+            new, ancestors=same.ancestors | replaced, reversal=new.reversal and same.reversal
+        )
 
     def settle_missing(self, machine: Machine) -> bool:
         """Publish again what missing files of others have; forget those that don't count."""
