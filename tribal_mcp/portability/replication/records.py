@@ -56,7 +56,7 @@ _SWEPT = re.compile(rf"{FILE.pattern}|[0-9]{{8,15}}-")
 _MOST_REPLICAS = 10_000
 _MOST_FILES = 10**15
 _OPERATION = re.compile(r"\d{8}-\d{6}-\d{6}")
-_BEGIN = re.compile(r"\d{8}-[0-9a-f]{8}")
+_BEGIN = re.compile(r"[0-9]{8,15}-[0-9a-f]{1,8}")
 BEGIN_BYTES = len("00000001-0123abcd")
 _WAS = re.compile(r"([0-9a-f]{8})?")
 
@@ -106,8 +106,8 @@ class Head:
         swept: as in `Report`.
         removed: as in `Report`.
         operations: those that made versions in it, by their restore points.
-        previous: how the names of the files that the replica wrote last before it begin, by which a
-            copy of its store knows up to where both have the same past.
+        previous: the beginnings of the names of the last files that the replica wrote before this
+            one. By them, a copy of its store knows which of its own files the replica has, too.
     """
 
     replica: str

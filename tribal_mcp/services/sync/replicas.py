@@ -71,8 +71,8 @@ def take_new_id(state: SyncState, result: SyncResult, common: int = 0) -> None:
     Args:
         state: what is known of the shared folder.
         result: of the sync.
-        common: the number of the last file that is known to be from before another machine with
-            this id was a copy of this one, or the reverse; so that machine has what was in it.
+        common: the number of the last file that was written before the store was copied, as far as
+            that is known: the other machine with this id has what was in it.
     """
     old, read, removed = state["replica"], state.cut().read, state.removed
     said = [report.swept.get(old, "") for report in state.reports().values()]

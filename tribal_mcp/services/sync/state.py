@@ -398,13 +398,13 @@ class SyncState:
         return bool(self._sql.execute(query, (path,)).fetchone())
 
     def written_last(self) -> list[str]:
-        """How the names of the files begin that this replica wrote last."""
+        """The beginnings of the names of the last files that this replica wrote."""
         query = "SELECT path FROM written WHERE path GLOB ? ORDER BY path DESC LIMIT ?"
         rows = self._sql.execute(query, (f"{self['replica']}/*", _PREVIOUS))
         return [path.partition("/")[2][:BEGIN_BYTES] for (path,) in rows]
 
     def last_written_of(self, names: Iterable[str]) -> int:
-        """The number of the last of those files that this replica has written; 0 if none."""
+        """The number of the last of those files that this replica wrote; 0 if it wrote none."""
         rows = self._sql.execute(
             "SELECT path FROM written WHERE path GLOB ?", (f"{self['replica']}/*",)
         )
@@ -439,7 +439,7 @@ class SyncState:
         )
 
     def write_again(self, paths: Iterable[str]) -> None:
-        """The heads that those own files have go into others; which had them first is kept."""
+        """Have the heads of own files published in new ones; note which file had each first."""
         paths = list(paths)
         self._sql.execute(
             "DELETE FROM rewritten WHERE (id, stamp) NOT IN (SELECT id, stamp FROM heads)"
@@ -452,7 +452,7 @@ class SyncState:
         self.publish_again(paths)
 
     def back_to_first_files(self, replica: str, number: int) -> None:
-        """The heads that this replica published first in a file up to that one are in that file."""
+        """Take the heads that this replica first published in a file up to that one as in it."""
         rows = self._sql.execute("SELECT path, id, stamp FROM rewritten").fetchall()
         self._sql.executemany(
             "UPDATE heads SET file = ? WHERE id = ? AND stamp = ? AND (file = '' OR file GLOB ?)",
