@@ -56,6 +56,7 @@ Key = tuple[str, Stamp]
 YEAR_US = 365 * 86_400_000_000
 IDS = ("a", "b", "c")
 NOTHING = Report()
+PREVIOUS = 16
 compaction._KEPT = 2  # so that short histories reach it
 # Most of a history asks again for what was asked before.
 visible = reconciling.visible = lru_cache(1 << 12)(visible)  # type: ignore[attr-defined]
@@ -70,8 +71,6 @@ class File:
     replica: str
     report: Report
     lines: tuple[tuple[str, Version], ...]
-    previous: frozenset[str]
-    """The paths of the earlier files of its machine with the same id."""
 
 
 @dataclass(slots=True)
@@ -138,6 +137,11 @@ class Machine:
             self.forked.add(path.partition("/")[0])
         self.numbers.add(number)
         self.read.add(path)
+
+    def written_last(self) -> list[str]:
+        """The names of the last files that it wrote with its id."""
+        paths = (path.partition("/") for path in self.wrote)
+        return sorted(name for replica, _, name in paths if replica == self.replica)[-PREVIOUS:]
 
     def foreign(self) -> list[File]:
         """The files that another machine has written with the same id."""
@@ -391,7 +395,7 @@ class World:
         theirs, previous = NOTHING, set[str]()
         for file in machine.foreign():
             theirs = theirs.updated(file.report)
-            previous |= file.previous
+            previous |= {f"{old}/{name}" for name in file.report.previous}
         listed = {f"{old}/{name}" for name in theirs.files}
         written = [
             number_of(path.partition("/")[2]) for path in (listed | previous) & machine.wrote
@@ -412,7 +416,8 @@ class World:
         names = [f.report.name for f in own if f.report.number <= delivered]
         machine.reports.pop(old, None)
         if names:
-            machine.reports[old] = Report(names[-1], names[:-1])
+            before = [name for name in machine.written_last() if name < names[-1]]
+            machine.reports[old] = Report(names[-1], names[:-1], previous=before)
         self.names += 1
         machine.clock = Clock(f"r{self.names}", machine.clock.wall)
         machine.said, machine.behind, machine.written = NOTHING, True, 0
@@ -695,9 +700,10 @@ class World:
             swept = machine.cut.known(machine.written)
         names = {f.report.name for f in machine.own() if f not in again}
         seen = {i: one.number for i, one in machine.reports.items()}
-        machine.said = report = Report(name, names, seen, swept, dict(machine.removed))
-        previous = frozenset(p for p in machine.wrote if p.startswith(f"{machine.replica}/"))
-        file = File(f"{machine.replica}/{name}", machine.replica, report, lines, previous)
+        machine.said = report = Report(
+            name, names, seen, swept, dict(machine.removed), machine.written_last()
+        )
+        file = File(f"{machine.replica}/{name}", machine.replica, report, lines)
         for memory_id, version in lines:
             key = memory_id, version.stamp
             if path := machine.holder[key]:

@@ -93,6 +93,21 @@ def test_an_old_file_that_is_put_back_does_not_count() -> None:
     assert not without.is_listed(f"they/{LAST}")
 
 
+def test_a_file_counts_until_a_machine_that_knew_it_has_replaced_it() -> None:
+    start, original = "00000001-start", Report("00000002-a", [], previous=["00000001-start"])
+    copy = Report("00000003-c", ["00000002-c"], previous=["00000001-start", "00000002-c"])
+    for both in (original.updated(copy), copy.updated(original)):
+        assert (both.name, both.files) == ("00000003-c", ["00000002-a", "00000002-c"])
+        assert both.has_replaced(start)
+        assert both.updated(Report(start)) == both
+        later = replace(original, name="00000004-a", previous=["00000002-a", "00000003-a"])
+        after = both.updated(later)
+        assert (after.name, after.files) == ("00000004-a", ["00000002-c", "00000003-c"])
+        assert later.updated(both) == after
+        assert after.has_replaced("00000001-other")  # from before the files that it names
+    assert Report("00000002-a", []).has_replaced(start)  # an earlier version names none
+
+
 def test_a_replica_is_behind_until_all_others_have_heard_of_it() -> None:
     assert not CUT.is_behind(was=True)
     stranger = replace(THEIRS, seen={})

@@ -351,6 +351,33 @@ async def test_a_new_machine_keeps_what_two_machines_wrote_with_one_id(tmp_path:
     assert await two.texts() == await one.texts()
 
 
+async def test_a_file_counts_until_the_machine_that_wrote_it_or_its_copy_replaces_it(
+    tmp_path: Path,
+) -> None:
+    one, copy = (Machine(tmp_path / name, tmp_path / f"{name}-shared") for name in "ab")
+    await one.put(1)
+    await one.sync()
+    shutil.copytree(one.home, copy.home)
+    carry(one, copy)
+    copy = Machine(copy.home, copy.shared)
+    await copy.put(1)
+    await one.put(5)
+    await one.sync()
+    [state] = one.home.rglob("sync/*.db")
+    state.unlink()  # so it joins anew, and nobody publishes that memory again
+    await one.sync()
+    for number in (6, 7):
+        await copy.put(number)
+        await copy.sync()
+    for source, target in ((copy, one), (one, copy)):
+        carry(source, target)
+        await target.sync()
+    copy.shared.rename(tmp_path / "not used")
+    await settle(one, Machine(copy.home, one.shared, copy.store))
+    for machine in (one, copy):
+        assert list(await machine.texts()) == ["memory-1", "memory-5", "memory-6", "memory-7"]
+
+
 async def test_a_new_machine_drops_what_is_only_in_files_that_were_replaced_since(
     tmp_path: Path,
 ) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 
 from tribal_mcp.portability.replication.versions import Heads, Version, digest_of_stamps
 
+_BEGINNING = len("00000001-0123abcd")
 _KEPT = 8
 """The latest ancestors are kept, by which an undo is recognised."""
 
@@ -24,6 +25,11 @@ _KEPT = 8
 def number_of(name: str) -> int:
     """The number of a file."""
     return int(name.partition("-")[0])
+
+
+def beginning(name: str) -> str:
+    """The beginning of the name of a file, which tells it from the others of its replica."""
+    return name[:_BEGINNING]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,7 @@ class Report:
         swept: by replica, the file up to which it knew everything when it had swept; its own
             last one then, by its number alone.
         removed: the replicas that count no longer, each with the number of its last file that does.
+        previous: the last files that its machine wrote before, by the `beginning` of each name.
     """
 
     name: str = ""
@@ -44,23 +51,46 @@ class Report:
     seen: Mapping[str, int] = field(default_factory=dict)
     swept: Mapping[str, str] = field(default_factory=dict)
     removed: Mapping[str, int] = field(default_factory=dict)
+    previous: Collection[str] = ()
 
     @property
     def number(self) -> int:
         """The number of the file."""
         return number_of(self.name) if self.name else 0
 
+    @property
+    def oldest(self) -> int:
+        """The number of the oldest file in `previous`; all older ones count as written before."""
+        return min(map(number_of, self.previous), default=self.number)
+
+    def follows(self, name: str) -> bool:
+        """Whether the machine that wrote this file has written that one before.
+
+        A copy of it, or a backup that was restored, may have written others with the same id.
+        """
+        return number_of(name) < self.number and (
+            name in self.files or beginning(name) in self.previous or number_of(name) < self.oldest
+        )
+
     def has_replaced(self, name: str) -> bool:
         """Whether a file of the replica no longer counts."""
-        return number_of(name) < self.number and name not in self.files
+        return name not in self.files and self.follows(name)
 
     def updated(self, other: "Report") -> "Report":
-        """The later of two; what both list if they are of two machines that used one id."""
-        if other.number != self.number or other.name == self.name:
-            return max(self, other, key=lambda one: one.number)
-        names = {*self.files, *other.files, self.name, other.name}
-        last = max(self.name, other.name)
-        return Report(last, sorted(names - {last}), {**self.seen, **other.seen}, {})
+        """The later of two; what both say if they are of two machines that used one id."""
+        if not other.name or other.name == self.name or self.follows(other.name):
+            return self
+        if not self.name or other.follows(self.name):
+            return other
+        last = max(self.name, other.name, key=lambda name: (number_of(name), name))
+        names = {*self.files, *other.files, self.name, other.name} - {last}
+        oldest = max(self.oldest, other.oldest)
+        return Report(
+            last,
+            sorted(n for n in names if not (self.has_replaced(n) or other.has_replaced(n))),
+            {**self.seen, **other.seen},
+            previous=sorted(n for n in {*self.previous, *other.previous} if number_of(n) >= oldest),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,6 @@ _MOST_REPLICAS = 10_000
 _MOST_FILES = 10**15
 _OPERATION = re.compile(r"\d{8}-\d{6}-\d{6}")
 _BEGIN = re.compile(r"[0-9]{8,15}-[0-9a-f]{1,8}")
-BEGIN_BYTES = len("00000001-0123abcd")
 _WAS = re.compile(r"([0-9a-f]{8})?")
 
 

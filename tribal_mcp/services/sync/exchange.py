@@ -456,7 +456,7 @@ class Exchange:
                 self.state.note_written(file_row.path)
                 self.state.assign(((row.id, row.stamp) for row in rows), file_row.path)
                 self.state["number"], self.state["written"] = str(number), str(int(time.time()))
-                report = Report(name, head.files, head.seen, head.swept, head.removed)
+                report = report_of(file_row, head)
                 self.state.note_report(self.replica, report)
                 self.state["keys"], self.state["said"] = self._keys(), self.state["name"]
             published = new.publish(name)

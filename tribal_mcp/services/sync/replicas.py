@@ -26,7 +26,7 @@ _REMOVED = (
 
 def report_of(file: ReplicaFile, head: Head) -> Report:
     """What a file says."""
-    return Report(file.name, head.files, head.seen, head.swept, head.removed)
+    return Report(file.name, head.files, head.seen, head.swept, head.removed, head.previous)
 
 
 def note(state: SyncState, result: SyncResult, file: ReplicaFile, head: Head) -> None:
@@ -87,8 +87,10 @@ def take_new_id(state: SyncState, result: SyncResult, common: int = 0) -> None:
         # Of a removed machine, the others publish what they have read; of a copy, nobody may.
         state.back_to_first_files(old, known if old in removed else 0)
         _publish_again(state, {old: known})
-        state.note_report(old, Report(names[-1], names[:-1]) if names else Report())
+        state.note_report(old, Report())
         if names:
+            before = [name for name in state.written_last() if name < names[-1]]
+            state.note_report(old, Report(names[-1], names[:-1], previous=before))
             state.note_name(old, f"{state['name']} (earlier)")
         state.forget_files(state.files())
         state["replica"], state["number"], state["written"] = new_id(), "", ""

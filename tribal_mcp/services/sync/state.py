@@ -20,10 +20,9 @@ from tribal_mcp.errors import StoreError
 from tribal_mcp.files.atomic import make_private
 from tribal_mcp.files.replica_folders import ID_BYTES, ReplicaFile
 from tribal_mcp.portability.limits import NO_LIMITS
-from tribal_mcp.portability.replication.compaction import Cut, Report, number_of
+from tribal_mcp.portability.replication.compaction import Cut, Report, beginning, number_of
 from tribal_mcp.portability.replication.reconcile import Known
 from tribal_mcp.portability.replication.records import (
-    BEGIN_BYTES,
     OPERATION_BYTES,
     ORIGIN,
     Operation,
@@ -401,17 +400,15 @@ class SyncState:
         """The beginnings of the names of the last files that this replica wrote."""
         query = "SELECT path FROM written WHERE path GLOB ? ORDER BY path DESC LIMIT ?"
         rows = self._sql.execute(query, (f"{self['replica']}/*", _PREVIOUS))
-        return [path.partition("/")[2][:BEGIN_BYTES] for (path,) in rows]
+        return [beginning(path.partition("/")[2]) for (path,) in rows]
 
     def last_written_of(self, names: Iterable[str]) -> int:
         """The number of the last of those files that this replica wrote; 0 if it wrote none."""
         rows = self._sql.execute(
             "SELECT path FROM written WHERE path GLOB ?", (f"{self['replica']}/*",)
         )
-        written = {path.partition("/")[2][:BEGIN_BYTES] for (path,) in rows}
-        return max(
-            map(number_of, written.intersection(name[:BEGIN_BYTES] for name in names)), default=0
-        )
+        written = {beginning(path.partition("/")[2]) for (path,) in rows}
+        return max(map(number_of, written.intersection(map(beginning, names))), default=0)
 
     def note_outdated(self, paths: Iterable[str]) -> None:
         """Record files that were read, and that their replicas have replaced since."""
