@@ -852,6 +852,39 @@ async def test_what_is_no_longer_shared_with_a_team_stays_in_a_private_folder(
     assert list(await colleague.texts()) == ["memory-2"]
 
 
+async def test_what_leaves_one_folder_stays_with_those_that_share_it_in_another(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "team").mkdir()
+    one, two = (Machine(tmp_path / name, tmp_path / "private") for name in "12")
+    await one.put(1, tags=["own"])
+    for machine in (one, two):
+        await both_folders(machine, tmp_path, [])
+    one.shared = two.shared = tmp_path / "team"
+    assert (await one.sync(tags=["team"])).left_scope == 1
+    assert (await two.sync()).deleted == 0
+    assert list(await two.texts()) == ["memory-1"]
+    for _ in range(3):
+        published = [await both_folders(one, tmp_path, ["team"])]
+        published.append(await both_folders(two, tmp_path, []))
+    assert published == [0, 0]
+    assert list(await one.texts()) == list(await two.texts()) == ["memory-1"]
+
+
+async def test_what_left_a_folder_and_is_shared_in_another_is_shared_again(tmp_path: Path) -> None:
+    (tmp_path / "team").mkdir()
+    one, two = (Machine(tmp_path / name, tmp_path / "private") for name in "12")
+    colleague = Machine(tmp_path / "3", tmp_path / "team")
+    await two.put(1, tags=["own"])
+    await two.sync()
+    await one.sync()
+    for tags, there in (([], 1), (["team"], 0), (["own"], 1)):
+        await both_folders(one, tmp_path, tags)
+        await colleague.sync()
+        assert len(await colleague.texts()) == there
+        assert list(await one.texts()) == ["memory-1"]
+
+
 async def test_what_is_shared_again_through_a_private_folder_is_not_deleted(tmp_path: Path) -> None:
     (tmp_path / "team").mkdir()
     one, two = (Machine(tmp_path / name, tmp_path / "private") for name in "12")

@@ -215,7 +215,8 @@ def united(heads: Heads) -> Version | None:
         return None
     stamps = (head.stamp for head in heads)
     ancestors = frozenset().union(*(head.ancestors for head in heads), stamps)
-    return Version(heads[0].stamp._replace(replaced=digest_of_stamps(ancestors)), None, ancestors)
+    stamp = heads[0].stamp._replace(replaced=digest_of_stamps(ancestors))
+    return Version(stamp, None, ancestors, left=all(head.left for head in heads))
 
 
 def compacted(version: Version) -> Version | None:

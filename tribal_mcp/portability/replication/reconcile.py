@@ -109,6 +109,7 @@ def reconcile(
     *,
     deleted_at_us: int | None = None,
     origin: Origin | None = None,
+    left: bool = False,
 ) -> Outcome:
     """Bring together what a replica knew, what its store holds, and what others made.
 
@@ -122,6 +123,7 @@ def reconcile(
         maker: makes a new version.
         deleted_at_us: when the store deleted it, if `here` is None and this is known.
         origin: the operation that made what the store holds, if that is known.
+        left: the store holds it, but it is shared no longer.
     """
     heads = join(known.heads, incoming) if incoming else known.heads
     digest = digest_of(here)
@@ -131,7 +133,7 @@ def reconcile(
     elif digest != known.shown and digest != digest_of(visible(heads).fields):
         new = edited(known, here, maker)
     if new is not None:
-        new = replace(new, origin=origin) if origin else new
+        new = replace(new, origin=origin, left=left) if origin or left else new
         heads = join(heads, [new])
         if not any(head.stamp == new.stamp for head in heads):
             new = None

@@ -204,6 +204,8 @@ def dump_record(record: Record) -> bytes:
         data["reversal"] = True
     if version.compact:
         data["compact"] = True
+    if version.left:
+        data["left"] = True
     if version.origin:
         data["origin"] = list(version.origin)
     if version.fields is not None:
@@ -236,6 +238,7 @@ def read_record(line: bytes, limits: Limits, *, trusted: bool = False) -> Record
             data.get("reversal") is True,
             data.get("compact") is True,
             Origin(*data["origin"]) if "origin" in data else None,
+            data.get("left") is True,
         )
         text = data.get("vector")
         vector = None if text is None else vector_from_base64(text)

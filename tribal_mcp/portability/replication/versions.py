@@ -84,6 +84,7 @@ class Version:
         reversal: it restores an earlier version, so it yields to whatever is made meanwhile.
         compact: not all ancestors are named, as all replicas know it and have none of those.
         origin: the operation that made it, if that is known; no part of what it is.
+        left: it was not deleted, but is shared no longer in this folder; no part of what it is.
     """
 
     stamp: Stamp
@@ -93,6 +94,7 @@ class Version:
     reversal: bool = False
     compact: bool = False
     origin: Origin | None = field(default=None, compare=False)
+    left: bool = field(default=False, compare=False)
 
     def __hash__(self) -> int:
         return hash(self.stamp)
@@ -205,7 +207,8 @@ def join(*groups: Iterable[Version]) -> Heads:
             origin = min(same.origin, version.origin, key=lambda one: one or ())
             reversal = same.reversal and version.reversal
             kept = version if version.compact else same
-            known[version.stamp] = replace(kept, origin=origin, reversal=reversal)
+            left = same.left or version.left
+            known[version.stamp] = replace(kept, origin=origin, reversal=reversal, left=left)
     if len(known) == 1:
         return tuple(known.values())
     heads = [v for v in known.values() if not any(o.replaces(v) for o in known.values())]

@@ -232,6 +232,8 @@ class Merging:
         if others:
             row, at_us = with_other_folders(row, fields, others, self.tags)
             row = kept_here(row, fields, versions, others)
+            if row.known.heads and all(head.left for head in row.known.heads):
+                fields = self._shared(row, here)
         maker = self._maker if at_us is None else replace(self._maker, time=lambda: at_us)
         if (
             row.known.heads and not row.known.shown and visible(row.known.heads).fields
@@ -245,6 +247,7 @@ class Merging:
             maker,
             deleted_at_us=deleted_at_us,
             origin=made.origin if made and made.now == stamp(here or deleted_at_us) else None,
+            left=fields is None and here is not None,
         )
         if self.remaining:
             files = {named: file for named, (_, file) in row.lines.items()}

@@ -47,12 +47,17 @@ def other_folders(state: SyncState) -> Iterator[list[SyncState]]:
 def kept_here(row: Row, here: Fields | None, incoming: Heads, others: Sequence[OtherRow]) -> Row:
     """What is known of a memory, if what the store holds stayed in spite of deletions that come in.
 
-    Another folder knows them: they say that the memory is no longer shared there, or the store has
-    got it again since.
+    Such a deletion only says that the memory is no longer shared here, and another folder shows it;
+    or another folder knows the deletion, and the store has got the memory again since.
     """
     hidden = (named for _, other in others if not other.known.shown for named in other.lines)
     times = {named.wall for named in hidden if not named.digest}  # its name may be another one
-    deletions = [one for one in incoming if one.fields is None and one.stamp.wall in times]
+    is_shown = any(other.known.shown for _, other in others)
+    deletions = [
+        one
+        for one in incoming
+        if one.fields is None and (one.stamp.wall in times or (one.left and is_shown))
+    ]
     heads = join(row.known.heads, deletions)
     if here is None or not deletions or visible(heads).fields is not None:
         return row
@@ -86,15 +91,27 @@ def with_other_folders(
             continue
         lines = {head.stamp: other.lines[head.stamp] for head in known.heads}
         heads = join(row.known.heads, known.heads)
+        if digest and all(head.left for head in heads):  # it is shared again
+            return row, None
         came_in = any(file and not file.startswith(f"{replica}/") for _, file in lines.values())
         left = {head for head in heads if head.stamp not in lines}
-        if (came_in or not left) and _can_move(row.known.heads, known.heads, tags):
+        # Versions that both folders know may still mean something else in each.
+        is_same = digest == digest_of(visible(heads).fields) or not _knows(known, row.known)
+        if (came_in or not left) and is_same and _can_move(row.known.heads, known.heads, tags):
             moved = {named: (line, "") for named, (line, _) in lines.items()}
             return replace(row, known=Known(heads, digest), lines={**moved, **row.lines}), None
         if not came_in:  # an edit of what this folder knew
             return row, None
-        return replace(row, known=_weighed(row.known, known)), known.heads[0].stamp.wall
+        return replace(row, known=_weighed(row.known, known)), _made_at(known)[0]
     return row, None
+
+
+def _made_at(known: Known) -> tuple[int, str]:
+    """When what is visible of a memory was made, with its digest; the same in each folder."""
+    digest = digest_of(visible(known.heads).fields)
+    same = [head.stamp.wall for head in known.heads if head.stamp.digest == digest]
+    live = [head.stamp.wall for head in known.heads if head.fields is not None]
+    return max(same or live), digest
 
 
 def _weighed(known: Known, other: Known) -> Known:
@@ -102,14 +119,17 @@ def _weighed(known: Known, other: Known) -> Known:
     if not known.heads:
         return known
     is_compact = any(head.compact for head in other.heads)
-    other_knows = is_compact or _contents(other.heads) >= {h.stamp.digest for h in known.heads}
-    knows = _contents(known.heads) >= {head.stamp.digest for head in other.heads}
-    is_later = known.heads[0].stamp.wall > other.heads[0].stamp.wall
-    if other_knows and not (knows and is_later):
+    knows = _knows(known, other)
+    if (is_compact or _knows(other, known)) and not (knows and _made_at(known) > _made_at(other)):
         return known
-    if not knows or (other.shown and visible(known.heads).fields is None):
-        return replace(known, unsure=True)  # a deletion may only say that it is shared no longer
+    if not knows or (other.shown and any(head.left for head in known.heads)):
+        return replace(known, unsure=True)
     return replace(known, shown=other.shown)
+
+
+def _knows(known: Known, other: Known) -> bool:
+    """Whether a folder has or had the contents that another one has."""
+    return _contents(known.heads) >= {head.stamp.digest for head in other.heads}
 
 
 def _contents(heads: Heads) -> set[str]:
