@@ -78,12 +78,15 @@ def test_nothing_is_decided_while_files_are_on_the_way() -> None:
     ahead = replace(THEIRS, seen={"me": 4, "third": 1})
     assert not replace(CUT, reports={"they": ahead}).is_closed
     assert replace(CUT, reports={"they": ahead}, removed={"third": 1}).is_closed
+    unread = Report("00000001-d", [])
+    assert not replace(CUT, reports={**CUT.reports, "third": unread}).is_closed
 
 
 def test_an_old_file_that_is_put_back_does_not_count() -> None:
     assert CUT.is_obsolete("they/00000008-x")
     assert not CUT.is_obsolete(f"they/{FIRST}")
     assert not CUT.is_obsolete("they/00000010-x")
+    assert not CUT.is_obsolete("stranger/00000001-x")
     assert [path for path in (f"they/{FIRST}", f"they/{LAST}") if not CUT.is_listed(path)] == []
     assert not CUT.is_listed("they/00000008-x")
     assert CUT.is_listed(f"me/{OWN}")
@@ -99,7 +102,7 @@ def test_a_file_counts_until_a_machine_that_knew_it_has_replaced_it() -> None:
     for both in (original.updated(copy), copy.updated(original)):
         assert (both.name, both.files) == ("00000003-c", ["00000002-a", "00000002-c"])
         assert both.has_replaced(start)
-        assert both.updated(Report(start)) == both
+        assert both.updated(Report(start)) == both.updated(original) == both
         later = replace(original, name="00000004-a", previous=["00000002-a", "00000003-a"])
         after = both.updated(later)
         assert (after.name, after.files) == ("00000004-a", ["00000002-c", "00000003-c"])
@@ -135,6 +138,14 @@ def test_a_replica_says_once_what_it_has_heard_of_others() -> None:
     nothing_said = replace(CUT, own=replace(CUT.own, swept={}))
     assert nothing_said.owes([], behind=False, clean=True)
     assert not nothing_said.owes([], behind=True, clean=True)
+    third = {"third": Report("00000001-d", [])}
+    one_said = replace(
+        CUT,
+        own=replace(CUT.own, seen={**CUT.own.seen, "third": 1}),
+        reports={**CUT.reports, **third},
+        applied={*CUT.applied, "third/00000001-d"},
+    )
+    assert one_said.owes([], behind=False, clean=True)
     stranger = replace(CUT, own=replace(CUT.own, seen={}))
     assert stranger.owes([], behind=True, clean=False)
 
@@ -209,6 +220,11 @@ def test_several_deletions_become_one_that_replaces_what_each_of_them_does() -> 
     assert join(heads, [both]) == join(START.heads, [both], two) == (both,)
     assert read_record(dump_record(Record("a", both)), DEFAULT_LIMITS).version == both
     assert united(one) is None
+    marks = [replace(head, left=True) for head in heads]
+    assert [both.left for both in map(united, [(marks[0], two[0]), tuple(marks)]) if both] == [
+        False,
+        True,
+    ]
     assert united(join(one, change(START, fields("edited"), "b", 6).heads)) is None
 
 

@@ -68,7 +68,7 @@ class Report:
 
         A copy of it, or a backup that was restored, may have written others with the same id.
         """
-        return number_of(name) < self.number and (
+        return (
             name in self.files or beginning(name) in self.previous or number_of(name) < self.oldest
         )
 
@@ -78,7 +78,7 @@ class Report:
 
     def updated(self, other: "Report") -> "Report":
         """The later of two; what both say if they are of two machines that used one id."""
-        if not other.name or other.name == self.name or self.follows(other.name):
+        if other.name == self.name or self.follows(other.name):
             return self
         if not self.name or other.follows(self.name):
             return other
