@@ -97,11 +97,13 @@ def test_an_old_file_that_is_put_back_does_not_count() -> None:
 
 
 def test_a_file_counts_until_a_machine_that_knew_it_has_replaced_it() -> None:
-    start, original = "00000001-start", Report("00000002-a", [], previous=["00000001-start"])
-    copy = Report("00000003-c", ["00000002-c"], previous=["00000001-start", "00000002-c"])
+    start, theirs = "00000001-start", ["00000001-start", "00000002-c"]
+    original = Report("00000002-a", [], {"x": 2, "y": 1}, previous=[start])
+    copy = Report("00000003-c", ["00000002-c"], {"x": 1, "z": 1}, previous=theirs)
     for both in (original.updated(copy), copy.updated(original)):
         assert (both.name, both.files) == ("00000003-c", ["00000002-a", "00000002-c"])
-        assert both.has_replaced(start)
+        assert (both.seen, both.has_replaced(start)) == ({"x": 2, "y": 1, "z": 1}, True)
+        assert not both.has_replaced("00000002-b")  # of another copy
         assert both.updated(Report(start)) == both.updated(original) == both
         later = replace(original, name="00000004-a", previous=["00000002-a", "00000003-a"])
         after = both.updated(later)
@@ -146,6 +148,8 @@ def test_a_replica_says_once_what_it_has_heard_of_others() -> None:
         applied={*CUT.applied, "third/00000001-d"},
     )
     assert one_said.owes([], behind=False, clean=True)
+    partly = replace(CUT, applied={f"me/{OWN}", f"they/{LAST}"})
+    assert not partly.owes(["they/00000010-e"], behind=False, clean=True)
     stranger = replace(CUT, own=replace(CUT.own, seen={}))
     assert stranger.owes([], behind=True, clean=False)
 

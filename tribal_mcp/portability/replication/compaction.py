@@ -68,9 +68,7 @@ class Report:
 
         A copy of it, or a backup that was restored, may have written others with the same id.
         """
-        return (
-            name in self.files or beginning(name) in self.previous or number_of(name) < self.oldest
-        )
+        return beginning(name) in self.previous or number_of(name) < self.oldest
 
     def has_replaced(self, name: str) -> bool:
         """Whether a file of the replica no longer counts."""
@@ -84,11 +82,11 @@ class Report:
             return other
         last = max(self.name, other.name, key=lambda name: (number_of(name), name))
         names = {*self.files, *other.files, self.name, other.name} - {last}
-        oldest = max(self.oldest, other.oldest)
+        both, oldest = (self, other), max(self.oldest, other.oldest)
         return Report(
             last,
-            sorted(n for n in names if not (self.has_replaced(n) or other.has_replaced(n))),
-            {**self.seen, **other.seen},
+            sorted(name for name in names if not any(one.has_replaced(name) for one in both)),
+            {i: max(one.seen.get(i, 0) for one in both) for i in {**self.seen, **other.seen}},
             previous=sorted(n for n in {*self.previous, *other.previous} if number_of(n) >= oldest),
         )
 
