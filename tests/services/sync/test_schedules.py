@@ -322,3 +322,24 @@ async def test_a_kill_at_any_step_loses_nothing_even_if_more_arrives_meanwhile(
         assert (conflict.content, conflict.versions[0].content) == ("theirs, edited", "mine"), step
         assert await one.texts() == await two.texts()
     assert kills > 8
+
+
+async def test_a_kill_while_what_left_the_folder_disappears_stops_no_later_sync(
+    tmp_path: Path,
+) -> None:
+    for step in range(1, 20):
+        one, two = machines(tmp_path / str(step))
+        await one.put(1)
+        for machine in (one, two):
+            await machine.sync()
+        await one.sync(tags=["team"])
+        with dying(step, two.store):
+            try:
+                await two.sync()
+            except Killed:
+                pass
+            else:
+                break
+        await two.sync()
+        assert (await one.texts(), await two.texts()) == ({"memory-1": "Memory number 1"}, {})
+    assert step > 4

@@ -871,6 +871,24 @@ async def test_what_leaves_one_folder_stays_with_those_that_share_it_in_another(
     assert list(await one.texts()) == list(await two.texts()) == ["memory-1"]
 
 
+async def test_what_left_one_folder_comes_in_through_another_one_later(tmp_path: Path) -> None:
+    one, two = (Machine(tmp_path / name, tmp_path / "private") for name in "12")
+    await two.sync()
+    one.shared = two.shared = tmp_path / "team"
+    one.shared.mkdir()
+    await one.put(1, tags=["team"])
+    await one.sync(tags=["team"])
+    await two.sync()
+    await one.put(1, tags=["own"])
+    await one.sync()
+    assert (await two.sync()).deleted == 1
+    assert await two.store.forgotten() == {}
+    one.shared = two.shared = tmp_path / "private"
+    for machine in (one, two, one):
+        await machine.sync()
+        assert list(await machine.texts()) == ["memory-1"]
+
+
 async def test_what_left_a_folder_and_is_shared_in_another_is_shared_again(tmp_path: Path) -> None:
     (tmp_path / "team").mkdir()
     one, two = (Machine(tmp_path / name, tmp_path / "private") for name in "12")

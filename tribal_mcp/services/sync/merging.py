@@ -384,8 +384,10 @@ class Merging:
             self._pretended.update((move.id, move.entry) for move in moves)
             return
         entries = [move.entry for move in moves if move.entry is not None]
-        forget = {move.id: _deleted_at(move.after.heads) for move in moves if not move.entry}
-        change = Change(entries, forget)
+        removed = {move.id: move.after.heads for move in moves if move.entry is None}
+        left = [i for i, heads in removed.items() if _only_left(heads)]  # a tombstone says more
+        forget = {i: _deleted_at(heads) for i, heads in removed.items() if i not in left}
+        change = Change(entries, forget, left)
         await self._adopt_model(entries)
         if self.point:
             tombstones = await self.store.forgotten(change.ids)
@@ -405,6 +407,12 @@ class Merging:
                 if self.point:
                     self.point.note_identity(before, model)
                 await self.store.set_identity(model)
+
+
+def _only_left(heads: Heads) -> bool:
+    """Whether a memory was not deleted, but is shared no longer."""
+    deletions = [head for head in heads if head.fields is None]
+    return bool(deletions) and all(head.left for head in deletions)
 
 
 def _deleted_at(heads: Heads) -> int:

@@ -222,7 +222,7 @@ class _Sync:
         ids = await self.store.list_ids()
         shown = self.state.shown()
         vanished = sorted(shown.keys() - set(ids))
-        await self._refuse_loss(len(shown), vanished)
+        await self._refuse_loss(len(shown), sorted({*vanished} - {*interrupted}))
         changed = await self._changed(ids if written is None else sorted(written), shown)
         # Which tags a deleted memory had is not known, so with tags none is published.
         first = self.state.is_new and not self.merging.tags
