@@ -60,6 +60,14 @@ def test_a_later_version_replaces_what_it_knew() -> None:
     assert join(last.heads, first.heads, START.heads) == last.heads
 
 
+def test_a_memory_from_before_it_was_shared_is_replaced_by_what_has_or_had_its_content() -> None:
+    before = change(Known(), fields("else"), "", 0).intended
+    same = change(before, fields("text", "old"), "a", 5).intended
+    after = change(same, fields("other"), "a", 6).intended
+    assert join(START.heads, same.heads) == same.heads
+    assert join(START.heads, after.heads) == after.heads
+
+
 def test_a_change_of_what_a_killed_sync_may_have_shown_overwrites_no_part_of_other_versions() -> (
     None
 ):
