@@ -207,6 +207,27 @@ def test_a_change_after_a_kill_replaces_nothing_that_the_user_may_not_have_seen(
     }
 
 
+def test_an_edit_of_one_field_after_a_merge_yields_to_a_concurrent_edit_of_another() -> None:
+    text = change(START, fields("new text", "old"), "a", 1).intended
+    heads = join(text.heads, [made(fields("text", "old", context="work"), "b", 2)])
+    both = Known(heads, digest_of(visible(heads).fields))
+    later = made(fields("new text", "old", context="home"), "c", 9, both)
+    other = made(fields("newer text", "old"), "d", 5, text)
+    shown, others = merged(later, other)
+    assert (shown["content"], shown["context"], others) == ("newer text", "home", [])
+
+
+def test_of_deletions_from_before_a_memory_was_shared_the_latest_counts() -> None:
+    nothing = Maker("", lambda: 0)
+    early, late = (
+        reconcile(Known(), None, (), nothing, deleted_at_us=at_us).heads[0]
+        for at_us in (LATER_US, LATER_US + 2)
+    )
+    edit = made(fields("new"), "a", LATER_US + 1)
+    assert merged(edit, early)[0] == fields("new")
+    assert merged(edit, early, late)[0] is None
+
+
 def test_a_stamp_is_read_back() -> None:
     for stamp in (Stamp(-5, "", "abc"), Stamp(1 << 60, "r1", "", "0f")):
         assert Stamp.read(str(stamp)) == stamp
