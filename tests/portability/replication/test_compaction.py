@@ -5,7 +5,7 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from tests.portability.replication.test_versions import START, change, fields
+from tests.portability.replication.test_versions import START, change, fields, made
 from tribal_mcp.errors import EntryError
 from tribal_mcp.portability.limits import DEFAULT_LIMITS
 from tribal_mcp.portability.replication.compaction import (
@@ -192,6 +192,9 @@ def test_a_deletion_becomes_a_mark_that_yields_to_anything_and_then_nothing() ->
         assert join(group) == (mark,)
     assert join([mark], START.heads) == join(START.heads, [mark]) == START.heads
     assert compacted(mark) is None
+    later = compacted(made(None, "b", 6))
+    assert later
+    assert join([mark], [later]) == join([later], [mark]) == (later,)
 
 
 def test_a_mark_does_not_replace_a_deletion_from_before_a_memory_was_shared() -> None:

@@ -83,6 +83,7 @@ def test_changes_of_different_fields_are_both_kept() -> None:
         made(fields("text", "old", context="work"), "b", 2),
     )
     assert (shown["content"], shown["context"], others) == ("new text", "work", [])
+    assert shown["tags"] == ["old"]
 
 
 def test_tags_are_merged_one_by_one() -> None:
@@ -226,6 +227,7 @@ def test_of_deletions_from_before_a_memory_was_shared_the_latest_counts() -> Non
     edit = made(fields("new"), "a", LATER_US + 1)
     assert merged(edit, early)[0] == fields("new")
     assert merged(edit, early, late)[0] is None
+    assert join([early], [late]) == join([late], [early]) == (late,)
 
 
 def test_a_stamp_is_read_back() -> None:
@@ -240,3 +242,11 @@ def test_two_copies_of_a_machine_that_make_one_version_agree_whether_it_is_a_rev
         False,
         False,
     ]
+
+
+def test_copies_of_a_machine_agree_whether_a_memory_was_deleted_or_is_shared_no_longer() -> None:
+    deletion = made(None, "a", 1)
+    left = replace(deletion, left=True)
+    for group in ([deletion, left], [left, deletion], [left]):
+        assert [head.left for head in join(group)] == [True]
+    assert not join([deletion])[0].left

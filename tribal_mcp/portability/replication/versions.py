@@ -224,8 +224,7 @@ def visible(heads: Heads) -> Visible:
     shown = _shown(heads)
     others: dict[Stamp, tuple[str, ...]] = {h.stamp: ("",) for h in heads if h not in shown}
     if not shown:
-        live = any(head.fields is not None for head in heads)
-        return Visible(None, {}, {s: f for s, f in others.items() if s.digest} if live else {})
+        return Visible(None, {}, {s: fields for s, fields in others.items() if s.digest})
     if len(shown) == 1:
         [head] = shown
         fields = head.fields or {}
