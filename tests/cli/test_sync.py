@@ -72,6 +72,34 @@ def test_the_first_machine_in_a_folder_and_a_mistyped_tag_are_noted(
     assert "first machine" not in tribal("sync", "shared").out
 
 
+def test_two_collections_of_a_data_folder_in_one_shared_folder_are_noted(
+    tribal: Tribal, tmp_path: Path
+) -> None:
+    (tmp_path / "shared").mkdir()
+    tribal("remember", "one")
+    tribal("sync", "shared")
+    for text in ("two", "three"):
+        tribal("remember", text, "--collection", "notes")
+    plan = tribal("sync", "shared", "--collection", "notes", "--dry-run").out
+    assert "The collection 'memories' of this data folder is synced with this folder, too" in plan
+    tribal("sync", "shared", "--collection", "notes")
+    assert "collections" not in tribal("sync", "shared", "--collection", "notes").out.split()
+
+
+def test_a_subfolder_in_capital_letters_is_to_be_renamed(tribal: Tribal, tmp_path: Path) -> None:
+    (tmp_path / "shared" / "0123456789ABCDEF").mkdir(parents=True)
+    (tmp_path / "shared" / "0123456789ABCDEF" / "00000001-0123456789abcdef.jsonl.zst").touch()
+    assert "is not used. Rename it to '0123456789abcdef'." in tribal("sync", "shared").out
+
+
+def test_options_that_find_or_do_nothing_say_so(tribal: Tribal, tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    assert "There is nothing to withdraw" in tribal("sync", "shared", "--operations").out
+    ran = tribal("sync", "shared", "--watch", "--dry-run")
+    assert (ran.code, ran.out) == (2, "")
+    assert "--watch syncs, and --dry-run changes nothing" in ran.err
+
+
 def test_an_empty_folder_instead_of_the_shared_one_is_noted(tribal: Tribal, tmp_path: Path) -> None:
     (tmp_path / "shared").mkdir()
     tribal("remember", "one")

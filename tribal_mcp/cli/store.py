@@ -10,7 +10,7 @@ import click
 
 from tribal_mcp.cli.run import as_json, collect_garbage_as_usual, fail, run, show
 from tribal_mcp.cli.usage import Argument, Choice, Command, Number, flag, store_options, text_option
-from tribal_mcp.errors import PartialImport, Stopped, StoreDamaged, TribalError
+from tribal_mcp.errors import PartialImport, Stopped, StoreDamaged, TribalError, UsageError
 from tribal_mcp.text import counted, memories
 
 if TYPE_CHECKING:
@@ -165,6 +165,8 @@ def copy_command(*, as_json: bool, **arguments: object) -> None:
 def sync_command(*, as_json: bool, watch: bool, version: int | None, **arguments: object) -> int:
     """Keep the memories of several machines the same through a folder that they share: publish what
     changed here, apply what changed elsewhere. No server is needed; run it on each machine."""  # noqa: D205, D209 - as above
+    if watch and arguments["dry_run"]:
+        raise UsageError("--watch syncs, and --dry-run changes nothing. Give one of them.")
     result = cast("SyncResult", run("sync", {**arguments, "version": version or 0}))
     _show_sync(result, as_json=as_json)
     if watch:

@@ -106,6 +106,8 @@ async def test_deletions_of_a_memory_on_two_machines_at_once_are_kept_nowhere(
     await settle(one, two)
     for machine in (one, two):
         await machine.store.delete(["memory-1"])
+    synced = [await machine.sync() for machine in (one, two) * 3]
+    assert [result.published for result in synced] == [1, 1, 0, 0, 0, 0]
     await settle(one, two)
     for machine in (one, two):
         assert kept(machine) == [("memory-0", True), ("memory-2", True)]
@@ -446,7 +448,7 @@ async def test_machines_of_one_name_are_told_apart_by_the_time_of_their_last_fil
     last = {found.id: found.last_file_at for found in (await one.sync()).replicas}
     assert last.pop(replica) == "2030-03-17T17:46:40+00:00"
     assert [*last.values()] < ["2030"]
-    with pytest.raises(UsageError, match=f"{replica}, last file 2030-03-17 17:46 UTC"):
+    with pytest.raises(UsageError, match=f"{replica}, last file dated 2030-03-17 17:46 UTC"):
         await one.sync(remove_machine="machine-1")
     shutil.rmtree(one.shared / replica)
     assert "" in [found.last_file_at for found in (await one.sync()).replicas]
@@ -494,7 +496,7 @@ async def test_a_machine_that_is_absent_for_long_is_waited_for_no_longer(
     notes: list[str] = []
     for _ in range(12):
         for number, machine in enumerate((one, two)):
-            await machine.put(number * 2, content=f"change {next(days)}")
+            await machine.put(number * 2, content=f"change {next(days)}", embedding=None)
             notes += (await machine.sync()).notes
     assert {note.partition(" was")[0] for note in notes} == {"The machine 'machine-2'"}
     await settle(one, two)

@@ -197,7 +197,8 @@ async def test_two_populated_stores_are_merged_by_id_and_a_dry_run_shows_it(
     for name in ("same", "added", "changed", "deleted", "published", "conflicts"):
         assert getattr(plan, name) == getattr(done, name), name
     assert (done.same, done.added) == (1, 1)
-    [note] = plan.notes
+    vectors, note = plan.notes
+    assert vectors.startswith("Vectors that came in are not used")
     assert note.startswith(f"{plan.conflicts} memories differ between this store and the folder.")
     see = plan.next_steps[1]
     assert (see.arguments["conflicts"], see.arguments["dry_run"]) == (True, True)
@@ -574,7 +575,11 @@ async def test_vectors_travel_only_between_stores_of_the_same_model(tmp_path: Pa
     await two.store.set_identity(EmbeddingMetadata("other", 4, "test"))
     await one.sync()
     assert (await three.sync()).without_vector == 0
-    assert (await two.sync()).without_vector == 2
+    came = await two.sync()
+    assert came.without_vector == 2
+    [note] = came.notes
+    assert note.startswith("Vectors made by words-8 (8 dimensions) came in. They are not used")
+    assert note.endswith("this store's are made by other (4 dimensions).")
     assert (await three.sync()).without_vector == 1
     assert await three.store.identity() == MODEL
     assert await three.get(1) == memory(1)

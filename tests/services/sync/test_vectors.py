@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.services.sync.machines import in_step, machines
-from tests.support.examples import memory, vector
+from tests.support.examples import memories, memory, vector
 from tribal_mcp.portability.limits import DEFAULT_LIMITS
+from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry
 from tribal_mcp.portability.memory_json import entry_fields
 from tribal_mcp.portability.replication.reconcile import Known, Maker, reconcile
@@ -20,9 +21,11 @@ from tribal_mcp.portability.replication.versions import Stamp, Version, digest_o
 from tribal_mcp.services.sync import exchange
 from tribal_mcp.services.sync.state import SyncState, Unpublished
 from tribal_mcp.services.sync.vectors import Vectors
+from tribal_mcp.stores.base import Change
 from tribal_mcp.stores.chroma.store import ChromaStore
 from tribal_mcp.stores.in_memory import InMemoryStore
 
+MODEL, OTHER = (EmbeddingMetadata(name, 8, "test") for name in ("one", "other"))
 MAKER = Maker("0123456789abcdef", lambda: 1)
 
 
@@ -36,7 +39,7 @@ def version_of(entry: MemoryEntry) -> Unpublished:
 
 async def published(vectors: Vectors, entry: MemoryEntry) -> MemoryEntry:
     """The memory as it is published, with its vector."""
-    [line] = await vectors.added([version_of(entry)], 1 << 20)
+    [line] = await vectors.added([version_of(entry)], 1 << 20, None)
     return with_vector_of(entry, read_record(line, DEFAULT_LIMITS))
 
 
@@ -68,9 +71,33 @@ async def test_of_several_versions_each_has_the_vector_of_its_own_text(tmp_path:
         await store.upsert([entry])
         vectors = Vectors(store, (await store.changes(""))[0])
         rows = [version_of(entry), version_of(other)._replace(shown=version_of(entry).shown)]
-        lines = await vectors.added(rows, 1 << 20)
+        lines = await vectors.added(rows, 1 << 20, None)
         found = [read_record(line, DEFAULT_LIMITS).vector is not None for line in lines]
         assert found == [True, False]
+
+
+class ModelChanges(InMemoryStore):
+    """A store whose model another program changes whenever something is written."""
+
+    async def apply(self, change: Change) -> None:
+        await super().apply(change)
+        await self.set_identity(OTHER)
+
+
+async def test_vectors_of_two_models_are_not_mixed_if_a_model_changes_during_a_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "STEP", 1)
+    one, two = machines(tmp_path)
+    two.store = ModelChanges(tmp_path / "changes")
+    for machine in (one, two):
+        await machine.store.set_identity(MODEL)
+    await one.store.upsert(memories(3))
+    await one.sync()
+    assert (await two.sync()).without_vector == 2
+    row = version_of(memory(1))
+    assert await Vectors(one.store, "").added([row], 1 << 20, OTHER) == [row.line]
+    assert await Vectors(one.store, "").added([row], 1 << 20, MODEL) != [row.line]
 
 
 async def test_all_memories_arrive_if_they_take_several_files(

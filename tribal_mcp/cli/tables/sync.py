@@ -18,7 +18,7 @@ _FILES = {
     "missing": "not here yet",
     "damaged": "incomplete or altered: not used",
     "repaired": "was lost: published again",
-    "ignored": "not written by a machine: not used, you can delete it",
+    "ignored": "no machine gave it this name: not used, you can delete it",
     "outdated": "replaced since: not used",
 }
 _QUIET_DAYS = 2

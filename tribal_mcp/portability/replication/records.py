@@ -252,9 +252,16 @@ def read_record(line: bytes, limits: Limits, *, trusted: bool = False) -> Record
     return record
 
 
-def is_spent(line: bytes) -> bool:
-    """Whether a line that this program wrote is a deletion that has nothing to delete any more."""
-    return b'"compact":true' in line and b'"memory":' not in line
+def is_bookkeeping(line: bytes) -> bool:
+    """Whether a line that this program wrote tells nobody of a change.
+
+    It is a deletion that has nothing to delete any more, or one that stands for several.
+    """
+    if b'"memory":' in line:
+        return False
+    version = read_record(line, NO_LIMITS, trusted=True).version
+    made = version.stamp[:2]  # a change has another time than what it replaces
+    return version.spent or any(stamp[:2] == made for stamp in version.ancestors)
 
 
 def _check(record: Record, limits: Limits) -> None:

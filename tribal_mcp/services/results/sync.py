@@ -28,7 +28,7 @@ class ReplicaResult(Part):
     def last_file(self) -> str:
         """When people last heard of it, in words."""
         at = self.last_file_at[:16].replace("T", " ")
-        return f"last file {at} UTC" if at else "no file here"
+        return f"last file dated {at} UTC" if at else "no file here"
 
 
 class ConflictVersion(Part):

@@ -16,12 +16,13 @@ from tribal_mcp.portability.bundle.compression import compressed, decompressed
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.replication.compaction import Cut, Report
 from tribal_mcp.portability.replication.records import (
+    REPLICA,
     Head,
     Operation,
     Record,
     check_readable,
     dump_head,
-    is_spent,
+    is_bookkeeping,
     operation_of,
     read_head,
     read_record,
@@ -114,9 +115,12 @@ class Exchange:
 
     def _notice_wrong_folder(self, *, is_known: bool) -> None:
         for name in self.listing.elsewhere[:_NAMED]:
+            what = f"The subfolder {name!r:.80} holds files of machines, and is not used."
             self.result.notes.append(
-                f"The subfolder {name!r:.80} holds files of machines, and is not used. If the "
-                "machines share that one, name it as the folder; if it is a copy, delete it."
+                f"{what} Rename it to {name.lower()!r}."
+                if REPLICA.fullmatch(name.lower())
+                else f"{what} If the machines share that one, name it as the folder; if it is a "
+                "copy, delete it."
             )
         if is_known and not self.listing.files:
             self.result.notes.append(
@@ -349,13 +353,13 @@ class Exchange:
             self.state.forget_files(obsolete)
 
     def _looked_through(self) -> Counter[bool]:
-        """How much is to be published, by whether it is spent; what can't be is named."""
+        """How much is to be published, by whether it is bookkeeping; what can't be is named."""
         self._refused.clear()
         counts = Counter[bool]()
         for row in self._unpublished():
             try:
                 check_readable(row.id, row.line, self.context.limits)
-                counts[is_spent(row.line)] += 1
+                counts[is_bookkeeping(row.line)] += 1
             except EntryError as error:
                 self._refused.add((row.id, row.stamp))
                 self._reject(f"The memory {row.id!r:.80} can't be published: {error}.")
@@ -477,6 +481,7 @@ class Exchange:
         file = compressed(out, "zstd")
         file.write(dump_head(head) + b"\n")
         for start in range(0, len(rows), BATCH):
-            lines = await vectors.added(rows[start : start + BATCH], self.context.limits.line_bytes)
+            part, most = rows[start : start + BATCH], self.context.limits.line_bytes
+            lines = await vectors.added(part, most, head.model)
             file.write(b"\n".join(lines) + b"\n")
         file.close()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import anyio.to_thread
 
 from tribal_mcp.errors import TribalError
+from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry, own_model, with_vector
 from tribal_mcp.portability.memory_json import entry_fields
 from tribal_mcp.portability.replication.reconcile import (
@@ -45,7 +46,7 @@ from tribal_mcp.services.importing.vectors import VectorPlan
 from tribal_mcp.services.results.sync import SyncResult
 from tribal_mcp.services.sync.other_folders import OtherRow, kept_here, with_other_folders
 from tribal_mcp.services.sync.state import Line, Row, SyncState
-from tribal_mcp.stores.base import Change, MemoryStore
+from tribal_mcp.stores.base import Change, MemoryStore, StoreState
 from tribal_mcp.stores.chroma.store import session_that_may_write
 from tribal_mcp.stores.restore_points import Held, OpenPoint, stamp
 
@@ -106,7 +107,8 @@ class Merging:
         point: the restore point.
         tags: only memories with one of these are shared; all if there are none.
         others: what the store knows of other shared folders.
-        vectors: what becomes of the vectors of the file that is being read.
+        made_by: the model that the file which is being read names for its vectors.
+        plan: what becomes of these in a store of that state, which may change at any time.
         narrowing: what this machine shared and has none of the tags is shared no longer.
         made: the operations that made what the store holds, as far as they are known.
         remaining: if given, which versions of a memory are kept, by the files that have them.
@@ -118,11 +120,13 @@ class Merging:
     point: OpenPoint | None
     tags: Collection[str]
     others: Sequence[SyncState] = ()
-    vectors: VectorPlan | None = None
+    made_by: EmbeddingMetadata | None = None
+    plan: Callable[[StoreState], VectorPlan] | None = None
     narrowing: bool = False
     made: Mapping[str, Made] = field(default_factory=dict)
     remaining: Callable[[Heads, Mapping[Stamp, str]], Heads] | None = None
     _clock: Clock = field(init=False)
+    _vectors: VectorPlan | None = None
     _pretended: dict[str, MemoryEntry | None] = field(default_factory=dict)
     """In a dry run: what the store would hold."""
 
@@ -133,6 +137,7 @@ class Merging:
         """Bring together what the store holds under some ids, and versions of other replicas."""
         async with session_that_may_write(self.store, writing=not self.result.dry_run):
             rows = self.state.rows(ids)
+            self._vectors = self.plan(await self.store.state()) if incoming and self.plan else None
             vectors = bool(incoming) or any(row.intended for row in rows.values())
             here = await self._here(ids, vectors=vectors)
             unknown = [
@@ -354,9 +359,25 @@ class Merging:
             return with_vector(entry, here.embedding, own_model(here))
         for record, _ in incoming:
             text = record.version.fields and record.version.fields["content"]
-            if record.vector is not None and text == entry.content and self.vectors:
-                return self.vectors.arriving(with_vector_of(entry, record))
+            if record.vector is not None and text == entry.content and self._vectors:
+                arrived = self._vectors.arriving(with_vector_of(entry, record))
+                if arrived.embedding is None:
+                    self._note_other_model(record.made_by)
+                return arrived
         return entry
+
+    def _note_other_model(self, own: str | None) -> None:
+        """Say why a vector that came in is not used."""
+        there, here = own or self.made_by, self._vectors and self._vectors.here
+        note = (
+            f"Vectors made by {there} came in. They are not used, as this store's are made by "
+            f"{here}."
+            if there and here
+            else "Vectors that came in are not used, as it is not known that the model of this "
+            "store made them."
+        )
+        if note not in self.result.notes:
+            self.result.notes.append(note)
 
     async def _carry_out(self, moves: Sequence[Move], received: Sequence[str] = ()) -> None:
         written = [move for move in moves if move.writes]
@@ -400,7 +421,7 @@ class Merging:
 
     async def _adopt_model(self, entries: Sequence[MemoryEntry]) -> None:
         """Have an empty store take over the model of the vectors that come in."""
-        model = self.vectors and self.vectors.adopt
+        model = self._vectors and self._vectors.adopt
         if model and any(entry.embedding is not None for entry in entries):
             before = await self.store.identity()
             if before is None:

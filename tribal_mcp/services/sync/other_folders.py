@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 
+from tribal_mcp.files.replica_folders import Listing
 from tribal_mcp.portability.replication.reconcile import Known
 from tribal_mcp.portability.replication.versions import (
     Fields,
@@ -18,6 +19,7 @@ from tribal_mcp.portability.replication.versions import (
     join,
     visible,
 )
+from tribal_mcp.services.results.sync import SyncResult
 from tribal_mcp.services.sync.opening import explained
 from tribal_mcp.services.sync.state import Row, SyncState
 
@@ -42,6 +44,21 @@ def other_folders(state: SyncState) -> Iterator[list[SyncState]]:
             with state.transaction():
                 state.note_operations(operations)
         yield found
+
+
+def note_other_collections(state: SyncState, result: SyncResult, listing: Listing) -> None:
+    """Say at the first sync of a collection which others of the data folder use the same folder."""
+    replicas = {file.replica for file in listing.files.values()}
+    for path in sorted(state.path.parent.glob("*.db")) if state.is_new else ():
+        if path != state.path:
+            with explained(path), closing(SyncState(path, dry_run=True)) as other:
+                if other["collection"] != state["collection"] and other["replica"] in replicas:
+                    result.notes.append(
+                        f"The collection {other['collection']!r:.80} of this data folder is synced "
+                        f"with this folder, too, as the machine {other['replica']}. So both "
+                        "collections will hold the same memories. To keep them apart, use a "
+                        "folder for each."
+                    )
 
 
 def kept_here(row: Row, here: Fields | None, incoming: Heads, others: Sequence[OtherRow]) -> Row:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 from tribal_mcp.errors import SecretsFound, Stopped, TribalError, UsageError
 from tribal_mcp.files.replica_folders import ReplicaFile, SharedFolder
@@ -27,7 +28,7 @@ from tribal_mcp.services.sync.exchange import Exchange
 from tribal_mcp.services.sync.merging import Merging
 from tribal_mcp.services.sync.opening import check, configure, explained, locked, path_of, state_of
 from tribal_mcp.services.sync.operations import listed, made_here, withdraw
-from tribal_mcp.services.sync.other_folders import other_folders
+from tribal_mcp.services.sync.other_folders import note_other_collections, other_folders
 from tribal_mcp.services.sync.replicas import note, remove
 from tribal_mcp.services.sync.report import describe, list_conflicts, next_steps
 from tribal_mcp.services.sync.state import FOLDER, SyncState
@@ -74,6 +75,7 @@ async def sync(
             if request.encrypt or state["encrypted"]:
                 check_encryption(context.settings)
             configure(state, request, folder, listing, store)
+            note_other_collections(state, result, listing)
             points = RestorePoints.of(store, context.settings.restore_points)
             point = None
             if points and not request.dry_run:
@@ -158,7 +160,7 @@ class _Sync:
             for part in self.exchange.read(file):
                 if isinstance(part, Head):
                     note(self.state, self.result, file, part)
-                    await self._begin_file(part)
+                    self._begin_file(part)
                 else:
                     await self._merge(part, file.path)
         if before:
@@ -190,6 +192,11 @@ class _Sync:
         describe(self.result, self.state, listing, conflicts=self.request.conflicts)
         if self.request.operations:
             self.result.operations = listed(self.state)
+            if not self.result.operations:
+                self.result.notes.append(
+                    "There is nothing to withdraw: no operation is known in this folder that "
+                    "changed several memories and of which something is left."
+                )
 
     def with_what_came_in(self, error: TribalError) -> TribalError:
         """The error of this sync, with what it had applied before."""
@@ -296,15 +303,16 @@ class _Sync:
                 if isinstance(head, Head):
                     note(self.state, self.result, file, head)
 
-    async def _begin_file(self, head: Head) -> None:
+    def _begin_file(self, head: Head) -> None:
         self.result.files_read += 1
         model = head.model
-        self.merging.vectors = plan_vectors(
+        self.merging.made_by = model
+        self.merging.plan = partial(
+            plan_vectors,
             model,
             model.dimensions if model else 0,
-            await self.store.state(),
-            configured_model(self.context.settings),
-            ReembeddingStrategy.AUTO,
+            target=configured_model(self.context.settings),
+            strategy=ReembeddingStrategy.AUTO,
         )
 
     async def _merge(self, records: Sequence[Record], path: str) -> None:

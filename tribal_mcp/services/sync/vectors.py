@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import own_model
 from tribal_mcp.portability.replication.records import content_of, line_with_vector
 from tribal_mcp.services.sync.state import Unpublished
@@ -29,14 +30,19 @@ class Vectors:
     _models: dict[str, str] | None = None
     """The models that memories name for their vectors."""
 
-    async def added(self, rows: Sequence[Unpublished], most: int) -> list[bytes]:
+    async def added(
+        self, rows: Sequence[Unpublished], most: int, model: EmbeddingMetadata | None
+    ) -> list[bytes]:
         """The lines of versions, with the vectors of their texts.
 
         Args:
             rows: the versions.
             most: a line must be shorter, in bytes; one that is not has no vector.
+            model: the store's, as the file names it; if that has changed, no line has a vector.
         """
         async with self.store.session():
+            if await self.store.identity() != model:
+                return [row.line for row in rows]
             seen = await self._seen(rows)
             vectors = {}
             if isinstance(self.store, KnowsChanges) and seen:
