@@ -26,6 +26,8 @@ from tribal_mcp.files.replica_folders import ReplicaFile, SharedFolder
 from tribal_mcp.portability.bundle.compression import compressed, decompressed
 from tribal_mcp.portability.limits import Limits
 from tribal_mcp.portability.manifest import EmbeddingMetadata
+from tribal_mcp.portability.memory_json import entry_fields
+from tribal_mcp.portability.replication.versions import digest_of, fields_of
 from tribal_mcp.portability.vectors import vector_to_base64
 from tribal_mcp.services.maintenance.undo import undo
 from tribal_mcp.services.sync import exchange, replicas
@@ -525,6 +527,31 @@ async def test_an_edit_made_elsewhere_survives_when_the_memory_is_no_longer_shar
         "edited",
         "Memory number 1",
     }
+
+
+@pytest.mark.parametrize("meanwhile", [False, True], ids=["edited here", "edited on both"])
+async def test_an_edit_is_not_published_if_its_memory_is_no_longer_shared_since(
+    meanwhile: bool, tmp_path: Path
+) -> None:
+    one, two = machines(tmp_path)
+    await one.put(1, tags=["home"])
+    await in_step(one, two)
+    if meanwhile:
+        await two.put(1, content="of two", tags=["team"])
+        await two.sync()
+    await one.put(1, content="private", tags=["home"])
+    digest = digest_of(fields_of(entry_fields(await one.get(1))))
+    before = one.files
+    result = await one.sync(tags=["team"])
+    assert (result.left_scope, result.published, result.changed) == (1, 1, 0)
+    [new] = set(one.files) - set(before)
+    with new.open("rb") as file:
+        published = decompressed(file, Limits()).read().decode()
+    assert "private" not in published
+    assert digest not in published
+    await two.sync()
+    assert await two.texts() == ({"memory-1": "of two"} if meanwhile else {})
+    assert await one.texts() == {"memory-1": "private"}
 
 
 async def test_a_memory_that_both_machines_had_stays_shared(tmp_path: Path) -> None:

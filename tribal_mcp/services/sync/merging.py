@@ -317,8 +317,9 @@ class Merging:
             return fields
         if row.intended and digest_of(fields) == row.intended.shown:
             return fields  # a sync that was killed has received it
-        if self.narrowing and not row.received:
-            return None
+        edited_here = bool(self.state["narrowed"]) and digest_of(fields) != row.known.shown
+        if (self.narrowing or edited_here) and not row.received:
+            return None  # at once if it was edited here, which the others must never learn
         received = visible(row.known.heads).fields if row.known.shown else None
         return fields if received and self._is_private(received["tags"]) else None
 
