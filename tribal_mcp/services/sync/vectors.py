@@ -31,17 +31,17 @@ class Vectors:
     """The models that memories name for their vectors."""
 
     async def added(
-        self, rows: Sequence[Unpublished], most: int, model: EmbeddingMetadata | None
+        self, rows: Sequence[Unpublished], most: int, made_by: EmbeddingMetadata | None
     ) -> list[bytes]:
         """The lines of versions, with the vectors of their texts.
 
         Args:
             rows: the versions.
             most: a line must be shorter, in bytes; one that is not has no vector.
-            model: the store's, as the file names it; if that has changed, no line has a vector.
+            made_by: the store's model, as the file names it; if it has changed, there is no vector.
         """
         async with self.store.session():
-            if await self.store.identity() != model:
+            if await self.store.identity() != made_by:
                 return [row.line for row in rows]
             seen = await self._seen(rows)
             vectors = {}
