@@ -93,6 +93,8 @@ def test_tags_are_merged_one_by_one() -> None:
         made(fields("text"), "c", 3),
     )
     assert (sorted(shown["tags"]), others) == (["a", "b"], [])
+    first, last = made(fields("text", "old", "z"), "a", 1), made(fields("text", "y", "old"), "b", 2)
+    assert merged(first, last)[0]["tags"] == ["y", "old", "z"]
 
 
 def test_of_two_texts_the_later_is_visible_and_the_other_a_conflict() -> None:
