@@ -921,6 +921,23 @@ async def test_what_left_one_folder_comes_in_through_another_one_later(tmp_path:
         assert list(await machine.texts()) == ["memory-1"]
 
 
+async def test_what_left_one_folder_can_be_deleted_in_another(tmp_path: Path) -> None:
+    (tmp_path / "team").mkdir()
+    one, two = (Machine(tmp_path / name, tmp_path / "private") for name in "12")
+    await one.put(1, tags=["team"])
+    for machine in (one, two, one):
+        await both_folders(machine, tmp_path, ["team"])
+        await one.put(1, tags=["own"])
+    await two.sync()
+    await both_folders(two, tmp_path, ["team"])
+    assert list(await two.texts()) == ["memory-1"]
+    await two.store.delete(["memory-1"])
+    for machine in (two, one, two):
+        machine.shared = tmp_path / "private"
+        await machine.sync()
+        assert await machine.texts() == {}
+
+
 async def test_what_left_a_folder_and_is_shared_in_another_is_shared_again(tmp_path: Path) -> None:
     (tmp_path / "team").mkdir()
     one, two = (Machine(tmp_path / name, tmp_path / "private") for name in "12")

@@ -44,7 +44,12 @@ from tribal_mcp.portability.replication.versions import (
 )
 from tribal_mcp.services.importing.vectors import VectorPlan
 from tribal_mcp.services.results.sync import SyncResult
-from tribal_mcp.services.sync.other_folders import OtherRow, kept_here, with_other_folders
+from tribal_mcp.services.sync.other_folders import (
+    OtherRow,
+    kept_here,
+    only_left,
+    with_other_folders,
+)
 from tribal_mcp.services.sync.state import Line, Row, SyncState
 from tribal_mcp.stores.base import Change, MemoryStore, StoreState
 from tribal_mcp.stores.chroma.store import session_that_may_write
@@ -407,7 +412,7 @@ class Merging:
             return
         entries = [move.entry for move in moves if move.entry is not None]
         removed = {move.id: move.after.heads for move in moves if move.entry is None}
-        left = [i for i, heads in removed.items() if _only_left(heads)]  # a tombstone says more
+        left = [i for i, heads in removed.items() if only_left(heads)]  # a tombstone says more
         forget = {i: _deleted_at(heads) for i, heads in removed.items() if i not in left}
         change = Change(entries, forget, left)
         await self._adopt_model(entries)
@@ -429,12 +434,6 @@ class Merging:
                 if self.point:
                     self.point.note_identity(before, model)
                 await self.store.set_identity(model)
-
-
-def _only_left(heads: Heads) -> bool:
-    """Whether a memory was not deleted, but is shared no longer."""
-    deletions = [head for head in heads if head.fields is None]
-    return bool(deletions) and all(head.left for head in deletions)
 
 
 def _deleted_at(heads: Heads) -> int:

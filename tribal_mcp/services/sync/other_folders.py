@@ -104,7 +104,7 @@ def with_other_folders(
         return row, None
     for replica, other in others:
         known = other.known.after_crash(other.intended, here) if other.intended else other.known
-        if not _is_of(known, digest):
+        if not _is_of(known, digest) or (not digest and only_left(known.heads)):
             continue
         lines = {head.stamp: other.lines[head.stamp] for head in known.heads}
         heads = join(row.known.heads, known.heads)
@@ -152,6 +152,12 @@ def _knows(known: Known, other: Known) -> bool:
 def _contents(heads: Heads) -> set[str]:
     """Names the contents that a memory has or had, as far as the versions say."""
     return {stamp.digest for stamp in (*(head.stamp for head in heads), *_ancestors(heads))}
+
+
+def only_left(heads: Heads) -> bool:
+    """Whether a memory was not deleted, but is shared no longer in a folder."""
+    deletions = [head for head in heads if head.fields is None]
+    return bool(deletions) and all(head.left for head in deletions)
 
 
 def _is_of(known: Known, digest: str) -> bool:
