@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.command_line import Tribal
 from tests.support.mcp_client import SERVER, write_many
+from tests.support.mounts import read_only_mount
 
 
 def test_two_machines_share_their_memories(tribal: Tribal, tmp_path: Path) -> None:
@@ -90,6 +91,16 @@ def test_a_subfolder_in_capital_letters_is_to_be_renamed(tribal: Tribal, tmp_pat
     (tmp_path / "shared" / "0123456789ABCDEF").mkdir(parents=True)
     (tmp_path / "shared" / "0123456789ABCDEF" / "00000001-0123456789abcdef.jsonl.zst").touch()
     assert "is not used. Rename it to '0123456789abcdef'." in tribal("sync", "shared").out
+
+
+def test_a_data_folder_that_can_not_be_written_to_is_named(tribal: Tribal, tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    tribal("remember", "one", "--data-dir", "data")
+    with read_only_mount(tmp_path / "data"):
+        ran = tribal("sync", "shared", "--data-dir", "data")
+    assert ran.code == 5
+    assert f"'{tmp_path / 'data' / 'tribal-mcp' / 'sync'}' can't be used" in ran.err
+    assert "Nothing was changed. Check the data folder" in ran.err
 
 
 def test_options_that_find_or_do_nothing_say_so(tribal: Tribal, tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
-"""The vectors with which versions are published, and the order in which these are."""
+"""The vectors with which versions are published, the order of these, and the progress."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.services.sync.machines import in_step, machines
 from tests.support.examples import memories, memory, vector
+from tribal_mcp.files.replica_folders import SharedFolder
 from tribal_mcp.portability.limits import DEFAULT_LIMITS
 from tribal_mcp.portability.manifest import EmbeddingMetadata
 from tribal_mcp.portability.memory import MemoryEntry
@@ -18,8 +20,10 @@ from tribal_mcp.portability.replication.records import (
     with_vector_of,
 )
 from tribal_mcp.portability.replication.versions import Stamp, Version, digest_of, fields_of
+from tribal_mcp.services.requests import SyncRequest
 from tribal_mcp.services.sync import exchange
 from tribal_mcp.services.sync.state import SyncState, Unpublished
+from tribal_mcp.services.sync.sync import sync
 from tribal_mcp.services.sync.vectors import Vectors
 from tribal_mcp.stores.base import Change
 from tribal_mcp.stores.chroma.store import ChromaStore
@@ -129,3 +133,20 @@ def test_versions_of_one_memory_are_listed_one_by_one(tmp_path: Path) -> None:
         last = rows[-1].id, rows[-1].stamp
     assert found == [str(head.stamp) for head in heads]
     state.close()
+
+
+async def test_the_progress_says_how_much_was_recorded_published_and_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "STEP", 1)
+    said: list[tuple[float, str]] = []
+    one, two = machines(tmp_path)
+    await one.store.upsert(memories(2))
+    for machine in (one, two):
+        told = replace(machine.context(), progress=lambda *how: said.append(how))
+        request, folder = SyncRequest(name=machine.home.name), SharedFolder(machine.shared)
+        await sync(told, request, folder, machine.store)
+    assert (80, "Recorded 2 of 2 memories") in said
+    assert (80, "Published 0 of 2") in said
+    texts = [text for _, text in said if text.startswith("Reading")]
+    assert texts[1:] == [f"Reading file 1 of 1: {what}" for what in ("1 memory", "2 memories")]

@@ -333,7 +333,11 @@ class Exchange:
             return
         kept = {path for path in own if path not in obsolete}
         rows = self._unpublished()
-        for left in range(max(1, counts.total()), 0, -PER_FILE):
+        total = max(1, counts.total())
+        for left in range(total, 0, -PER_FILE):
+            done = total - left
+            if counts:
+                self.context.progress(80 + 20 * done / total, f"Published {done:,} of {total:,}")
             last = left <= PER_FILE
             names = kept if last else {*kept, *obsolete}
             number = int(self.state["number"] or 0) + 1

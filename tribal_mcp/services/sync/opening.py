@@ -137,12 +137,12 @@ async def locked(own: Path, context: Context, *, dry_run: bool) -> AsyncIterator
     if dry_run and not own.exists():  # noqa: ASYNC240 - a local folder
         yield
         return
-    make_private(own)
     lock = FileLock(own / "lock", thread_local=False)
     end = time.monotonic() + context.settings.lock_timeout_s
     waiting = context.waiting()
     while True:
         try:
+            make_private(own)
             lock.acquire(timeout=0)
             break
         except Timeout:
@@ -153,6 +153,10 @@ async def locked(own: Path, context: Context, *, dry_run: bool) -> AsyncIterator
                     "later."
                 ) from None
             await anyio.sleep(_WAIT_S)
+        except OSError as error:
+            advice = "Check the data folder and its permissions (TRIBAL_DATA_DIR)."
+            shown = f"{str(own)!r:.300}"
+            raise failure(error, shown, "Nothing was changed.", advice=advice) from error
     try:
         yield
     finally:

@@ -24,7 +24,7 @@ from tribal_mcp.services.results.sync import SyncResult
 from tribal_mcp.services.secrets import Screen
 from tribal_mcp.services.sync.compacting import compact
 from tribal_mcp.services.sync.encrypted_files import check as check_encryption
-from tribal_mcp.services.sync.exchange import Exchange
+from tribal_mcp.services.sync.exchange import PER_FILE, Exchange
 from tribal_mcp.services.sync.merging import Merging
 from tribal_mcp.services.sync.opening import check, configure, explained, locked, path_of, state_of
 from tribal_mcp.services.sync.operations import listed, made_here, withdraw
@@ -123,6 +123,7 @@ class _Sync:
         merging: the store.
         mark: what the store held when its changes were looked for. What this sync writes comes
             later, so the next one looks at it again, in case another program has changed it since.
+        local: how much of the progress, in percent, it takes to find and record what changed here.
     """
 
     context: Context
@@ -130,6 +131,7 @@ class _Sync:
     exchange: Exchange
     merging: Merging
     mark: str = ""
+    local: int = 20
 
     @property
     def store(self) -> MemoryStore:
@@ -149,12 +151,14 @@ class _Sync:
     async def receive(self) -> None:
         """Record what changed here, then apply what the others changed."""
         new = self.exchange.look()
+        self.local = 20 if new else 80
         await self._local()
         before = self.state.shown() if self.state.is_new else {}
         if self.state["behind"]:
             self._hear_of_removals(new)
         for position, file in enumerate(new):
-            self._progress(position / len(new), f"Reading file {position + 1:,} of {len(new):,}")
+            read, what = 0, f"Reading file {position + 1:,} of {len(new):,}"
+            self._progress(position / len(new), what)
             if not self.exchange.counts(file):
                 continue
             for part in self.exchange.read(file):
@@ -163,6 +167,9 @@ class _Sync:
                     self._begin_file(part)
                 else:
                     await self._merge(part, file.path)
+                    read += len(part)
+                    done = (position + min(1, read / PER_FILE)) / len(new)
+                    self._progress(done, f"{what}: {memories(read)}")
         if before:
             after, here_only = self.state.shown(), self.state.unpublished_ids()
             is_same = (after.get(i) == what and i not in here_only for i, what in before.items())
@@ -254,9 +261,8 @@ class _Sync:
             for memory_id, entry in (await self.store.get_many(part, vectors=False)).items():
                 if digest_of(fields_of(entry_fields(entry))) != shown.get(memory_id):
                     changed.append(memory_id)
-            self.context.progress(
-                10 * start / len(ids), f"Compared {start:,} of {memories(len(ids))}"
-            )
+            percent = 0.8 * self.local * start / len(ids)
+            self.context.progress(percent, f"Compared {start:,} of {memories(len(ids))}")
             if self.context.stop():
                 raise Stopped("Stopped. Nothing was changed.")
         return changed
@@ -281,13 +287,13 @@ class _Sync:
             )
 
     async def _batches(self, ids: Collection[str]) -> None:
+        begin = 0.0 if self.state.is_new else 0.8 * self.local
         ids = sorted(ids)  # as the state is, so that each part of it is written once
         for start in range(0, len(ids), BATCH):
             await self.merging.merge(ids[start : start + BATCH], {})
             done = min(len(ids), start + BATCH)
-            self.context.progress(
-                10 + 10 * done / len(ids), f"Recorded {done:,} of {memories(len(ids))}"
-            )
+            percent = begin + (self.local - begin) * done / len(ids)
+            self.context.progress(percent, f"Recorded {done:,} of {memories(len(ids))}")
             if self.context.stop():
                 raise Stopped("Stopped. To continue, repeat the sync.")
 
@@ -320,7 +326,6 @@ class _Sync:
         for record in records:
             incoming.setdefault(record.id, []).append((record, path))
         await self.merging.merge(list(incoming), incoming)
-        self.check()
 
     async def _resolve(self, memory_id: str, number: int) -> None:
         """Keep what is visible (0), or another version, as `_conflicts` numbers them."""
