@@ -27,7 +27,7 @@ from tribal_mcp.stores.in_memory import InMemoryStore
 from tribal_mcp.stores.restore_points import OpenPoint, RestorePoints
 
 pytestmark = pytest.mark.anyio
-IN_MEMORY = int(os.environ.get("TRIBAL_SYNC_RUNS", "6"))
+IN_MEMORY = int(os.environ.get("TRIBAL_SYNC_RUNS", "93"))
 IN_CHROMA = max(1, IN_MEMORY // 12)
 FIRST = int(os.environ.get("TRIBAL_SYNC_SEED", "0"))
 
