@@ -138,6 +138,20 @@ def test_a_conflict_shows_what_differs_in_each_version(tribal: Tribal, tmp_path:
     assert "resolved    1" in tribal("sync", "shared", "--resolve", "colour").out
 
 
+def test_a_list_of_conflicts_that_is_not_complete_says_so(
+    tribal: Tribal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shared").mkdir()
+    for text, where in (("blue", ("--data-dir", "other")), ("green", ())):
+        entries = [{"id": name, "memory": text} for name in ("colour", "shape")]
+        (tmp_path / "some.json").write_text(json.dumps(entries))
+        tribal("import", "some.json", *where)
+        tribal("sync", "shared", *where)
+    assert "not listed" not in tribal("sync", "shared", "--conflicts").out
+    monkeypatch.setattr("tribal_mcp.services.sync.report._CONFLICTS", 1)
+    assert "1 more conflict is not listed" in tribal("sync", "shared", "--conflicts").out
+
+
 def test_encryption_that_has_no_key_is_not_kept(tribal: Tribal, tmp_path: Path) -> None:
     (tmp_path / "shared").mkdir()
     assert "as an option" in tribal("sync", "shared", "--encrypt").err

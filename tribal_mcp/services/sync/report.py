@@ -58,6 +58,9 @@ def describe(result: SyncResult, state: SyncState, listing: Listing, *, conflict
         )
     if conflicts:
         result.conflict_details = found[:_CONFLICTS]
+        if len(found) > _CONFLICTS:
+            what = counted(len(found) - _CONFLICTS, "more conflict is", "more conflicts are")
+            result.notes.append(f"{what} not listed. Resolve some of these first.")
 
 
 def _conflicts(state: SyncState) -> Iterator[ConflictResult]:
