@@ -433,6 +433,20 @@ async def test_a_private_memory_stays_private_if_another_machine_has_its_id(
     assert await two.texts() == {"memory-1": "of two"}
 
 
+async def test_the_memory_of_another_machine_comes_in_once_no_private_one_has_its_id(
+    tmp_path: Path,
+) -> None:
+    one, two = machines(tmp_path)
+    await one.put(1, tags=["private"], content="private")
+    await two.put(1, tags=["misc"], content="of two")
+    await two.sync()
+    await one.sync(tags=["team"])
+    await one.store.delete(["memory-1"])
+    assert (await one.sync()).added == 1
+    await in_step(one, two)
+    assert await one.texts() == {"memory-1": "of two"}
+
+
 async def test_a_memory_that_is_shared_again_replaces_no_edit_made_meanwhile(
     tmp_path: Path,
 ) -> None:

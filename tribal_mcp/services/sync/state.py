@@ -224,6 +224,12 @@ class SyncState:
         """The digest of what the store held of each memory that it held after the last sync."""
         return dict(self._sql.execute("SELECT id, shown FROM memories WHERE shown != ''"))
 
+    def hidden(self) -> set[str]:
+        """The memories that others share, but the store kept its own under their ids, or none."""
+        query = "SELECT id FROM memories JOIN heads USING (id) WHERE shown = '' "
+        rows = self._sql.execute(query + """AND instr(line, '"memory"')""")
+        return {row[0] for row in rows}
+
     def interrupted(self) -> list[str]:
         """The memories that a killed sync may have changed."""
         return [row[0] for row in self._sql.execute("SELECT id FROM intended")]

@@ -241,7 +241,8 @@ class _Sync:
         # Which tags a deleted memory had is not known, so with tags none is published.
         first = self.state.is_new and not self.merging.tags
         deleted = await self.store.forgotten() if first else {}
-        new = {*changed, *vanished, *interrupted, *deleted}
+        missing = self.state.hidden().difference(ids)  # nothing is in the way of theirs any more
+        new = {*changed, *vanished, *interrupted, *deleted, *missing}
         if points := RestorePoints.of(self.store):
             newest = next(iter(points.all()), None)
             with self.state.transaction():
