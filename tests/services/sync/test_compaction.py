@@ -496,7 +496,7 @@ async def test_a_machine_that_is_absent_for_long_is_waited_for_no_longer(
     notes: list[str] = []
     for _ in range(12):
         for number, machine in enumerate((one, two)):
-            await machine.put(number * 2, content=f"change {next(days)}", embedding=None)
+            await machine.put(number * 2, content=f"change {next(days)}")
             notes += (await machine.sync()).notes
     assert {note.partition(" was")[0] for note in notes} == {"The machine 'machine-2'"}
     await settle(one, two)

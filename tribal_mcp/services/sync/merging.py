@@ -373,16 +373,13 @@ class Merging:
         return entry
 
     def _note_other_model(self, own: str | None) -> None:
-        """Say why a vector that came in is not used."""
+        """Say why a vector that came in is not used, if both models are known."""
         there, here = own or self.made_by, self._vectors and self._vectors.here
         note = (
             f"Vectors made by {there} came in. They are not used, as this store's are made by "
             f"{here}."
-            if there and here
-            else "Vectors that came in are not used, as it is not known that the model of this "
-            "store made them."
         )
-        if note not in self.result.notes:
+        if there and here and note not in self.result.notes:
             self.result.notes.append(note)
 
     async def _carry_out(self, moves: Sequence[Move], received: Sequence[str] = ()) -> None:
