@@ -1117,3 +1117,15 @@ async def test_a_machine_that_has_not_read_the_newest_files_is_named(
     await two.put(2)
     await two.sync()
     assert [other.unread for other in (await one.sync()).replicas] == [0]
+
+
+async def test_a_state_that_was_left_when_it_was_made_hinders_no_other(tmp_path: Path) -> None:
+    one, two = machines(tmp_path)
+    await two.put(1)
+    await two.sync()
+    left = tmp_path / "machine-0" / "own" / "sync" / "0123456789abcdef.db"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    assert (await one.sync()).added == 1
+    await one.put(2)
+    assert (await one.sync()).published == 1

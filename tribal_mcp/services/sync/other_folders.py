@@ -28,37 +28,36 @@ OtherRow = tuple[str, Row]
 
 
 @contextmanager
-def other_folders(state: SyncState) -> Iterator[list[SyncState]]:
-    """What the same collection knows of other shared folders."""
+def other_states(state: SyncState) -> Iterator[tuple[list[SyncState], list[SyncState]]]:
+    """What the same collection knows of other shared folders; what other collections know."""
     with ExitStack() as stack:
-        found = []
+        same, others = list[SyncState](), list[SyncState]()
         for path in sorted(state.path.parent.glob("*.db")):
             if path != state.path:
                 with explained(path):
                     other = stack.enter_context(closing(SyncState(path, dry_run=True)))
-                if other["collection"] == state["collection"]:
-                    found.append(other)
+                is_same = other["collection"] == state["collection"]
+                (same if is_same else others).append(other)
         known = state.operations()
-        operations = {i: one for other in found for i, one in other.operations().items()}
+        operations = {i: one for other in same for i, one in other.operations().items()}
         if not operations.keys() <= known.keys():
             with state.transaction():
                 state.note_operations(operations)
-        yield found
+        yield same, others
 
 
-def note_other_collections(state: SyncState, result: SyncResult, listing: Listing) -> None:
+def note_other_collections(
+    result: SyncResult, listing: Listing, others: Collection[SyncState]
+) -> None:
     """Say at the first sync of a collection which others of the data folder use the same folder."""
     replicas = {file.replica for file in listing.files.values()}
-    for path in sorted(state.path.parent.glob("*.db")) if state.is_new else ():
-        if path != state.path:
-            with explained(path), closing(SyncState(path, dry_run=True)) as other:
-                if other["collection"] != state["collection"] and other["replica"] in replicas:
-                    result.notes.append(
-                        f"The collection {other['collection']!r:.80} of this data folder is synced "
-                        f"with this folder, too, as the machine {other['replica']}. So both "
-                        "collections will hold the same memories. To keep them apart, use a "
-                        "folder for each."
-                    )
+    for other in others if result.first_contact else ():
+        if other["replica"] in replicas:
+            result.notes.append(
+                f"The collection {other['collection']!r:.80} of this data folder is synced with "
+                f"this folder, too, as the machine {other['replica']}. So both collections will "
+                "hold the same memories. To keep them apart, use a folder for each."
+            )
 
 
 def kept_here(row: Row, here: Fields | None, incoming: Heads, others: Sequence[OtherRow]) -> Row:

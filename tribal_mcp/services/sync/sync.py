@@ -28,7 +28,7 @@ from tribal_mcp.services.sync.exchange import PER_FILE, Exchange
 from tribal_mcp.services.sync.merging import Merging
 from tribal_mcp.services.sync.opening import check, configure, explained, locked, path_of, state_of
 from tribal_mcp.services.sync.operations import listed, made_here, withdraw
-from tribal_mcp.services.sync.other_folders import note_other_collections, other_folders
+from tribal_mcp.services.sync.other_folders import note_other_collections, other_states
 from tribal_mcp.services.sync.replicas import note, remove
 from tribal_mcp.services.sync.report import describe, list_conflicts, next_steps
 from tribal_mcp.services.sync.state import FOLDER, SyncState
@@ -68,14 +68,14 @@ async def sync(
     listing = folder.listing()
     async with locked(own, context, dry_run=request.dry_run):
         state = state_of(own, folder.path, listing, store, dry_run=request.dry_run)
-        with explained(state.path), closing(state), other_folders(state) as others:
+        with explained(state.path), closing(state), other_states(state) as (same, others):
             result = SyncResult(
                 folder=str(folder.path), first_contact=state.is_new, dry_run=request.dry_run
             )
             if request.encrypt or state["encrypted"]:
                 check_encryption(context.settings)
             configure(state, request, folder, listing, store)
-            note_other_collections(state, result, listing)
+            note_other_collections(result, listing, others)
             points = RestorePoints.of(store, context.settings.restore_points)
             point = None
             if points and not request.dry_run:
@@ -85,7 +85,7 @@ async def sync(
                 point = points.begin("sync", folder.path.name, this, model=model)
             screen = Screen.of(request.secrets, personal_data=False)
             exchange = Exchange(context, folder, state, result, screen)
-            merging = Merging(store, state, result, point, state.tags, others)
+            merging = Merging(store, state, result, point, state.tags, same)
             with closing(point) if point else nullcontext():
                 running = _Sync(context, request, exchange, merging)
                 try:
