@@ -34,7 +34,7 @@ def _(result: SyncResult) -> Rows:
     table += aligned(counts | ({"resolved": result.resolved} if result.resolved else {}))
     details = {
         "no longer shared": (result.left_scope, "kept here, deleted on the others"),
-        "not shared": (result.kept_private, "left as they are"),
+        "not shared": (result.kept_private, "not changed"),
     }
     if n := result.without_vector:
         table.append(("without vector", f"{n:,} of the memories that came in"))
@@ -110,9 +110,9 @@ def _withdrawn(result: WithdrawnResult) -> Rows:
     counts = {"deleted": result.deleted, "restored": result.restored}
     table = [("withdrawn", _operation(result)), ("", parts(counts) or "nothing of it is left")]
     if result.edited:
-        table.append(("", f"{memories(result.edited)} edited since: left as they are"))
+        table.append(("", f"{memories(result.edited)} edited since: not changed"))
     if result.unknown:
-        what = "whose earlier version is not kept here: left as they are"
+        what = "whose earlier version is not kept here: not changed"
         table.append(("", f"{memories(result.unknown)} {what}"))
     if result.restore_point:
         table.append(("its restore point", result.restore_point))
