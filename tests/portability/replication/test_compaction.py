@@ -109,6 +109,11 @@ def test_a_file_counts_until_a_machine_that_knew_it_has_replaced_it() -> None:
         after = both.updated(later)
         assert (after.name, after.files) == ("00000004-a", ["00000002-c", "00000003-c"])
         assert later.updated(both) == after
+        next_copy = replace(copy, name="00000004-c", previous=[*theirs, "00000003-c"])
+        after = both.updated(next_copy)
+        assert (after.name, after.files) == ("00000004-c", ["00000002-a", "00000002-c"])
+        assert next_copy.updated(both) == after
+        after = both.updated(later)
         assert after.has_replaced("00000001-other")  # from before the files that it names
     assert Report("00000002-a", []).has_replaced(start)  # an earlier version names none
 

@@ -76,9 +76,9 @@ class Report:
 
     def updated(self, other: "Report") -> "Report":
         """The later of two; what both say if they are of two machines that used one id."""
-        if other.name == self.name or self.follows(other.name):
+        if other.name == self.name or all(map(self.follows, (other.name, *other.files))):
             return self
-        if not self.name or other.follows(self.name):
+        if not self.name or all(map(other.follows, (self.name, *self.files))):
             return other
         last = max(self.name, other.name, key=lambda name: (number_of(name), name))
         names = {*self.files, *other.files, self.name, other.name} - {last}
