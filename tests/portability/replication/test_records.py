@@ -94,11 +94,14 @@ def test_a_version_whose_parts_do_not_fit_together_is_refused(name: str, value: 
         ("swept", {"1" * 16: f"{'9' * 20}-"}),
         ("files", ["../00000001-0123456789abcdef.jsonl.zst"]),
         ("model", {"model_name": "m", "dimensions": -1}),
+        ("previous", [f"{number:08}-0" for number in range(17)]),
+        ("previous", [5]),
     ],
     ids=[
         "a day that does not exist", "too few parts", "a list", "a huge number",
         "a negative number", "a path as a machine", "too many machines", "too many digits",
         "a path as a file", "a model that is not valid",
+        "too many earlier files", "a number as an earlier file",
     ],
 )  # fmt: skip
 def test_a_head_with_a_value_that_is_not_valid_is_refused(name: str, value: object) -> None:

@@ -83,9 +83,10 @@ class Report:
         last = max(self.name, other.name, key=lambda name: (number_of(name), name))
         names = {*self.files, *other.files, self.name, other.name} - {last}
         both, oldest = (self, other), max(self.oldest, other.oldest)
+        replaced = ({*filter(one.follows, names)}.difference(one.files) for one in both)
         return Report(
             last,
-            sorted(name for name in names if not any(one.has_replaced(name) for one in both)),
+            sorted(names.difference(*replaced)),
             {i: max(one.seen.get(i, 0) for one in both) for i in {**self.seen, **other.seen}},
             previous=sorted(n for n in {*self.previous, *other.previous} if number_of(n) >= oldest),
         )

@@ -55,6 +55,8 @@ FILE = re.compile(r"([0-9]{8,15})-([0-9a-f]{16})\.jsonl\.zst(\.age)?")
 _SWEPT = re.compile(rf"{FILE.pattern}|[0-9]{{8,15}}-")
 _MOST_REPLICAS = 10_000
 _MOST_FILES = 10**15
+PREVIOUS = 16
+"""How many of its earlier files a file names."""
 _OPERATION = re.compile(r"\d{8}-\d{6}-\d{6}")
 _BEGIN = re.compile(r"[0-9]{8,15}-[0-9a-f]{1,8}")
 _WAS = re.compile(r"([0-9a-f]{8})?")
@@ -159,6 +161,9 @@ def read_head(line: bytes) -> Head:
 
 def _head(data: dict[str, Any]) -> Head:
     model = data["model"]
+    previous = data.get("previous", [])
+    if len(previous) > PREVIOUS:
+        raise EntryError(f"it names more than {PREVIOUS} earlier files")
     operations = data.get("operations", {}).items()
     return Head(
         _matching(REPLICA, data["replica"]),
@@ -170,7 +175,7 @@ def _head(data: dict[str, Any]) -> Head:
         _by_replica(data.get("swept", {}), partial(_matching, _SWEPT)),
         _by_replica(data.get("removed", {}), _number),
         {_dated(at): Operation(*(str(text)[:200] for text in about)) for at, about in operations},
-        [_matching(_BEGIN, name) for name in data.get("previous", ())],
+        [_matching(_BEGIN, name) for name in previous],
     )
 
 

@@ -25,6 +25,7 @@ from tribal_mcp.portability.replication.reconcile import Known
 from tribal_mcp.portability.replication.records import (
     OPERATION_BYTES,
     ORIGIN,
+    PREVIOUS,
     Operation,
     read_record,
 )
@@ -35,8 +36,6 @@ FOLDER = "sync"
 _VERSION = 6
 _CACHE_KIB = 32 * 1024
 """Memory for the pages of the database, which are in no order when files are assigned."""
-_PREVIOUS = 16
-"""How many of its earlier files a file names."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS memories (id TEXT PRIMARY KEY, shown TEXT) WITHOUT ROWID;
@@ -405,7 +404,7 @@ class SyncState:
     def written_last(self) -> list[str]:
         """The beginnings of the names of the last files that this replica wrote."""
         query = "SELECT path FROM written WHERE path GLOB ? ORDER BY path DESC LIMIT ?"
-        rows = self._sql.execute(query, (f"{self['replica']}/*", _PREVIOUS))
+        rows = self._sql.execute(query, (f"{self['replica']}/*", PREVIOUS))
         return [beginning(path.partition("/")[2]) for (path,) in rows]
 
     def last_written_of(self, names: Iterable[str]) -> int:
